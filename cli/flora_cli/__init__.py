@@ -1,0 +1,1 @@
+"""The command line of flora-secure: one small file a command; it shows what the library computes."""

@@ -1,0 +1,58 @@
+"""Entry point: the commands, and how errors reach a person (one line, exit code 2, no traceback)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flora_cli.simulate import simulate
+
+app = typer.Typer(
+    name="flora-secure",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=False,
+)
+app.command()(simulate)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from flora_secure import __version__
+
+        typer.echo(f"flora-secure {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Federated LoRA on CLIP with differential privacy and secure aggregation.
+
+    Exit codes: 0 fine, 1 the thing checked is bad, 2 bad input, 130 interrupted.
+    """
+
+
+def run() -> None:
+    """The console script."""
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted", 130)
+    except Exception as error:
+        # typer ≥ 0.21 carries its own copy of click, older ones use click: their usage errors share only their shape
+        if not hasattr(error, "format_message"):
+            raise
+        code = _fail(f"{error.format_message()} Try 'flora-secure --help'.", 2)
+    sys.exit(code or 0)
+
+
+def _fail(message: str, code: int) -> int:
+    print("flora-secure: " + " ".join(message.split()), file=sys.stderr)
+    return code

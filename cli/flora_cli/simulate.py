@@ -1,0 +1,153 @@
+"""``flora-secure simulate``: train, and report accuracy, privacy budget and communication together."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flora_cli.output import emit, fail, log, progress, table
+
+if TYPE_CHECKING:
+    from flora_secure.config import RunConfig
+
+Setting = typer.Option
+
+
+def simulate(
+    epsilon: Annotated[
+        float | None, Setting(help="Privacy budget ε of the whole run; inf trains without noise.  [default: 4]")
+    ] = None,
+    delta: Annotated[float | None, Setting(help="δ of the budget.  [default: min(1e-5, 1/clients^1.1)]")] = None,
+    clients: Annotated[int | None, Setting(help="Number of clients.  [default: 100]")] = None,
+    rounds: Annotated[int | None, Setting(help="Training rounds.  [default: 30]")] = None,
+    dropout: Annotated[
+        float | None, Setting(help="Fraction of clients that vanish each round after sharing keys.  [default: 0]")
+    ] = None,
+    dropout_tolerance: Annotated[
+        float | None,
+        Setting(
+            help="Fraction of dropped clients that the noise allows for.  [default: the larger of 0.1 and dropout]"
+        ),
+    ] = None,
+    partition: Annotated[
+        str | None, Setting(help="iid, dirichlet:A or shards:K.  [default: dirichlet:0.5]", metavar="SCHEME")
+    ] = None,
+    dataset: Annotated[
+        str | None, Setting(help="embedded, fashion-mnist or digits.  [default: embedded]", metavar="NAME")
+    ] = None,
+    data_root: Annotated[Path | None, Setting(help="Folder of the data set's files.")] = None,
+    model: Annotated[
+        str | None, Setting(help="tiny (embedded) or an open_clip architecture.  [default: tiny]", metavar="NAME")
+    ] = None,
+    pretrained: Annotated[
+        str | None, Setting(help="open_clip tag, local weights file, or none for random weights.", metavar="WEIGHTS")
+    ] = None,
+    placement: Annotated[
+        str | None, Setting(help="Where LoRA sits: text-projection.  [default: text-projection]", metavar="PLACE")
+    ] = None,
+    rule: Annotated[
+        str | None,
+        Setting(
+            help="What trains: prompt-basis (B only) or ab (both factors).  [default: prompt-basis]", metavar="RULE"
+        ),
+    ] = None,
+    rank: Annotated[int | None, Setting(help="LoRA rank.  [default: the number of classes; 4 for ab]")] = None,
+    secagg: Annotated[
+        str | None,
+        Setting(help="off, semi-honest or malicious-server.  [default: semi-honest]", metavar="PROFILE"),
+    ] = None,
+    threshold: Annotated[
+        int | None, Setting(help="Survivors needed to unmask a sum.  [default: derived from clients and tolerance]")
+    ] = None,
+    bits: Annotated[int | None, Setting(help="Bits a value on the wire, 8…32.  [default: solved for]")] = None,
+    clip_norm: Annotated[float | None, Setting(help="L2 norm that updates are clipped to.  [default: 2]")] = None,
+    seed: Annotated[int | None, Setting(help="Seed of the experiment: partition, dropouts.  [default: 0]")] = None,
+    device: Annotated[str | None, Setting(help="torch device.  [default: cpu]")] = None,
+    simulation_noise: Annotated[
+        bool, Setting("--simulation-noise", help="Draw the noise from the seed: repeatable, and NOT secret.")
+    ] = False,
+    compare_no_noise: Annotated[
+        bool, Setting("--compare-no-noise", help="Also run without noise, for the report's no_noise.")
+    ] = False,
+    config: Annotated[Path | None, Setting(help="TOML file; flags override it.")] = None,
+    out: Annotated[Path | None, Setting(help="Run folder, must not exist.  [default: runs/DATE-TIME]")] = None,
+    json: Annotated[bool, Setting("--json", help="Print report.json on stdout, and nothing else there.")] = False,
+) -> None:
+    """Train LoRA adapters on CLIP over simulated clients; print accuracy, privacy budget and communication reduction."""
+    from flora_secure.config import ConfigError, RunConfig, load_config, override
+    from flora_secure.run_folder import require_new
+
+    changes: dict[str, Any] = {
+        "privacy.epsilon": epsilon,
+        "privacy.delta": delta,
+        "privacy.clip_norm": clip_norm,
+        "privacy.bits": bits,
+        "privacy.dropout_tolerance": dropout_tolerance,
+        "privacy.simulation_noise": simulation_noise or None,
+        "data.clients": clients,
+        "data.partition": partition,
+        "data.dataset": dataset,
+        "data.data_root": None if data_root is None else str(data_root),
+        "training.rounds": rounds,
+        "training.device": device,
+        "aggregation.dropout": dropout,
+        "aggregation.secagg": secagg,
+        "aggregation.threshold": threshold,
+        "model.model": model,
+        "model.pretrained": pretrained,
+        "model.placement": placement,
+        "model.rule": rule,
+        "model.rank": rank,
+        "seed": seed,
+    }
+    try:
+        settings = override(RunConfig() if config is None else load_config(config), changes)
+        folder = out if out is not None else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+        require_new(folder)
+    except ConfigError as error:
+        fail(str(error))
+    _run(settings, folder, compare_no_noise, json)
+
+
+def _run(settings: RunConfig, out: Path, compare_no_noise: bool, as_json: bool) -> None:
+    started = time.perf_counter()
+    done = 0
+    try:
+        log("loading model and data …")
+        from flora_secure.data.federation import load_federation
+        from flora_secure.errors import InputError
+
+        try:
+            # before the heavy imports below, so that bad data is told at once
+            federation = load_federation(settings.data, settings.seed)
+
+            from flora_secure.run_folder import RunFolder
+            from flora_secure.simulation import Simulation, without_noise
+            from flora_secure.summary import summarise
+            from flora_secure.task import prepare
+
+            task = prepare(settings, federation)
+            simulation = Simulation(settings, task)
+            folder = RunFolder(out, settings)
+            log(simulation.headline)
+            with progress(settings.training.rounds, "round") as show:
+                for record in simulation.rounds():
+                    folder.append_round(record.to_dict())
+                    done = record.round
+                    show(done, record.line)
+            no_noise = without_noise(settings, task) if compare_no_noise else None
+            folder.write_adapter(simulation.save_adapter)
+            report = summarise(simulation, total_seconds=time.perf_counter() - started, no_noise=no_noise)
+            folder.write_report(report)
+        except InputError as error:
+            fail(str(error))
+    except KeyboardInterrupt:
+        kept = f"rounds 1 to {done} are kept in {out}" if done else "no round was complete"
+        fail(f"interrupted in round {done + 1}; {kept}", code=130)
+    if as_json:
+        emit(report.to_json())
+    else:
+        emit(table(report.rows(), f"flora-secure simulate → {out}"))

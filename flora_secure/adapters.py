@@ -1,0 +1,147 @@
+"""LoRA on CLIP's text projection: which factors exist, which of them train, and how peft stores them.
+
+open_clip applies the projection from the right, ``text = h @ W0`` with ``W0`` of shape (width, embed), so the adapter is
+``ΔW = A @ B`` with A (width, r) and B (r, embed). peft's LoRA of a parameter is ``ΔW = lora_B @ lora_A``; hence our A is
+peft's ``lora_B.weight`` and our B is its ``lora_A.weight`` (Hu et al. 2021, arXiv 2106.09685, section 4.1).
+
+Rules (arXiv 2403.12313 explains why averaging both factors is not averaging their product):
+
+* ``prompt-basis``: A is frozen to V/S from the singular value decomposition of the pooled class-prompt features
+  H = U S Vᵀ, so H A = U is orthonormal and the average of B is exact.
+* ``ab``: both factors train and are averaged separately, as in FLoRA (arXiv 2404.15182).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+
+from flora_secure.errors import InputError
+
+if TYPE_CHECKING:
+    from open_clip.model import CustomTextCLIP
+
+TARGET = "text.text_projection"
+
+
+class AdapterError(InputError):
+    """The adapter asked for does not fit the model or the prompts."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The two LoRA factors, float32: ``a`` (width, r) and ``b`` (r, embed)."""
+
+    a: Tensor
+    b: Tensor
+
+    @property
+    def rank(self) -> int:
+        return int(self.a.shape[1])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What trains: B always, A when ``trains_a``. ``local_rate`` is the tuned local learning rate."""
+
+    name: str
+    trains_a: bool
+    local_rate: float
+
+    def server_step(self, noise: float) -> float:
+        """Default step of the server. ``noise``: standard deviation of the noise in the mean update ÷ clip norm (z/n)."""
+        return min(4.0, max(1.0, 0.06 / noise)) if noise > 0 else 1.0
+
+    def dimension(self, factors: Factors) -> int:
+        """Length of the update vector."""
+        return factors.b.numel() + (factors.a.numel() if self.trains_a else 0)
+
+    def vector(self, factors: Factors) -> Tensor:
+        """The trained values as one float32 vector (d,), B first, row by row."""
+        parts = [factors.b.reshape(-1)] + ([factors.a.reshape(-1)] if self.trains_a else [])
+        return torch.cat(parts)
+
+    def with_vector(self, factors: Factors, vector: Tensor) -> Factors:
+        """``factors`` with the trained values replaced by ``vector`` (d,); the inverse of :meth:`vector`."""
+        if vector.shape != (self.dimension(factors),):
+            raise AdapterError(f"update of length {tuple(vector.shape)} for an adapter of {self.dimension(factors)}")
+        size = factors.b.numel()
+        return Factors(
+            a=vector[size:].reshape(factors.a.shape) if self.trains_a else factors.a,
+            b=vector[:size].reshape(factors.b.shape),
+        )
+
+
+PROMPT_BASIS = Rule(name="prompt-basis", trains_a=False, local_rate=30.0)
+BOTH_FACTORS = Rule(name="ab", trains_a=True, local_rate=1.0)
+
+
+def rule_named(name: str) -> Rule:
+    """The rule of that name; :class:`AdapterError` for any other."""
+    for rule in (PROMPT_BASIS, BOTH_FACTORS):
+        if rule.name == name:
+            return rule
+    raise AdapterError(f"unknown rule {name!r}; known: {PROMPT_BASIS.name}, {BOTH_FACTORS.name}")
+
+
+def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, generator: torch.Generator) -> Factors:
+    """Factors of an adapter that changes nothing yet (B = 0).
+
+    ``prompts``: pooled class-prompt features H, float32 (classes, width). ``rank`` defaults to the number of classes for
+    ``prompt-basis`` (all that H can see) and to 4 for ``ab``. Raises :class:`AdapterError` if the rank does not fit.
+    """
+    classes, width = prompts.shape
+    if rule.trains_a:
+        rank = 4 if rank is None else rank
+        if rank > min(width, embed):
+            raise AdapterError(
+                f"rank {rank} exceeds the projection's own rank {min(width, embed)}; choose a smaller one"
+            )
+        # scaled so that the rows of H A have unit norm in expectation, whatever the model's feature scale
+        norm = prompts.norm(dim=1).mean() * rank**0.5
+        a = torch.randn(width, rank, generator=generator) / norm
+    else:
+        rank = min(classes, width) if rank is None else rank
+        # singular directions that the prompts do not span carry no signal, and dividing by their S would be noise
+        _, singular, vt = torch.linalg.svd(prompts.double(), full_matrices=False)
+        usable = int((singular > singular[0] * 1e-6).sum())
+        if rank > usable:
+            raise AdapterError(
+                f"rank {rank} exceeds the {usable} directions that the {classes} class prompts span; "
+                f"choose rank {usable} or less, or --rule ab"
+            )
+        a = (vt[:rank].T / singular[:rank]).float()
+    return Factors(a=a.contiguous(), b=torch.zeros(rank, embed))
+
+
+def attach(model: CustomTextCLIP, factors: Factors) -> PeftModel:
+    """``model`` wrapped by peft (in place) with the adapter's values set. No parameter requires a gradient."""
+    config = LoraConfig(
+        r=factors.rank, lora_alpha=factors.rank, lora_dropout=0.0, target_modules=[], target_parameters=[TARGET]
+    )
+    wrapped = get_peft_model(model, config)
+    own = {name: p for name, p in wrapped.named_parameters() if "lora_" in name}
+    if len(own) != 2:
+        raise AdapterError(f"peft placed {len(own)} factors on {TARGET}, expected 2: is the model a CustomTextCLIP?")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            value = factors.b if "lora_A" in name else factors.a
+            parameter.copy_(value.to(parameter.device, parameter.dtype))
+    return wrapped.requires_grad_(False).eval()
+
+
+def save_adapter(model: CustomTextCLIP, factors: Factors, folder: Path) -> None:
+    """Write ``factors`` in peft's format (``adapter_config.json``, ``adapter_model.safetensors``) for
+    ``PeftModel.from_pretrained(model, folder)``. ``model`` is left as it was."""
+    wrapped = attach(model, factors)
+    try:
+        wrapped.save_pretrained(str(folder))
+    finally:
+        wrapped.unload()
+    # peft's own README is an unfilled model-card template; the run folder's report says what the adapter is
+    (folder / "README.md").unlink(missing_ok=True)

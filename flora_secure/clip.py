@@ -1,0 +1,214 @@
+"""Frozen CLIP models: the embedded tiny one and any architecture of open_clip, behind one small interface.
+
+Always built as open_clip's `CustomTextCLIP`, whose `text.text_projection` peft can adapt (on the plain `CLIP` class the
+same parameter lies at the root and peft refuses it). Importing this module downloads nothing; loading a model by one of
+open_clip's tags does, through open_clip's own cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.model import CustomTextCLIP
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torch.nn import functional as F  # noqa: N812
+
+from flora_secure.errors import InputError
+
+EMBEDDED = "tiny"
+EMBEDDED_FOLDER = Path(__file__).parent / "assets" / "tiny_clip"
+VOCABULARY = EMBEDDED_FOLDER / "bpe_3500.txt.gz"
+_BATCH = 250
+
+
+class ModelError(InputError):
+    """An architecture or weights that cannot be had."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A frozen model in evaluation mode with what is needed to feed it.
+
+    `mean` and `std` are per channel, of images scaled to 0..1; `image_size` is (height, width) in pixels; `model_hash`
+    is the SHA-256 of all parameters and buffers with their names.
+    """
+
+    name: str
+    model: CustomTextCLIP
+    tokenizer: Callable[[list[str]], Tensor]
+    image_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    model_hash: str
+    parameter_count: int
+
+    @property
+    def full_model_bytes(self) -> int:
+        """Bytes of all parameters as float32: what federated training of the whole model would send one way."""
+        return 4 * self.parameter_count
+
+    @property
+    def text_projection(self) -> Tensor:
+        """The matrix from pooled text features to the embedding, float32 (width, embed)."""
+        projection = self.model.text.text_projection
+        if not isinstance(projection, nn.Parameter):
+            raise ModelError(f"model {self.name!r} has no text projection matrix to adapt; use one such as ViT-B-32")
+        return projection.detach()
+
+    @torch.no_grad()
+    def image_features(self, images: np.ndarray, batch: int = _BATCH) -> Tensor:
+        """L2-normalised embeddings, float32 (n, embed), of uint8 images (n, H, W) or (n, H, W, 3).
+
+        Images are scaled bilinearly (antialiased when made smaller) to the model's size, aspect ignored; grey ones feed
+        three equal channels. Raises ValueError for any other type or shape.
+        """
+        if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+            raise ValueError(f"images must be uint8 (n, H, W) or (n, H, W, 3), not {images.dtype} {images.shape}")
+        device = self.model.logit_scale.device
+        mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
+        shrink = images.shape[1] > self.image_size[0] or images.shape[2] > self.image_size[1]
+        parts = [torch.empty(0, self.text_projection.shape[1], device=device)]
+        visual = None
+        for start in range(0, len(images), batch):
+            x = torch.from_numpy(images[start : start + batch].copy()).to(device)
+            x = (x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)).float() / 255
+            x = F.interpolate(x, self.image_size, mode="bilinear", align_corners=False, antialias=shrink)
+            x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+            visual = visual or _folded(self.model.visual, x[:2])
+            parts.append(F.normalize(visual(x).float(), dim=-1))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def pooled_text_features(self, prompts: Sequence[str]) -> Tensor:
+        """The text tower's output H before the projection, float32 (n, width).
+
+        `H @ text_projection` is the unnormalised output of `model.encode_text`: the projection is the last thing the
+        tower does, so it is evaluated with the identity in its place.
+        """
+        projection = self.text_projection
+        tokens = self.tokenizer(list(prompts)).to(projection.device)
+        identity = torch.eye(projection.shape[0], dtype=projection.dtype, device=projection.device)
+        pooled: Tensor = torch.func.functional_call(self.model.text, {"text_projection": identity}, (tokens,))
+        return pooled.float()
+
+    def pooled_class_features(self, prompts: Sequence[Sequence[str]]) -> Tensor:
+        """Pooled features averaged over the prompts of each class, float32 (classes, width).
+
+        The average is taken before the projection, so that the class embedding stays linear in it and in any adapter.
+        """
+        counts = [len(group) for group in prompts]
+        pooled = self.pooled_text_features([prompt for group in prompts for prompt in group])
+        return torch.stack([part.mean(0) for part in torch.split(pooled, counts)])
+
+
+def class_prompts(class_names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
+    """For each class, each template with the class's name in the place of `{}`."""
+    return [[template.format(name) for template in templates] for name in class_names]
+
+
+def load_clip(model: str = EMBEDDED, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> Clip:
+    """The frozen model called `model`.
+
+    `model` is "tiny" (embedded) or one of open_clip's architectures, such as "ViT-B-32". `pretrained` is a file of
+    weights, one of open_clip's tags (downloaded once), or "none" for random weights; left out, "tiny" takes the
+    embedded weights and any other model is refused. Raises ModelError, one line, for what is unknown or unreadable.
+    """
+    if model != EMBEDDED and model not in open_clip.list_models():
+        raise ModelError(f"unknown model {model!r}: use {EMBEDDED!r} or an open_clip architecture such as ViT-B-32")
+    weights: str | Path | None = "embedded" if pretrained is None and model == EMBEDDED else pretrained
+    if weights is None:
+        raise ModelError(f"model {model!r} needs weights: name a file, an open_clip tag ({_tags(model)}) or 'none'")
+    known = weights in {"none", "embedded"} if model == EMBEDDED else weights in {"none", *_tag_list(model)}
+    if not known and not Path(weights).is_file():
+        tags = "'embedded'" if model == EMBEDDED else f"a tag ({_tags(model)})"
+        raise ModelError(f"model {model!r} has no weights {str(weights)!r}: use an existing file, {tags} or 'none'")
+    try:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # so that random weights are the same in every run
+            built = _build(model, str(weights))
+    except Exception as error:  # open_clip, torch, safetensors and the network each raise their own kinds
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(": ")
+        raise ModelError(f"cannot load weights {str(weights)!r} into model {model!r}: {reason}") from None
+    built = built.float().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    preprocess = built.visual.preprocess_cfg
+    size = preprocess["size"]
+    tokenizer = (
+        SimpleTokenizer(bpe_path=str(VOCABULARY), context_length=built.text.context_length)
+        if model == EMBEDDED
+        else open_clip.get_tokenizer(model)
+    )
+    return Clip(
+        name=model,
+        model=built,
+        tokenizer=tokenizer,
+        image_size=(size, size) if isinstance(size, int) else tuple(size),
+        mean=tuple(preprocess["mean"]),
+        std=tuple(preprocess["std"]),
+        model_hash=_hash(built),
+        parameter_count=sum(p.numel() for p in built.parameters()),
+    )
+
+
+def _tag_list(model: str) -> list[str]:
+    return list(open_clip.list_pretrained_tags_by_model(model))
+
+
+def _tags(model: str) -> str:
+    return ", ".join(_tag_list(model)[:3]) or "none known"
+
+
+def _build(model: str, weights: str) -> CustomTextCLIP:
+    if model != EMBEDDED:
+        source = None if weights == "none" else weights
+        return open_clip.create_model(model, pretrained=source, force_custom_text=True, pretrained_text=False)
+    built = open_clip.create_model(
+        f"local-dir:{EMBEDDED_FOLDER}", load_weights=weights == "embedded", force_custom_text=True
+    )
+    if weights not in {"none", "embedded"}:
+        open_clip.load_checkpoint(built, weights)
+    return built
+
+
+def _hash(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip logs progress, and a warning whenever weights are random, on the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _folded(visual: nn.Module, sample: Tensor) -> nn.Module:
+    """A copy of `visual` with each batch norm folded into its convolution, a third faster on a processor.
+
+    Falls back to `visual` where there is none to fold, torch.fx cannot trace it, or the copy disagrees on `sample`.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in visual.modules()):
+        return visual
+    try:
+        folded: nn.Module = fuse(visual)
+        same = torch.allclose(folded(sample), visual(sample), rtol=1e-3, atol=1e-4)
+    except Exception:  # what cannot be traced fails in many ways, and the tower itself is always right
+        return visual
+    return folded if same else visual

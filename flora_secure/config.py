@@ -1,0 +1,246 @@
+"""One description of a run: TOML ↔ frozen dataclasses; unknown keys are errors.
+
+Every section is a table of the TOML file and a field of :class:`RunConfig`. ``None`` means "derived from the rest"
+and is left out of the file. Bad values raise :class:`ConfigError`, whose message names the key, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from flora_secure.errors import InputError
+
+
+class ConfigError(InputError):
+    """A value of the configuration is wrong; the message is one line for the person who set it."""
+
+
+Placement = Literal["text-projection"]
+Rule = Literal["prompt-basis", "ab"]
+SecAgg = Literal["off", "semi-honest", "malicious-server"]
+Unit = Literal["client"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What the clients hold. ``data_root`` is a folder for data sets that are not shipped."""
+
+    dataset: str = "embedded"
+    data_root: str | None = None
+    clients: int = 100
+    partition: str = "dirichlet:0.5"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.clients >= 2,
+            f"clients must be at least 2, since one client's sum is its own update; got {self.clients}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The frozen CLIP and where its adapter sits. ``rank=None`` means the rule's own default."""
+
+    model: str = "tiny"
+    pretrained: str | None = None
+    placement: Placement = "text-projection"
+    rule: Rule = "prompt-basis"
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.rank is None or self.rank >= 1, f"rank must be at least 1, got {self.rank}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Rounds, local steps (full batch) and the server optimiser. ``None`` means the tuned default of the rule."""
+
+    rounds: int = 30
+    local_steps: int = 5
+    local_rate: float | None = None
+    logit_scale: float = 30.0
+    server_step: float | None = None
+    server_momentum: float = 0.8
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        _require(self.rounds >= 1, f"rounds must be at least 1, got {self.rounds}")
+        _require(self.local_steps >= 1, f"local_steps must be at least 1, got {self.local_steps}")
+        for name in ("local_rate", "server_step", "logit_scale"):
+            value = getattr(self, name)
+            _require(
+                value is None or (math.isfinite(value) and value > 0),
+                f"{name} must be a positive number, got {value}",
+            )
+        _require(
+            0 <= self.server_momentum < 1,
+            f"server_momentum must be at least 0 and below 1, got {self.server_momentum}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyConfig:
+    """The budget of the whole run. ``epsilon = inf`` means no noise; ``dropout_tolerance`` sizes the noise shares."""
+
+    epsilon: float = 4.0
+    delta: float | None = None
+    unit: Unit = "client"
+    clip_norm: float = 2.0
+    dropout_tolerance: float | None = None
+    bits: int | None = None
+    simulation_noise: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.epsilon > 0, f"epsilon must be above 0, or inf for a run without noise; got {self.epsilon:g}")
+        _require(
+            self.delta is None or 0 < self.delta < 1,
+            f"delta must lie between 0 and 1 (leave it out for min(1e-5, 1/clients^1.1)); got {self.delta}",
+        )
+        _require(
+            math.isfinite(self.clip_norm) and self.clip_norm > 0,
+            f"clip_norm must be a positive number, got {self.clip_norm}",
+        )
+        _require(
+            self.dropout_tolerance is None or 0 <= self.dropout_tolerance < 1,
+            f"dropout_tolerance must be at least 0 and below 1, got {self.dropout_tolerance}",
+        )
+        _require(self.bits is None or 8 <= self.bits <= 32, f"bits must lie in 8…32, got {self.bits}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationConfig:
+    """How updates are summed. ``dropout`` is the fraction of clients that vanish in every round after sharing keys."""
+
+    secagg: SecAgg = "semi-honest"
+    threshold: int | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.dropout < 1,
+            f"dropout must be at least 0 and below 1 (at 1 no client is left to sum); got {self.dropout:g}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that determines a run. Equal configs (and simulation noise) give equal runs."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, f"seed must be a non-negative integer, got {self.seed}")
+        n, t = self.data.clients, self.aggregation.threshold
+        _require(t is None or 2 <= t <= n, f"threshold must lie in 2…{n} (the number of clients), got {t}")
+
+    @property
+    def dropout_tolerance(self) -> float:
+        """Fraction of clients the noise shares allow to drop: as given, or at least 10 %, or what ``dropout`` needs."""
+        given = self.privacy.dropout_tolerance
+        return max(0.1, self.aggregation.dropout) if given is None else given
+
+    def to_toml(self) -> str:
+        """The TOML text that :func:`from_toml` reads back to an equal config."""
+        return tomli_w.dumps(_without_none(dataclasses.asdict(self)))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the TOML text, hex."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+
+
+def from_toml(text: str) -> RunConfig:
+    """Parse a TOML document. Raises :class:`ConfigError` for bad syntax, unknown keys, wrong types and bad values."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}") from None
+    return typing.cast(RunConfig, _build(RunConfig, table, ""))
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a TOML file. Raises :class:`ConfigError`, naming the file."""
+    try:
+        return from_toml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"config {path} cannot be read: {reason}") from None
+    except ConfigError as error:
+        raise ConfigError(f"config {path}: {error}") from None
+
+
+def override(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """A new config with ``changes`` ("section.key" or "seed" → value) applied; entries that are ``None`` are skipped."""
+    table = dataclasses.asdict(config)
+    for dotted, value in changes.items():
+        if value is None:
+            continue
+        *sections, key = dotted.split(".")
+        target = table
+        for section in sections:
+            target = target[section]
+        if key not in target:
+            raise KeyError(dotted)
+        target[key] = value
+    return typing.cast(RunConfig, _build(RunConfig, _without_none(table), ""))
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }
+
+
+def _build(kind: type, table: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    for key in table:
+        if key not in hints:
+            known = ", ".join(sorted(prefix + name for name in hints))
+            raise ConfigError(f"unknown key {prefix + key!r}; known: {known}")
+    values = {}
+    for key, value in table.items():
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{prefix + key} must be a table, got {value!r}")
+            values[key] = _build(typing.cast(type, hint), value, prefix + key + ".")
+        else:
+            values[key] = _coerce(prefix + key, value, hint)
+    return kind(**values)
+
+
+def _coerce(name: str, value: Any, hint: Any) -> Any:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    hint = next(option for option in options if option is not type(None))
+    if typing.get_origin(hint) is Literal:
+        allowed = typing.get_args(hint)
+        _require(value in allowed, f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    # bool is an int for isinstance, and never what a numeric key wants
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{name} must be of type {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""Images, labels and how the clients share them."""

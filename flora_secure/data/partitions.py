@@ -1,0 +1,120 @@
+"""Dealing the private images to clients: evenly, by a Dirichlet draw per class, or by shards of sorted labels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from flora_secure.data.errors import DataError
+
+
+@dataclass(frozen=True)
+class Iid:
+    """Shuffled and dealt in equal parts (sizes differ by one at most)."""
+
+    def __str__(self) -> str:
+        return "iid"
+
+
+@dataclass(frozen=True)
+class Dirichlet:
+    """Each class is split by proportions from a symmetric Dirichlet(alpha) (Hsu, Qi, Brown 2019, arXiv 1909.06335)."""
+
+    alpha: float
+
+    def __str__(self) -> str:
+        return f"dirichlet:{self.alpha:g}"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Sorted by label, cut into clients × per_client shards, dealt out (McMahan et al. 2017, section 3)."""
+
+    per_client: int
+
+    def __str__(self) -> str:
+        return f"shards:{self.per_client}"
+
+
+Scheme = Iid | Dirichlet | Shards
+
+
+@dataclass(frozen=True)
+class Skew:
+    """How uneven a partition is: images a client, and the mean number of classes a client holds."""
+
+    minimum: int
+    median: float
+    maximum: int
+    mean_classes: float
+
+
+def parse_partition(text: str) -> Scheme:
+    """The scheme written as `iid`, `dirichlet:A` (A > 0) or `shards:K` (K ≥ 1); raises DataError for anything else."""
+    kind, _, value = text.partition(":")
+    try:
+        if text == "iid":
+            return Iid()
+        if kind == "dirichlet" and math.isfinite(alpha := float(value)) and alpha > 0:
+            return Dirichlet(alpha)
+        if kind == "shards" and (count := int(value)) >= 1:
+            return Shards(count)
+    except ValueError:
+        pass
+    raise DataError(f"unknown partition {text!r}: use iid, dirichlet:A with A > 0, or shards:K with a whole K ≥ 1")
+
+
+def partition(labels: np.ndarray, clients: int, scheme: Scheme, rng: np.random.Generator) -> list[np.ndarray]:
+    """Positions of each client's images in `labels` (n,): sorted int64 arrays, disjoint, none empty, covering all n.
+
+    A client that a Dirichlet draw leaves without any takes one image from whoever then holds most. Raises DataError for
+    fewer than one client, or more clients (or shards) than images.
+    """
+    n = len(labels)
+    if clients < 1:
+        raise DataError(f"{clients} clients: at least 1 is needed")
+    if clients > n:
+        raise DataError(f"{clients} clients for {n} images: every client needs one, use at most {n} clients")
+    if isinstance(scheme, Dirichlet):
+        parts = _dirichlet(labels, clients, scheme.alpha, rng)
+    elif isinstance(scheme, Shards):
+        total = clients * scheme.per_client
+        if total > n:
+            raise DataError(
+                f"{clients} clients × {scheme.per_client} shards for {n} images: use at most {n} shards in all"
+            )
+        # shuffled before the stable sort, so that a shard is a random part of its class
+        order = rng.permutation(n)
+        shards = np.array_split(order[np.argsort(labels[order], kind="stable")], total)
+        deal = rng.permutation(total).reshape(clients, scheme.per_client)
+        parts = [np.concatenate([shards[i] for i in row]) for row in deal]
+    else:
+        parts = np.array_split(rng.permutation(n), clients)
+    return [np.sort(part).astype(np.int64) for part in parts]
+
+
+def _dirichlet(labels: np.ndarray, clients: int, alpha: float, rng: np.random.Generator) -> list[np.ndarray]:
+    parts: list[list[np.ndarray]] = [[] for _ in range(clients)]
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        shares = rng.dirichlet(np.full(clients, alpha))
+        cuts = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
+        for part, piece in zip(parts, np.split(members, cuts), strict=True):
+            part.append(piece)
+    whole = [np.concatenate(part) for part in parts]
+    for i in range(clients):
+        if len(whole[i]) == 0:
+            rich = max(range(clients), key=lambda j: len(whole[j]))
+            give = int(rng.integers(len(whole[rich])))
+            whole[i] = whole[rich][give : give + 1]
+            whole[rich] = np.delete(whole[rich], give)
+    return whole
+
+
+def skew(labels: np.ndarray, parts: list[np.ndarray]) -> Skew:
+    """The summary of `parts` as `partition` returns them for `labels`."""
+    sizes = [len(part) for part in parts]
+    classes = [len(np.unique(labels[part])) for part in parts]
+    return Skew(min(sizes), float(np.median(sizes)), max(sizes), float(np.mean(classes)))

@@ -1,0 +1,55 @@
+"""Clipping a client's update to an L2 ball: what bounds the sensitivity of the sum."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class NonFiniteUpdateError(ValueError):
+    """An update holds NaN or infinity: the client drops out of the round; zeros instead would carry full weight."""
+
+
+def clip(update: ArrayLike, norm: float) -> tuple[NDArray[np.float64], float]:
+    """Scale `update` down, if need be, so that its L2 norm is at most `norm`.
+
+    Args:
+        update: (d,) real numbers, d >= 1, any float dtype, all finite.
+        norm: the clip norm c, between 1e-100 and 1e100, in the units of the update.
+
+    Returns:
+        The clipped update, (d,) float64, always a fresh array, and the L2 norm that the update had before (float64).
+        In exact arithmetic the clipped norm is at most c·(1 − 2^-51), so that even the product with a grid scale s,
+        rounded to float64, has norm at most s·c.
+
+    Raises:
+        NonFiniteUpdateError: a coordinate is NaN or infinite.
+        ValueError: the shape is not (d,), d = 0, or the norm is out of range.
+
+    Source: Abadi et al. 2016 (1607.00133), algorithm 1. The margin: Higham, Accuracy and Stability of Numerical
+    Algorithms, section 4.2.
+    """
+    x = np.array(update, dtype=np.float64)
+    if x.ndim != 1 or x.size == 0:
+        raise ValueError(f"an update is a vector (d,) with d >= 1, got shape {x.shape}")
+    if not 1e-100 <= norm <= 1e100:
+        raise ValueError(f"the clip norm must lie between 1e-100 and 1e100, got {norm!r}")
+    peak = float(np.max(np.abs(x)))
+    if not math.isfinite(peak):
+        bad = x.size - int(np.count_nonzero(np.isfinite(x)))
+        raise NonFiniteUpdateError(
+            f"{bad} of {x.size} coordinates of the update are NaN or infinite: leave this client out of the round"
+        )
+    if peak == 0.0:
+        return x, 0.0
+    unit = x / peak  # squares can neither overflow nor, where they matter, underflow
+    length = math.sqrt(float(np.dot(unit, unit)))
+    raw_norm = peak * length
+    # A sum of d squares errs by at most (d + 2)·2^-53 of itself in any order of summation, so half of this margin is
+    # enough on every machine, and the other half pays for the product with s.
+    target = norm * (1.0 - (x.size + 16) * 2.0**-53)
+    if raw_norm > target:
+        x = unit * (target / length)
+    return x, raw_norm

@@ -1,0 +1,84 @@
+"""What happened in a round, as the ledger and an auditor need it, apart from how it is counted."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@functools.lru_cache(maxsize=4096)
+def aliasing_exponent(sigma_local: float, honest: int) -> float:
+    """η: a sum of `honest` rounded Gaussians has a mass function within e^{±η} of a post-processed Gaussian's.
+
+    Args:
+        sigma_local: standard deviation of each share, grid units, > 0.
+        honest: number of shares, >= 1.
+
+    Returns:
+        η = 5·Σ_{k=1}^{honest−1} exp(−2π²σ²·k/(k+1)) for each coordinate; 0 for one share; infinity where the bound
+        does not apply (σ < 0.41).
+
+    Source: docs/privacy/rounded-gaussian.md, theorem 2.
+    """
+    if honest == 1:
+        return 0.0
+    if math.exp(-((math.pi * sigma_local) ** 2)) > 0.2:  # the proof needs the largest term below 1/5
+        return math.inf
+    k = np.arange(1, honest)
+    return 5.0 * float(np.sum(np.exp(-2.0 * (math.pi * sigma_local) ** 2 * (k / (k + 1.0)))))
+
+
+@dataclass(frozen=True)
+class RoundEvent:
+    """One released sum, every client of the roster having taken part or dropped out (full participation).
+
+    Attributes:
+        round: number of the round, from 1.
+        survivors: clients whose uploads are in the sum.
+        colluders: clients assumed to tell the server their noise; counted as if all of them had survived.
+        sigma_local: standard deviation of each upload's noise, grid units; 0 when there is no noise.
+        scale: s, grid units for one unit of the update.
+        clip_norm: c, units of the update.
+        dimension: d, coordinates of an upload.
+    """
+
+    round: int
+    survivors: int
+    colluders: int
+    sigma_local: float
+    scale: float
+    clip_norm: float
+    dimension: int
+
+    def __post_init__(self) -> None:
+        if self.round < 1 or self.dimension < 1 or self.colluders < 0:
+            raise ValueError(f"round and dimension start at 1, colluders at 0: {self}")
+        if self.honest < 1:
+            raise ValueError(
+                f"round {self.round}: {self.survivors} survivors less {self.colluders} colluders leave nobody's noise"
+            )
+        if not (0 <= self.sigma_local < math.inf and 0 < self.scale < math.inf and 0 < self.clip_norm < math.inf):
+            raise ValueError(f"noise must be >= 0, scale and clip norm > 0, all finite: {self}")
+
+    @property
+    def honest(self) -> int:
+        """Survivors whose noise the server does not know."""
+        return self.survivors - self.colluders
+
+    @property
+    def noise_multiplier(self) -> float:
+        """z: standard deviation of the sum's unknown noise ÷ its sensitivity s·c. 0 means no privacy at all."""
+        return self.sigma_local * math.sqrt(self.honest) / (self.scale * self.clip_norm)
+
+    @property
+    def noise_multiplier_local(self) -> float:
+        """The same for one upload by itself, the server and all other clients colluding."""
+        return self.sigma_local / (self.scale * self.clip_norm)
+
+    @property
+    def aliasing_slack(self) -> float:
+        """κ = d·η: the release's density is within e^{±κ} of a post-processed Gaussian mechanism."""
+        return 0.0 if self.sigma_local == 0 else self.dimension * aliasing_exponent(self.sigma_local, self.honest)

@@ -1,0 +1,249 @@
+"""The report of a run: frozen dataclasses → JSON (schema ``flora-secure/report/1``) and Markdown.
+
+Accuracy, privacy budget and communication reduction stand in one document. A figure that was not measured is ``None``
+(``null``), never invented. The published schema, ``docs/report.schema.json``, is derived from these classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+SCHEMA = "flora-secure/report/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Top-1 on the test images, as fractions. ``no_noise``: the same run without noise, when it was asked for."""
+
+    zero_shot: float
+    final: float
+    best: float
+    per_round: list[float]
+    classes: list[str]
+    test_examples: int
+    no_noise: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Privacy:
+    """The budget. ``epsilon`` is what the server, who sees every round's sum, can learn; ``None`` stands for infinity."""
+
+    target_epsilon: float | None
+    epsilon: float | None
+    delta: float
+    mu: float | None
+    unit: str
+    adjacency: str
+    view: str
+    epsilon_outsider: float | None
+    epsilon_local: float | None
+    noise_multiplier: float
+    clip_norm: float
+    rounds: int
+    honest_minimum: int
+    accountant: dict[str, str]
+    cross_check: dict[str, float]
+    aliasing_slack: float
+    clip_rate: float | None
+    overflow_rate: float | None
+    statement: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Communication:
+    """Bytes on the wire, the mean over clients and rounds of complete encoded messages, in both directions."""
+
+    upload_bytes: float
+    download_bytes: float
+    payload_bytes: float
+    masking_bytes: float
+    full_model_bytes: int
+    reduction: float
+    reduction_upload: float
+    parameters: int
+    parameter_ratio: float
+    bits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationSeconds:
+    """CPU seconds a round: mean of a client, all of the server."""
+
+    client_mean: float
+    server_total: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregation:
+    """The secure sum. ``dropped`` and ``recovered`` count clients a round; ``aborted`` lists round numbers."""
+
+    profile: str
+    clients: int
+    neighbours: int | None
+    threshold: int | None
+    dropped: list[int]
+    recovered: list[int]
+    aborted: list[int]
+    seconds: AggregationSeconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingSeconds:
+    """Wall-clock seconds of the run's parts. ``masking`` is the whole secure sum, ``noise`` clipping and encoding too."""
+
+    total: float
+    training: float
+    noise: float
+    masking: float
+    evaluation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """``clients_per_second``: client updates trained, noised and summed a second of the rounds."""
+
+    seconds: TimingSeconds
+    clients_per_second: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What the run was made of. ``secret_noise`` is false when the noise keys came from the reproducible seed."""
+
+    versions: dict[str, str]
+    config_hash: str
+    model_hash: str
+    data_hash: str
+    seed: int
+    secret_noise: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that a run has to say."""
+
+    accuracy: Accuracy
+    privacy: Privacy
+    communication: Communication
+    aggregation: Aggregation
+    timing: Timing
+    provenance: Provenance
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, ``schema`` first. Infinity and NaN are not JSON: no field may hold them."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The table that people see: (what, figure), accuracy, privacy and communication together."""
+        acc, priv, comm, agg, time = self.accuracy, self.privacy, self.communication, self.aggregation, self.timing
+        rows = [
+            ("accuracy", f"{acc.final:.2%} on {acc.test_examples:,} test images (zero-shot {acc.zero_shot:.2%})"),
+        ]
+        if acc.no_noise is not None:
+            rows.append(("  without noise", f"{acc.no_noise:.2%} ({(acc.no_noise - acc.final) * 100:+.2f} points)"))
+        if priv.epsilon is None:
+            rows.append(("privacy", "NONE: no noise was added (epsilon = inf)"))
+        else:
+            target = f"of {priv.target_epsilon:g} allowed" if priv.target_epsilon is not None else ""
+            rows += [
+                (
+                    "privacy",
+                    f"ε = {priv.epsilon:.3f} {target}, δ = {priv.delta:.3g}, per {priv.unit}, {priv.view} view",
+                ),
+                (
+                    "  noise",
+                    f"multiplier {priv.noise_multiplier:.3f} at {priv.honest_minimum} honest survivors, "
+                    f"clip norm {priv.clip_norm:g}",
+                ),
+                (
+                    "  one upload alone",
+                    "not bounded"
+                    if priv.epsilon_local is None
+                    else f"ε = {priv.epsilon_local:.1f} if the server and all other clients collude",
+                ),
+                ("  cross-check", ", ".join(f"{k} {v:.3f}" for k, v in priv.cross_check.items()) or "none"),
+            ]
+        rows += [
+            (
+                "communication",
+                f"{comm.reduction:,.0f} × less than sending the model "
+                f"({comm.upload_bytes / 1000:,.1f} kB up, {comm.download_bytes / 1000:,.1f} kB down "
+                "a client and round)",
+            ),
+            (
+                "  adapter",
+                f"{comm.parameters:,} of {comm.full_model_bytes // 4:,} parameters "
+                f"({comm.parameter_ratio:,.0f} × fewer), {comm.bits} bits each",
+            ),
+            (
+                "aggregation",
+                f"{agg.profile}, {agg.clients} clients"
+                + ("" if agg.threshold is None else f", threshold {agg.threshold}")
+                + f"; {sum(agg.dropped)} dropped, {sum(agg.recovered)} recovered, {len(agg.aborted)} rounds aborted",
+            ),
+            (
+                "time",
+                f"{time.seconds.total:.1f} s (training {time.seconds.training:.1f}, noise {time.seconds.noise:.1f}, "
+                f"masking {time.seconds.masking:.1f}, evaluation {time.seconds.evaluation:.1f}), "
+                f"peak memory {time.peak_memory_bytes / 1e9:.2f} GB",
+            ),
+        ]
+        if not self.provenance.secret_noise and priv.epsilon is not None:
+            rows.append(("warning", "simulation noise: the noise keys come from the seed and are NOT secret"))
+        return rows
+
+    def to_markdown(self) -> str:
+        """The table and the privacy statement as Markdown."""
+        lines = ["| | |", "|---|---|", *(f"| {what.strip()} | {figure} |" for what, figure in self.rows())]
+        return "\n".join([*lines, "", "## Privacy statement", "", self.privacy.statement, ""])
+
+
+def finite_or_none(value: float) -> float | None:
+    """``None`` for infinity, which JSON cannot say; NaN is a bug and raises."""
+    if math.isnan(value):
+        raise ValueError("a figure of the report is NaN")
+    return None if math.isinf(value) else value
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of :meth:`Report.to_dict`."""
+    schema = _schema_of(Report)
+    schema["properties"] = {"schema": {"const": SCHEMA}, **schema["properties"]}
+    schema["required"] = ["schema", *schema["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}
+
+
+def _schema_of(hint: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return {
+            "type": "object",
+            "description": " ".join((hint.__doc__ or "").split()),
+            "properties": {name: _schema_of(kind) for name, kind in hints.items()},
+            "required": list(hints),
+            "additionalProperties": False,
+        }
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        inner = next(kind for kind in arguments if kind is not type(None))
+        return {"anyOf": [_schema_of(inner), {"type": "null"}]}
+    if origin is list:
+        return {"type": "array", "items": _schema_of(arguments[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema_of(arguments[1])}
+    names = {str: "string", bool: "boolean", int: "integer", float: "number"}
+    return {"type": names[hint]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -1,0 +1,266 @@
+"""The loop: rounds of local training, noise, masking and the server's step, over clients in one process.
+
+Clients and server exchange the real messages, and traffic is counted from them. The generator yields a
+:class:`RoundRecord` as soon as a round is over, so that a caller can write it down before the next one starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flora_protocols import Profile, TooFewSurvivors
+from numpy.typing import NDArray
+
+from flora_secure.adapters import Factors, save_adapter
+from flora_secure.aggregation import MaskedSum, PlainSum, Summation
+from flora_secure.cohort import default_workers
+from flora_secure.config import RunConfig
+from flora_secure.encoding import decode, encode
+from flora_secure.privacy.accounting import Ledger, default_delta
+from flora_secure.privacy.calibration import calibrate
+from flora_secure.privacy.clipping import NonFiniteUpdateError
+from flora_secure.privacy.plan import NoisePlan
+from flora_secure.privacy.rounded_gaussian import RoundedGaussian
+from flora_secure.server import MomentumAverage, ServerState, from_wire, to_wire
+from flora_secure.task import Task
+from flora_secure.traffic import Traffic
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """One round as it happened; a line of ``rounds.jsonl``, and what an auditor recomputes the budget from.
+
+    ``aborted`` is the reason when the round ended without a sum; then nothing was released and ``noise_multiplier``
+    is ``None``. ``clipped`` (updates) and ``overflowed`` (coordinates) are known in a simulation only and are not
+    covered by the budget. Byte counts are totals over all clients; seconds are wall-clock.
+    """
+
+    round: int
+    clients: int
+    survivors: list[int]
+    dropped: list[int]
+    recovered: int
+    aborted: str | None
+    model_hash: str
+    noise_multiplier: float | None
+    sigma_local: float
+    scale: float
+    clip_norm: float
+    dimension: int
+    bits: int
+    colluders: int
+    honest_minimum: int
+    threshold: int | None
+    epsilon: float | None
+    delta: float
+    accuracy: float
+    clipped: int
+    overflowed: int | None
+    upload_bytes: int
+    download_bytes: int
+    payload_bytes: int
+    seconds: dict[str, float]
+
+    @property
+    def line(self) -> str:
+        """The round in a few words."""
+        spent = "no noise" if self.epsilon is None else f"ε {self.epsilon:.2f}"
+        what = f"aborted ({self.aborted})" if self.aborted else f"{len(self.survivors)} of {self.clients} clients"
+        return f"accuracy {self.accuracy:.2%}, {spent}, {what}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+class Simulation:
+    """One run over a prepared task. Iterate over :meth:`rounds` once; the state after the last round stays readable."""
+
+    def __init__(self, config: RunConfig, task: Task) -> None:
+        """Solve for noise and ring, set up the sum. Raises :class:`flora_secure.errors.InputError` if they cannot be."""
+        self.config = config
+        self.task = task
+        privacy, clients = config.privacy, config.data.clients
+        self.plan: NoisePlan = calibrate(
+            clients=clients,
+            dimension=task.dimension,
+            rounds=config.training.rounds,
+            epsilon=privacy.epsilon,
+            delta=default_delta(clients) if privacy.delta is None else privacy.delta,
+            clip_norm=privacy.clip_norm,
+            dropout_tolerance=config.dropout_tolerance,
+            bits=privacy.bits,
+        )
+        self.summation: Summation = (
+            PlainSum(self.plan)
+            if config.aggregation.secagg == "off"
+            else MaskedSum(
+                self.plan, Profile(config.aggregation.secagg), config.aggregation.threshold, default_workers(clients)
+            )
+        )
+        self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
+        self.records: list[RoundRecord] = []
+        self.optimiser = MomentumAverage(
+            step=config.training.server_step or task.rule.server_step(self.plan.noise_multiplier / clients),
+            momentum=config.training.server_momentum,
+            clip_norm=privacy.clip_norm,
+        )
+        self._state = ServerState.initial(task.rule.vector(task.initial).cpu().numpy())
+
+    @property
+    def headline(self) -> str:
+        """What is about to run, in a line."""
+        plan, task = self.plan, self.task
+        noise = f"z = {plan.noise_multiplier:.3f}" if plan.noisy else "NO noise, NO differential privacy"
+        return (
+            f"{plan.clients} clients, {len(task.federation.dataset.private.labels):,} private images, {plan.rounds} rounds, "
+            f"{plan.dimension:,} values at {plan.bits} bits, {noise}, masking {self.summation.profile}"
+        )
+
+    @property
+    def factors(self) -> Factors:
+        """The adapter that the clients hold now: what the server last sent, in the precision of the wire."""
+        return self._received(to_wire(self._state.adapter))
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter in peft's format."""
+        save_adapter(self.task.clip.model, self.factors, folder)
+
+    def rounds(self) -> Iterator[RoundRecord]:
+        """Run the rounds that are left, yielding each as it ends."""
+        try:
+            for number in range(len(self.records) + 1, self.config.training.rounds + 1):
+                record = self._round(number)
+                self.records.append(record)
+                yield record
+        finally:
+            self.summation.close()
+
+    def _round(self, number: int) -> RoundRecord:
+        config, plan, task = self.config, self.plan, self.task
+        # refused before it runs: the worst that this round may become must still fit the budget
+        self.ledger.authorise(plan.event(number, plan.survivors_minimum))
+        broadcast = to_wire(self._state.adapter)
+        model_hash = hashlib.sha256(bytes.fromhex(task.clip.model_hash) + broadcast).digest()
+        traffic = Traffic()
+
+        started = time.perf_counter()
+        rate = config.training.local_rate or task.rule.local_rate
+        updates = task.batch.train(task.head, task.rule, self._received(broadcast), config.training.local_steps, rate)
+        updates = updates.double().cpu().numpy()
+        trained = time.perf_counter()
+
+        dropped = self._dropouts(number)
+        uploads, clipped = self._encode(number, updates, dropped)
+        encoded = time.perf_counter()
+
+        aborted, outcome = None, None
+        try:
+            outcome = self.summation.round(number, model_hash, broadcast, uploads, traffic)
+        except TooFewSurvivors as error:
+            aborted = str(error)
+        summed = time.perf_counter()
+
+        event, overflowed = None, None
+        if outcome is not None:
+            event = plan.event(number, len(uploads))
+            self.ledger.record(event)
+            estimate = decode(outcome.total, plan, len(uploads))
+            overflowed = _overflowed(estimate * plan.scale, uploads.values(), plan.bits)
+            self._state = self.optimiser.apply(self._state, estimate, len(uploads))
+        accuracy = task.accuracy(self.factors)
+        evaluated = time.perf_counter()
+
+        return RoundRecord(
+            round=number,
+            clients=plan.clients,
+            survivors=sorted(uploads) if aborted is None else [],
+            dropped=sorted(set(range(plan.clients)) - uploads.keys()),
+            recovered=0 if outcome is None else outcome.recovered,
+            aborted=aborted,
+            model_hash=model_hash.hex(),
+            noise_multiplier=None if event is None else event.noise_multiplier,
+            sigma_local=plan.sigma_local,
+            scale=plan.scale,
+            clip_norm=plan.clip_norm,
+            dimension=plan.dimension,
+            bits=plan.bits,
+            colluders=plan.colluders,
+            honest_minimum=plan.honest_minimum,
+            threshold=self.summation.threshold,
+            epsilon=self.ledger.epsilon if plan.noisy else None,
+            delta=plan.delta,
+            accuracy=accuracy,
+            clipped=clipped,
+            overflowed=overflowed,
+            upload_bytes=traffic.upload,
+            download_bytes=traffic.download,
+            payload_bytes=traffic.payload,
+            seconds={
+                "training": trained - started,
+                "noise": encoded - trained,
+                "masking": summed - encoded,
+                "evaluation": evaluated - summed,
+                "client_mean": 0.0 if outcome is None else outcome.client_seconds,
+                "server": 0.0 if outcome is None else outcome.server_seconds,
+            },
+        )
+
+    def _received(self, broadcast: bytes) -> Factors:
+        vector = torch.from_numpy(from_wire(broadcast, self.task.dimension)).to(self.task.initial.b.device)
+        return self.task.rule.with_vector(self.task.initial, vector)
+
+    def _encode(
+        self, number: int, updates: NDArray[np.float64], dropped: set[int]
+    ) -> tuple[dict[int, NDArray[np.uint32]], int]:
+        """The uploads of the clients that stay, and how many of their updates were clipped."""
+        plan, uploads, clipped = self.plan, {}, 0
+        for client in range(plan.clients):
+            if client in dropped:
+                continue
+            sampler = RoundedGaussian(self._noise_key(number, client)) if plan.noisy else None
+            try:
+                uploads[client] = encode(updates[client], plan, sampler)
+            except NonFiniteUpdateError:
+                continue  # the client leaves this round; zeros in its place would carry full weight
+            clipped += bool(np.linalg.norm(updates[client]) > plan.clip_norm)
+        return uploads, clipped
+
+    def _noise_key(self, number: int, client: int) -> bytes | None:
+        """``None`` means fresh from the OS; simulation noise derives the key from the seed instead."""
+        if not self.config.privacy.simulation_noise:
+            return None
+        return hashlib.sha256(f"flora-secure simulation noise {self.config.seed} {number} {client}".encode()).digest()
+
+    def _dropouts(self, number: int) -> set[int]:
+        clients = self.config.data.clients
+        count = math.floor(self.config.aggregation.dropout * clients)
+        rng = np.random.default_rng([self.config.seed, 1, number])
+        return set(rng.choice(clients, count, replace=False).tolist())
+
+
+def without_noise(config: RunConfig, task: Task) -> float:
+    """Final accuracy of the same run with neither noise nor masking (the sum is the same with masking)."""
+    plain = dataclasses.replace(
+        config,
+        privacy=dataclasses.replace(config.privacy, epsilon=math.inf, bits=None),
+        aggregation=dataclasses.replace(config.aggregation, secagg="off", threshold=None),
+    )
+    *_, last = Simulation(plain, task).rounds()
+    return last.accuracy
+
+
+def _overflowed(total: NDArray[np.float64], uploads: Iterable[NDArray[np.uint32]], bits: int) -> int:
+    """Coordinates of the sum (grid units) that wrapped. A single upload is far inside the ring, so the exact sum is
+    that of the uploads read as signed integers; only a simulation, which has them all, can tell."""
+    half = 1 << (bits - 1)
+    exact = sum(((upload.astype(np.int64) + half) % (2 * half)) - half for upload in uploads)
+    return int(np.count_nonzero(np.rint(total) != exact))

@@ -1,0 +1,77 @@
+"""What is trained: the frozen model, the clients' images as cached features, the test images, the fresh adapter.
+
+The image tower is frozen, so every image goes through it once; the class prompts are the same for all, so their pooled
+features are constants too. Everything a round needs afterwards is a few small matrices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from flora_secure.adapters import Factors, Rule, initial_factors, rule_named
+from flora_secure.clip import Clip, class_prompts, load_clip
+from flora_secure.config import ConfigError, RunConfig
+from flora_secure.data.federation import Federation
+from flora_secure.local import ClientBatch, Head
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Everything of a run that does not depend on noise or masking."""
+
+    clip: Clip
+    federation: Federation
+    rule: Rule
+    initial: Factors
+    head: Head
+    batch: ClientBatch = field(repr=False)
+    test_features: Tensor = field(repr=False)
+    test_labels: Tensor = field(repr=False)
+
+    @property
+    def dimension(self) -> int:
+        """Length d of an update."""
+        return self.rule.dimension(self.initial)
+
+    def accuracy(self, factors: Factors) -> float:
+        """Top-1 on the test images, as a fraction."""
+        predicted = self.head.logits(self.test_features, factors).argmax(dim=-1)
+        return float((predicted == self.test_labels).float().mean())
+
+
+def prepare(config: RunConfig, federation: Federation) -> Task:
+    """Load the model, cache the features of all images, make a fresh adapter.
+
+    Raises an :class:`flora_secure.errors.InputError` for anything in ``config`` that does not fit together.
+    """
+    try:
+        device = torch.device(config.training.device)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {config.training.device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    dataset, rule = federation.dataset, rule_named(config.model.rule)
+    clip = load_clip(config.model.model, config.model.pretrained, device)
+    prompts = clip.pooled_class_features(class_prompts(dataset.class_names, dataset.templates))
+    base = clip.text_projection
+    generator = torch.Generator().manual_seed(config.seed)
+    factors = initial_factors(rule, prompts.cpu(), base.shape[1], config.model.rank, generator)
+    factors = Factors(a=factors.a.to(device), b=factors.b.to(device))
+    labels = torch.from_numpy(dataset.private.labels).to(device)
+    return Task(
+        clip=clip,
+        federation=federation,
+        rule=rule,
+        initial=factors,
+        head=Head(prompts=prompts, base=base, logit_scale=config.training.logit_scale),
+        batch=ClientBatch(
+            clip.image_features(dataset.private.images),
+            labels,
+            [torch.from_numpy(indices) for indices in federation.clients],
+            len(dataset.class_names),
+        ),
+        test_features=clip.image_features(dataset.test.images),
+        test_labels=torch.from_numpy(dataset.test.labels).to(device),
+    )

@@ -1,0 +1,115 @@
+"""Frames: the envelope of every message, and a strict reader for what is inside.
+
+    magic "fS" · version u8 · suite u8 · kind u8 · session 8 bytes · body · CRC-32 of all that precedes
+
+Integers are little-endian. Decoding is canonical: one value has one encoding, left-over bytes and non-zero padding are
+errors, and lengths are checked against what the session allows before anything is allocated. The checksum catches
+accidents in transit; authenticity comes from the AEAD, from the signatures, and from the transport.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from enum import IntEnum
+
+from .errors import Culprit, MisuseError, PeerError
+
+MAGIC = b"fS"
+VERSION = 1
+SUITE = 1  # X25519, HKDF-SHA256, AES-256 keystream, AES-256-GCM, Shamir mod 65537, Ed25519
+SESSION_TAG = 8
+HEADER = len(MAGIC) + 3 + SESSION_TAG
+CHECKSUM = 4
+OVERHEAD = HEADER + CHECKSUM
+
+
+class Kind(IntEnum):
+    """What a frame holds; one kind for each direction of each trip."""
+
+    ADVERTISEMENT = 1
+    ROSTER = 2
+    SHARES = 3
+    INBOX = 4
+    UPLOAD = 5
+    SURVIVORS = 6
+    ENDORSEMENT = 7
+    AGREEMENT = 8
+    REVEAL = 9
+
+
+def encode_frame(kind: Kind, session: bytes, body: bytes) -> bytes:
+    """Wrap ``body``; ``session`` is the 32-byte id of the session (or of its set-up, before there is a roster)."""
+    frame = b"".join((MAGIC, bytes((VERSION, SUITE, kind)), session[:SESSION_TAG], body))
+    return frame + zlib.crc32(frame).to_bytes(CHECKSUM, "little")
+
+
+def decode_frame(message: bytes, kind: Kind, session: bytes, culprit: Culprit, limit: int) -> Reader:
+    """Unwrap ``message``, whose body may have at most ``limit`` bytes.
+
+    Raises MisuseError if ``message`` is not bytes, PeerError naming ``culprit`` for everything else.
+    """
+    if not isinstance(message, bytes):
+        raise MisuseError(f"a message is bytes, not {type(message).__name__}")
+    if not OVERHEAD <= len(message) <= OVERHEAD + limit:
+        raise PeerError(
+            culprit, f"{kind.name} of {len(message)} bytes; between {OVERHEAD} and {OVERHEAD + limit} expected"
+        )
+    if message[:2] != MAGIC:
+        raise PeerError(culprit, f"not a message of this protocol: it starts with {message[:2].hex()}")
+    version, suite, got = message[2:5]
+    if version != VERSION:
+        raise PeerError(culprit, f"wire version {version}; this side speaks {VERSION}")
+    if suite != SUITE:
+        raise PeerError(culprit, f"cipher suite {suite}; this side speaks {SUITE}")
+    if zlib.crc32(memoryview(message)[:-CHECKSUM]) != int.from_bytes(message[-CHECKSUM:], "little"):
+        raise PeerError(culprit, "checksum does not match: the message was damaged in transit")
+    if got != kind:
+        raise PeerError(culprit, f"message kind {got}; {kind.name} ({kind:d}) expected")
+    if message[5:HEADER] != session[:SESSION_TAG]:
+        raise PeerError(culprit, "the message belongs to another session: other parameters, round, model or roster")
+    return Reader(memoryview(message)[HEADER:-CHECKSUM], culprit)
+
+
+class Reader:
+    """Takes a body apart from the front; whoever reads calls ``finish`` at the end."""
+
+    __slots__ = ("_body", "_culprit")
+
+    def __init__(self, body: memoryview, culprit: Culprit) -> None:
+        self._body = body
+        self._culprit = culprit
+
+    def take(self, size: int) -> bytes:
+        """The next ``size`` bytes."""
+        if size > len(self._body):
+            raise PeerError(self._culprit, f"truncated: {size} bytes expected, {len(self._body)} left")
+        part, self._body = bytes(self._body[:size]), self._body[size:]
+        return part
+
+    def chunks(self, size: int, count: int) -> list[bytes]:
+        """The next ``count`` pieces of ``size`` bytes."""
+        joined = self.take(size * count)
+        return [joined[at : at + size] for at in range(0, size * count, size)]
+
+    def subset(self, members: range | tuple[int, ...]) -> tuple[int, ...]:
+        """The next bitmap: which of ``members`` (ascending) are meant."""
+        raw = self.take((len(members) + 7) // 8)
+        if len(members) % 8 and raw[-1] >> len(members) % 8:
+            raise PeerError(self._culprit, f"bitmap has bits beyond its {len(members)} members")
+        return tuple(member for at, member in enumerate(members) if raw[at >> 3] >> (at & 7) & 1)
+
+    def finish(self) -> None:
+        """Nothing may be left over."""
+        if len(self._body):
+            raise PeerError(self._culprit, f"{len(self._body)} bytes left over")
+
+
+def encode_subset(members: range | tuple[int, ...], chosen: Iterable[int]) -> bytes:
+    """The bitmap of ``chosen``, all of them among ``members`` (ascending); bit 0 of byte 0 is the first member."""
+    places = {member: at for at, member in enumerate(members)}
+    bitmap = bytearray((len(members) + 7) // 8)
+    for member in chosen:
+        at = places[member]
+        bitmap[at >> 3] |= 1 << (at & 7)
+    return bytes(bitmap)

@@ -1,0 +1,42 @@
+"""Who shares masks with whom: the complete graph (Bonawitz et al. CCS'17) or a Harary graph (Bell et al. CCS'20).
+
+The Harary graph places the clients on a circle in an order drawn from a public seed and joins each to the k/2 next on
+either side. The seed binds the set-up without the model hash, which a server could grind (see params).
+Holders of a client's shares: in the complete graph everybody including the client itself, as in CCS'17, so that any
+t clients can finish; in the Harary graph its k neighbours, as in CCS'20.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+Members = range | tuple[int, ...]
+
+
+class Graph:
+    """``clients`` nodes, each with ``neighbours`` neighbours: all others, or an even number. ``seed``: 32 bytes."""
+
+    def __init__(self, clients: int, neighbours: int, seed: bytes) -> None:
+        self.clients = clients
+        self.complete = neighbours == clients - 1
+        if not self.complete:
+            encryptor = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
+            # Sorting 64-bit keys shuffles uniformly up to ties, whose probability is below n^2 / 2^65.
+            order = np.argsort(np.frombuffer(encryptor.update(bytes(8 * clients)), "<u8"), kind="stable")
+            self._order = order.tolist()
+            self._place = np.argsort(order).tolist()
+            self._reach = range(-neighbours // 2, neighbours // 2 + 1)
+
+    def members(self, index: int) -> Members:
+        """A client's neighbours and itself, ascending."""
+        if self.complete:
+            return range(self.clients)
+        place = self._place[index]
+        return tuple(sorted(self._order[(place + step) % self.clients] for step in self._reach))
+
+    def holders(self, index: int) -> Members:
+        """Who holds shares of a client's secrets, ascending. Symmetric: j holds i's exactly if i holds j's."""
+        if self.complete:
+            return range(self.clients)
+        return tuple(member for member in self.members(index) if member != index)

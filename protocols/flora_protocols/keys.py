@@ -1,0 +1,147 @@
+"""Keys: X25519 (RFC 7748), HKDF-SHA256 (RFC 5869), AES-256-GCM (SP 800-38D), Ed25519 (RFC 8032).
+
+Every derived key is bound to a purpose, to the session and to two roster indices, so that no key can serve twice.
+A client has two X25519 keys, both fresh each round: the *mask key*, whose secret the server may reconstruct if the
+client drops, and the *transport key*, which protects shares and is never revealed (Bonawitz et al. CCS'17, section 6).
+
+The mask key and the self mask both start from a 16-byte secret: 128 bits is the strength of X25519 itself, binding
+to session and index keeps one search from covering several secrets, and shares are half as long as with 32 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from .errors import Culprit, MisuseError, PeerError
+
+Randomness = Callable[[int], bytes]
+"""Gives that many fresh, uniform, secret bytes; ``os.urandom`` unless a test or a vector replays a session."""
+
+KEY = 32
+SECRET = 16
+SIGNATURE = 64
+TAG = 16
+
+# Purposes: the first part of every HKDF info and of every signed text.
+MASK_KEY = b"flora-secure/1 mask key\0"
+SELF_MASK = b"flora-secure/1 self mask\0"
+PAIR_MASK = b"flora-secure/1 pairwise mask\0"
+TRANSPORT = b"flora-secure/1 transport\0"
+ADVERTISEMENT = b"flora-secure/1 advertisement\0"
+SURVIVORS = b"flora-secure/1 survivors\0"
+
+_FIELD = 2**255 - 19
+# All u-coordinates of order 1, 2, 4 or 8, on the curve and its twist: X25519 with any of them gives zero.
+SMALL_ORDER = frozenset(
+    point.to_bytes(32, "little")
+    for point in (
+        0,
+        1,
+        _FIELD - 1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    )
+)
+
+
+def draw(randomness: Randomness, size: int) -> bytes:
+    """``size`` bytes from ``randomness``; MisuseError if it gives anything else."""
+    raw = randomness(size)
+    if not isinstance(raw, bytes) or len(raw) != size:
+        raise MisuseError(f"the source of randomness must give exactly {size} bytes")
+    return raw
+
+
+def hkdf(secret: bytes, info: bytes) -> bytes:
+    """HKDF-SHA256 without salt, 32 bytes."""
+    return HKDF(SHA256(), KEY, None, info).derive(secret)
+
+
+def derive(secret: bytes, purpose: bytes, session: bytes, low: int, high: int) -> bytes:
+    """A 32-byte key from ``hkdf`` with info = purpose · session · low u32 · high u32."""
+    return hkdf(secret, purpose + session + low.to_bytes(4, "little") + high.to_bytes(4, "little"))
+
+
+def mask_key(secret: bytes, setup: bytes, index: int) -> X25519PrivateKey:
+    """The mask key that grows from a client's 16-byte secret. ``setup``: the session's set-up id."""
+    return X25519PrivateKey.from_private_bytes(derive(secret, MASK_KEY, setup, index, index))
+
+
+def check_public(raw: bytes, culprit: Culprit) -> None:
+    """PeerError unless ``raw`` is the canonical encoding of an X25519 key of large order."""
+    if raw[31] >= 0x7F and int.from_bytes(raw, "little") >= _FIELD:  # the first test spares most keys the second
+        raise PeerError(culprit, "public key is not canonically encoded")
+    if raw in SMALL_ORDER:
+        raise PeerError(culprit, "public key has small order")
+
+
+# A process that plays many clients meets every public key many times; parsing one costs a tenth of an exchange.
+_parse = lru_cache(maxsize=1 << 12)(X25519PublicKey.from_public_bytes)
+
+
+def exchange(private: X25519PrivateKey, public: bytes, culprit: Culprit) -> bytes:
+    """The X25519 shared secret, 32 bytes; PeerError if it is zero."""
+    try:
+        return private.exchange(_parse(public))
+    except ValueError:
+        raise PeerError(culprit, "public key has small order") from None
+
+
+def sign(identity: bytes, purpose: bytes, text: bytes) -> bytes:
+    """An Ed25519 signature (64 bytes) of purpose · text by the 32-byte secret key ``identity``."""
+    return Ed25519PrivateKey.from_private_bytes(identity).sign(purpose + text)
+
+
+def identity_public(identity: bytes) -> bytes:
+    """The 32-byte public key of the Ed25519 secret key ``identity``; MisuseError unless that has 32 bytes."""
+    if not isinstance(identity, bytes) or len(identity) != KEY:
+        raise MisuseError(f"an identity is an Ed25519 secret key of {KEY} bytes")
+    return Ed25519PrivateKey.from_private_bytes(identity).public_key().public_bytes_raw()
+
+
+def verify(public: bytes, signature: bytes, purpose: bytes, text: bytes, culprit: Culprit) -> None:
+    """PeerError unless ``signature`` signs purpose · text under the identity key ``public``."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, purpose + text)
+    except (InvalidSignature, ValueError):
+        raise PeerError(culprit, "signature does not verify under the identity key of the roster") from None
+
+
+class Channel:
+    """What two clients share for one session: an AES-256-GCM key that seals one message in each direction.
+
+    The nonce is the sender's index: sent implicitly, and never twice, because a position seals once.
+    """
+
+    __slots__ = ("_cipher", "_session", "key")
+
+    def __init__(self, shared: bytes, session: bytes, low: int, high: int) -> None:
+        self.key = derive(shared, TRANSPORT, session, low, high)
+        self._cipher = AESGCM(self.key)
+        self._session = session
+
+    def __repr__(self) -> str:
+        return "<Channel>"
+
+    def seal(self, plaintext: bytes, sender: int, recipient: int) -> bytes:
+        """Ciphertext and 16-byte tag; session, sender and recipient are authenticated with it."""
+        return self._cipher.encrypt(sender.to_bytes(12, "little"), plaintext, self._context(sender, recipient))
+
+    def open(self, sealed: bytes, sender: int, recipient: int) -> bytes:
+        """The plaintext; PeerError naming the sender if it was not sealed for this session, sender and recipient."""
+        try:
+            return self._cipher.decrypt(sender.to_bytes(12, "little"), sealed, self._context(sender, recipient))
+        except InvalidTag:
+            reason = f"sealed shares do not open at client {recipient}: the sender or the server tampered with them"
+            raise PeerError(sender, reason) from None
+
+    def _context(self, sender: int, recipient: int) -> bytes:
+        return self._session + sender.to_bytes(4, "little") + recipient.to_bytes(4, "little")

@@ -1,0 +1,242 @@
+"""The bodies of all messages: one encoder and one decoder each. Frames are in codec.
+
+What comes out of a decoder has been checked as far as the message alone allows: lengths, canonical form, public keys,
+signatures. Lists are in ascending order of the index and carry no indices: who is meant follows from the graph, the
+roster and a bitmap.
+
+    ADVERTISEMENT  client → server  entry = mask key 32 · transport key 32 [· signature 64, malicious-server profile]
+    ROSTER         server → client  bitmap over all clients · [SHA-256 of all entries, Harary graph]
+                                    · the entries of the recipient and its neighbours
+    SHARES         client → server  for each neighbour in the roster: 50 bytes, its sealed pair of shares
+    INBOX          server → client  bitmap over the recipient and its neighbours: who shared · their sealed pairs
+    UPLOAD         client → server  the masked vector, packed
+    SURVIVORS      server → client  bitmap over all clients: whose vector arrived
+    ENDORSEMENT    client → server  signature 64 of session id · SHA-256 of the survivors' bitmap
+    AGREEMENT      server → client  bitmap over the recipient and its neighbours · their signatures
+    REVEAL         client → server  for each client whose shares the sender holds, 17 bytes: of its self-mask seed if it
+                                    survived, of its mask key's secret if it dropped
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from . import keys
+from .codec import Kind, decode_frame, encode_frame, encode_subset
+from .errors import Culprit, PeerError
+from .graph import Members
+from .params import SessionParams
+from .ring import Lanes, pack, unpack
+from .shamir import SHARE, Raw, canonical
+
+SEALED = 2 * SHARE + keys.TAG
+
+
+class Advertisement(NamedTuple):
+    """A client's public keys for one session, and its signature over them (empty in the semi-honest profile)."""
+
+    mask: bytes
+    transport: bytes
+    signature: bytes
+
+    @property
+    def entry(self) -> bytes:
+        """As on the wire."""
+        return self.mask + self.transport + self.signature
+
+    @staticmethod
+    def signed_text(params: SessionParams, index: int, mask: bytes, transport: bytes) -> bytes:
+        """What the signature covers, beside its purpose."""
+        return params.setup_id + index.to_bytes(4, "little") + mask + transport
+
+
+class Roster(NamedTuple):
+    """What a client learns from the roster: all who advertised, its members' keys, and the session id."""
+
+    present: tuple[int, ...]
+    entries: dict[int, Advertisement]
+    session: bytes
+
+
+def encode_advertisement(params: SessionParams, advertisement: Advertisement) -> bytes:
+    return encode_frame(Kind.ADVERTISEMENT, params.setup_id, advertisement.entry)
+
+
+def decode_advertisement(params: SessionParams, message: bytes, client: int) -> Advertisement:
+    size = _entry_bytes(params)
+    reader = decode_frame(message, Kind.ADVERTISEMENT, params.setup_id, client, size)
+    entry = reader.take(size)
+    reader.finish()
+    return _checked_entry(params, entry, client, client)
+
+
+def encode_rosters(params: SessionParams, entries: Mapping[int, Advertisement]) -> tuple[bytes, dict[int, bytes]]:
+    """The session id, and a roster for each client in ``entries``."""
+    everybody = range(params.clients)
+    present = encode_subset(everybody, entries)
+    joined = b"".join(entries[index].entry for index in sorted(entries))
+    digest = hashlib.sha256(joined).digest()
+    session = params.session_id(present, digest)
+    if params.graph.complete:
+        return session, dict.fromkeys(sorted(entries), encode_frame(Kind.ROSTER, params.setup_id, present + joined))
+    rosters = {}
+    for index in sorted(entries):
+        near = b"".join(entries[member].entry for member in params.graph.members(index) if member in entries)
+        rosters[index] = encode_frame(Kind.ROSTER, params.setup_id, present + digest + near)
+    return session, rosters
+
+
+def decode_roster(params: SessionParams, message: bytes, index: int, own: Advertisement) -> Roster:
+    members, size = params.graph.members(index), _entry_bytes(params)
+    limit = (params.clients + 7) // 8 + keys.KEY + len(members) * size
+    reader = decode_frame(message, Kind.ROSTER, params.setup_id, "server", limit)
+    present = reader.subset(range(params.clients))
+    claimed = b"" if params.graph.complete else reader.take(32)
+    there = set(present)
+    near = [member for member in members if member in there]
+    raw = dict(zip(near, reader.chunks(size, len(near)), strict=True))
+    reader.finish()
+    if raw.get(index) != own.entry:
+        raise PeerError("server", f"the roster lacks client {index}'s own advertisement, or changes it")
+    entries = {index: own}
+    for member, entry in raw.items():
+        if member != index:
+            entries[member] = _checked_entry(params, entry, "server", member)
+    if len({key for entry in entries.values() for key in entry[:2]}) < 2 * len(entries):
+        raise PeerError("server", "the roster holds one public key twice")
+    digest = claimed or hashlib.sha256(b"".join(raw.values())).digest()
+    session = params.session_id(encode_subset(range(params.clients), present), digest)
+    return Roster(present, entries, session)
+
+
+def encode_shares(session: bytes, sealed: Iterable[bytes]) -> bytes:
+    return encode_frame(Kind.SHARES, session, b"".join(sealed))
+
+
+def decode_shares(session: bytes, message: bytes, client: int, recipients: Sequence[int]) -> dict[int, bytes]:
+    """The sealed pair for each of ``recipients``."""
+    reader = decode_frame(message, Kind.SHARES, session, client, SEALED * len(recipients))
+    sealed = reader.chunks(SEALED, len(recipients))
+    reader.finish()
+    return dict(zip(recipients, sealed, strict=True))
+
+
+def encode_inbox(session: bytes, members: Members, shared: Iterable[int], sealed: Iterable[bytes]) -> bytes:
+    """``shared``: the members whose shares arrived, the recipient included; ``sealed``: what the others sent."""
+    return encode_frame(Kind.INBOX, session, encode_subset(members, shared) + b"".join(sealed))
+
+
+def decode_inbox(session: bytes, message: bytes, index: int, members: Members) -> dict[int, bytes]:
+    """The sealed pair of each neighbour that shared."""
+    limit = (len(members) + 7) // 8 + SEALED * len(members)
+    reader = decode_frame(message, Kind.INBOX, session, "server", limit)
+    shared = reader.subset(members)
+    if index not in shared:
+        raise PeerError("server", f"the inbox says that client {index} did not share, but it did")
+    senders = [member for member in shared if member != index]
+    sealed = reader.chunks(SEALED, len(senders))
+    reader.finish()
+    return dict(zip(senders, sealed, strict=True))
+
+
+def encode_upload(params: SessionParams, session: bytes, values: Lanes) -> bytes:
+    return encode_frame(Kind.UPLOAD, session, pack(values, params.bits))
+
+
+def decode_upload(params: SessionParams, session: bytes, message: bytes, client: int) -> Lanes:
+    reader = decode_frame(message, Kind.UPLOAD, session, client, params.payload_bytes)
+    packed = reader.take(params.payload_bytes)
+    reader.finish()
+    values = unpack(packed, params.dimension, params.bits)
+    if values is None:
+        raise PeerError(client, "the padding after the packed vector is not zero")
+    return values
+
+
+def encode_survivors(params: SessionParams, session: bytes, survivors: Iterable[int]) -> bytes:
+    return encode_frame(Kind.SURVIVORS, session, encode_subset(range(params.clients), survivors))
+
+
+def decode_survivors(params: SessionParams, session: bytes, message: bytes) -> tuple[int, ...]:
+    reader = decode_frame(message, Kind.SURVIVORS, session, "server", (params.clients + 7) // 8)
+    survivors = reader.subset(range(params.clients))
+    reader.finish()
+    return survivors
+
+
+def endorsed_text(params: SessionParams, session: bytes, survivors: Iterable[int]) -> bytes:
+    """What an endorsement's signature covers, beside its purpose."""
+    return session + hashlib.sha256(encode_subset(range(params.clients), survivors)).digest()
+
+
+def encode_endorsement(session: bytes, signature: bytes) -> bytes:
+    return encode_frame(Kind.ENDORSEMENT, session, signature)
+
+
+def decode_endorsement(
+    params: SessionParams, session: bytes, message: bytes, client: int, survivors: Iterable[int]
+) -> bytes:
+    reader = decode_frame(message, Kind.ENDORSEMENT, session, client, keys.SIGNATURE)
+    signature = reader.take(keys.SIGNATURE)
+    reader.finish()
+    text = endorsed_text(params, session, survivors)
+    keys.verify(params.identities[client], signature, keys.SURVIVORS, text, client)
+    return signature
+
+
+def encode_agreement(session: bytes, members: Members, signatures: Mapping[int, bytes]) -> bytes:
+    body = encode_subset(members, signatures) + b"".join(signatures[index] for index in sorted(signatures))
+    return encode_frame(Kind.AGREEMENT, session, body)
+
+
+def decode_agreement(
+    params: SessionParams, session: bytes, message: bytes, index: int, survivors: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The neighbours whose signatures over ``survivors`` were given; all of them verify."""
+    members = params.graph.members(index)
+    limit = (len(members) + 7) // 8 + keys.SIGNATURE * len(members)
+    reader = decode_frame(message, Kind.AGREEMENT, session, "server", limit)
+    signers = reader.subset(members)
+    signatures = reader.chunks(keys.SIGNATURE, len(signers))
+    reader.finish()
+    if index in signers or not set(signers) <= set(survivors):
+        raise PeerError("server", "the agreement is signed by others than surviving neighbours")
+    text = endorsed_text(params, session, survivors)
+    for signer, signature in zip(signers, signatures, strict=True):
+        keys.verify(params.identities[signer], signature, keys.SURVIVORS, text, "server")
+    return signers
+
+
+def encode_reveal(session: bytes, shares: Iterable[bytes]) -> bytes:
+    return encode_frame(Kind.REVEAL, session, b"".join(shares))
+
+
+def decode_reveal(session: bytes, message: bytes, client: int, owners: Sequence[int]) -> Raw:
+    """Shares, uint8 (len(owners), 17), canonical."""
+    reader = decode_frame(message, Kind.REVEAL, session, client, SHARE * len(owners))
+    shares = np.frombuffer(reader.take(SHARE * len(owners)), np.uint8).reshape(-1, SHARE)
+    reader.finish()
+    if not canonical(shares):
+        raise PeerError(client, "a share is not canonically encoded")
+    return shares
+
+
+def _entry_bytes(params: SessionParams) -> int:
+    return 2 * keys.KEY + (keys.SIGNATURE if params.malicious else 0)
+
+
+def _checked_entry(params: SessionParams, entry: bytes, culprit: Culprit, index: int) -> Advertisement:
+    mask, transport = entry[: keys.KEY], entry[keys.KEY : 2 * keys.KEY]
+    advertisement = Advertisement(mask, transport, entry[2 * keys.KEY :])
+    keys.check_public(mask, culprit)
+    keys.check_public(transport, culprit)
+    if mask == transport:
+        raise PeerError(culprit, f"client {index}'s mask key and transport key are the same")
+    if params.malicious:
+        text = Advertisement.signed_text(params, index, mask, transport)
+        keys.verify(params.identities[index], advertisement.signature, keys.ADVERTISEMENT, text, culprit)
+    return advertisement

@@ -1,0 +1,174 @@
+"""What all parties of a session agree on, and what a client insists on by itself.
+
+Both ids are SHA-256 digests. The *set-up id* covers the parameters (round number, hash of the model being trained and
+identity keys included); it exists before any message. The *session id* covers the set-up id and the whole roster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from functools import cached_property
+
+from .codec import SUITE, VERSION
+from .errors import MisuseError, ParameterError
+from .graph import Graph
+from .keys import KEY
+from .ring import MAX_BITS, MIN_BITS, packed_bytes
+
+MAX_CLIENTS = 1 << 16  # a share's x-coordinate, index + 1, must stay below p
+MAX_DIMENSION = 1 << 30
+
+
+class Profile(Enum):
+    """Whom the protocol is secure against, beside the corrupt clients."""
+
+    SEMI_HONEST = "semi-honest"
+    MALICIOUS_SERVER = "malicious-server"
+
+
+class Trip(IntEnum):
+    """The message exchanges of a round, in order. AGREE exists in the malicious-server profile only."""
+
+    ADVERTISE = 0
+    SHARE = 1
+    MASK = 2
+    AGREE = 3
+    UNMASK = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floors:
+    """A client's own policy, never sent and never taken from the server.
+
+    ``clients``: smallest cohort that it joins. ``threshold``: smallest t that it accepts.
+    ``survivors``: smallest number of vectors, its own included, in whose sum it lets its own disappear.
+    """
+
+    clients: int = 2
+    threshold: int = 2
+    survivors: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("clients", "threshold", "survivors"):
+            _whole(name, getattr(self, name), 2, MAX_CLIENTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionParams:
+    """One session: one round of one cohort.
+
+    clients      n, the roster's size: indices 0 .. n - 1, whether or not all of them turn up
+    neighbours   k: n - 1 (complete graph), or an even number below it (Harary graph)
+    threshold    t, the number of shares that reveal a secret
+    bits         b: vectors live in Z_{2^b}
+    dimension    d, the vectors' length
+    profile      whom to be secure against
+    round        number of the round; never use one twice with the same model and cohort
+    model_hash   32 bytes: clients that train different models must not share a sum
+    corrupt      the largest number of corrupt holders of one client's shares that t must resist
+    identities   everyone's Ed25519 public key by index (malicious-server profile), otherwise empty
+
+    Raises ParameterError (impossible together) or MisuseError (wrong type).
+    """
+
+    clients: int
+    neighbours: int
+    threshold: int
+    bits: int
+    dimension: int
+    profile: Profile = Profile.SEMI_HONEST
+    round: int = 0
+    model_hash: bytes = bytes(32)
+    corrupt: int = 0
+    identities: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        n, k, t = self.clients, self.neighbours, self.threshold
+        _whole("clients", n, 2, MAX_CLIENTS)
+        _whole("neighbours", k, 1, n - 1)
+        if k != n - 1 and k % 2:
+            raise ParameterError(f"neighbours {k} of {n} clients: use {n - 1} (everybody) or an even number")
+        _whole("threshold", t, 2, MAX_CLIENTS)
+        _whole("bits", self.bits, MIN_BITS, MAX_BITS)
+        _whole("dimension", self.dimension, 1, MAX_DIMENSION)
+        _whole("round", self.round, 0, 2**64 - 1)
+        _whole("corrupt", self.corrupt, 0, n)
+        if not isinstance(self.profile, Profile):
+            raise MisuseError(f"profile must be a Profile, not {self.profile!r}")
+        if not isinstance(self.model_hash, bytes) or len(self.model_hash) != 32:
+            raise MisuseError("model_hash must be 32 bytes, such as the SHA-256 of the model")
+        self._check_threshold()
+        self._check_identities()
+
+    def _check_threshold(self) -> None:
+        holders, t, corrupt = self.holders, self.threshold, self.corrupt
+        if t > holders:
+            raise ParameterError(
+                f"threshold {t}, but only {holders} clients hold shares of a secret; lower it or add neighbours"
+            )
+        if t <= corrupt:
+            raise ParameterError(
+                f"threshold {t}: {corrupt} corrupt holders could reveal a secret alone; use more than {corrupt}"
+            )
+        if self.malicious and 2 * t <= holders + corrupt:
+            raise ParameterError(
+                f"threshold {t}: a server may tell two halves of {holders} holders two stories; with {corrupt} corrupt "
+                f"holders use at least {(holders + corrupt) // 2 + 1}"
+            )
+
+    def _check_identities(self) -> None:
+        keys = self.identities
+        if not isinstance(keys, tuple) or any(not isinstance(key, bytes) or len(key) != KEY for key in keys):
+            raise MisuseError(f"identities must be a tuple of Ed25519 public keys of {KEY} bytes")
+        if self.malicious and len(keys) != self.clients:
+            raise ParameterError(f"malicious-server profile: {len(keys)} identity keys for {self.clients} clients")
+        if not self.malicious and keys:
+            raise ParameterError("the semi-honest profile has no identity keys; leave identities empty")
+        if len(set(keys)) != len(keys):
+            raise ParameterError("two clients have the same identity key")
+
+    @property
+    def malicious(self) -> bool:
+        """Whether the profile is malicious-server."""
+        return self.profile is Profile.MALICIOUS_SERVER
+
+    @property
+    def holders(self) -> int:
+        """How many clients hold shares of one client's secrets (see graph)."""
+        return self.neighbours + (self.neighbours == self.clients - 1)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of a packed vector."""
+        return packed_bytes(self.dimension, self.bits)
+
+    @cached_property
+    def setup_id(self) -> bytes:
+        """32 bytes that bind every field of this object, the wire version and the suite."""
+        return hashlib.sha256(b"flora-secure/1 set-up\0" + self._cohort + self.model_hash).digest()
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Who is whose neighbour. The seed leaves the model out: the server makes the model, and could grind it."""
+        seed = hashlib.sha256(b"flora-secure/1 graph\0" + self._cohort).digest()
+        return Graph(self.clients, self.neighbours, seed)
+
+    @cached_property
+    def _cohort(self) -> bytes:
+        fields = (VERSION, SUITE, self.malicious, self.bits, self.clients, self.neighbours, self.threshold)
+        numbers = struct.pack("<BBBBIIIIIQ", *fields, self.corrupt, self.dimension, self.round)
+        return numbers + hashlib.sha256(b"".join(self.identities)).digest()
+
+    def session_id(self, present: bytes, entries_hash: bytes) -> bytes:
+        """32 bytes. ``present``: the roster's bitmap. ``entries_hash``: SHA-256 of all its entries, in order."""
+        return hashlib.sha256(b"flora-secure/1 session\0" + self.setup_id + present + entries_hash).digest()
+
+
+def _whole(name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise MisuseError(f"{name} must be an int, not {value!r}")
+    if not low <= value <= high:
+        raise ParameterError(f"{name} is {value}; between {low} and {high} is possible")

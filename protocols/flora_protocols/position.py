@@ -1,0 +1,68 @@
+"""A position: one party at one point of the protocol, holding only what exists there.
+
+A transition checks everything first and returns the next position and the bytes to send; then the position is *spent*:
+it forgets its contents and raises when it is used again. A transition that raises leaves its position as it was.
+
+Python can neither erase memory nor compute in constant time: forgetting means dropping the reference. Copying or
+pickling a position would allow a second answer in one session, so both raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, NoReturn, ParamSpec, TypeVar
+
+from .errors import MisuseError
+
+S = TypeVar("S", bound="Position")
+A = ParamSpec("A")
+R = TypeVar("R")
+
+
+class Position:
+    """Base of all positions. ``_name`` is all that ``repr`` shows."""
+
+    _name: str
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def spent(self) -> bool:
+        """Whether this position has made its transition."""
+        return "_spent" in vars(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name}{' (spent)' if self.spent else ''}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise MisuseError(f"{self!r} cannot be copied or pickled: it may answer only once")
+
+
+def fresh(method: Callable[Concatenate[S, A], R]) -> Callable[Concatenate[S, A], R]:
+    """Decorates what only an unspent position can do."""
+
+    @wraps(method)
+    def checked(self: S, /, *args: A.args, **kwargs: A.kwargs) -> R:
+        if self.spent:
+            raise MisuseError(f"{self!r} cannot {method.__name__} again; go on with the position that it returned")
+        return method(self, *args, **kwargs)
+
+    return checked
+
+
+def transition(method: Callable[Concatenate[S, A], R]) -> Callable[Concatenate[S, A], R]:
+    """Decorates a transition: if it returns, the position is spent and its contents forgotten."""
+
+    guarded = fresh(method)
+
+    @wraps(method)
+    def once(self: S, /, *args: A.args, **kwargs: A.kwargs) -> R:
+        result = guarded(self, *args, **kwargs)
+        name = self._name
+        vars(self).clear()
+        vars(self).update(_name=name, _spent=True)
+        return result
+
+    return once

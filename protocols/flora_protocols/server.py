@@ -1,0 +1,300 @@
+"""The server's positions, the mirror of the client's.
+
+    ServerAdvertise ─▶ ServerShare ─▶ ServerMask ─▶ [ServerAgree ─▶] ServerUnmask ─▶ RoundResult
+
+``receive(client, message)`` takes one client's message; the transport knows which client that is. ``close()`` ends
+the trip whenever the caller decides so: whoever has not been received by then has dropped. It gives the next position
+and the message for each client that is still in. Uploads are added up as they arrive: memory is O(n·k + d).
+
+A message that ``receive`` refuses (PeerError) leaves the position unchanged. ``close`` raises TooFewSurvivors, also
+leaving it unchanged, when the round cannot be finished by those who are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import keys, messages
+from .errors import MisuseError, PeerError, TooFewSurvivors
+from .keystream import apply_masks
+from .params import SessionParams, Trip
+from .position import Position, fresh, transition
+from .ring import Lanes, from_lanes, lane
+from .shamir import Raw, combine
+
+Outbox = dict[int, bytes]
+"""The message for each client, by index."""
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """A round's outcome.
+
+    ``sum``: uint32 (d,), the survivors' vectors added up mod 2^b. ``survivors``: whose vectors are in it. ``dropped``:
+    everybody else in the cohort. ``recovered``: the dropped whose pairwise masks had to be reconstructed.
+    """
+
+    sum: NDArray[np.uint32]
+    survivors: tuple[int, ...]
+    dropped: tuple[int, ...]
+    recovered: tuple[int, ...]
+
+
+class _Server(Position):
+    """What all of the server's positions do alike: whom they hear, and that they hear everyone once."""
+
+    _trip: Trip
+
+    def __init__(self, params: SessionParams, expected: Iterable[int]) -> None:
+        super().__init__(f"of {params.clients} clients, round {params.round}")
+        self._params = params
+        self._expected = frozenset(expected)
+        self._heard: set[int] = set()
+
+    @property
+    def heard(self) -> frozenset[int]:
+        """The clients received so far in this trip (none once the position is spent)."""
+        return frozenset() if self.spent else frozenset(self._heard)
+
+    @fresh
+    def receive(self, client: int, message: bytes) -> None:
+        """Take ``message`` of ``client``. Raises PeerError naming the client, MisuseError for an impossible index."""
+        if not isinstance(client, int) or not 0 <= client < self._params.clients:
+            raise MisuseError(f"client index {client!r}; 0 .. {self._params.clients - 1} are possible")
+        if client in self._heard:
+            raise PeerError(client, f"sent a second message in trip {self._trip.name}")
+        if client not in self._expected:
+            raise PeerError(client, f"is not in trip {self._trip.name}: it dropped before")
+        self._take(client, message)
+        self._heard.add(client)
+
+    def _take(self, client: int, message: bytes) -> None:
+        raise NotImplementedError
+
+    def _require(self, what: str) -> tuple[int, ...]:
+        """Everyone heard, ascending; TooFewSurvivors if they are fewer than t."""
+        if len(self._heard) < self._params.threshold:
+            raise TooFewSurvivors(what, len(self._heard), self._params.threshold)
+        return tuple(sorted(self._heard))
+
+
+class ServerAdvertise(_Server):
+    """Collects public keys."""
+
+    _trip = Trip.ADVERTISE
+
+    def __init__(self, params: SessionParams) -> None:
+        super().__init__(params, range(params.clients))
+        self._entries: dict[int, messages.Advertisement] = {}
+        self._seen: set[bytes] = set()
+
+    def _take(self, client: int, message: bytes) -> None:
+        entry = messages.decode_advertisement(self._params, message, client)
+        if not self._seen.isdisjoint(entry[:2]):
+            raise PeerError(client, "advertises a public key that another client has advertised")
+        self._seen.update(entry[:2])
+        self._entries[client] = entry
+
+    @transition
+    def close(self) -> tuple[ServerShare, Outbox]:
+        """End the trip; gives the rosters."""
+        self._require("clients that advertised")
+        session, rosters = messages.encode_rosters(self._params, self._entries)
+        return ServerShare(self._params, session, self._entries), rosters
+
+
+class ServerShare(_Server):
+    """Relays sealed shares, which it cannot open."""
+
+    _trip = Trip.SHARE
+
+    def __init__(self, params: SessionParams, session: bytes, entries: Mapping[int, messages.Advertisement]) -> None:
+        super().__init__(params, entries)
+        self._session, self._entries = session, entries
+        self._sealed: dict[int, dict[int, bytes]] = {}
+
+    def _take(self, client: int, message: bytes) -> None:
+        near = self._params.graph.members(client)
+        recipients = [member for member in near if member != client and member in self._entries]
+        self._sealed[client] = messages.decode_shares(self._session, message, client, recipients)
+
+    @transition
+    def close(self) -> tuple[ServerMask, Outbox]:
+        """End the trip; gives the inboxes."""
+        shared = self._require("clients that shared")
+        outbox = {}
+        for client in shared:
+            members = self._params.graph.members(client)
+            near = [member for member in members if member in self._sealed]
+            sealed = [self._sealed[member][client] for member in near if member != client]
+            outbox[client] = messages.encode_inbox(self._session, members, near, sealed)
+        publics = {client: self._entries[client].mask for client in shared}
+        return ServerMask(self._params, self._session, publics), outbox
+
+
+class ServerMask(_Server):
+    """Adds up masked vectors as they arrive."""
+
+    _trip = Trip.MASK
+
+    def __init__(self, params: SessionParams, session: bytes, publics: Mapping[int, bytes]) -> None:
+        super().__init__(params, publics)
+        self._session, self._publics = session, publics
+        self._sum = np.zeros(params.dimension, lane(params.bits))
+
+    def _take(self, client: int, message: bytes) -> None:
+        self._sum += messages.decode_upload(self._params, self._session, message, client)
+
+    @transition
+    def close(self) -> tuple[ServerAgree | ServerUnmask, Outbox]:
+        """End the trip; gives the survivors."""
+        survivors = self._require("clients that uploaded")
+        state = _Masked(self._params, self._session, self._publics, survivors, self._sum)
+        state.holders_of_each(self._heard)
+        told = messages.encode_survivors(self._params, self._session, survivors)
+        following = ServerAgree(state) if self._params.malicious else ServerUnmask(state, survivors)
+        return following, dict.fromkeys(survivors, told)
+
+
+@dataclass(frozen=True, repr=False)
+class _Masked:
+    """The masked sum, and what is needed to unmask it. ``publics``: the mask keys of all who shared."""
+
+    params: SessionParams
+    session: bytes
+    publics: Mapping[int, bytes]
+    survivors: tuple[int, ...]
+    sum: Lanes
+
+    def owned_by(self, holder: int) -> tuple[int, ...]:
+        """Whose shares a client holds, ascending."""
+        return tuple(owner for owner in self.params.graph.holders(holder) if owner in self.publics)
+
+    @cached_property
+    def alive(self) -> frozenset[int]:
+        """The survivors, for look-ups."""
+        return frozenset(self.survivors)
+
+    def near_survivors(self, dropped: int) -> list[int]:
+        """The survivors whose vectors carry a pairwise mask with a dropped client."""
+        return [member for member in self.params.graph.members(dropped) if member in self.alive]
+
+    def holders_of_each(self, there: Iterable[int]) -> dict[int, tuple[int, ...]]:
+        """For each client whose secret is needed, its holders among ``there``; TooFewSurvivors below t."""
+        there, result = set(there), {}
+        for owner in sorted(self.publics):
+            if owner not in self.alive and not self.near_survivors(owner):
+                continue
+            holders = tuple(holder for holder in self.params.graph.holders(owner) if holder in there)
+            if len(holders) < self.params.threshold:
+                raise TooFewSurvivors(f"holders of client {owner}'s shares", len(holders), self.params.threshold)
+            result[owner] = holders
+        return result
+
+
+class ServerAgree(_Server):
+    """Collects signatures over the survivors (malicious-server profile)."""
+
+    _trip = Trip.AGREE
+
+    def __init__(self, state: _Masked) -> None:
+        super().__init__(state.params, state.survivors)
+        self._state = state
+        self._signatures: dict[int, bytes] = {}
+
+    def _take(self, client: int, message: bytes) -> None:
+        state = self._state
+        self._signatures[client] = messages.decode_endorsement(
+            state.params, state.session, message, client, state.survivors
+        )
+
+    @transition
+    def close(self) -> tuple[ServerUnmask, Outbox]:
+        """End the trip; gives each client t signatures, its own counted where it holds shares of itself."""
+        signed = self._require("clients that signed")
+        params, outbox = self._params, {}
+        for client in signed:
+            members = params.graph.members(client)
+            need = params.threshold - (client in params.graph.holders(client))
+            signers = [member for member in members if member != client and member in self._signatures][:need]
+            if len(signers) == need:
+                chosen = {signer: self._signatures[signer] for signer in signers}
+                outbox[client] = messages.encode_agreement(self._state.session, members, chosen)
+        self._state.holders_of_each(outbox)
+        return ServerUnmask(self._state, outbox), outbox
+
+
+class ServerUnmask(_Server):
+    """Collects shares, reconstructs one secret of each client, removes the masks."""
+
+    _trip = Trip.UNMASK
+
+    def __init__(self, state: _Masked, expected: Iterable[int]) -> None:
+        super().__init__(state.params, expected)
+        self._state = state
+        self._shares: dict[int, Raw] = {}
+
+    def _take(self, client: int, message: bytes) -> None:
+        owners = self._state.owned_by(client)
+        self._shares[client] = messages.decode_reveal(self._state.session, message, client, owners)
+
+    @transition
+    def close(self) -> RoundResult:
+        """End the round. Raises TooFewSurvivors, or PeerError naming a client whose shares are wrong."""
+        state, params = self._state, self._params
+        self._require("clients that revealed shares")
+        secrets = self._secrets()
+        recovered = tuple(owner for owner in secrets if owner not in state.alive)
+        plus: list[bytes] = []
+        minus = [keys.derive(secrets[owner], keys.SELF_MASK, state.session, owner, owner) for owner in state.survivors]
+        for owner in recovered:
+            private = keys.mask_key(secrets[owner], params.setup_id, owner)
+            if private.public_key().public_bytes_raw() != state.publics[owner]:
+                raise PeerError(owner, "shared a secret that does not belong to the mask key it advertised")
+            for survivor in state.near_survivors(owner):
+                low, high = (owner, survivor) if owner < survivor else (survivor, owner)
+                shared = keys.exchange(private, state.publics[survivor], survivor)
+                key = keys.derive(shared, keys.PAIR_MASK, state.session, low, high)
+                # What the survivor added (if its index is the lower) is taken off, what it subtracted is put back.
+                (minus if survivor < owner else plus).append(key)
+        total = state.sum.copy()
+        apply_masks(total, plus, minus)
+        dropped = tuple(client for client in range(params.clients) if client not in state.alive)
+        return RoundResult(from_lanes(total, params.bits), state.survivors, dropped, recovered)
+
+    def _secrets(self) -> dict[int, bytes]:
+        """The secret of each client that is needed: a survivor's self-mask seed, a dropped one's mask secret."""
+        threshold = self._params.threshold
+        places = {
+            holder: {owner: at for at, owner in enumerate(self._state.owned_by(holder))} for holder in self._shares
+        }
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for owner, holders in self._state.holders_of_each(self._heard).items():
+            groups.setdefault(holders, []).append(owner)
+        secrets: dict[int, bytes] = {}
+        for holders, owners in groups.items():
+            rows = [self._shares[holder][[places[holder][owner] for owner in owners]] for holder in holders]
+            shares = np.stack(rows, axis=1)
+            points = tuple(holder + 1 for holder in holders)
+            found, sound = combine(points, shares, threshold)
+            if not sound.all():
+                at = int(np.argmin(sound))
+                raise _blame(owners[at], holders, shares[at], threshold)
+            secrets.update(zip(owners, map(bytes, found), strict=True))
+        return dict(sorted(secrets.items()))
+
+
+def _blame(owner: int, holders: tuple[int, ...], shares: Raw, threshold: int) -> PeerError:
+    """Who is at fault when a client's shares lie on no polynomial: the holder without whom they do, else the owner."""
+    for at, holder in enumerate(holders):
+        rest = holders[:at] + holders[at + 1 :]
+        if len(rest) > threshold:  # with exactly t shares any holder would look guilty
+            _, sound = combine(tuple(other + 1 for other in rest), np.delete(shares, at, 0)[None], threshold)
+            if sound[0]:
+                return PeerError(holder, f"revealed a wrong share of client {owner}'s secret")
+    return PeerError(owner, f"its shares, revealed by {len(holders)} holders, lie on no polynomial of degree t - 1")

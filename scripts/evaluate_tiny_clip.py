@@ -1,0 +1,48 @@
+"""Zero-shot and linear-probe accuracy of the embedded model: `python scripts/evaluate_tiny_clip.py`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.nn.functional import normalize
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from pretrain.probe import accuracy, linear_probe  # noqa: E402
+
+from flora_secure.clip import class_prompts, load_clip  # noqa: E402
+from flora_secure.data.sources import load_dataset  # noqa: E402
+
+
+def evaluate(dataset: str = "embedded", data_root: str | None = None) -> dict[str, float]:
+    """Zero-shot on the test images, and the probe from all private images and from the public ones, in percent."""
+    data, clip = load_dataset(dataset, data_root), load_clip()
+    start = time.monotonic()
+    private, public, test = (clip.image_features(s.images) for s in (data.private, data.public, data.test))
+    seconds = time.monotonic() - start
+    labels = [torch.from_numpy(split.labels) for split in (data.private, data.public, data.test)]
+    text = clip.pooled_class_features(class_prompts(data.class_names, data.templates)) @ clip.text_projection
+    return {
+        "zero_shot": accuracy(test @ normalize(text, dim=-1).T, labels[2]),
+        "probe_private": linear_probe(private, labels[0], test, labels[2]),
+        "probe_public": linear_probe(public, labels[1], test, labels[2]),
+        "images_per_second": (len(private) + len(public) + len(test)) / seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="embedded")
+    parser.add_argument("--data-root", default=None)
+    arguments = parser.parse_args()
+    print(json.dumps({k: round(v, 2) for k, v in evaluate(arguments.dataset, arguments.data_root).items()}))
+
+
+if __name__ == "__main__":
+    main()

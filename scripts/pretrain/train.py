@@ -1,0 +1,237 @@
+"""The training loop: contrastive loss, a decoder as a second teacher, whitening, and the text tower's last tuning."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from open_clip.model import CustomTextCLIP
+
+from pretrain.captions import attributes, caption
+from pretrain.views import TARGETS, augment, cut_out, targets
+
+MEAN, STD = 0.286, 0.353
+Log = Callable[[dict[str, object]], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of the pretraining. The learning rate is constant, then falls linearly to 0 in the last steps."""
+
+    steps: int = 4200
+    decay: float = 0.4  # share of the steps in which the learning rate falls
+    public: int = 96  # images of the public slice in a batch
+    rendered: int = 160
+    lr: float = 3e-3
+    warm_up: int = 100
+    weight_decay: float = 0.05
+    clip: float = 2.0
+    smoothing: float = 0.05
+    decoder_weight: float = 2.5
+    fine: int = 90  # public captions that name the class
+    renders: int = 40_000
+    shrink: float = 0.02  # of the whitening, in mean variances
+    tune_steps: int = 400
+    tune_batch: int = 384
+    tune_lr: float = 1e-3
+    seed: int = 0
+
+
+@dataclass
+class Corpus:
+    """Images uint8 (n, 28, 28) with a noun and five measured attributes each."""
+
+    images: torch.Tensor
+    nouns: list[str]
+    levels: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.levels = attributes(self.images.numpy())
+
+    def captions(self, chosen: np.ndarray, rng: np.random.Generator) -> list[str]:
+        return [caption(self.nouns[i], self.levels[i], rng) for i in chosen]
+
+
+def to_model(view: torch.Tensor, size: int) -> torch.Tensor:
+    """Views (n, 1, 28, 28) in 0..1 as the image tower takes them: float32 (n, 3, size, size), channels last."""
+    x = F.interpolate((view - MEAN) / STD, size=(size, size), mode="bilinear", align_corners=False)
+    return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+def encode_captions(model: CustomTextCLIP, tokens: torch.Tensor) -> torch.Tensor:
+    """Normalised text embeddings; attention is causal, so cutting the padding off changes nothing but the time."""
+    text = model.text
+    ends = tokens.argmax(1)
+    length = int(ends.max()) + 1
+    x = text.token_embedding(tokens[:, :length]) + text.positional_embedding[:length]
+    x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
+    return F.normalize(x[torch.arange(len(x)), ends] @ text.text_projection, dim=-1)
+
+
+def contrastive(
+    image: torch.Tensor, text: torch.Tensor, which: torch.Tensor, scale: torch.Tensor, smoothing: float
+) -> torch.Tensor:
+    """CLIP's loss over the distinct captions of a batch: equal captions are positives of each other.
+
+    `image` (n, d) and `text` (m, d) are normalised, `which` (n,) is the caption of each image.
+    """
+    logits = scale * image @ text.T
+    loss = F.cross_entropy(logits, which, label_smoothing=smoothing)
+    match = F.one_hot(which, len(text)).float()
+    share = (1 - smoothing) * match / match.sum(0) + smoothing / len(image)
+    return (loss - (share * logits.log_softmax(0)).sum(0).mean()) / 2
+
+
+def _optimiser(modules: list[torch.nn.Module], recipe: Recipe, lr: float) -> torch.optim.AdamW:
+    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    remaining = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps)
+    return recipe.lr * min(1.0, (step + 1) / recipe.warm_up, remaining)
+
+
+class Trainer:
+    """Model, decoder, optimiser. Randomness is a function of seed and step, so a resumed run equals a straight one."""
+
+    def __init__(
+        self,
+        model: CustomTextCLIP,
+        tokenizer: Callable[[list[str]], torch.Tensor],
+        public: Corpus,
+        rendered: Corpus,
+        recipe: Recipe,
+    ) -> None:
+        self.model, self.tokenizer, self.public, self.rendered, self.recipe = model, tokenizer, public, rendered, recipe
+        self.size = model.visual.image_size[0]
+        self.decoder = torch.nn.Linear(model.text.text_projection.shape[1], TARGETS)
+        sample = targets(public.images.float().div(255).unsqueeze(1))
+        self.centre, self.spread = sample.mean(0), sample.std(0) + 0.05
+        self.optimiser = _optimiser([model, self.decoder], recipe, recipe.lr)
+        self.step = 0
+
+    def _draw(
+        self, corpus: Corpus, count: int, rng: np.random.Generator, torch_rng: torch.Generator
+    ) -> tuple[torch.Tensor, list[str]]:
+        chosen = rng.choice(len(corpus.images), count, replace=False)
+        return augment(corpus.images[chosen], torch_rng), corpus.captions(chosen, rng)
+
+    def advance(self) -> dict[str, float]:
+        """One step; returns its losses."""
+        r = self.recipe
+        rng = np.random.default_rng([r.seed, self.step])
+        torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        real, real_words = self._draw(self.public, r.public, rng, torch_rng)
+        drawn, drawn_words = self._draw(self.rendered, r.rendered, rng, torch_rng)
+        view = torch.cat([real, drawn])
+        words, which = np.unique(real_words + drawn_words, return_inverse=True)
+        wanted = (targets(view) - self.centre) / self.spread
+
+        self.model.train()
+        embedding = self.model.encode_image(to_model(cut_out(view, torch_rng), self.size))
+        text = encode_captions(self.model, self.tokenizer(list(words)))
+        scale = self.model.logit_scale.exp()
+        clip_loss = contrastive(F.normalize(embedding, dim=-1), text, torch.from_numpy(which), scale, r.smoothing)
+        decoder_loss = F.mse_loss(self.decoder(embedding), wanted)
+        for group in self.optimiser.param_groups:
+            group["lr"] = _rate(self.step, r)
+        self.optimiser.zero_grad(set_to_none=True)
+        (clip_loss + r.decoder_weight * decoder_loss).backward()
+        torch.nn.utils.clip_grad_norm_([*self.model.parameters(), *self.decoder.parameters()], r.clip)
+        self.optimiser.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(max=math.log(50))
+        self.step += 1
+        return {"clip": clip_loss.item(), "decoder": decoder_loss.item(), "scale": scale.item()}
+
+    def save(self, path: Path) -> None:
+        state = {"step": self.step, "model": self.model.state_dict(), "decoder": self.decoder.state_dict()}
+        part = path.with_suffix(".part")
+        torch.save({**state, "optimiser": self.optimiser.state_dict()}, part)
+        part.replace(path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.decoder.load_state_dict(state["decoder"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def run(self, log: Log, checkpoint: Path, stop: int, measure: Callable[[], dict[str, float]]) -> None:
+        """Steps up to `stop`; a log line every 50, a checkpoint every 100, a measurement every 500 steps."""
+        start, first, losses = time.monotonic(), self.step, []
+        while self.step < stop:
+            losses.append(self.advance())
+            if self.step % 50 == 0:
+                mean = {k: round(sum(x[k] for x in losses) / len(losses), 4) for k in losses[0]}
+                pace = (time.monotonic() - start) / (self.step - first)
+                log({"step": self.step, **mean, "seconds_per_step": round(pace, 3)})
+                losses = []
+            if self.step % 100 == 0:
+                self.save(checkpoint)
+            if self.step % 500 == 0:
+                log({"step": self.step, **measure()})
+        self.save(checkpoint)
+
+
+@torch.no_grad()
+def image_embeddings(model: CustomTextCLIP, view: torch.Tensor) -> torch.Tensor:
+    """Unnormalised embeddings (n, d) of views (n, 1, 28, 28) in 0..1."""
+    model.eval()
+    size = model.visual.image_size[0]
+    return torch.cat([model.encode_image(to_model(part, size)) for part in view.split(250)])
+
+
+@torch.no_grad()
+def whiten(model: CustomTextCLIP, images: torch.Tensor, shrink: float) -> None:
+    """Fold z → (Σ + shrink · mean variance)^-½ (z - μ), μ and Σ of `images`, into the last layer of the image tower.
+
+    The text projection takes the inverse, so that inner products change by a constant of each caption only.
+    """
+    z = image_embeddings(model, images.float().div(255).unsqueeze(1)).double()
+    mean = z.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov(z.T))
+    values = values.clamp(min=0) + shrink * values.mean()
+    whitening = vectors @ torch.diag(values**-0.5) @ vectors.T
+    inverse = vectors @ torch.diag(values**0.5) @ vectors.T
+    last = model.visual.trunk.fc
+    last.bias.copy_((whitening @ (last.bias.double() - mean)).float())
+    last.weight.copy_((whitening @ last.weight.double()).float())
+    model.text.text_projection.copy_((model.text.text_projection.double() @ inverse).float())
+
+
+def tune_text(trainer: Trainer, log: Log) -> None:
+    """Train the text tower alone on the public slice, against fixed embeddings of eight views of each image."""
+    r, model, corpus = trainer.recipe, trainer.model, trainer.public
+    torch_rng = torch.Generator().manual_seed(r.seed)
+    views = [corpus.images.float().div(255).unsqueeze(1), *(augment(corpus.images, torch_rng) for _ in range(7))]
+    embeddings = F.normalize(torch.stack([image_embeddings(model, view) for view in views]), dim=-1)
+    model.visual.requires_grad_(False)
+    optimiser = _optimiser([model], r, r.tune_lr)
+    for step in range(r.tune_steps):
+        rng = np.random.default_rng([r.seed, 1, step])
+        chosen = rng.choice(len(corpus.images), r.tune_batch, replace=False)
+        words, which = np.unique(corpus.captions(chosen, rng), return_inverse=True)
+        image = embeddings[torch.from_numpy(rng.integers(0, len(views), r.tune_batch)), torch.from_numpy(chosen)]
+        text = encode_captions(model, trainer.tokenizer(list(words)))
+        loss = contrastive(image, text, torch.from_numpy(which), model.logit_scale.exp(), r.smoothing)
+        for group in optimiser.param_groups:
+            group["lr"] = r.tune_lr * (1 - step / r.tune_steps)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(50))
+        if (step + 1) % 100 == 0:
+            log({"tune": step + 1, "clip": round(loss.item(), 4), "scale": round(model.logit_scale.exp().item(), 2)})

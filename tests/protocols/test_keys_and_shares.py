@@ -1,0 +1,292 @@
+"""Keys against the RFCs' answers; sharing against Lagrange in plain integers; the graph; the parameters."""
+
+import hmac
+import random
+
+import numpy as np
+import pytest
+from cohorts import malicious, semi_honest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flora_protocols import (
+    ClientAdvertise,
+    Floors,
+    MisuseError,
+    ParameterError,
+    PeerError,
+    Profile,
+    SessionParams,
+    keys,
+    shamir,
+)
+from flora_protocols.graph import Graph
+
+SESSION = bytes(range(32))
+
+
+def test_x25519_answer_of_rfc_7748():
+    """Section 6.1: what Alice and Bob agree on."""
+    alice = bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")
+    bob_public = bytes.fromhex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
+    agreed = keys.exchange(X25519PrivateKey.from_private_bytes(alice), bob_public, 1)
+    assert agreed.hex() == "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"
+
+
+def test_hkdf_answer_of_rfc_5869():
+    """Test case 3 (no salt, no info), the first 32 bytes."""
+    expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d"
+    assert keys.hkdf(b"\x0b" * 22, b"").hex() == expected
+
+
+def test_derived_keys_are_bound_to_everything():
+    """HKDF spelled out with HMAC, and a different key for every argument changed."""
+    base = (b"\1" * 32, keys.PAIR_MASK, SESSION, 3, 7)
+    extracted = hmac.digest(bytes(32), base[0], "sha256")
+    info = keys.PAIR_MASK + SESSION + b"\3\0\0\0\7\0\0\0"
+    assert keys.derive(*base) == hmac.digest(extracted, info + b"\1", "sha256")
+    others = [
+        (b"\2" * 32, *base[1:]),
+        *((base[0], purpose, *base[2:]) for purpose in (keys.SELF_MASK, keys.MASK_KEY, keys.TRANSPORT)),
+        (*base[:2], SESSION[::-1], 3, 7),
+        (*base[:3], 4, 7),
+        (*base[:3], 3, 8),
+        (*base[:3], 7, 3),
+    ]
+    assert len({keys.derive(*other) for other in [base, *others]}) == len(others) + 1
+
+
+def test_every_small_order_point_is_refused():
+    """The list is complete and right: the library gives zero, which it refuses, for these and their other encodings."""
+    private = X25519PrivateKey.from_private_bytes(SESSION)
+    assert len(keys.SMALL_ORDER) == 5
+    for raw in keys.SMALL_ORDER:
+        with pytest.raises(ValueError):
+            private.exchange(X25519PublicKey.from_public_bytes(raw))
+        with pytest.raises(PeerError, match="small order"):
+            keys.exchange(private, raw, 1)
+        with pytest.raises(PeerError, match="client 1: public key has small order"):
+            keys.check_public(raw, 1)
+
+
+@pytest.mark.parametrize("point", [2**255 - 19, 2**255 - 18, 2**255 - 1, 2**255 + 9, 2**256 - 1])
+def test_second_encodings_are_refused(point):
+    with pytest.raises(PeerError, match="canonical"):
+        keys.check_public(point.to_bytes(32, "little"), 1)
+
+
+def test_the_largest_canonical_key_is_accepted():
+    keys.check_public((2**255 - 21).to_bytes(32, "little"), 1)
+
+
+def test_sealed_shares_open_only_where_they_belong():
+    channel = keys.Channel(b"\1" * 32, SESSION, 3, 7)
+    sealed = channel.seal(b"pair", 3, 7)
+    assert channel.open(sealed, 3, 7) == b"pair"
+    assert channel.seal(b"pair", 7, 3) != sealed
+    elsewhere = keys.Channel(b"\1" * 32, SESSION[::-1], 3, 7)
+    swapped = keys.Channel(b"\1" * 32, SESSION, 3, 8)
+    for other, sender, recipient in ((channel, 7, 3), (channel, 3, 8), (elsewhere, 3, 7), (swapped, 3, 7)):
+        with pytest.raises(PeerError) as caught:
+            other.open(sealed, sender, recipient)
+        assert caught.value.culprit == sender
+    moved = keys.Channel(b"\1" * 32, SESSION, 3, 7)
+    moved._session = bytes(32)  # the same key under another session's name: the associated data differ
+    with pytest.raises(PeerError):
+        moved.open(sealed, 3, 7)
+    assert "01" * 8 not in repr(channel) + str(caught.value)
+
+
+def test_a_bad_source_of_randomness_is_misuse():
+    for bad in (lambda size: b"short", lambda size: [0] * size):
+        with pytest.raises(MisuseError):
+            keys.draw(bad, 16)
+
+
+# Shamir
+
+
+def lagrange_in_plain_integers(points, values):
+    """The polynomial's value at 0, limb by limb."""
+    total = [0] * shamir.LIMBS
+    for x, value in zip(points, values, strict=True):
+        weight = 1
+        for other in points:
+            if other != x:
+                weight = weight * -other * pow(x - other, -1, shamir.P) % shamir.P
+        total = [(part + weight * int(limb)) % shamir.P for part, limb in zip(total, value, strict=True)]
+    return total
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_t_shares_give_the_secret(data):
+    points = tuple(sorted(data.draw(st.sets(st.integers(1, 65536), min_size=2, max_size=12))))
+    threshold = data.draw(st.integers(2, len(points)))
+    secrets = data.draw(st.binary(min_size=32, max_size=32))
+    rows = shamir.split(secrets, points, threshold, random.Random(data.draw(st.integers(0))).randbytes)
+    shares = rows.reshape(len(points), 2, shamir.SHARE).transpose(1, 0, 2)
+    chosen = data.draw(st.permutations(range(len(points))))[: data.draw(st.integers(threshold, len(points)))]
+    at = tuple(points[place] for place in chosen)
+    found, sound = shamir.combine(at, shares[:, chosen], threshold)
+    assert found.tobytes() == secrets
+    assert sound.all()
+    limbs = lagrange_in_plain_integers(at[:threshold], shamir.decode(shares[0, chosen[:threshold]]))
+    assert b"".join(limb.to_bytes(2, "little") for limb in limbs) == secrets[:16]
+
+
+def test_fewer_than_t_shares_fit_every_secret():
+    """Two of three shares: for any other secret there is exactly one third share, so they say nothing."""
+    points = (1, 2, 3)
+    shares = shamir.split(bytes(16), points, 3, random.Random(1).randbytes)[None]
+    rng = np.random.default_rng(0)
+    candidates = set()
+    for _ in range(20):
+        forged = shares.copy()
+        forged[0, 2, :16] = rng.integers(0, 256, 16)
+        forged[0, 2, 16] = 0
+        candidates.add(shamir.combine(points, forged, 3)[0].tobytes())
+    assert len(candidates) == 20
+
+
+def test_shares_beyond_the_threshold_must_lie_on_the_polynomial():
+    points = tuple(range(1, 8))
+    good = shamir.split(bytes(range(32)), points, 4, random.Random(2).randbytes)
+    for holder in range(7):
+        bad = good.copy()
+        bad[holder, 3] ^= 1
+        _, sound = shamir.combine(points, bad.reshape(7, 2, shamir.SHARE).transpose(1, 0, 2), 4)
+        assert sound.tolist() == [False, True]
+
+
+def test_encoding_of_shares():
+    values = np.array([[0, 1, 65535, 65536, 2, 65536, 0, 7]])
+    raw = shamir.encode(values)
+    assert raw.tobytes() == bytes.fromhex("0000 0100 ffff 0000 0200 0000 0000 0700 28")
+    assert (shamir.decode(raw) == values).all()
+    assert shamir.canonical(raw)
+    raw[0, 6] = 1  # limb 3 would be 65537
+    assert not shamir.canonical(raw)
+
+
+def test_coefficients_are_exactly_uniform():
+    """The one 32-bit word that would favour a remainder is drawn again."""
+    draws = iter([b"\xff" * 8, b"\1\0\1\0" + b"\5\0\0\0"])
+    assert shamir._uniform(2, lambda size: next(draws)).tolist() == [0.0, 5.0]
+    assert (2**32 - 1) % shamir.P == 0
+
+
+def test_products_stay_exact_at_the_largest_threshold():
+    assert (1 << 16) * shamir.P**2 < 2**53
+    points = tuple(range(65_000, 65_400))
+    secret = b"\xff" * 16
+    shares = shamir.split(secret, points, 390, lambda size: b"\0\0\1\0" * (size // 4))  # every coefficient p - 1
+    found, sound = shamir.combine(points, shares[None], 390)
+    assert found.tobytes() == secret
+    assert sound.all()
+
+
+# Graph
+
+
+@pytest.mark.parametrize(("clients", "neighbours"), [(5, 2), (8, 4), (9, 6), (100, 12)])
+def test_harary_graph(clients, neighbours):
+    graph = Graph(clients, neighbours, SESSION)
+    near = {node: set(graph.holders(node)) for node in range(clients)}
+    assert all(len(others) == neighbours and node not in others for node, others in near.items())
+    assert all(node in near[other] for node, others in near.items() for other in others)
+    assert all(graph.members(node) == tuple(sorted(near[node] | {node})) for node in near)
+    chosen = random.Random(1)
+    for _ in range(100):  # k - 1 dropouts never disconnect it
+        gone = chosen.sample(range(clients), neighbours - 1)
+        left, reached = set(range(clients)).difference(gone), set()
+        frontier = {min(left)}
+        while frontier:
+            reached |= frontier
+            frontier = set().union(*(near[node] for node in frontier)) & left - reached
+        assert reached == left
+
+
+def test_the_graph_follows_from_its_seed():
+    one, again, other = (Graph(50, 8, seed) for seed in (SESSION, SESSION, SESSION[::-1]))
+    assert [one.members(i) for i in range(50)] == [again.members(i) for i in range(50)]
+    assert [one.members(i) for i in range(50)] != [other.members(i) for i in range(50)]
+    seeds = {tuple(semi_honest(9, 4, round=number).graph.members(0)) for number in range(12)}
+    assert len(seeds) > 3
+
+
+def test_the_server_cannot_grind_the_graph_through_the_model():
+    graphs = [semi_honest(30, 4, model_hash=bytes([value]) * 32).graph for value in (1, 2)]
+    assert [graphs[0].members(i) for i in range(30)] == [graphs[1].members(i) for i in range(30)]
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"clients": 1, "neighbours": 0}, "clients is 1"),
+        ({"clients": 65_537}, "65536"),
+        ({"neighbours": 5}, "neighbours 5 of 10 clients: use 9"),
+        ({"neighbours": 10}, "neighbours is 10"),
+        ({"threshold": 1}, "threshold is 1"),
+        ({"threshold": 11}, "only 10 clients hold shares"),
+        ({"neighbours": 6, "threshold": 7}, "only 6 clients hold shares"),
+        ({"corrupt": 7}, "use more than 7"),
+        ({"bits": 7}, "bits is 7; between 8 and 32"),
+        ({"bits": 33}, "bits is 33"),
+        ({"dimension": 0}, "dimension is 0"),
+        ({"dimension": 2**30 + 1}, "dimension"),
+        ({"round": -1}, "round is -1"),
+        ({"identities": (bytes(32),)}, "semi-honest profile has no identity keys"),
+    ],
+)
+def test_impossible_parameters(change, text):
+    with pytest.raises(ParameterError, match=text):
+        semi_honest(**{"clients": 10, "threshold": 7} | change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"clients": 10.0, "neighbours": 9}, {"threshold": True}, {"model_hash": b""}, {"profile": "semi-honest"}],
+)
+def test_wrong_types(change):
+    with pytest.raises(MisuseError) as caught:
+        semi_honest(**{"clients": 10, "threshold": 7} | change)
+    assert not isinstance(caught.value, ParameterError)
+
+
+def test_malicious_threshold_and_identities():
+    assert malicious(10, threshold=7, corrupt=3).malicious
+    with pytest.raises(ParameterError, match="use at least 7"):
+        malicious(10, threshold=6, corrupt=3)
+    with pytest.raises(ParameterError, match="same identity"):
+        semi_honest(3, threshold=2, profile=Profile.MALICIOUS_SERVER, identities=(bytes(32),) * 3)
+    with pytest.raises(ParameterError, match="0 identity keys for 4"):
+        semi_honest(profile=Profile.MALICIOUS_SERVER)
+
+
+def test_every_parameter_is_bound_into_the_set_up_id():
+    base = {"clients": 10, "neighbours": 8, "threshold": 5, "bits": 9, "dimension": 7, "corrupt": 1, "round": 1}
+    changes = [{}, *({name: value} for name, value in (("clients", 12), ("neighbours", 6), ("threshold", 4)))]
+    changes += [{"bits": 10}, {"dimension": 8}, {"corrupt": 2}, {"round": 2}, {"model_hash": b"m" * 32}]
+    ids = {SessionParams(**base | change).setup_id for change in changes}
+    ids |= {malicious().setup_id, semi_honest().setup_id}
+    assert len(ids) == len(changes) + 2
+
+
+def test_a_client_has_its_own_floors():
+    with pytest.raises(ParameterError, match="threshold is 3, below this client's floor of 4"):
+        ClientAdvertise(semi_honest(), 0, floors=Floors(threshold=4))
+    with pytest.raises(ParameterError, match="clients is 4, below this client's floor of 5"):
+        ClientAdvertise(semi_honest(), 0, floors=Floors(clients=5))
+    with pytest.raises(ParameterError):
+        Floors(survivors=1)
+
+
+@pytest.mark.parametrize("index", [-1, 4, "0", None])
+def test_impossible_index(index):
+    with pytest.raises(MisuseError):
+        ClientAdvertise(semi_honest(), index)

@@ -1,0 +1,164 @@
+import pytest
+import torch
+from open_clip.model import CustomTextCLIP
+from peft import PeftModel
+
+from flora_secure.adapters import (
+    BOTH_FACTORS,
+    PROMPT_BASIS,
+    AdapterError,
+    Factors,
+    Rule,
+    attach,
+    initial_factors,
+    rule_named,
+    save_adapter,
+)
+from flora_secure.local import ClientBatch, Head
+
+CONFIG = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 6, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1},
+}
+CLASSES = 5
+
+
+@pytest.fixture
+def model() -> CustomTextCLIP:
+    torch.manual_seed(0)
+    return CustomTextCLIP(**CONFIG).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    return torch.randint(1, 49, (CLASSES, 6), generator=torch.Generator().manual_seed(1))
+
+
+def pooled(model: CustomTextCLIP, tokens: torch.Tensor) -> torch.Tensor:
+    """The text tower's output before its projection."""
+    projection = model.text.text_projection
+    model.text.text_projection = None
+    out = model.encode_text(tokens)
+    model.text.text_projection = projection
+    return out
+
+
+def random_factors(rule: Rule, prompts: torch.Tensor, rank: int | None = None) -> Factors:
+    generator = torch.Generator().manual_seed(2)
+    factors = initial_factors(rule, prompts, 24, rank, generator)
+    return Factors(a=factors.a, b=0.3 * torch.randn(factors.b.shape, generator=generator))
+
+
+@pytest.mark.parametrize("rule", [PROMPT_BASIS, BOTH_FACTORS], ids=lambda rule: rule.name)
+class TestBothRules:
+    def test_a_saved_adapter_loads_with_peft_and_gives_the_same_logits(self, rule, model, tokens, tmp_path) -> None:
+        prompts, features = pooled(model, tokens), torch.randn(7, 24)
+        factors = random_factors(rule, prompts)
+        head = Head(prompts=prompts, base=model.text.text_projection.detach().clone(), logit_scale=30.0)
+        expected = head.logits(features, factors)
+
+        save_adapter(model, factors, tmp_path)
+        loaded = PeftModel.from_pretrained(model, str(tmp_path))
+        text = torch.nn.functional.normalize(loaded.encode_text(tokens), dim=-1)
+        torch.testing.assert_close(30.0 * features @ text.T, expected, rtol=1e-5, atol=1e-5)
+
+    def test_saving_leaves_the_model_as_it_was(self, rule, model, tokens, tmp_path) -> None:
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        out = model.encode_text(tokens)
+        save_adapter(model, random_factors(rule, pooled(model, tokens)), tmp_path)
+        after = model.state_dict()
+        assert after.keys() == before.keys()
+        assert all(torch.equal(after[name], before[name]) for name in before)
+        assert torch.equal(model.encode_text(tokens), out)
+
+    def test_a_fresh_adapter_changes_nothing(self, rule, model, tokens) -> None:
+        out = model.encode_text(tokens)
+        factors = initial_factors(rule, pooled(model, tokens), 24, None, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(attach(model, factors).encode_text(tokens), out)
+
+    def test_vector_and_with_vector_are_inverse(self, rule, model, tokens) -> None:
+        factors = random_factors(rule, pooled(model, tokens))
+        vector = rule.vector(factors)
+        assert vector.shape == (rule.dimension(factors),)
+        again = rule.with_vector(factors, vector)
+        assert torch.equal(again.a, factors.a)
+        assert torch.equal(again.b, factors.b)
+        with pytest.raises(AdapterError, match="update of length"):
+            rule.with_vector(factors, vector[:-1])
+
+    def test_closed_form_training_equals_autograd_through_peft(self, rule, model, tokens) -> None:
+        """The reference trains one client at a time through the real peft model, in plain autograd."""
+        prompts = pooled(model, tokens)
+        base = model.text.text_projection.detach().clone()
+        factors = random_factors(rule, prompts)
+        generator = torch.Generator().manual_seed(3)
+        sizes = [1, 4, 9, 2]
+        features = torch.nn.functional.normalize(torch.randn(sum(sizes), 24, generator=generator), dim=-1)
+        labels = torch.randint(0, CLASSES, (sum(sizes),), generator=generator)
+        clients = list(torch.randperm(sum(sizes), generator=generator).split(sizes))
+        head = Head(prompts=prompts, base=base, logit_scale=10.0)
+        steps, rate = 3, 0.05
+
+        updates = ClientBatch(features, labels, clients, CLASSES).train(head, rule, factors, steps, rate)
+
+        wrapped = attach(model, factors)
+        trained = {
+            name: parameter
+            for name, parameter in wrapped.named_parameters()
+            if "lora_A" in name or (rule.trains_a and "lora_B" in name)
+        }
+        start = {name: parameter.detach().clone() for name, parameter in trained.items()}
+        for index, client in enumerate(clients):
+            for name, parameter in trained.items():
+                parameter.data.copy_(start[name])
+                parameter.requires_grad_(True)
+            for _ in range(steps):
+                text = torch.nn.functional.normalize(wrapped.encode_text(tokens), dim=-1)
+                loss = torch.nn.functional.cross_entropy(10.0 * features[client] @ text.T, labels[client])
+                gradients = torch.autograd.grad(loss, list(trained.values()))
+                with torch.no_grad():
+                    for parameter, gradient in zip(trained.values(), gradients, strict=True):
+                        parameter -= rate * gradient
+            delta = {name: (parameter - start[name]).detach() for name, parameter in trained.items()}
+            expected = torch.cat([delta[n].flatten() for n in sorted(delta)])  # lora_A (our B) sorts first
+            torch.testing.assert_close(updates[index], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_prompt_basis_makes_the_prompts_orthonormal(model, tokens) -> None:
+    prompts = pooled(model, tokens)
+    factors = initial_factors(PROMPT_BASIS, prompts, 24, None, torch.Generator())
+    u = prompts @ factors.a
+    torch.testing.assert_close(u.T @ u, torch.eye(CLASSES), rtol=1e-4, atol=1e-4)
+
+
+def test_averaging_b_is_exact_for_prompt_basis(model, tokens) -> None:
+    """The mean of the products A B_i is the product of A and the mean of B_i."""
+    prompts = pooled(model, tokens)
+    factors = [
+        random_factors(PROMPT_BASIS, prompts),
+        initial_factors(PROMPT_BASIS, prompts, 24, None, torch.Generator()),
+    ]
+    mean_b = (factors[0].b + factors[1].b) / 2
+    torch.testing.assert_close((factors[0].a @ factors[0].b + factors[1].a @ factors[1].b) / 2, factors[0].a @ mean_b)
+
+
+def test_ranks_that_do_not_fit_are_refused(model, tokens) -> None:
+    prompts = pooled(model, tokens)
+    with pytest.raises(AdapterError, match="rank 6 exceeds the 5 directions"):
+        initial_factors(PROMPT_BASIS, prompts, 24, 6, torch.Generator())
+    with pytest.raises(AdapterError, match="rank 25 exceeds the projection's own rank 24"):
+        initial_factors(BOTH_FACTORS, prompts, 24, 25, torch.Generator())
+    doubled = torch.cat([prompts, prompts])
+    with pytest.raises(AdapterError, match="exceeds the 5 directions that the 10 class prompts span"):
+        initial_factors(PROMPT_BASIS, doubled, 24, None, torch.Generator())
+
+
+def test_unknown_rule_is_named() -> None:
+    with pytest.raises(AdapterError, match="unknown rule 'b'; known: prompt-basis, ab"):
+        rule_named("b")
+
+
+def test_a_client_without_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="client 1 has no images"):
+        ClientBatch(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), [torch.arange(2), torch.arange(0)], 2)

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from flora_protocols import ParameterError, Profile, TooFewSurvivors
+
+from flora_secure.aggregation import MaskedSum, PlainSum
+from flora_secure.privacy.calibration import calibrate
+from flora_secure.traffic import Traffic
+
+CLIENTS, DIMENSION = 7, 33
+
+
+@pytest.fixture
+def plan():
+    return calibrate(
+        clients=CLIENTS, dimension=DIMENSION, rounds=2, epsilon=4.0, delta=1e-5, clip_norm=1.0, dropout_tolerance=0.3
+    )
+
+
+def uploads(plan, dropped=()):
+    rng = np.random.default_rng(0)
+    vectors = rng.integers(0, 1 << plan.bits, (CLIENTS, DIMENSION), dtype=np.uint32)
+    return {client: vectors[client] for client in range(CLIENTS) if client not in dropped}
+
+
+def summations(plan):
+    return [
+        PlainSum(plan),
+        MaskedSum(plan, Profile.SEMI_HONEST),
+        MaskedSum(plan, Profile.SEMI_HONEST, workers=2),
+        MaskedSum(plan, Profile.MALICIOUS_SERVER, workers=1),
+    ]
+
+
+@pytest.mark.parametrize("dropped", [(), (2,), (0, 6)])
+def test_every_summation_gives_the_same_sum(plan, dropped) -> None:
+    given = uploads(plan, dropped)
+    expected = sum(vector.astype(np.int64) for vector in given.values()) % (1 << plan.bits)
+    for summation in summations(plan):
+        traffic = Traffic()
+        try:
+            outcome = summation.round(1, bytes(32), b"adapter", given, traffic)
+        finally:
+            summation.close()
+        assert outcome.total.dtype == np.uint32
+        np.testing.assert_array_equal(outcome.total, expected)
+        assert outcome.recovered == (0 if summation.profile == "off" else len(dropped))
+        assert traffic.clients == set(range(CLIENTS))
+        assert traffic.payload == CLIENTS * len(b"adapter") + len(given) * -(-DIMENSION * plan.bits // 8)
+        assert (traffic.masking == 0) == (summation.profile == "off")
+
+
+def test_too_few_survivors_abort_and_the_next_round_works(plan) -> None:
+    for summation in summations(plan):
+        try:
+            with pytest.raises(TooFewSurvivors):
+                summation.round(1, bytes(32), b"", uploads(plan, dropped=(0, 1, 2)), Traffic())
+            summation.round(2, bytes(32), b"", uploads(plan), Traffic())
+        finally:
+            summation.close()
+
+
+def test_bytes_do_not_depend_on_where_the_clients_live(plan) -> None:
+    counted = []
+    for workers in (0, 2):
+        summation, traffic = MaskedSum(plan, Profile.SEMI_HONEST, workers=workers), Traffic()
+        try:
+            summation.round(1, bytes(32), b"", uploads(plan, dropped=(3,)), traffic)
+        finally:
+            summation.close()
+        counted.append((traffic.upload, traffic.download, traffic.payload))
+    assert counted[0] == counted[1]
+
+
+def test_cpu_time_is_measured_on_both_sides(plan) -> None:
+    summation = MaskedSum(plan, Profile.SEMI_HONEST)
+    outcome = summation.round(1, bytes(32), b"", uploads(plan), Traffic())
+    assert outcome.client_seconds > 0
+    assert outcome.server_seconds > 0
+
+
+def test_an_impossible_threshold_is_refused_before_the_first_round(plan) -> None:
+    with pytest.raises(ParameterError, match="threshold"):
+        MaskedSum(plan, Profile.MALICIOUS_SERVER, threshold=3)
+
+
+def test_the_default_threshold_is_a_majority_but_never_more_than_must_survive() -> None:
+    def threshold(tolerance: float) -> int | None:
+        generous = calibrate(
+            clients=20, dimension=5, rounds=1, epsilon=4.0, delta=1e-5, clip_norm=1.0, dropout_tolerance=tolerance
+        )
+        return MaskedSum(generous, Profile.SEMI_HONEST).threshold
+
+    assert threshold(0.1) == 11
+    assert threshold(0.6) == 8
+
+
+def test_a_worker_that_fails_reports_its_own_error(plan) -> None:
+    summation = MaskedSum(plan, Profile.SEMI_HONEST, workers=1)
+    short = {client: vector[:-1] for client, vector in uploads(plan).items()}
+    try:
+        with pytest.raises(Exception, match="shape"):
+            summation.round(1, bytes(32), b"", short, Traffic())
+    finally:
+        summation.close()

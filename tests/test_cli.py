@@ -1,0 +1,174 @@
+"""The command line as a person meets it: fresh processes, real pipes, real signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+from flora_secure.report import json_schema
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = [sys.executable, "-c", "from flora_cli.main import run; run()"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "protocols", "cli"))}
+SMALL = ["simulate", "--dataset", "digits", "--clients", "8", "--rounds", "2"]
+
+
+def flora(*arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+    command = [*PROGRAM, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=300, **options)
+
+
+BAD = [
+    (["--epsilon", "-1"], "epsilon must be above 0, or inf for a run without noise; got -1"),
+    (["--epsilon", "0"], "epsilon must be above 0"),
+    (["--epsilon", "nan"], "epsilon must be above 0"),
+    (["--epsilon", "abc"], "'abc' is not a valid float"),
+    (["--delta", "1.5"], "delta must lie between 0 and 1"),
+    (["--clients", "1"], "clients must be at least 2"),
+    (["--clients", "30000"], "30000"),
+    (["--dropout", "1"], "dropout must be at least 0 and below 1"),
+    (["--dataset", "cifar"], "cifar"),
+    (["--dataset", "fashion-mnist", "--data-root", "EMPTY"], "EMPTY"),
+    (["--partition", "dirichlet:-1"], "dirichlet:-1"),
+    (["--rule", "both"], "model.rule must be one of prompt-basis, ab; got 'both'"),
+    (["--secagg", "on"], "aggregation.secagg must be one of off, semi-honest, malicious-server; got 'on'"),
+    (["--bits", "33"], "bits must lie in 8…32, got 33"),
+    (["--out", "TAKEN"], "TAKEN exists already"),
+    (["--out", "TAKEN/config.toml/run"], "cannot be written"),
+    (["--config", "nowhere.toml"], "nowhere.toml cannot be read"),
+    (["--config", "unknown.toml"], "unknown key 'privacy.epsilom'"),
+    (["--rank", "0"], "rank must be at least 1, got 0"),
+    (["--epsilom", "4"], "No such option"),
+]
+BAD_LATE = [
+    (["--model", "ViT-X"], "unknown model 'ViT-X'"),
+    (["--model", "ViT-B-32"], "needs weights"),
+    (["--pretrained", "missing.safetensors"], "missing.safetensors"),
+    (["--rank", "11"], "rank 11 exceeds"),
+    (["--device", "cuda:9"], "device 'cuda:9' cannot be used"),
+    (["--epsilon", "1000000", "--bits", "8"], "bits"),
+    (["--secagg", "malicious-server", "--threshold", "2"], "threshold 2"),
+]
+
+
+@pytest.mark.parametrize(("flags", "says"), BAD + BAD_LATE, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_bad_input_is_one_clear_line_and_exit_code_2(flags, says, tmp_path) -> None:
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "TAKEN").mkdir()
+    (tmp_path / "TAKEN" / "config.toml").write_text("")
+    (tmp_path / "unknown.toml").write_text("[privacy]\nepsilom = 4.0\n")
+    done = flora("simulate", *flags, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    *before, last = done.stderr.splitlines()
+    assert says in last
+    assert last.startswith("flora-secure: ")
+    assert before in ([], ["loading model and data …"])
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_leaves_a_complete_folder_and_prints_one_table(tmp_path) -> None:
+    done = flora(*SMALL, "--out", "run", "--compare-no-noise", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for figure in ("accuracy", "privacy", "communication", "ε = ", "× less"):
+        assert figure in done.stdout
+    folder = tmp_path / "run"
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter", "config.toml", "report.json", "rounds.jsonl"]
+    assert sorted(path.name for path in (folder / "adapter").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    report = json.loads((folder / "report.json").read_text())
+    jsonschema.validate(report, json_schema())
+    assert report["accuracy"]["no_noise"] is not None
+    assert len((folder / "rounds.jsonl").read_text().splitlines()) == 2
+    # the resolved config reproduces the run's settings
+    again = flora("simulate", "--config", folder / "config.toml", "--out", "again", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["provenance"]["config_hash"] == report["provenance"]["config_hash"]
+
+
+def test_json_is_all_there_is_on_stdout(tmp_path) -> None:
+    done = flora(*SMALL, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    jsonschema.validate(report, json_schema())
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert json.loads((folder / "report.json").read_text()) == report
+    assert "round 2/2" in done.stderr
+
+
+def test_no_noise_is_loud(tmp_path) -> None:
+    done = flora(*SMALL, "--epsilon", "inf", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "NO DIFFERENTIAL PRIVACY" in done.stderr
+    assert "NONE: no noise" in done.stdout
+
+
+def test_interrupt_keeps_the_rounds_that_were_complete(tmp_path) -> None:
+    command = [*PROGRAM, "simulate", "--dataset", "digits", "--clients", "40", "--rounds", "500", "--out", "run"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("round 2/500"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group, workers included
+    out, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    last = rest.splitlines()[-1]
+    found = re.fullmatch(r"flora-secure: interrupted in round (\d+); rounds 1 to (\d+) are kept in run", last)
+    assert found, rest
+    assert int(found[1]) == int(found[2]) + 1
+    assert "Traceback" not in rest
+    lines = (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == list(range(1, int(found[2]) + 1))
+    time.sleep(0.5)
+    alive = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True)
+    assert alive.stdout == "", "workers outlived the command"
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [*PROGRAM, *SMALL, "--json"], stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT
+    )
+    os.close(write)
+    assert process.returncode == 141
+    assert "Traceback" not in process.stderr
+    assert "Error" not in process.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "report.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_one_line(tmp_path) -> None:
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [*PROGRAM, *SMALL], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT
+        )
+    assert process.returncode == 2
+    assert process.stderr.splitlines()[-1] == "flora-secure: the result cannot be printed: No space left on device"
+
+
+def test_help_lists_every_option_and_needs_no_torch(tmp_path) -> None:
+    program = "import sys\nfor m in ('torch', 'numpy'): sys.modules[m] = None\nfrom flora_cli.main import run; run()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "simulate", "--help"], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT
+    )
+    assert done.returncode == 0, done.stderr
+    for option in ("--epsilon", "--dropout", "--partition", "--json", "--out", "--simulation-noise"):
+        assert option in done.stdout
+
+
+def test_a_wrong_command_is_one_line(tmp_path) -> None:
+    done = flora("simulat", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "No such command 'simulat'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,172 @@
+"""The embedded model: size, quality, and an interface that agrees with open_clip's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from torch.nn.functional import interpolate, normalize
+
+from flora_secure.clip import EMBEDDED_FOLDER, Clip, ModelError, class_prompts, load_clip
+from flora_secure.data.sources import TEMPLATES, load_dataset
+
+PROMPTS = ["a photo of a coat", "a bag", "an image of a dark ankle boot"]
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return load_clip("tiny")
+
+
+def test_assets_are_complete_and_small() -> None:
+    files = {path.name: path.stat().st_size for path in EMBEDDED_FOLDER.iterdir()}
+    wanted = {"LICENSE", "bpe_3500.txt.gz", "open_clip_config.json", "open_clip_model.safetensors", "pretraining.json"}
+    assert set(files) == wanted
+    assert sum(files.values()) <= 6_000_000
+
+
+def test_frozen_custom_text_clip_in_evaluation_mode(clip: Clip) -> None:
+    assert type(clip.model) is open_clip.model.CustomTextCLIP
+    assert not clip.model.training
+    assert not any(p.requires_grad for p in clip.model.parameters())
+    assert dict(clip.model.named_parameters())["text.text_projection"].shape == clip.text_projection.shape
+    assert clip.parameter_count == sum(p.numel() for p in clip.model.parameters())
+    assert clip.full_model_bytes == 4 * clip.parameter_count
+    assert 15 <= clip.model.logit_scale.exp() <= 50.01
+
+
+def test_config_on_disk_is_what_open_clip_loads(clip: Clip) -> None:
+    model = open_clip.create_model(f"local-dir:{EMBEDDED_FOLDER}")
+    tokens = clip.tokenizer(PROMPTS)
+    with torch.no_grad():
+        assert torch.equal(model.eval().encode_text(tokens), clip.model.encode_text(tokens))
+    config = json.loads((EMBEDDED_FOLDER / "open_clip_config.json").read_text(encoding="utf-8"))
+    assert clip.image_size == (config["model_cfg"]["vision_cfg"]["image_size"],) * 2
+    assert list(clip.mean) == config["preprocess_cfg"]["mean"]
+
+
+def test_tokens_stay_in_the_cut_vocabulary(clip: Clip) -> None:
+    tokens = clip.tokenizer([*PROMPTS, "ßø 你好 antidisestablishmentarianism " * 9])
+    assert tokens.dtype == torch.int64
+    assert tokens.shape == (4, clip.model.text.context_length)
+    assert tokens.max() == clip.model.text.vocab_size - 1  # end of text: the pooling looks for the largest
+    assert (tokens.max(1).values == tokens.max()).all()
+
+
+@pytest.mark.parametrize("name", ["tiny", "RN50"])
+def test_pooled_features_times_projection_is_encode_text(name: str) -> None:
+    clip = load_clip(name, None if name == "tiny" else "none")
+    pooled = clip.pooled_text_features(PROMPTS)
+    with torch.no_grad():
+        wanted = clip.model.encode_text(clip.tokenizer(PROMPTS))
+    assert pooled.shape == (3, clip.text_projection.shape[0])
+    assert torch.allclose(pooled @ clip.text_projection, wanted, rtol=1e-5, atol=1e-5)
+    assert wanted.std() > 0
+
+
+def test_class_features_average_the_templates(clip: Clip) -> None:
+    prompts = class_prompts(["coat", "bag"], TEMPLATES)
+    assert prompts[1] == [template.format("bag") for template in TEMPLATES]
+    pooled = clip.pooled_class_features(prompts)
+    for row, group in zip(pooled, prompts, strict=True):
+        assert torch.allclose(row, clip.pooled_text_features(group).mean(0), atol=1e-5)
+
+
+def test_image_features_equal_open_clip_image_by_image(clip: Clip) -> None:
+    images = load_dataset("digits").test.images[:5]
+    features = clip.image_features(images, batch=2)
+    assert features.dtype == torch.float32
+    assert torch.allclose(features.norm(dim=1), torch.ones(5), atol=1e-5)
+    for image, feature in zip(images, features, strict=True):
+        x = interpolate(torch.from_numpy(image)[None, None] / 255, clip.image_size, mode="bilinear")
+        x = (x.expand(-1, 3, -1, -1) - clip.mean[0]) / clip.std[0]
+        with torch.no_grad():
+            wanted = normalize(clip.model.encode_image(x), dim=-1)[0]
+        assert torch.allclose(feature, wanted, atol=1e-4)
+
+
+def test_grey_equals_colour_with_equal_channels(clip: Clip) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (3, 100, 28), np.uint8)
+    colour = np.repeat(grey[..., None], 3, axis=3)
+    assert torch.allclose(clip.image_features(grey), clip.image_features(colour), atol=1e-4)
+    assert clip.image_features(grey[:0]).shape == (0, clip.text_projection.shape[1])
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (2, 28, 28, 1), (2, 3, 28, 28)])
+def test_other_shapes_are_refused(clip: Clip, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="must be uint8"):
+        clip.image_features(np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match="must be uint8"):
+        clip.image_features(np.zeros((2, 28, 28), np.float32))
+
+
+def test_hash_tells_weights_apart_and_random_ones_repeat(clip: Clip) -> None:
+    random = load_clip("tiny", "none")
+    assert clip.model_hash == load_clip("tiny").model_hash != random.model_hash
+    assert load_clip("tiny", "none").model_hash == random.model_hash
+    assert random.parameter_count == clip.parameter_count
+
+
+def test_weights_from_a_file(clip: Clip, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(clip.model.state_dict(), path)
+    assert load_clip("tiny", path).model_hash == clip.model_hash
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "message"),
+    [
+        ("ViT-Z-9", None, "unknown model 'ViT-Z-9'"),
+        ("ViT-B-32", None, "'ViT-B-32' needs weights.*openai"),
+        ("ViT-B-32", "latest", "no weights 'latest'.*openai"),
+        ("tiny", "absent.pt", "no weights 'absent.pt'"),
+    ],
+)
+def test_unknown_models_and_weights(model: str, pretrained: str | None, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_clip(model, pretrained)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut short"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_unreadable_weights_are_one_line(tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="cannot load weights") as caught:
+        load_clip("tiny", path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_model(tmp_path: Path) -> None:
+    torch.save({"visual.conv1.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match=r"cannot load weights .*other\.pt.* into model 'tiny'"):
+        load_clip("tiny", tmp_path / "other.pt")
+
+
+def test_zero_shot_and_linear_probe_from_the_shipped_files() -> None:
+    """The figures of docs/model-card.md: nothing here was chosen on the test images."""
+    from scripts.evaluate_tiny_clip import evaluate
+
+    figures = evaluate()
+    assert 45 <= figures["zero_shot"] <= 70
+    assert figures["probe_private"] >= 87
+    assert figures["probe_private"] > figures["probe_public"] - 1
+
+
+@pytest.mark.slow
+def test_pretraining_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps, straight and resumed, end in the same weights; the export loads."""
+    from scripts import pretrain_tiny_clip
+
+    hashes = []
+    for name, stops in (("straight", (20,)), ("resumed", (10, 20))):
+        for steps in stops:
+            arguments = ["--steps", "20", "--stop-at", str(steps), "--out", str(tmp_path / name)]
+            monkeypatch.setattr("sys.argv", ["pretrain", *arguments, "--work", str(tmp_path / f"{name}-work")])
+            pretrain_tiny_clip.main()
+        hashes.append(load_clip("tiny", tmp_path / name / "open_clip_model.safetensors").model_hash)
+    assert hashes[0] == hashes[1]

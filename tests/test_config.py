@@ -1,0 +1,103 @@
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flora_secure.config import (
+    AggregationConfig,
+    ConfigError,
+    DataConfig,
+    PrivacyConfig,
+    RunConfig,
+    from_toml,
+    load_config,
+    override,
+)
+
+
+def test_defaults_survive_a_round_trip() -> None:
+    assert from_toml(RunConfig().to_toml()) == RunConfig()
+
+
+@given(
+    epsilon=st.floats(min_value=1e-3, max_value=1e3) | st.just(math.inf),
+    clients=st.integers(2, 10_000),
+    bits=st.none() | st.integers(8, 32),
+    root=st.none() | st.text(min_size=1),
+    dropout=st.floats(0, 0.99),
+    noise=st.booleans(),
+)
+def test_any_config_survives_a_round_trip(epsilon, clients, bits, root, dropout, noise) -> None:
+    config = RunConfig(
+        data=DataConfig(clients=clients, data_root=root),
+        privacy=PrivacyConfig(epsilon=epsilon, bits=bits, simulation_noise=noise),
+        aggregation=AggregationConfig(dropout=dropout),
+    )
+    again = from_toml(config.to_toml())
+    assert again == config
+    assert again.digest == config.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("epsilon = 4", "unknown key 'epsilon'"),
+        ("[privacy]\nepsilom = 4", "unknown key 'privacy.epsilom'"),
+        ("[privacy]\nepsilon = 'four'", "privacy.epsilon must be of type float, got 'four'"),
+        ("[privacy]\nepsilon = -1", "epsilon must be above 0"),
+        ("[privacy]\nepsilon = nan", "epsilon must be above 0"),
+        ("[privacy]\nepsilon = true", "privacy.epsilon must be of type float, got True"),
+        ("[privacy]\ndelta = 1.0", "delta must lie between 0 and 1"),
+        ("[privacy]\nclip_norm = inf", "clip_norm must be a positive number, got inf"),
+        ("[privacy]\nbits = 7", "bits must lie in 8…32, got 7"),
+        ("[privacy]\nunit = 'image'", "privacy.unit must be one of client; got 'image'"),
+        ("[data]\nclients = 1", "clients must be at least 2"),
+        ("[data]\nclients = 3.5", "data.clients must be of type int, got 3.5"),
+        ("[aggregation]\ndropout = 1.0", "dropout must be at least 0 and below 1"),
+        ("[aggregation]\nthreshold = 101", "threshold must lie in 2…100"),
+        ("[training]\nrounds = 0", "rounds must be at least 1, got 0"),
+        ("[model]\nrule = 'both'", "model.rule must be one of prompt-basis, ab; got 'both'"),
+        ("data = 3", "data must be a table, got 3"),
+        ("seed = -1", "seed must be a non-negative integer, got -1"),
+        ("[privacy", "not valid TOML"),
+    ],
+)
+def test_bad_values_are_named_in_one_line(text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_toml(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.toml cannot be read: No such file"):
+        load_config(tmp_path / "missing.toml")
+    (tmp_path / "latin.toml").write_bytes(b"seed = 1 # \xe9")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(tmp_path / "latin.toml")
+    (tmp_path / "bad.toml").write_text("sed = 1")
+    with pytest.raises(ConfigError, match=r"bad\.toml: unknown key 'sed'"):
+        load_config(tmp_path / "bad.toml")
+
+
+def test_override_replaces_what_is_given_and_keeps_the_rest() -> None:
+    base = from_toml("seed = 7\n[privacy]\nepsilon = 2.0")
+    changed = override(base, {"privacy.epsilon": 8.0, "data.clients": None})
+    assert changed == dataclasses.replace(base, privacy=dataclasses.replace(base.privacy, epsilon=8.0))
+    with pytest.raises(ConfigError, match="epsilon must be above 0"):
+        override(base, {"privacy.epsilon": -1.0})
+    with pytest.raises(KeyError):
+        override(base, {"privacy.epsilom": 1.0})
+
+
+def test_digest_tells_configs_apart() -> None:
+    assert RunConfig(seed=1).digest != RunConfig(seed=2).digest
+
+
+def test_dropout_tolerance_follows_the_dropout_unless_given() -> None:
+    assert RunConfig().dropout_tolerance == 0.1
+    assert RunConfig(aggregation=AggregationConfig(dropout=0.3)).dropout_tolerance == 0.3
+    given_one = RunConfig(aggregation=AggregationConfig(dropout=0.3), privacy=PrivacyConfig(dropout_tolerance=0.05))
+    assert given_one.dropout_tolerance == 0.05

@@ -1,0 +1,129 @@
+"""Imports go one way, and heavy libraries stay where docs say. Read from the sources and from fresh interpreters."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "flora_protocols": ROOT / "protocols/flora_protocols",
+    "flora_secure": ROOT / "flora_secure",
+    "flora_cli": ROOT / "cli/flora_cli",
+}
+HEAVY = {"torch", "open_clip", "peft", "timm", "opacus", "flwr", "torchvision", "sklearn", "transformers"}
+WITH_TORCH = {
+    "flora_secure.adapters",
+    "flora_secure.clip",
+    "flora_secure.local",
+    "flora_secure.task",
+    "flora_secure.simulation",
+}
+PROTOCOLS_NEVER = {"random", "pickle", "logging", "time", "datetime", "socket", "pathlib", "io", "asyncio", "threading"}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package, folder in PACKAGES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found[".".join([package, *(part for part in parts if part != "__init__")])] = path
+    return found
+
+
+def imported(path: Path, own: str) -> set[str]:
+    """Full names of what a file imports, at any depth of the code; relative imports resolved, TYPE_CHECKING skipped."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    names = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = own if path.name == "__init__.py" else own.rpartition(".")[0]
+            for _ in range(max(node.level - 1, 0)):
+                package = package.rpartition(".")[0]
+            base = ".".join(part for part in (package if node.level else "", node.module or "") if part)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def tops(path: Path, own: str) -> set[str]:
+    return {name.partition(".")[0] for name in imported(path, own)}
+
+
+MODULES = modules()
+
+
+def layer(prefix: str) -> list[str]:
+    chosen = [name for name in MODULES if name == prefix or name.startswith(prefix + ".")]
+    assert chosen, f"no module below {prefix}"
+    return chosen
+
+
+@pytest.mark.parametrize("name", layer("flora_protocols"))
+def test_protocols_need_only_numpy_and_cryptography(name: str) -> None:
+    outside = tops(MODULES[name], name) - {"flora_protocols", "numpy", "cryptography"} - sys.stdlib_module_names
+    assert not outside
+    assert not tops(MODULES[name], name) & PROTOCOLS_NEVER
+
+
+@pytest.mark.parametrize("name", layer("flora_secure"))
+def test_the_library_does_not_know_the_command_line(name: str) -> None:
+    assert not tops(MODULES[name], name) & {"flora_cli", "typer", "rich"}
+
+
+@pytest.mark.parametrize("name", [*layer("flora_secure.privacy"), "flora_secure.encoding"])
+def test_privacy_knows_neither_models_nor_simulation(name: str) -> None:
+    allowed = ("flora_secure.privacy", "flora_secure.encoding", "flora_secure.errors", "flora_protocols.ring")
+    own = {other for other in imported(MODULES[name], name) if other.startswith(("flora_secure.", "flora_protocols."))}
+    assert not {other for other in own if not other.startswith(allowed)}
+
+
+@pytest.mark.parametrize("name", ["flora_secure.clip", "flora_secure.adapters", "flora_secure.local"])
+def test_training_knows_neither_protocols_nor_privacy(name: str) -> None:
+    assert not {
+        other
+        for other in imported(MODULES[name], name)
+        if other.startswith(("flora_protocols", "flora_secure.privacy"))
+    }
+
+
+def test_the_report_stands_alone() -> None:
+    assert tops(MODULES["flora_secure.report"], "flora_secure.report") <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("name", layer("flora_cli"))
+def test_command_line_imports_heavy_libraries_inside_commands_only(name: str) -> None:
+    top_level = ast.parse(MODULES[name].read_text(encoding="utf-8")).body
+    light = ast.Module([node for node in top_level if isinstance(node, ast.Import | ast.ImportFrom)], [])
+    names = {
+        alias.name.partition(".")[0] for node in ast.walk(light) if isinstance(node, ast.Import) for alias in node.names
+    }
+    names |= {(node.module or "").partition(".")[0] for node in light.body if isinstance(node, ast.ImportFrom)}
+    assert names <= sys.stdlib_module_names | {"typer", "flora_cli"}
+
+
+LIGHT = [name for name in MODULES if name not in WITH_TORCH]
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_light_modules_neither_import_nor_need_heavy_libraries(name: str) -> None:
+    """A fresh interpreter in which every heavy library is missing can import the module."""
+    program = (
+        "import sys\n"
+        f"for heavy in {sorted(HEAVY)!r}: sys.modules[heavy] = None\n"
+        f"sys.path[:0] = {[str(folder.parent) for folder in PACKAGES.values()]!r}\n"
+        f"import {name}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

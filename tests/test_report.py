@@ -1,0 +1,152 @@
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from flora_secure.report import (
+    SCHEMA,
+    Accuracy,
+    Aggregation,
+    AggregationSeconds,
+    Communication,
+    Privacy,
+    Provenance,
+    Report,
+    Timing,
+    TimingSeconds,
+    finite_or_none,
+    json_schema,
+)
+
+PUBLISHED = Path(__file__).parents[1] / "docs" / "report.schema.json"
+
+
+@pytest.fixture
+def report() -> Report:
+    return Report(
+        accuracy=Accuracy(
+            zero_shot=0.6,
+            final=0.85,
+            best=0.86,
+            per_round=[0.8, 0.86, 0.85],
+            classes=["a", "b"],
+            test_examples=4000,
+            no_noise=None,
+        ),
+        privacy=Privacy(
+            target_epsilon=4.0,
+            epsilon=3.9,
+            delta=1e-5,
+            mu=0.9,
+            unit="client",
+            adjacency="zero-out",
+            view="server",
+            epsilon_outsider=3.9,
+            epsilon_local=81.0,
+            noise_multiplier=5.9,
+            clip_norm=2.0,
+            rounds=3,
+            honest_minimum=90,
+            accountant={"name": "closed form", "version": "1"},
+            cross_check={"PLD": 3.9},
+            aliasing_slack=1e-10,
+            clip_rate=0.9,
+            overflow_rate=0.0,
+            statement="It holds.",
+        ),
+        communication=Communication(
+            upload_bytes=1e4,
+            download_bytes=2e4,
+            payload_bytes=8e3,
+            masking_bytes=2.2e4,
+            full_model_bytes=6_000_000,
+            reduction=400.0,
+            reduction_upload=600.0,
+            parameters=2560,
+            parameter_ratio=585.9,
+            bits=9,
+        ),
+        aggregation=Aggregation(
+            profile="semi-honest",
+            clients=100,
+            neighbours=99,
+            threshold=51,
+            dropped=[0, 20, 20],
+            recovered=[0, 20, 20],
+            aborted=[],
+            seconds=AggregationSeconds(client_mean=0.01, server_total=0.1),
+        ),
+        timing=Timing(
+            seconds=TimingSeconds(total=30.0, training=1.0, noise=1.0, masking=20.0, evaluation=1.0),
+            clients_per_second=12.0,
+            peak_memory_bytes=10**9,
+        ),
+        provenance=Provenance(
+            versions={"flora-secure": "0.1.0"},
+            config_hash="0",
+            model_hash="1",
+            data_hash="2",
+            seed=0,
+            secret_noise=True,
+        ),
+    )
+
+
+def without_noise(report: Report) -> Report:
+    return dataclasses.replace(
+        report,
+        privacy=dataclasses.replace(report.privacy, epsilon=None, target_epsilon=None, mu=None, epsilon_local=None),
+    )
+
+
+def test_json_follows_the_published_schema(report: Report) -> None:
+    schema = json.loads(PUBLISHED.read_text())
+    assert schema == json_schema(), "run: python -m flora_secure.report > docs/report.schema.json"
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for document in (report, without_noise(report)):
+        jsonschema.validate(json.loads(document.to_json()), schema)
+
+
+def test_the_schema_refuses_surplus_and_missing_keys(report: Report) -> None:
+    for change in ({"extra": 1}, {"schema": SCHEMA + "x"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**report.to_dict(), **change}, json_schema())
+    short = report.to_dict()
+    del short["privacy"]["epsilon"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(short, json_schema())
+
+
+def test_infinity_and_nan_never_reach_the_json(report: Report) -> None:
+    assert finite_or_none(math.inf) is None
+    assert finite_or_none(2.0) == 2.0
+    with pytest.raises(ValueError, match="NaN"):
+        finite_or_none(math.nan)
+    broken = dataclasses.replace(report, privacy=dataclasses.replace(report.privacy, mu=math.inf))
+    with pytest.raises(ValueError):
+        broken.to_json()
+
+
+def test_the_table_shows_accuracy_privacy_and_communication_together(report: Report) -> None:
+    text = dict(report.rows())
+    assert text["accuracy"].startswith("85.00%")
+    assert "ε = 3.900 of 4 allowed" in text["privacy"]
+    assert text["communication"].startswith("400 × less")
+    assert "40 dropped, 40 recovered" in text["aggregation"]
+    assert "warning" not in text
+
+
+def test_missing_privacy_is_said_loudly(report: Report) -> None:
+    assert dict(without_noise(report).rows())["privacy"].startswith("NONE")
+
+
+def test_noise_that_is_not_secret_is_said(report: Report) -> None:
+    open_noise = dataclasses.replace(report, provenance=dataclasses.replace(report.provenance, secret_noise=False))
+    assert "NOT secret" in dict(open_noise.rows())["warning"]
+
+
+def test_markdown_holds_the_statement(report: Report) -> None:
+    assert "It holds." in report.to_markdown()

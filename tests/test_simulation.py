@@ -1,0 +1,214 @@
+"""The loop end to end on real images: small federations of the digits data set and the embedded model."""
+
+import dataclasses
+import json
+import math
+
+import jsonschema
+import numpy as np
+import open_clip
+import pytest
+import torch
+from peft import PeftModel
+
+from flora_secure.clip import class_prompts, load_clip
+from flora_secure.config import ConfigError, RunConfig, override
+from flora_secure.data.federation import load_federation
+from flora_secure.privacy.accounting import epsilon_of
+from flora_secure.privacy.events import RoundEvent
+from flora_secure.report import json_schema
+from flora_secure.simulation import Simulation, without_noise
+from flora_secure.summary import summarise
+from flora_secure.task import Task, prepare
+
+SMALL = {
+    "data.dataset": "digits",
+    "data.clients": 10,
+    "data.partition": "iid",
+    "training.rounds": 3,
+    "privacy.epsilon": 50.0,
+    "privacy.simulation_noise": True,
+}
+
+
+def small(**changes) -> RunConfig:
+    return override(RunConfig(), {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}})
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    torch.set_num_threads(1)
+    config = small()
+    return prepare(config, load_federation(config.data, config.seed))
+
+
+def finish(config: RunConfig, task: Task) -> Simulation:
+    simulation = Simulation(config, task)
+    list(simulation.rounds())
+    return simulation
+
+
+def outcome(simulation: Simulation) -> list[tuple]:
+    return [
+        (r.accuracy, r.survivors, r.upload_bytes, r.download_bytes, r.payload_bytes, r.model_hash)
+        for r in simulation.records
+    ]
+
+
+def test_the_same_seed_gives_the_same_run(task) -> None:
+    first, second = finish(small(), task), finish(small(), task)
+    assert outcome(first) == outcome(second)
+    assert torch.equal(first.factors.b, second.factors.b)
+
+
+def test_another_seed_gives_other_noise(task) -> None:
+    assert not torch.equal(finish(small(), task).factors.b, finish(small(seed=1), task).factors.b)
+
+
+def test_without_simulation_noise_the_keys_come_from_the_os(task) -> None:
+    secret = small(privacy__simulation_noise=False)
+    secret = dataclasses.replace(secret, privacy=dataclasses.replace(secret.privacy, simulation_noise=False))
+    first, second = finish(secret, task), finish(secret, task)
+    assert not torch.equal(first.factors.b, second.factors.b)
+    report = summarise(first, total_seconds=1.0)
+    assert report.provenance.secret_noise
+    assert not summarise(finish(small(), task), total_seconds=1.0).provenance.secret_noise
+
+
+def test_masking_changes_no_bit_of_the_result(task) -> None:
+    masked = finish(small(aggregation__dropout=0.2), task)
+    plain = finish(small(aggregation__dropout=0.2, aggregation__secagg="off"), task)
+    signed = finish(small(aggregation__dropout=0.2, aggregation__secagg="malicious-server"), task)
+    assert torch.equal(masked.factors.b, plain.factors.b)
+    assert torch.equal(masked.factors.b, signed.factors.b)
+    assert [r.recovered for r in masked.records] == [2, 2, 2]
+    assert [r.recovered for r in plain.records] == [0, 0, 0]
+
+
+def test_epsilon_follows_from_the_survivors_in_the_log(task) -> None:
+    simulation = finish(small(aggregation__dropout=0.1, privacy__dropout_tolerance=0.3), task)
+    events = []
+    for line in (json.loads(json.dumps(record.to_dict())) for record in simulation.records):
+        assert len(line["survivors"]) == 9
+        assert sorted(line["survivors"] + line["dropped"]) == list(range(10))
+        events.append(
+            RoundEvent(
+                round=line["round"],
+                survivors=len(line["survivors"]),
+                colluders=line["colluders"],
+                sigma_local=line["sigma_local"],
+                scale=line["scale"],
+                clip_norm=line["clip_norm"],
+                dimension=line["dimension"],
+            )
+        )
+        assert line["epsilon"] == pytest.approx(epsilon_of(events, line["delta"]), rel=1e-12)
+    report = summarise(simulation, total_seconds=1.0)
+    assert report.privacy.epsilon == pytest.approx(epsilon_of(events, 1e-5), rel=1e-12)
+    # nine survivors instead of the seven that the noise was sized for: less than the target is spent
+    assert report.privacy.epsilon < 0.95 * 50
+
+
+def test_rounds_with_too_few_survivors_abort_and_the_run_goes_on(task) -> None:
+    simulation = finish(small(aggregation__dropout=0.5, privacy__dropout_tolerance=0.1), task)
+    report = summarise(simulation, total_seconds=1.0)
+    assert report.aggregation.aborted == [1, 2, 3]
+    assert report.aggregation.recovered == [0, 0, 0]
+    assert report.privacy.epsilon == 0
+    assert report.accuracy.final == report.accuracy.zero_shot
+    assert all("needed" in (record.aborted or "") for record in simulation.records)
+
+
+def test_a_client_with_a_non_finite_update_drops_out(task, monkeypatch) -> None:
+    simulation = Simulation(small(), task)
+    train = task.batch.train
+
+    def broken(*arguments) -> torch.Tensor:
+        updates = train(*arguments)
+        updates[4, 0] = math.nan
+        return updates
+
+    monkeypatch.setattr(task.batch, "train", broken)
+    list(simulation.rounds())
+    assert [record.dropped for record in simulation.records] == [[4], [4], [4]]
+    assert torch.isfinite(simulation.factors.b).all()
+
+
+def test_training_learns_and_noise_costs(task) -> None:
+    config = small(training__rounds=10, data__clients=10)
+    clean = without_noise(config, task)
+    zero_shot = task.accuracy(task.initial)
+    assert clean > zero_shot + 0.1
+    drowned = finish(override(config, {"privacy.epsilon": 0.05}), task).records[-1].accuracy
+    assert drowned < clean - 0.1
+
+
+def test_no_noise_is_said_and_null(task) -> None:
+    simulation = finish(small(privacy__epsilon=math.inf), task)
+    report = summarise(simulation, total_seconds=1.0)
+    assert report.privacy.epsilon is None
+    assert report.privacy.cross_check == {}
+    assert "NO DIFFERENTIAL PRIVACY" in report.privacy.statement
+    assert "NO noise" in simulation.headline
+    jsonschema.validate(json.loads(report.to_json()), json_schema())
+
+
+def test_without_masking_the_server_sees_single_uploads_and_the_headline_says_so(task) -> None:
+    off = summarise(finish(small(aggregation__secagg="off"), task), total_seconds=1.0).privacy
+    on = summarise(finish(small(), task), total_seconds=1.0).privacy
+    assert off.epsilon == off.epsilon_local == on.epsilon_local
+    assert off.epsilon_outsider == on.epsilon
+    assert off.epsilon > 2 * on.epsilon
+
+
+def test_the_report_adds_up(task) -> None:
+    simulation = finish(small(aggregation__dropout=0.2), task)
+    report = summarise(simulation, total_seconds=1.0, no_noise=0.5)
+    jsonschema.validate(json.loads(report.to_json()), json_schema())
+    comm = report.communication
+    assert comm.upload_bytes + comm.download_bytes == pytest.approx(comm.payload_bytes + comm.masking_bytes)
+    assert comm.reduction == pytest.approx(2 * comm.full_model_bytes / (comm.upload_bytes + comm.download_bytes))
+    packed = -(-comm.parameters * comm.bits // 8)
+    assert comm.payload_bytes == pytest.approx(2 * comm.parameters + 0.8 * packed)  # float16 down, b bits up, 20 % dropped
+    assert comm.full_model_bytes == 4 * sum(p.numel() for p in task.clip.model.parameters())
+    assert set(report.privacy.cross_check) == {"dp-accounting PLD", "dp-accounting RDP", "opacus PRV"}
+    assert report.accuracy.no_noise == 0.5
+    assert report.privacy.overflow_rate == 0
+
+
+def test_the_saved_adapter_gives_the_same_predictions_through_peft(task, tmp_path) -> None:
+    simulation = finish(small(), task)
+    simulation.save_adapter(tmp_path)
+    fresh = load_clip("tiny")
+    loaded = PeftModel.from_pretrained(fresh.model, str(tmp_path))
+    dataset = task.federation.dataset
+    prompts = class_prompts(dataset.class_names, dataset.templates)
+    with torch.no_grad():
+        text = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
+    text = torch.nn.functional.normalize(text, dim=-1)
+    expected = task.head.logits(task.test_features, simulation.factors)
+    torch.testing.assert_close(30.0 * task.test_features @ text.T, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["ab", "prompt-basis"])
+def test_both_rules_train(rule) -> None:
+    config = small(model__rule=rule, training__rounds=10, privacy__epsilon=math.inf)
+    task = prepare(config, load_federation(config.data, config.seed))
+    simulation = finish(config, task)
+    assert simulation.records[-1].accuracy > task.accuracy(task.initial) + 0.05
+    assert np.isfinite(simulation.records[-1].accuracy)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    config = small(training__device="cuda:7")
+    with pytest.raises(ConfigError, match="device 'cuda:7' cannot be used"):
+        prepare(config, load_federation(config.data, config.seed))
+
+
+def test_models_without_weights_are_measured_too() -> None:
+    """Any open_clip architecture runs with random weights, and its adapter has the size the table of ratios says."""
+    assert "ViT-B-32" in open_clip.list_models()
+    clip = load_clip("ViT-B-32", "none")
+    parameters = clip.parameter_count
+    width, embed = clip.text_projection.shape
+    assert round(parameters / (width + embed)) == 147_732
