@@ -1,8 +1,8 @@
 """LoRA on CLIP's text projection: which factors exist, which of them train, and how peft stores them.
 
-open_clip applies the projection from the right, ``text = h @ W0`` with ``W0`` of shape (width, embed), so the adapter is
-``ΔW = A @ B`` with A (width, r) and B (r, embed). peft's LoRA of a parameter is ``ΔW = lora_B @ lora_A``; hence our A is
-peft's ``lora_B.weight`` and our B is its ``lora_A.weight`` (Hu et al. 2021, arXiv 2106.09685, section 4.1).
+open_clip applies the projection from the right, ``text = h @ W0`` with ``W0`` of shape (width, embed), so the adapter
+is ``ΔW = A @ B`` with A (width, r) and B (r, embed). peft's LoRA of a parameter is ``ΔW = lora_B @ lora_A``; hence our
+A is peft's ``lora_B.weight`` and our B its ``lora_A.weight`` (Hu et al. 2021, arXiv 2106.09685, section 4.1).
 
 Rules (arXiv 2403.12313 explains why averaging both factors is not averaging their product):
 
@@ -53,10 +53,6 @@ class Rule:
     trains_a: bool
     local_rate: float
 
-    def server_step(self, noise: float) -> float:
-        """Default step of the server. ``noise``: standard deviation of the noise in the mean update ÷ clip norm (z/n)."""
-        return min(4.0, max(1.0, 0.06 / noise)) if noise > 0 else 1.0
-
     def dimension(self, factors: Factors) -> int:
         """Length of the update vector."""
         return factors.b.numel() + (factors.a.numel() if self.trains_a else 0)
@@ -77,7 +73,7 @@ class Rule:
         )
 
 
-PROMPT_BASIS = Rule(name="prompt-basis", trains_a=False, local_rate=30.0)
+PROMPT_BASIS = Rule(name="prompt-basis", trains_a=False, local_rate=1.0)
 BOTH_FACTORS = Rule(name="ab", trains_a=True, local_rate=1.0)
 
 
@@ -92,8 +88,9 @@ def rule_named(name: str) -> Rule:
 def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, generator: torch.Generator) -> Factors:
     """Factors of an adapter that changes nothing yet (B = 0).
 
-    ``prompts``: pooled class-prompt features H, float32 (classes, width). ``rank`` defaults to the number of classes for
-    ``prompt-basis`` (all that H can see) and to 4 for ``ab``. Raises :class:`AdapterError` if the rank does not fit.
+    ``prompts``: pooled class-prompt features H, float32 (classes, width), of any scale. ``rank`` defaults to the number
+    of classes for ``prompt-basis`` (all that H can see) and to 4 for ``ab``. Raises :class:`AdapterError` if the rank
+    does not fit.
     """
     classes, width = prompts.shape
     if rule.trains_a:
@@ -102,9 +99,8 @@ def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, g
             raise AdapterError(
                 f"rank {rank} exceeds the projection's own rank {min(width, embed)}; choose a smaller one"
             )
-        # scaled so that the rows of H A have unit norm in expectation, whatever the model's feature scale
-        norm = prompts.norm(dim=1).mean() * rank**0.5
-        a = torch.randn(width, rank, generator=generator) / norm
+        # rows of H A have unit norm in expectation, whatever the scale of H
+        a = torch.randn(width, rank, generator=generator) / (prompts.norm(dim=1).mean() * rank**0.5)
     else:
         rank = min(classes, width) if rank is None else rank
         # singular directions that the prompts do not span carry no signal, and dividing by their S would be noise

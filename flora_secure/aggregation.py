@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
 from flora_protocols import (
     Floors,
     Outbox,
@@ -25,8 +27,6 @@ from flora_protocols import (
     pack,
     unpack,
 )
-from numpy.typing import NDArray
-
 from flora_secure.cohort import Cohort, Replies
 from flora_secure.privacy.plan import NoisePlan
 from flora_secure.traffic import Traffic
@@ -55,9 +55,10 @@ class Summation(Protocol):
     def round(
         self, number: int, model_hash: bytes, broadcast: bytes, uploads: Mapping[int, Vector], traffic: Traffic
     ) -> RoundSum:
-        """Send ``broadcast`` to every client and sum ``uploads`` (client → uint32 (d,) below 2^bits); clients without an
-        upload drop out. Raises :class:`flora_protocols.TooFewSurvivors` if fewer are left than the plan or the threshold
-        needs: then nothing is released.
+        """Send ``broadcast`` to every client and sum ``uploads`` (client → uint32 (d,) below 2^bits).
+
+        Clients without an upload drop out. Raises :class:`flora_protocols.TooFewSurvivors` if fewer are left than the
+        plan or the threshold needs: then nothing is released.
         """
         ...
 
@@ -69,9 +70,9 @@ class Summation(Protocol):
 class PlainSum:
     """No masking: the server receives every upload by itself. For comparison and for debugging."""
 
-    profile = "off"
-    neighbours = None
-    threshold = None
+    profile: str = "off"
+    neighbours: int | None = None
+    threshold: int | None = None
 
     def __init__(self, plan: NoisePlan) -> None:
         self._plan = plan

@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
-from flora_protocols import ClientAdvertise, Floors, SessionParams, TooFewSurvivors
 from numpy.typing import NDArray
+
+from flora_protocols import ClientAdvertise, Floors, SessionParams, TooFewSurvivors
 
 Vectors = Mapping[int, NDArray[np.uint32]]
 Replies = dict[int, bytes]
@@ -36,7 +37,7 @@ class Clients:
             index: ClientAdvertise(params, index, floors=floors, identity=identity)
             for index, identity in identities.items()
         }
-        return self._move("advertise", {index: () for index in identities})
+        return self._move("advertise", dict.fromkeys(identities, ()))
 
     def answer(self, transition: str, mail: Mapping[int, bytes], vectors: Vectors | None = None) -> Replies:
         """Each client in ``mail`` makes ``transition`` with its message (and its vector); those left out are gone."""

@@ -1,7 +1,7 @@
 """One description of a run: TOML ↔ frozen dataclasses; unknown keys are errors.
 
 Every section is a table of the TOML file and a field of :class:`RunConfig`. ``None`` means "derived from the rest"
-and is left out of the file. Bad values raise :class:`ConfigError`, whose message names the key, the value and the remedy.
+and is left out of the file. Bad values raise :class:`ConfigError`, whose message names key, value and remedy.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class TrainingConfig:
     local_steps: int = 5
     local_rate: float | None = None
     logit_scale: float = 30.0
-    server_step: float | None = None
+    server_step: float = 0.06
     server_momentum: float = 0.8
     device: str = "cpu"
 
@@ -100,7 +100,7 @@ class PrivacyConfig:
     epsilon: float = 4.0
     delta: float | None = None
     unit: Unit = "client"
-    clip_norm: float = 2.0
+    clip_norm: float = 0.15
     dropout_tolerance: float | None = None
     bits: int | None = None
     simulation_noise: bool = False
@@ -190,7 +190,7 @@ def load_config(path: Path) -> RunConfig:
 
 
 def override(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
-    """A new config with ``changes`` ("section.key" or "seed" → value) applied; entries that are ``None`` are skipped."""
+    """A new config with ``changes`` ("section.key" or "seed" → value) applied; those that are ``None`` are skipped."""
     table = dataclasses.asdict(config)
     for dotted, value in changes.items():
         if value is None:

@@ -25,11 +25,28 @@ GROUP = 16
 
 @dataclass(frozen=True)
 class Head:
-    """The frozen part of the classifier: ``prompts`` H (classes, width) and ``base`` W0 (width, embed), float32."""
+    """The frozen part of the classifier: ``prompts`` H (classes, width) and ``base`` W0 (width, embed), float32.
+
+    ``gain`` relates these to the model's own units, see :meth:`normalised`.
+    """
 
     prompts: Tensor
     base: Tensor
     logit_scale: float
+    gain: float = 1.0
+
+    @classmethod
+    def normalised(cls, prompts: Tensor, base: Tensor, logit_scale: float) -> Head:
+        """The head with H and H W0 scaled to unit rows (on average), which changes no class embedding t = V/|V|.
+
+        Learning rates and clip norms then mean the same for every model: B is in units of a class embedding's length.
+        """
+        size, length = prompts.norm(dim=1).mean(), (prompts @ base).norm(dim=1).mean()
+        return cls(prompts / size, base * size / length, logit_scale, float(length / size))
+
+    def to_model(self, factors: Factors) -> Factors:
+        """Factors in this head's units → factors for the model's own projection."""
+        return Factors(a=factors.a * self.gain, b=factors.b)
 
     def text(self, factors: Factors) -> Tensor:
         """Unit-norm class embeddings (classes, embed) under the adapter."""
@@ -53,7 +70,7 @@ class ClientBatch:
     """The images of all clients as cached features, grouped by size."""
 
     def __init__(self, features: Tensor, labels: Tensor, clients: Sequence[Tensor], classes: int) -> None:
-        """``features`` float32 (N, embed) with unit norm, ``labels`` int64 (N,), ``clients[i]`` the indices of client i."""
+        """``features`` float32 (N, embed) of unit norm, ``labels`` int64 (N,), ``clients[i]`` client i's indices."""
         self.count = len(clients)
         sizes = [len(indices) for indices in clients]
         if min(sizes) == 0:

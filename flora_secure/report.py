@@ -32,7 +32,7 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Privacy:
-    """The budget. ``epsilon`` is what the server, who sees every round's sum, can learn; ``None`` stands for infinity."""
+    """The budget. ``epsilon`` bounds what the server, who sees every round's sum, learns; ``None`` is infinity."""
 
     target_epsilon: float | None
     epsilon: float | None
@@ -95,7 +95,7 @@ class Aggregation:
 
 @dataclass(frozen=True, kw_only=True)
 class TimingSeconds:
-    """Wall-clock seconds of the run's parts. ``masking`` is the whole secure sum, ``noise`` clipping and encoding too."""
+    """Wall-clock seconds of a run's parts. ``masking``: the whole secure sum; ``noise``: clipping and encoding too."""
 
     total: float
     training: float

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from flora_protocols import Profile, TooFewSurvivors
 from numpy.typing import NDArray
 
+from flora_protocols import ParameterError, Profile, TooFewSurvivors
 from flora_secure.adapters import Factors, save_adapter
 from flora_secure.aggregation import MaskedSum, PlainSum, Summation
 from flora_secure.cohort import default_workers
-from flora_secure.config import RunConfig
+from flora_secure.config import ConfigError, RunConfig
 from flora_secure.encoding import decode, encode
 from flora_secure.privacy.accounting import Ledger, default_delta
 from flora_secure.privacy.calibration import calibrate
@@ -85,31 +85,32 @@ class Simulation:
     """One run over a prepared task. Iterate over :meth:`rounds` once; the state after the last round stays readable."""
 
     def __init__(self, config: RunConfig, task: Task) -> None:
-        """Solve for noise and ring, set up the sum. Raises :class:`flora_secure.errors.InputError` if they cannot be."""
+        """Solve for noise and ring, set up the sum. Raises :class:`ConfigError` if they cannot be."""
         self.config = config
         self.task = task
-        privacy, clients = config.privacy, config.data.clients
-        self.plan: NoisePlan = calibrate(
-            clients=clients,
-            dimension=task.dimension,
-            rounds=config.training.rounds,
-            epsilon=privacy.epsilon,
-            delta=default_delta(clients) if privacy.delta is None else privacy.delta,
-            clip_norm=privacy.clip_norm,
-            dropout_tolerance=config.dropout_tolerance,
-            bits=privacy.bits,
-        )
-        self.summation: Summation = (
-            PlainSum(self.plan)
-            if config.aggregation.secagg == "off"
-            else MaskedSum(
-                self.plan, Profile(config.aggregation.secagg), config.aggregation.threshold, default_workers(clients)
+        privacy, clients, secagg = config.privacy, config.data.clients, config.aggregation.secagg
+        try:
+            self.plan: NoisePlan = calibrate(
+                clients=clients,
+                dimension=task.dimension,
+                rounds=config.training.rounds,
+                epsilon=privacy.epsilon,
+                delta=default_delta(clients) if privacy.delta is None else privacy.delta,
+                clip_norm=privacy.clip_norm,
+                dropout_tolerance=config.dropout_tolerance,
+                bits=privacy.bits,
             )
-        )
+            self.summation: Summation = (
+                PlainSum(self.plan)
+                if secagg == "off"
+                else MaskedSum(self.plan, Profile(secagg), config.aggregation.threshold, default_workers(clients))
+            )
+        except (ValueError, ParameterError) as error:
+            raise ConfigError(str(error)) from None
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
         self.records: list[RoundRecord] = []
         self.optimiser = MomentumAverage(
-            step=config.training.server_step or task.rule.server_step(self.plan.noise_multiplier / clients),
+            step=config.training.server_step,
             momentum=config.training.server_momentum,
             clip_norm=privacy.clip_norm,
         )
@@ -118,10 +119,10 @@ class Simulation:
     @property
     def headline(self) -> str:
         """What is about to run, in a line."""
-        plan, task = self.plan, self.task
-        noise = f"z = {plan.noise_multiplier:.3f}" if plan.noisy else "NO noise, NO differential privacy"
+        plan, images = self.plan, len(self.task.federation.dataset.private.labels)
+        noise = f"z = {plan.noise_multiplier:.3f}" if plan.noisy else "NO noise, hence NO DIFFERENTIAL PRIVACY"
         return (
-            f"{plan.clients} clients, {len(task.federation.dataset.private.labels):,} private images, {plan.rounds} rounds, "
+            f"{plan.clients} clients with {images:,} images, {plan.rounds} rounds, "
             f"{plan.dimension:,} values at {plan.bits} bits, {noise}, masking {self.summation.profile}"
         )
 
@@ -132,7 +133,7 @@ class Simulation:
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter in peft's format."""
-        save_adapter(self.task.clip.model, self.factors, folder)
+        save_adapter(self.task.clip.model, self.task.head.to_model(self.factors), folder)
 
     def rounds(self) -> Iterator[RoundRecord]:
         """Run the rounds that are left, yielding each as it ends."""
@@ -155,11 +156,11 @@ class Simulation:
         started = time.perf_counter()
         rate = config.training.local_rate or task.rule.local_rate
         updates = task.batch.train(task.head, task.rule, self._received(broadcast), config.training.local_steps, rate)
-        updates = updates.double().cpu().numpy()
+        raw = updates.double().cpu().numpy()
         trained = time.perf_counter()
 
         dropped = self._dropouts(number)
-        uploads, clipped = self._encode(number, updates, dropped)
+        uploads, clipped = self._encode(number, raw, dropped)
         encoded = time.perf_counter()
 
         aborted, outcome = None, None

@@ -32,8 +32,8 @@ PACKAGES = ("torch", "open_clip_torch", "peft", "numpy", "cryptography", "dp-acc
 def summarise(simulation: Simulation, *, total_seconds: float, no_noise: float | None = None) -> Report:
     """The report of all rounds so far.
 
-    ``total_seconds``: wall-clock of the whole command. ``no_noise``: final accuracy of the same run without noise, if it
-    was measured. Raises :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and
+    ``total_seconds``: wall-clock of the whole command. ``no_noise``: final accuracy of the same run without noise, if
+    it was measured. Raises :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and
     ``ValueError`` before the first round.
     """
     if not simulation.records:

@@ -55,9 +55,9 @@ def prepare(config: RunConfig, federation: Federation) -> Task:
     dataset, rule = federation.dataset, rule_named(config.model.rule)
     clip = load_clip(config.model.model, config.model.pretrained, device)
     prompts = clip.pooled_class_features(class_prompts(dataset.class_names, dataset.templates))
-    base = clip.text_projection
+    head = Head.normalised(prompts, clip.text_projection, config.training.logit_scale)
     generator = torch.Generator().manual_seed(config.seed)
-    factors = initial_factors(rule, prompts.cpu(), base.shape[1], config.model.rank, generator)
+    factors = initial_factors(rule, head.prompts.cpu(), head.base.shape[1], config.model.rank, generator)
     factors = Factors(a=factors.a.to(device), b=factors.b.to(device))
     labels = torch.from_numpy(dataset.private.labels).to(device)
     return Task(
@@ -65,7 +65,7 @@ def prepare(config: RunConfig, federation: Federation) -> Task:
         federation=federation,
         rule=rule,
         initial=factors,
-        head=Head(prompts=prompts, base=base, logit_scale=config.training.logit_scale),
+        head=head,
         batch=ClientBatch(
             clip.image_features(dataset.private.images),
             labels,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from flora_protocols import ParameterError, Profile, TooFewSurvivors
 
+from flora_protocols import ParameterError, Profile, TooFewSurvivors
 from flora_secure.aggregation import MaskedSum, PlainSum
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.traffic import Traffic

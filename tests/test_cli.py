@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+
 from flora_secure.report import json_schema
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,8 @@ BAD = [
     (["--epsilon", "-1"], "epsilon must be above 0, or inf for a run without noise; got -1"),
     (["--epsilon", "0"], "epsilon must be above 0"),
     (["--epsilon", "nan"], "epsilon must be above 0"),
-    (["--epsilon", "abc"], "'abc' is not a valid float"),
+    (["--epsilon", "abc"], "'--epsilon': 'abc' is not a number; write one such as 4"),
+    (["--clients", "ten"], "'--clients': 'ten' is not a whole number"),
     (["--delta", "1.5"], "delta must lie between 0 and 1"),
     (["--clients", "1"], "clients must be at least 2"),
     (["--clients", "30000"], "30000"),
@@ -57,7 +59,9 @@ BAD_LATE = [
 ]
 
 
-@pytest.mark.parametrize(("flags", "says"), BAD + BAD_LATE, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("flags", "says"), BAD + BAD_LATE, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_bad_input_is_one_clear_line_and_exit_code_2(flags, says, tmp_path) -> None:
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "TAKEN").mkdir()
@@ -81,7 +85,10 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(tmp_path) -> None:
         assert figure in done.stdout
     folder = tmp_path / "run"
     assert sorted(path.name for path in folder.iterdir()) == ["adapter", "config.toml", "report.json", "rounds.jsonl"]
-    assert sorted(path.name for path in (folder / "adapter").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(path.name for path in (folder / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     report = json.loads((folder / "report.json").read_text())
     jsonschema.validate(report, json_schema())
     assert report["accuracy"]["no_noise"] is not None
@@ -111,7 +118,13 @@ def test_no_noise_is_loud(tmp_path) -> None:
 def test_interrupt_keeps_the_rounds_that_were_complete(tmp_path) -> None:
     command = [*PROGRAM, "simulate", "--dataset", "digits", "--clients", "40", "--rounds", "500", "--out", "run"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -160,7 +173,11 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path) -> None:
 def test_help_lists_every_option_and_needs_no_torch(tmp_path) -> None:
     program = "import sys\nfor m in ('torch', 'numpy'): sys.modules[m] = None\nfrom flora_cli.main import run; run()"
     done = subprocess.run(
-        [sys.executable, "-c", program, "simulate", "--help"], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT
+        [sys.executable, "-c", program, "simulate", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
     for option in ("--epsilon", "--dropout", "--partition", "--json", "--out", "--simulation-noise"):

@@ -41,9 +41,8 @@ def test_frozen_custom_text_clip_in_evaluation_mode(clip: Clip) -> None:
 
 def test_config_on_disk_is_what_open_clip_loads(clip: Clip) -> None:
     model = open_clip.create_model(f"local-dir:{EMBEDDED_FOLDER}")
-    tokens = clip.tokenizer(PROMPTS)
-    with torch.no_grad():
-        assert torch.equal(model.eval().encode_text(tokens), clip.model.encode_text(tokens))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, clip.model.state_dict()[name]), name
     config = json.loads((EMBEDDED_FOLDER / "open_clip_config.json").read_text(encoding="utf-8"))
     assert clip.image_size == (config["model_cfg"]["vision_cfg"]["image_size"],) * 2
     assert list(clip.mean) == config["preprocess_cfg"]["mean"]

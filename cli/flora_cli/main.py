@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -41,6 +42,10 @@ def main(
 
 def run() -> None:
     """The console script."""
+    # a user wants our own warnings (such as a large delta), as one line, and none of the libraries' among themselves
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", module="flora_")
+    warnings.showwarning = lambda message, *_: print(f"flora-secure: warning: {message}", file=sys.stderr)
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -16,20 +16,53 @@ if TYPE_CHECKING:
 Setting = typer.Option
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number; write one such as 4 or 0.5, or inf") from None
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number; write one such as 100") from None
+
+
 def simulate(
     epsilon: Annotated[
-        float | None, Setting(help="Privacy budget ε of the whole run; inf trains without noise.  [default: 4]")
+        float | None,
+        Setting(
+            parser=_number,
+            metavar="NUMBER",
+            help="Privacy budget ε of the whole run; inf trains without noise.  [default: 4]",
+        ),
     ] = None,
-    delta: Annotated[float | None, Setting(help="δ of the budget.  [default: min(1e-5, 1/clients^1.1)]")] = None,
-    clients: Annotated[int | None, Setting(help="Number of clients.  [default: 100]")] = None,
-    rounds: Annotated[int | None, Setting(help="Training rounds.  [default: 30]")] = None,
+    delta: Annotated[
+        float | None,
+        Setting(parser=_number, metavar="NUMBER", help="δ of the budget.  [default: min(1e-5, 1/clients^1.1)]"),
+    ] = None,
+    clients: Annotated[
+        int | None, Setting(parser=_whole, metavar="COUNT", help="Number of clients.  [default: 100]")
+    ] = None,
+    rounds: Annotated[
+        int | None, Setting(parser=_whole, metavar="COUNT", help="Training rounds.  [default: 30]")
+    ] = None,
     dropout: Annotated[
-        float | None, Setting(help="Fraction of clients that vanish each round after sharing keys.  [default: 0]")
+        float | None,
+        Setting(
+            parser=_number,
+            metavar="NUMBER",
+            help="Fraction of clients that vanish each round after sharing keys.  [default: 0]",
+        ),
     ] = None,
     dropout_tolerance: Annotated[
         float | None,
         Setting(
-            help="Fraction of dropped clients that the noise allows for.  [default: the larger of 0.1 and dropout]"
+            parser=_number,
+            metavar="NUMBER",
+            help="Fraction of dropped clients that the noise allows for.  [default: the larger of 0.1 and dropout]",
         ),
     ] = None,
     partition: Annotated[
@@ -54,17 +87,34 @@ def simulate(
             help="What trains: prompt-basis (B only) or ab (both factors).  [default: prompt-basis]", metavar="RULE"
         ),
     ] = None,
-    rank: Annotated[int | None, Setting(help="LoRA rank.  [default: the number of classes; 4 for ab]")] = None,
+    rank: Annotated[
+        int | None,
+        Setting(parser=_whole, metavar="COUNT", help="LoRA rank.  [default: the number of classes; 4 for ab]"),
+    ] = None,
     secagg: Annotated[
         str | None,
         Setting(help="off, semi-honest or malicious-server.  [default: semi-honest]", metavar="PROFILE"),
     ] = None,
     threshold: Annotated[
-        int | None, Setting(help="Survivors needed to unmask a sum.  [default: derived from clients and tolerance]")
+        int | None,
+        Setting(
+            parser=_whole,
+            metavar="COUNT",
+            help="Survivors needed to unmask a sum.  [default: derived from clients and tolerance]",
+        ),
     ] = None,
-    bits: Annotated[int | None, Setting(help="Bits a value on the wire, 8…32.  [default: solved for]")] = None,
-    clip_norm: Annotated[float | None, Setting(help="L2 norm that updates are clipped to.  [default: 2]")] = None,
-    seed: Annotated[int | None, Setting(help="Seed of the experiment: partition, dropouts.  [default: 0]")] = None,
+    bits: Annotated[
+        int | None,
+        Setting(parser=_whole, metavar="COUNT", help="Bits a value on the wire, 8…32.  [default: solved for]"),
+    ] = None,
+    clip_norm: Annotated[
+        float | None,
+        Setting(parser=_number, metavar="NUMBER", help="L2 norm that updates are clipped to.  [default: 0.15]"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        Setting(parser=_whole, metavar="COUNT", help="Seed of the experiment: partition, dropouts.  [default: 0]"),
+    ] = None,
     device: Annotated[str | None, Setting(help="torch device.  [default: cpu]")] = None,
     simulation_noise: Annotated[
         bool, Setting("--simulation-noise", help="Draw the noise from the seed: repeatable, and NOT secret.")
@@ -76,7 +126,7 @@ def simulate(
     out: Annotated[Path | None, Setting(help="Run folder, must not exist.  [default: runs/DATE-TIME]")] = None,
     json: Annotated[bool, Setting("--json", help="Print report.json on stdout, and nothing else there.")] = False,
 ) -> None:
-    """Train LoRA adapters on CLIP over simulated clients; print accuracy, privacy budget and communication reduction."""
+    """Train LoRA adapters on CLIP over simulated clients; report accuracy, privacy and communication together."""
     from flora_secure.config import ConfigError, RunConfig, load_config, override
     from flora_secure.run_folder import require_new
 

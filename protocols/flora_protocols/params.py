@@ -53,7 +53,7 @@ class Floors:
 
     def __post_init__(self) -> None:
         for name in ("clients", "threshold", "survivors"):
-            _whole(name, getattr(self, name), 2, MAX_CLIENTS)
+            whole(name, getattr(self, name), 2, MAX_CLIENTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +87,15 @@ class SessionParams:
 
     def __post_init__(self) -> None:
         n, k, t = self.clients, self.neighbours, self.threshold
-        _whole("clients", n, 2, MAX_CLIENTS)
-        _whole("neighbours", k, 1, n - 1)
+        whole("clients", n, 2, MAX_CLIENTS)
+        whole("neighbours", k, 1, n - 1)
         if k != n - 1 and k % 2:
             raise ParameterError(f"neighbours {k} of {n} clients: use {n - 1} (everybody) or an even number")
-        _whole("threshold", t, 2, MAX_CLIENTS)
-        _whole("bits", self.bits, MIN_BITS, MAX_BITS)
-        _whole("dimension", self.dimension, 1, MAX_DIMENSION)
-        _whole("round", self.round, 0, 2**64 - 1)
-        _whole("corrupt", self.corrupt, 0, n)
+        whole("threshold", t, 2, MAX_CLIENTS)
+        whole("bits", self.bits, MIN_BITS, MAX_BITS)
+        whole("dimension", self.dimension, 1, MAX_DIMENSION)
+        whole("round", self.round, 0, 2**64 - 1)
+        whole("corrupt", self.corrupt, 0, n)
         if not isinstance(self.profile, Profile):
             raise MisuseError(f"profile must be a Profile, not {self.profile!r}")
         if not isinstance(self.model_hash, bytes) or len(self.model_hash) != 32:
@@ -167,7 +167,7 @@ class SessionParams:
         return hashlib.sha256(b"flora-secure/1 session\0" + self.setup_id + present + entries_hash).digest()
 
 
-def _whole(name: str, value: int, low: int, high: int) -> None:
+def whole(name: str, value: int, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise MisuseError(f"{name} must be an int, not {value!r}")
     if not low <= value <= high:

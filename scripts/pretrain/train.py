@@ -24,7 +24,7 @@ Log = Callable[[dict[str, object]], None]
 class Recipe:
     """Every number of the pretraining. The learning rate is constant, then falls linearly to 0 in the last steps."""
 
-    steps: int = 4200
+    steps: int = 1500
     decay: float = 0.4  # share of the steps in which the learning rate falls
     public: int = 96  # images of the public slice in a batch
     rendered: int = 160

@@ -57,6 +57,13 @@ def test_the_closed_form_is_the_privacy_profile_of_the_gaussian(epsilon: float, 
     assert found == pytest.approx(delta, rel=1e-5)
 
 
+def test_a_published_value_of_dp_accounting() -> None:
+    """dp-accounting 0.6.0, pld_privacy_accountant_test.py, test_gaussian_basic: three releases with z = √3."""
+    run = rounds(math.sqrt(3), 3)
+    assert epsilon_of(run, 0.126936) == pytest.approx(1, abs=1e-4)
+    assert cross_check(run, 0.126936, opacus=False)[PLD] == pytest.approx(1, abs=1e-3)
+
+
 def test_uneven_rounds_compose_as_one_gaussian() -> None:
     zs = [3.0, 4.0, 12.0]
     mu = math.sqrt(1 / 9 + 1 / 16 + 1 / 144)

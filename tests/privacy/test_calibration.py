@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtr
 
 from flora_secure.privacy.accounting import Ledger, epsilon_local, noise_multiplier_for
 from flora_secure.privacy.calibration import ERROR_RATIO, InfeasibleError, calibrate, overflow_bound
@@ -127,6 +128,21 @@ def test_the_overflow_bound_holds_in_simulation() -> None:
     total = sum(RoundedGaussian(bytes([i]) * 32).sample(np.full(d, reach), sigma) for i in range(n))
     frequency = float(np.mean(total >= 2**7))  # at the end where the signal points; the bound counts both
     assert frequency < overflow_bound(8, n, reach, sigma, 1.0) < 3 * frequency
+
+
+@pytest.mark.parametrize("sigma", [1.0, 2.036])
+def test_the_overflow_bound_holds_exactly(sigma: float) -> None:
+    """100 shares without signal, their mass function enumerated: the Gaussian tail is too small, the bound is not."""
+    n, bits = 100, 8 if sigma > 2 else 7
+    k = np.arange(-30, 31)
+    share = ndtr(-(np.abs(k) - 0.5) / sigma) - ndtr(-(np.abs(k) + 0.5) / sigma)
+    total = np.ones(1)
+    for _ in range(n):
+        total = np.convolve(total, share)
+    cut = 2 ** (bits - 1)
+    tail = float(total[30 * n + cut :].sum() + total[: 30 * n - cut].sum())
+    assert tail <= overflow_bound(bits, n, 0.0, sigma, 1.0) < 2 * tail
+    assert tail > 1.2 * math.erfc((cut - 0.5) / (sigma * math.sqrt(n)) / math.sqrt(2))
 
 
 def test_dropout_tolerance_costs_what_the_shared_page_says() -> None:

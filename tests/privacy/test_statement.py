@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flora_secure.privacy.accounting import Ledger
+from flora_secure.privacy.accounting import Ledger, gaussian_epsilon
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.cross_check import accountant_versions, cross_check
 from flora_secure.privacy.plan import NoisePlan
@@ -51,6 +51,7 @@ def test_it_says_all_that_the_shared_page_lists() -> None:
         "All 3 released sums",
         f"dp-accounting {accountant_versions(found)['dp-accounting']}",
         f"dp-accounting PLD {found['dp-accounting PLD']:.4f}",
+        f"(replace-one) the same run reads epsilon = {gaussian_epsilon(2 * ledger.mu, 1e-5):.4g}",
         f"epsilon_local = {ledger.epsilon_local:.4g}",
         "Clipped: 25.00%",
         "Not covered",
