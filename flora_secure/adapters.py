@@ -89,12 +89,11 @@ def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, g
     """Factors of an adapter that changes nothing yet (B = 0).
 
     ``prompts``: pooled class-prompt features H, float32 (classes, width), of any scale. ``rank`` defaults to the number
-    of classes for ``prompt-basis`` (all that H can see) and to 4 for ``ab``. Raises :class:`AdapterError` if the rank
-    does not fit.
+    of classes, which is all that H can see. Raises :class:`AdapterError` if the rank does not fit.
     """
     classes, width = prompts.shape
+    rank = min(classes, width, embed) if rank is None else rank
     if rule.trains_a:
-        rank = 4 if rank is None else rank
         if rank > min(width, embed):
             raise AdapterError(
                 f"rank {rank} exceeds the projection's own rank {min(width, embed)}; choose a smaller one"
@@ -102,7 +101,6 @@ def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, g
         # rows of H A have unit norm in expectation, whatever the scale of H
         a = torch.randn(width, rank, generator=generator) / (prompts.norm(dim=1).mean() * rank**0.5)
     else:
-        rank = min(classes, width) if rank is None else rank
         # singular directions that the prompts do not span carry no signal, and dividing by their S would be noise
         _, singular, vt = torch.linalg.svd(prompts.double(), full_matrices=False)
         usable = int((singular > singular[0] * 1e-6).sum())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,16 +79,23 @@ class Clip:
         mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
         shrink = images.shape[1] > self.image_size[0] or images.shape[2] > self.image_size[1]
-        parts = [torch.empty(0, self.text_projection.shape[1], device=device)]
-        visual = None
-        for start in range(0, len(images), batch):
-            x = torch.from_numpy(images[start : start + batch].copy()).to(device)
+
+        def pixels(start: int, stop: int) -> Tensor:
+            x = torch.from_numpy(images[start:stop].copy()).to(device)
             x = (x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)).float() / 255
             x = F.interpolate(x, self.image_size, mode="bilinear", align_corners=False, antialias=shrink)
-            x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
-            visual = visual or _folded(self.model.visual, x[:2])
-            parts.append(F.normalize(visual(x).float(), dim=-1))
-        return torch.cat(parts)
+            return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+
+        if len(images) == 0:
+            return torch.empty(0, self.text_projection.shape[1], device=device)
+        visual = _folded(self.model.visual, pixels(0, 2))
+
+        @torch.no_grad()  # it does not reach into threads by itself
+        def features(start: int) -> Tensor:
+            return F.normalize(visual(pixels(start, start + batch)).float(), dim=-1)
+
+        with _batch_threads(device) as pool:
+            return torch.cat(list(pool.map(features, range(0, len(images), batch))))
 
     @torch.no_grad()
     def pooled_text_features(self, prompts: Sequence[str]) -> Tensor:
@@ -197,6 +205,21 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def _batch_threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
+    """A thread a core, each with whole batches of its own: small images give torch's threads too little work to share,
+    and a busy neighbour on one core would stall them all. On an accelerator one thread feeds the queue."""
+    threads = torch.get_num_threads()
+    workers = threads if device.type == "cpu" else 1
+    torch.set_num_threads(1)
+    try:
+        # the setting belongs to the thread that makes it, so each worker makes it too
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _folded(visual: nn.Module, sample: Tensor) -> nn.Module:

@@ -71,10 +71,10 @@ class TrainingConfig:
     """Rounds, local steps (full batch) and the server optimiser. ``None`` means the tuned default of the rule."""
 
     rounds: int = 30
-    local_steps: int = 5
+    local_steps: int = 10
     local_rate: float | None = None
-    logit_scale: float = 30.0
-    server_step: float = 0.06
+    logit_scale: float = 20.0
+    server_step: float = 0.05
     server_momentum: float = 0.8
     device: str = "cpu"
 

@@ -1,8 +1,8 @@
 """Re-create the embedded tiny CLIP: `python scripts/pretrain_tiny_clip.py` (public data only; see docs/model-card.md).
 
 Sees rendered images and the public slice, Fashion-MNIST train[50000:59000]; measures itself on train[59000:60000]. Uses
-neither the clients' images nor the test set. A run that was stopped goes on from its checkpoint when started again;
---steps may then be fewer, as long as the learning rate had not begun to fall.
+neither the clients' images nor the test set. A run that was stopped goes on from its checkpoint when started again,
+and ends in the same weights.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import json
 import math
 import platform
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from flora_secure.clip import class_prompts  # noqa: E402
 from flora_secure.data.sources import load_dataset  # noqa: E402
 
 MERGES, CONTEXT = 3500, 16
+RECIPE = Recipe()
 MODEL = {
     "embed_dim": 192,
     "custom_text": True,
@@ -51,18 +53,15 @@ def write_vocabulary(path: Path) -> None:
     path.write_bytes(gzip.compress("\n".join(lines[: MERGES + 1]).encode(), mtime=0))
 
 
-def main() -> None:
+def main(recipe: Recipe = RECIPE) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument(
-        "--stop-at", type=int, help="stop at this step with a checkpoint, the schedule being that of --steps"
-    )
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--stop-at", type=int, help="stop at this step with a checkpoint, to be continued")
+    parser.add_argument("--seed", type=int, default=recipe.seed)
     parser.add_argument("--work", type=Path, default=Path(".work/pretrain"), help="checkpoint and log")
     parser.add_argument("--out", type=Path, default=ROOT / "flora_secure/assets/tiny_clip")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    recipe = Recipe(steps=arguments.steps, seed=arguments.seed)
+    recipe = replace(recipe, seed=arguments.seed)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(recipe.seed)
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -78,14 +77,18 @@ def main() -> None:
     data = load_dataset("embedded")
     images, labels = data.public.images, data.public.labels
     train, held = slice(0, 9000), slice(9000, 10000)
-    nouns = public_nouns(labels[train], data.class_names, recipe.fine, np.random.default_rng(recipe.seed))
+
+    @cache
+    def nouns(fine: int) -> list[str]:
+        return public_nouns(labels[train], data.class_names, fine, np.random.default_rng(arguments.seed))
+
     public = Corpus(torch.from_numpy(images[train].copy()), nouns)
     drawn, drawn_nouns = render(recipe.renders, recipe.seed)
     write_vocabulary(arguments.out / "bpe_3500.txt.gz")
     tokenizer = SimpleTokenizer(bpe_path=str(arguments.out / "bpe_3500.txt.gz"), context_length=CONTEXT)
     model = CustomTextCLIP(**{k: v for k, v in MODEL.items() if k != "custom_text"}, init_logit_scale=math.log(15))
     model = model.to(memory_format=torch.channels_last)
-    trainer = Trainer(model, tokenizer, public, Corpus(torch.from_numpy(drawn), drawn_nouns), recipe)
+    trainer = Trainer(model, tokenizer, public, Corpus(torch.from_numpy(drawn), lambda fine: drawn_nouns), recipe)
 
     pixels = torch.from_numpy(images.copy()).float().div(255).unsqueeze(1)
     classes = torch.from_numpy(labels)

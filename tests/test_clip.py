@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate, normalize
 
-from flora_secure.clip import EMBEDDED_FOLDER, Clip, ModelError, class_prompts, load_clip
+from flora_secure.clip import EMBEDDED_FOLDER, VOCABULARY, Clip, ModelError, class_prompts, load_clip
 from flora_secure.data.sources import TEMPLATES, load_dataset
 
 PROMPTS = ["a photo of a coat", "a bag", "an image of a dark ankle boot"]
@@ -158,14 +159,18 @@ def test_zero_shot_and_linear_probe_from_the_shipped_files() -> None:
 
 @pytest.mark.slow
 def test_pretraining_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few steps, straight and resumed, end in the same weights; the export loads."""
-    from scripts import pretrain_tiny_clip
+    """A few steps of two phases, straight and interrupted in each, end in the same weights; the export loads."""
+    from scripts import pretrain_tiny_clip as script
 
+    phases = tuple(replace(phase, steps=6) for phase in script.RECIPE.phases)
+    short = replace(script.RECIPE, phases=phases, renders=300, tune_steps=3)
     hashes = []
-    for name, stops in (("straight", (20,)), ("resumed", (10, 20))):
-        for steps in stops:
-            arguments = ["--steps", "20", "--stop-at", str(steps), "--out", str(tmp_path / name)]
-            monkeypatch.setattr("sys.argv", ["pretrain", *arguments, "--work", str(tmp_path / f"{name}-work")])
-            pretrain_tiny_clip.main()
-        hashes.append(load_clip("tiny", tmp_path / name / "open_clip_model.safetensors").model_hash)
-    assert hashes[0] == hashes[1]
+    for name, stops in (("straight", ("12",)), ("resumed", ("4", "9", "12"))):
+        out = tmp_path / name
+        for stop in stops:
+            options = ["--stop-at", stop, "--out", str(out), "--work", str(tmp_path / f"{name}-work")]
+            monkeypatch.setattr("sys.argv", ["pretrain", *options])
+            script.main(short)
+        hashes.append(load_clip("tiny", out / "open_clip_model.safetensors").model_hash)
+    assert hashes[0] == hashes[1] != load_clip("tiny").model_hash
+    assert (tmp_path / "straight" / "bpe_3500.txt.gz").read_bytes() == VOCABULARY.read_bytes()

@@ -188,7 +188,7 @@ def test_the_saved_adapter_gives_the_same_predictions_through_peft(task, tmp_pat
         text = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
     text = torch.nn.functional.normalize(text, dim=-1)
     expected = task.head.logits(task.test_features, simulation.factors)
-    torch.testing.assert_close(30.0 * task.test_features @ text.T, expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(task.head.logit_scale * task.test_features @ text.T, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("rule", ["ab", "prompt-basis"])

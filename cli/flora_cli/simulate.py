@@ -89,7 +89,7 @@ def simulate(
     ] = None,
     rank: Annotated[
         int | None,
-        Setting(parser=_whole, metavar="COUNT", help="LoRA rank.  [default: the number of classes; 4 for ab]"),
+        Setting(parser=_whole, metavar="COUNT", help="LoRA rank.  [default: the number of classes]"),
     ] = None,
     secagg: Annotated[
         str | None,

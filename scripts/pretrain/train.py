@@ -21,20 +21,30 @@ Log = Callable[[dict[str, object]], None]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Every number of the pretraining. The learning rate is constant, then falls linearly to 0 in the last steps."""
+class Phase:
+    """A stretch of training: the learning rate warms up, stays, then falls linearly to 0 in the last steps."""
 
-    steps: int = 1500
-    decay: float = 0.4  # share of the steps in which the learning rate falls
-    public: int = 96  # images of the public slice in a batch
-    rendered: int = 160
-    lr: float = 3e-3
+    steps: int
+    decay: float  # share of the steps in which the learning rate falls
+    lr: float
+    public: int  # images of the public slice in a batch
+    rendered: int
+    fine: int  # public captions that name the class
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of the pretraining."""
+
+    phases: tuple[Phase, ...] = (
+        Phase(steps=1500, decay=0.4, lr=3e-3, public=96, rendered=160, fine=90),
+        Phase(steps=2400, decay=0.5, lr=2e-3, public=128, rendered=96, fine=180),
+    )
     warm_up: int = 100
     weight_decay: float = 0.05
     clip: float = 2.0
     smoothing: float = 0.05
     decoder_weight: float = 2.5
-    fine: int = 90  # public captions that name the class
     renders: int = 40_000
     shrink: float = 0.02  # of the whitening, in mean variances
     tune_steps: int = 400
@@ -42,20 +52,35 @@ class Recipe:
     tune_lr: float = 1e-3
     seed: int = 0
 
+    @property
+    def steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+    def at(self, step: int) -> tuple[Phase, float]:
+        """The phase that `step` (from 0) belongs to, and its learning rate there."""
+        phase = self.phases[-1]
+        for phase in self.phases:
+            if step < phase.steps:
+                break
+            step -= phase.steps
+        remaining = (phase.steps - step) / max(1.0, phase.decay * phase.steps)
+        return phase, phase.lr * max(0.0, min(1.0, (step + 1) / self.warm_up, remaining))
+
 
 @dataclass
 class Corpus:
     """Images uint8 (n, 28, 28) with a noun and five measured attributes each."""
 
     images: torch.Tensor
-    nouns: list[str]
+    nouns: Callable[[int], list[str]]  # by the number of captions that name the class
     levels: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         self.levels = attributes(self.images.numpy())
 
-    def captions(self, chosen: np.ndarray, rng: np.random.Generator) -> list[str]:
-        return [caption(self.nouns[i], self.levels[i], rng) for i in chosen]
+    def captions(self, chosen: np.ndarray, fine: int, rng: np.random.Generator) -> list[str]:
+        nouns = self.nouns(fine)
+        return [caption(nouns[i], self.levels[i], rng) for i in chosen]
 
 
 def to_model(view: torch.Tensor, size: int) -> torch.Tensor:
@@ -97,11 +122,6 @@ def _optimiser(modules: list[torch.nn.Module], recipe: Recipe, lr: float) -> tor
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
 
 
-def _rate(step: int, recipe: Recipe) -> float:
-    remaining = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps)
-    return recipe.lr * min(1.0, (step + 1) / recipe.warm_up, remaining)
-
-
 class Trainer:
     """Model, decoder, optimiser. Randomness is a function of seed and step, so a resumed run equals a straight one."""
 
@@ -118,22 +138,23 @@ class Trainer:
         self.decoder = torch.nn.Linear(model.text.text_projection.shape[1], TARGETS)
         sample = targets(public.images.float().div(255).unsqueeze(1))
         self.centre, self.spread = sample.mean(0), sample.std(0) + 0.05
-        self.optimiser = _optimiser([model, self.decoder], recipe, recipe.lr)
+        self.optimiser = _optimiser([model, self.decoder], recipe, recipe.phases[0].lr)
         self.step = 0
 
     def _draw(
-        self, corpus: Corpus, count: int, rng: np.random.Generator, torch_rng: torch.Generator
+        self, corpus: Corpus, count: int, fine: int, rng: np.random.Generator, torch_rng: torch.Generator
     ) -> tuple[torch.Tensor, list[str]]:
         chosen = rng.choice(len(corpus.images), count, replace=False)
-        return augment(corpus.images[chosen], torch_rng), corpus.captions(chosen, rng)
+        return augment(corpus.images[chosen], torch_rng), corpus.captions(chosen, fine, rng)
 
     def advance(self) -> dict[str, float]:
         """One step; returns its losses."""
         r = self.recipe
         rng = np.random.default_rng([r.seed, self.step])
         torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        real, real_words = self._draw(self.public, r.public, rng, torch_rng)
-        drawn, drawn_words = self._draw(self.rendered, r.rendered, rng, torch_rng)
+        phase, rate = r.at(self.step)
+        real, real_words = self._draw(self.public, phase.public, phase.fine, rng, torch_rng)
+        drawn, drawn_words = self._draw(self.rendered, phase.rendered, phase.fine, rng, torch_rng)
         view = torch.cat([real, drawn])
         words, which = np.unique(real_words + drawn_words, return_inverse=True)
         wanted = (targets(view) - self.centre) / self.spread
@@ -145,7 +166,7 @@ class Trainer:
         clip_loss = contrastive(F.normalize(embedding, dim=-1), text, torch.from_numpy(which), scale, r.smoothing)
         decoder_loss = F.mse_loss(self.decoder(embedding), wanted)
         for group in self.optimiser.param_groups:
-            group["lr"] = _rate(self.step, r)
+            group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         (clip_loss + r.decoder_weight * decoder_loss).backward()
         torch.nn.utils.clip_grad_norm_([*self.model.parameters(), *self.decoder.parameters()], r.clip)
@@ -222,7 +243,7 @@ def tune_text(trainer: Trainer, log: Log) -> None:
     for step in range(r.tune_steps):
         rng = np.random.default_rng([r.seed, 1, step])
         chosen = rng.choice(len(corpus.images), r.tune_batch, replace=False)
-        words, which = np.unique(corpus.captions(chosen, rng), return_inverse=True)
+        words, which = np.unique(corpus.captions(chosen, r.phases[-1].fine, rng), return_inverse=True)
         image = embeddings[torch.from_numpy(rng.integers(0, len(views), r.tune_batch)), torch.from_numpy(chosen)]
         text = encode_captions(model, trainer.tokenizer(list(words)))
         loss = contrastive(image, text, torch.from_numpy(which), model.logit_scale.exp(), r.smoothing)
