@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.errors import InputError
+from flora_secure.parallel import batch_threads
 
 EMBEDDED = "tiny"
 EMBEDDED_FOLDER = Path(__file__).parent / "assets" / "tiny_clip"
@@ -94,7 +94,7 @@ class Clip:
         def features(start: int) -> Tensor:
             return F.normalize(visual(pixels(start, start + batch)).float(), dim=-1)
 
-        with _batch_threads(device) as pool:
+        with batch_threads(device) as pool:
             return torch.cat(list(pool.map(features, range(0, len(images), batch))))
 
     @torch.no_grad()
@@ -205,21 +205,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-@contextmanager
-def _batch_threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """A thread a core, each with whole batches of its own: small images give torch's threads too little work to share,
-    and a busy neighbour on one core would stall them all. On an accelerator one thread feeds the queue."""
-    threads = torch.get_num_threads()
-    workers = threads if device.type == "cpu" else 1
-    torch.set_num_threads(1)
-    try:
-        # the setting belongs to the thread that makes it, so each worker makes it too
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _folded(visual: nn.Module, sample: Tensor) -> nn.Module:

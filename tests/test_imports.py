@@ -18,6 +18,7 @@ WITH_TORCH = {
     "flora_secure.adapters",
     "flora_secure.clip",
     "flora_secure.local",
+    "flora_secure.parallel",
     "flora_secure.task",
     "flora_secure.simulation",
     "flora_secure.summary",

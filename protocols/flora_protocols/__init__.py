@@ -1,13 +1,15 @@
 """Secure aggregation: a server learns the sum of its clients' vectors over Z_{2^b}, and nothing else about them.
 
 Bonawitz et al. CCS'17 (SecAgg) and Bell et al. CCS'20 (SecAgg+), without I/O: positions take bytes and give bytes.
-``run_round`` shows a whole round; ``client`` and ``server`` hold the positions.
+``run_round`` shows a whole round; ``client``, ``reveal`` and ``server`` hold the positions.
 """
 
-from .client import ClientAdvertise, ClientAgree, ClientDone, ClientMask, ClientShare, ClientUnmask
+from .client import ClientAdvertise, ClientMask, ClientShare
 from .errors import Culprit, MisuseError, ParameterError, PeerError, ProtocolError, TooFewSurvivors
 from .keys import Randomness, identity_public
 from .params import Floors, Profile, SessionParams, Trip
+from .planning import corrupt_holders, find_parameters
+from .reveal import ClientAgree, ClientDone, ClientUnmask
 from .ring import from_lanes, lane, pack, packed_bytes, require_headroom, to_lanes, unpack
 from .run import Carry, Direction, run_round
 from .server import (
@@ -47,6 +49,8 @@ __all__ = [
     "SessionParams",
     "TooFewSurvivors",
     "Trip",
+    "corrupt_holders",
+    "find_parameters",
     "from_lanes",
     "identity_public",
     "lane",

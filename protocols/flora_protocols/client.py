@@ -7,61 +7,56 @@
 Each transition takes the server's message and gives the next position and the message to send. What protects the
 client is checked here, whatever the server says: its floors, one vector and one answer a session, and never both
 secrets of one peer. Nothing is read from the server twice, so nothing can be asked for twice.
+
+The positions after the upload are in ``reveal``; what all have in common, ``dump`` and ``load``, is in ``member``.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from . import keys, messages
+from .codec import Reader, encode_subset
 from .errors import MisuseError, ParameterError, PeerError, TooFewSurvivors
 from .keystream import apply_masks
+from .member import ClientPosition, Member, check_identity, decode_held, encode_held
 from .params import Floors, SessionParams
-from .position import Position, transition
+from .position import transition
+from .reveal import ClientAgree, ClientUnmask
 from .ring import to_lanes
-from .shamir import SHARE, split
+from .shamir import SHARE, canonical_bytes, split
 
 
-@dataclass(frozen=True)
-class _Self:
-    """Who a client is: its parameters, its index in the roster, its own policy."""
-
-    params: SessionParams
-    index: int
-    floors: Floors
-
-    @property
-    def name(self) -> str:
-        return f"client {self.index} of {self.params.clients}, round {self.params.round}"
-
-
-@dataclass(frozen=True, repr=False)
 class _Own:
-    """A client's own secrets of the session; each position keeps what later trips need."""
+    """A client's own secret of the session, from which its mask key grows."""
 
-    mask_secret: bytes
-    mask_key: X25519PrivateKey
+    __slots__ = ("mask_key", "mask_secret")
+
+    def __init__(self, me: Member, mask_secret: bytes) -> None:
+        self.mask_secret = mask_secret
+        self.mask_key = keys.mask_key(mask_secret, me.params.setup_id, me.index)
 
 
-class ClientAdvertise(Position):
+class ClientAdvertise(ClientPosition):
     """The first position.
 
     ``index``: the client's place in the roster, 0 .. n - 1. ``identity``: its Ed25519 secret key of 32 bytes, in the
     malicious-server profile only. Raises MisuseError, or ParameterError if ``params`` fall short of its floors.
     """
 
+    _CODE, _SIGNS = 1, True
+
     def __init__(
         self, params: SessionParams, index: int, *, floors: Floors | None = None, identity: bytes | None = None
     ) -> None:
         if not isinstance(index, int) or not 0 <= index < params.clients:
             raise MisuseError(f"client index {index!r}; 0 .. {params.clients - 1} are possible")
-        self._me = _Self(params, index, floors or Floors())
-        super().__init__(self._me.name)
+        super().__init__(Member(params, index, floors or Floors()))
         for name, offered, floor in (
             ("clients", params.clients, self._me.floors.clients),
             ("threshold", params.threshold, self._me.floors.threshold),
@@ -70,44 +65,40 @@ class ClientAdvertise(Position):
                 raise ParameterError(
                     f"{name} is {offered}, below this client's floor of {floor}; it does not take part"
                 )
-        if params.malicious != (identity is not None):
-            raise MisuseError("an identity key is needed in the malicious-server profile, and only there")
-        if identity is not None and keys.identity_public(identity) != params.identities[index]:
-            raise MisuseError(f"this identity key is not the one that identities[{index}] names")
+        check_identity(params, index, identity)
         self._identity = identity
 
     @transition
     def advertise(self, randomness: keys.Randomness = os.urandom) -> tuple[ClientShare, bytes]:
         """Make this round's keys. Draws 16 + 32 bytes."""
-        params, index = self._me.params, self._me.index
-        secret = keys.draw(randomness, keys.SECRET)
-        own = _Own(secret, keys.mask_key(secret, params.setup_id, index))
-        transport = X25519PrivateKey.from_private_bytes(keys.draw(randomness, keys.KEY))
-        mask_public = own.mask_key.public_key().public_bytes_raw()
-        transport_public = transport.public_key().public_bytes_raw()
-        signature = b""
-        if self._identity is not None:
-            text = messages.Advertisement.signed_text(params, index, mask_public, transport_public)
-            signature = keys.sign(self._identity, keys.ADVERTISEMENT, text)
-        advertisement = messages.Advertisement(mask_public, transport_public, signature)
-        message = messages.encode_advertisement(params, advertisement)
-        return ClientShare(self._me, self._identity, own, transport, advertisement), message
+        secret, transport = keys.draw(randomness, keys.SECRET), keys.draw(randomness, keys.KEY)
+        position = ClientShare(self._me, self._identity, secret, transport)
+        return position, messages.encode_advertisement(self._me.params, position._advertisement)
+
+    def _contents(self) -> bytes:
+        return b""
+
+    @classmethod
+    def _restored(cls, me: Member, identity: bytes | None, contents: Reader) -> Self:
+        return cls(me.params, me.index, floors=me.floors, identity=identity)
 
 
-class ClientShare(Position):
+class ClientShare(ClientPosition):
     """Has advertised; waits for the roster."""
 
-    def __init__(
-        self,
-        me: _Self,
-        identity: bytes | None,
-        own: _Own,
-        transport: X25519PrivateKey,
-        advertisement: messages.Advertisement,
-    ) -> None:
-        super().__init__(me.name)
-        self._me, self._identity, self._own = me, identity, own
-        self._transport, self._advertisement = transport, advertisement
+    _CODE, _SIGNS = 2, True
+
+    def __init__(self, me: Member, identity: bytes | None, secret: bytes, transport: bytes) -> None:
+        super().__init__(me)
+        self._identity, self._own = identity, _Own(me, secret)
+        self._transport = X25519PrivateKey.from_private_bytes(transport)
+        mask_public = self._own.mask_key.public_key().public_bytes_raw()
+        transport_public = self._transport.public_key().public_bytes_raw()
+        signature = b""
+        if identity is not None:
+            text = messages.Advertisement.signed_text(me.params, me.index, mask_public, transport_public)
+            signature = keys.sign(identity, keys.ADVERTISEMENT, text)
+        self._advertisement = messages.Advertisement(mask_public, transport_public, signature)
 
     @transition
     def share(self, roster: bytes, randomness: keys.Randomness = os.urandom) -> tuple[ClientMask, bytes]:
@@ -134,19 +125,28 @@ class ClientShare(Position):
         channels, sealed = {}, []
         for peer, pair in pairs.items():
             shared = keys.exchange(self._transport, entries[peer].transport, peer)
-            channels[peer] = keys.Channel(shared, session, *sorted((index, peer)))
+            channels[peer] = keys.Channel.between(shared, session, *sorted((index, peer)))
             sealed.append(channels[peer].seal(pair, index, peer))
         publics = {peer: entries[peer].mask for peer in pairs}
         position = ClientMask(self._me, self._identity, self._own, session, present, seed, held, channels, publics)
         return position, messages.encode_shares(session, sealed)
 
+    def _contents(self) -> bytes:
+        return self._own.mask_secret + self._transport.private_bytes_raw()
 
-class ClientMask(Position):
+    @classmethod
+    def _restored(cls, me: Member, identity: bytes | None, contents: Reader) -> Self:
+        return cls(me, identity, contents.take(keys.SECRET), contents.take(keys.KEY))
+
+
+class ClientMask(ClientPosition):
     """Has shared; waits for its inbox, and for the vector."""
+
+    _CODE, _SIGNS = 3, True
 
     def __init__(
         self,
-        me: _Self,
+        me: Member,
         identity: bytes | None,
         own: _Own,
         session: bytes,
@@ -156,8 +156,8 @@ class ClientMask(Position):
         channels: dict[int, keys.Channel],
         publics: dict[int, bytes],
     ) -> None:
-        super().__init__(me.name)
-        self._me, self._identity, self._own, self._session, self._present = me, identity, own, session, present
+        super().__init__(me)
+        self._identity, self._own, self._session, self._present = identity, own, session, present
         self._seed, self._held, self._channels, self._publics = seed, held, channels, publics
 
     @transition
@@ -175,6 +175,9 @@ class ClientMask(Position):
         held = dict(self._held)
         for peer, box in sealed.items():
             held[peer] = self._channels[peer].open(box, peer, index)
+        if not canonical_bytes(b"".join(held.values())):  # revealed later, they would make this client look guilty
+            dealer = next(peer for peer, pair in held.items() if not canonical_bytes(pair))
+            raise PeerError(dealer, f"dealt client {index} a share that is not canonically encoded")
         if len(held) < params.threshold:
             raise TooFewSurvivors("holders that shared", len(held), params.threshold)
 
@@ -191,77 +194,22 @@ class ClientMask(Position):
             return ClientUnmask(self._me, self._session, self._present, held, None), message
         return ClientAgree(self._me, self._identity, self._session, self._present, held), message
 
+    def _contents(self) -> bytes:
+        members = self._me.params.graph.members(self._me.index)
+        parts = [self._own.mask_secret, self._seed, self._session]
+        parts += [encode_subset(range(self._me.params.clients), self._present), encode_held(members, self._held)]
+        parts += [channel.key + self._publics[peer] for peer, channel in self._channels.items()]
+        return b"".join(parts)
 
-class ClientAgree(Position):
-    """Has uploaded, in the malicious-server profile; waits for the survivors."""
-
-    def __init__(
-        self, me: _Self, identity: bytes, session: bytes, present: tuple[int, ...], held: dict[int, bytes]
-    ) -> None:
-        super().__init__(me.name)
-        self._me, self._identity, self._session, self._present, self._held = me, identity, session, present, held
-
-    @transition
-    def agree(self, survivors: bytes) -> tuple[ClientUnmask, bytes]:
-        """Sign the survivors that the server told. Raises PeerError or TooFewSurvivors as ``ClientUnmask.unmask``."""
-        params = self._me.params
-        told = messages.decode_survivors(params, self._session, survivors)
-        _check_survivors(self._me, told, self._present, self._held)
-        text = messages.endorsed_text(params, self._session, told)
-        message = messages.encode_endorsement(self._session, keys.sign(self._identity, keys.SURVIVORS, text))
-        return ClientUnmask(self._me, self._session, self._present, self._held, told), message
-
-
-class ClientUnmask(Position):
-    """Has uploaded (and agreed on the survivors, in the malicious-server profile); reveals one share per peer."""
-
-    def __init__(
-        self,
-        me: _Self,
-        session: bytes,
-        present: tuple[int, ...],
-        held: dict[int, bytes],
-        agreed: tuple[int, ...] | None,
-    ) -> None:
-        super().__init__(me.name)
-        self._me, self._session, self._present, self._held, self._agreed = me, session, present, held, agreed
-
-    @transition
-    def unmask(self, message: bytes) -> tuple[ClientDone, bytes]:
-        """Reveal, per peer, its seed share if it survived and its key share if it dropped.
-
-        ``message``: the survivors (semi-honest), or the agreement (malicious-server). Raises PeerError, or
-        TooFewSurvivors below t, below the client's floor, or below t signatures.
-        """
-        params, index = self._me.params, self._me.index
-        if self._agreed is None:
-            told = messages.decode_survivors(params, self._session, message)
-            _check_survivors(self._me, told, self._present, self._held)
-        else:
-            told = self._agreed
-            signers = messages.decode_agreement(params, self._session, message, index, told)
-            signed = len(signers) + (index in params.graph.holders(index))
-            if signed < params.threshold:
-                raise TooFewSurvivors("signatures over the survivors", signed, params.threshold)
-        alive = set(told)
-        shares = [pair[SHARE:] if owner in alive else pair[:SHARE] for owner, pair in sorted(self._held.items())]
-        return ClientDone(self._me.name), messages.encode_reveal(self._session, shares)
-
-
-class ClientDone(Position):
-    """Has answered. Nothing is left to do, and nothing is left to tell."""
-
-
-def _check_survivors(me: _Self, told: tuple[int, ...], present: tuple[int, ...], held: dict[int, bytes]) -> None:
-    """The survivors must contain this client and only clients that shared, at least t and at least its floor."""
-    members = set(me.params.graph.members(me.index))
-    if me.index not in told:
-        raise PeerError("server", f"the survivors lack client {me.index}, which did upload")
-    strangers = sorted(set(told) - set(present) | (set(told) & members) - held.keys() - {me.index})
-    if strangers:
-        raise PeerError("server", f"the survivors include {strangers}, who did not share")
-    if len(told) < me.floors.survivors:
-        raise TooFewSurvivors("survivors", len(told), me.floors.survivors)
-    holders = sum(holder in told for holder in me.params.graph.holders(me.index))
-    if holders < me.params.threshold:
-        raise TooFewSurvivors("surviving holders", holders, me.params.threshold)
+    @classmethod
+    def _restored(cls, me: Member, identity: bytes | None, contents: Reader) -> Self:
+        secret, seed, session = (contents.take(size) for size in (keys.SECRET, keys.SECRET, keys.KEY))
+        present = contents.subset(range(me.params.clients))
+        members = me.params.graph.members(me.index)
+        held = decode_held(members, contents)
+        there = set(present)
+        peers = [member for member in members if member in there and member != me.index]
+        channels, publics = {}, {}
+        for peer in peers:
+            channels[peer], publics[peer] = keys.Channel(contents.take(keys.KEY), session), contents.take(keys.KEY)
+        return cls(me, identity, _Own(me, secret), session, present, seed, held, channels, publics)

@@ -123,10 +123,15 @@ class Channel:
 
     __slots__ = ("_cipher", "_session", "key")
 
-    def __init__(self, shared: bytes, session: bytes, low: int, high: int) -> None:
-        self.key = derive(shared, TRANSPORT, session, low, high)
-        self._cipher = AESGCM(self.key)
+    def __init__(self, key: bytes, session: bytes) -> None:
+        self.key = key
+        self._cipher = AESGCM(key)
         self._session = session
+
+    @classmethod
+    def between(cls, shared: bytes, session: bytes, low: int, high: int) -> Channel:
+        """The channel of clients ``low`` < ``high``, from the X25519 secret that their transport keys agree on."""
+        return cls(derive(shared, TRANSPORT, session, low, high), session)
 
     def __repr__(self) -> str:
         return "<Channel>"

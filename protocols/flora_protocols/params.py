@@ -168,6 +168,7 @@ class SessionParams:
 
 
 def whole(name: str, value: int, low: int, high: int) -> None:
+    """MisuseError unless ``value`` is an int, ParameterError unless it lies between ``low`` and ``high``."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise MisuseError(f"{name} must be an int, not {value!r}")
     if not low <= value <= high:

@@ -13,8 +13,8 @@ Semi-honest: t = max(a + 1, 2). Malicious server: t = floor((a + k) / 2) + 1, th
 server may tell two halves of the holders two stories and the corrupt ones both. Both need t <= u.
 
 Everything is decided in exact integers. In k + m draws at least as many neighbours are corrupt, and at most m more
-survive, than in k; so a graph that misses by g survivors cannot be mended by fewer than g more neighbours, and the
-search skips those.
+survive, than in k; so a graph that misses by g survivors cannot be mended by fewer than g more neighbours (2g where t
+grows with k / 2), and the search skips those.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def find_parameters(
         missing = t - _surviving_neighbours(clients, clients - lost, k, eta)
         if missing <= 0:
             return k, t
-        k += missing + missing % 2
+        k += 2 * missing if profile is Profile.MALICIOUS_SERVER else missing + missing % 2
     return clients - 1, everybody
 
 

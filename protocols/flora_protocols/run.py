@@ -13,10 +13,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .client import ClientAdvertise, ClientAgree, ClientUnmask
+from .client import ClientAdvertise
 from .errors import MisuseError, TooFewSurvivors
 from .keys import Randomness
 from .params import Floors, SessionParams, Trip
+from .reveal import ClientAgree, ClientUnmask
 from .server import Outbox, RoundResult, ServerAdvertise, ServerAgree
 
 Vector = NDArray[np.uint32]

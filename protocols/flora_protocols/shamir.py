@@ -75,6 +75,11 @@ def canonical(raw: Raw) -> bool:
     return bool((decode(raw) <= _TOP).all())
 
 
+def canonical_bytes(joined: bytes) -> bool:
+    """As ``canonical``, for shares of 17 bytes joined."""
+    return canonical(np.frombuffer(joined, np.uint8).reshape(-1, SHARE))
+
+
 def _uniform(count: int, randomness: Randomness) -> NDArray[np.float64]:
     """``count`` independent, exactly uniform field elements."""
     while True:

@@ -1,0 +1,148 @@
+"""A client between two trips: who it is, and how its position is written down and read back.
+
+A process that lives for one message only (as in Flower) ends with ``dump`` and starts with ``load``:
+
+    magic "fD" · version u8 · suite u8 · position u8 · set-up id 32 · index u32 · floors 3 x u32 · contents · digest 32
+
+The digest is SHA-256 of a label and of all that precedes it. It refuses every accident, and whatever belongs to another
+version, position, client or session; but it has no key, so it stops nobody who can rewrite the whole dump. Who could,
+could as well read it: *a dump holds the client's secrets of the session in the clear*. Store it like a key, where the
+server cannot reach it, and delete it after the round. Identity keys are never in it; they are given to ``load`` again.
+
+Dumping spends the position, for a client is in one place at a time. The library cannot see whether one dump is loaded
+twice; the caller must overwrite it before the answer leaves. Two answers from one position seal different shares under
+one nonce (``ClientShare``), or mask two vectors with one mask, or reveal both secrets of a peer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from typing import NoReturn, Self
+
+from . import keys
+from .codec import SUITE, Reader, encode_subset
+from .errors import MisuseError, PeerError
+from .graph import Members
+from .params import Floors, SessionParams
+from .position import Position, transition
+from .shamir import SHARE, canonical_bytes
+
+DUMP_MAGIC = b"fD"
+DUMP_VERSION = 1
+_LABEL = b"flora-secure/1 dump\0"
+_HEAD = struct.Struct("<2sBBB32sIIII")
+_DIGEST = 32
+_HOLDING = 2 * SHARE
+
+
+@dataclass(frozen=True)
+class Member:
+    """Who a client is: its parameters, its index in the roster, its own policy."""
+
+    params: SessionParams
+    index: int
+    floors: Floors
+
+    @property
+    def name(self) -> str:
+        """For ``repr``."""
+        return f"client {self.index} of {self.params.clients}, round {self.params.round}"
+
+
+class ClientPosition(Position):
+    """Base of a client's positions. ``_CODE`` names the position in a dump; ``_SIGNS``: it will need its identity."""
+
+    _CODE: int
+    _SIGNS = False
+
+    def __init__(self, me: Member) -> None:
+        super().__init__(me.name)
+        self._me = me
+
+    @transition
+    def dump(self) -> bytes:
+        """This position as bytes for ``load``, possibly in another process. They hold secrets; see the module."""
+        me = self._me
+        floors = (me.floors.clients, me.floors.threshold, me.floors.survivors)
+        head = _HEAD.pack(DUMP_MAGIC, DUMP_VERSION, SUITE, self._CODE, me.params.setup_id, me.index, *floors)
+        return _sealed(head + self._contents())
+
+    @classmethod
+    def load(cls, params: SessionParams, data: bytes, *, identity: bytes | None = None) -> Self:
+        """The position that ``dump`` wrote. ``params`` as before; the floors come from the dump.
+
+        ``identity``: in the malicious-server profile, again the client's Ed25519 secret key; ``ClientUnmask`` and
+        ``ClientDone`` do without. Raises MisuseError for anything but a dump of this class made under these ``params``.
+        """
+        body = _opened(cls, params, data)
+        *_, index, clients, threshold, survivors = _HEAD.unpack_from(body)
+        if index >= params.clients:
+            _refuse(cls, f"it is of client {index}, of {params.clients}")
+        me = Member(params, index, Floors(clients=clients, threshold=threshold, survivors=survivors))
+        if identity is not None or (cls._SIGNS and params.malicious):
+            check_identity(params, index, identity)
+        reader = Reader(memoryview(body)[_HEAD.size :], index)
+        try:
+            position = cls._restored(me, identity, reader)
+            reader.finish()
+        except PeerError as error:
+            _refuse(cls, error.reason)
+        return position
+
+    def _contents(self) -> bytes:
+        raise NotImplementedError
+
+    @classmethod
+    def _restored(cls, me: Member, identity: bytes | None, contents: Reader) -> Self:
+        raise NotImplementedError
+
+
+def check_identity(params: SessionParams, index: int, identity: bytes | None) -> None:
+    """MisuseError unless ``identity`` is there exactly when the profile needs it, and is that of client ``index``."""
+    if params.malicious != (identity is not None):
+        raise MisuseError("an identity key is needed in the malicious-server profile, and only there")
+    if identity is not None and keys.identity_public(identity) != params.identities[index]:
+        raise MisuseError(f"this identity key is not the one that identities[{index}] names")
+
+
+def encode_held(members: Members, held: dict[int, bytes]) -> bytes:
+    """The pairs of shares that a client holds, 34 bytes each: whose, among ``members``, and the pairs."""
+    return encode_subset(members, held) + b"".join(held[owner] for owner in sorted(held))
+
+
+def decode_held(members: Members, contents: Reader) -> dict[int, bytes]:
+    """The inverse of ``encode_held``; PeerError if a share is not canonical."""
+    owners = contents.subset(members)
+    pairs = contents.chunks(_HOLDING, len(owners))
+    if not canonical_bytes(b"".join(pairs)):
+        raise PeerError("server", "a share is not canonically encoded")
+    return dict(zip(owners, pairs, strict=True))
+
+
+def _sealed(body: bytes) -> bytes:
+    return body + hashlib.sha256(_LABEL + body).digest()
+
+
+def _opened(cls: type[ClientPosition], params: SessionParams, data: bytes) -> bytes:
+    if not isinstance(data, bytes):
+        raise MisuseError(f"a dump is bytes, not {type(data).__name__}")
+    if len(data) < _HEAD.size + _DIGEST:
+        _refuse(cls, f"it has {len(data)} bytes, at least {_HEAD.size + _DIGEST} are needed")
+    magic, version, suite, code, setup, *_ = _HEAD.unpack_from(data)
+    if magic != DUMP_MAGIC:
+        _refuse(cls, "it is not a dump")
+    if (version, suite) != (DUMP_VERSION, SUITE):
+        _refuse(cls, f"it has version {version}, suite {suite}; this library reads {DUMP_VERSION}, {SUITE}")
+    if _sealed(data[:-_DIGEST]) != data:
+        _refuse(cls, "its digest does not match: it was damaged, cut or tampered with")
+    if code != cls._CODE:
+        _refuse(cls, f"it holds position {code}, and this is position {cls._CODE}")
+    if setup != params.setup_id:
+        _refuse(cls, "it belongs to another session: other parameters, round, model or identities")
+    return data[:-_DIGEST]
+
+
+def _refuse(cls: type[ClientPosition], reason: str) -> NoReturn:
+    raise MisuseError(f"this dump cannot be loaded as {cls.__name__}: {reason}")

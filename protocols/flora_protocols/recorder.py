@@ -1,0 +1,189 @@
+"""Moves a cohort with randomness that is not random, and writes down every step for the test vectors (see vectors).
+
+Steps marked with a check must be refused: the recorder raises if they are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable, Collection
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from .client import ClientAdvertise
+from .codec import CHECKSUM, HEADER
+from .errors import MisuseError, PeerError, TooFewSurvivors
+from .keys import identity_public
+from .params import Floors, Profile, SessionParams
+from .server import RoundResult, ServerAdvertise, ServerUnmask
+
+Json = dict[str, Any]
+_DO = ("advertise", "share", "mask", "agree", "unmask")
+
+
+class Recorder:
+    """A cohort whose every step is written down.
+
+    ``mail``: what each client gets next. ``sent``: what each sent in this trip. ``params``: as of ``SessionParams``;
+    ``malicious`` stands for the profile and its identities.
+    """
+
+    def __init__(self, name: str, says: str, *, floors: Floors | None = None, **params: Any) -> None:
+        clients = params["clients"]
+        malicious = params.pop("malicious", False)
+        self.keys = [stream(b"identity", index, 32) for index in range(clients)] if malicious else []
+        self.params = SessionParams(
+            profile=Profile.MALICIOUS_SERVER if malicious else Profile.SEMI_HONEST,
+            identities=tuple(identity_public(key) for key in self.keys),
+            model_hash=hashlib.sha256(b"model").digest(),
+            **{"neighbours": clients - 1, "bits": 9, "dimension": 5, "round": 7} | params,
+        )
+        floors = floors or Floors()
+        self.head: Json = {
+            "name": name,
+            "says": says,
+            "params": _plain(self.params),
+            "floors": vars(floors),
+            "identity_keys": [key.hex() for key in self.keys],
+        }
+        self.steps: list[Json] = []
+        self._name, self._drawn = name.encode(), count()
+        self._past: dict[tuple[int, str], Any] = {}
+        self.clients: dict[int, Any] = {
+            i: ClientAdvertise(self.params, i, floors=floors, identity=self.keys[i] if malicious else None)
+            for i in range(clients)
+        }
+        self.server: Any = ServerAdvertise(self.params)
+        self.mail = dict.fromkeys(self.clients, b"")
+        self.sent: dict[int, bytes] = {}
+        self.vectors = {i: self._values(i) for i in self.clients}
+
+    def step(self, index: int, message: bytes = b"", *, check: str = "", do: str = "", vector: Any = None) -> None:
+        """One client's transition; with ``check``, one that is refused. ``do``: a transition made before, once more."""
+        do = do or next(name for name in _DO if hasattr(self.clients[index], name))
+        client = self._past.get((index, do), self.clients[index])
+        entry: Json = {"at": index, "do": do}
+        arguments: list[Any] = [] if do == "advertise" else [message]
+        drawn: list[bytes] = []
+
+        def draw(size: int) -> bytes:
+            drawn.append(stream(self._name, next(self._drawn), size))
+            return drawn[-1]
+
+        if do != "advertise":
+            entry["message"] = message.hex()
+        if do == "mask":
+            values = self.vectors[index] if vector is None else vector
+            entry["vector"] = [int(value) for value in values]
+            arguments.append(np.array(values, np.uint32))
+        if do in ("advertise", "share"):
+            arguments.append(draw)
+        after = self._attempt(entry, check, lambda: getattr(client, do)(*arguments))
+        if drawn:
+            entry["randomness"] = b"".join(drawn).hex()
+        if after is not None:
+            self._past[index, do] = client
+            self.clients[index], self.sent[index] = after
+            entry["gives"] = self.sent[index].hex()
+        self.steps.append(entry)
+
+    def receive(self, client: int, message: bytes, *, check: str = "") -> None:
+        """The server takes a message."""
+        entry: Json = {"at": "server", "do": "receive", "client": client, "message": message.hex()}
+        self._attempt(entry, check, lambda: self.server.receive(client, message))
+        self.steps.append(entry)
+
+    def close(self, *, check: str = "") -> None:
+        """The server ends the trip, or the round."""
+        entry: Json = {"at": "server", "do": "close"}
+        after = self._attempt(entry, check, self.server.close)
+        if isinstance(after, RoundResult):
+            outcome = {"survivors": after.survivors, "dropped": after.dropped, "recovered": after.recovered}
+            entry["gives"] = {"sum": after.sum.tolist(), **outcome}
+            truth = sum(self.vectors[i].astype(np.uint64) for i in after.survivors) % (1 << self.params.bits)
+            if after.sum.tolist() != np.asarray(truth).tolist():
+                raise AssertionError(f"{self.head['name']}: the sum is wrong")
+        elif after is not None:
+            self.server, self.mail = after
+            entry["gives"] = {str(index): message.hex() for index, message in self.mail.items()}
+        self.steps.append(entry)
+
+    def move(self, dropping: Collection[int] = ()) -> None:
+        """All clients but ``dropping`` make their transition; nothing is delivered."""
+        self.sent = {}
+        for index in self.mail:
+            if index not in dropping:
+                self.step(index, self.mail[index])
+
+    def deliver(self, instead: dict[int, bytes] | None = None) -> None:
+        """The server takes what was sent, or what ``instead`` has; and closes the trip unless it is the last."""
+        for index, message in (self.sent | (instead or {})).items():
+            if index not in self.server.heard:
+                self.receive(index, message)
+        if not isinstance(self.server, ServerUnmask):
+            self.close()
+
+    def trip(self, dropping: Collection[int] = ()) -> Recorder:
+        """One whole trip."""
+        self.move(dropping)
+        self.deliver()
+        return self
+
+    def finish(self, *, check: str = "") -> Recorder:
+        """All trips that are left, and the sum."""
+        while not isinstance(self.server, ServerUnmask):
+            self.trip()
+        self.trip()
+        self.close(check=check)
+        return self
+
+    def _attempt(self, entry: Json, check: str, act: Callable[[], Any]) -> Any:
+        try:
+            result = act()
+        except (PeerError, TooFewSurvivors, MisuseError) as error:
+            if not check:
+                raise
+            kind = {PeerError: "peer", TooFewSurvivors: "too few"}.get(type(error), "misuse")
+            entry["refused"] = {"check": check, "error": kind}
+            if isinstance(error, PeerError):
+                entry["refused"]["culprit"] = error.culprit
+            return None
+        if check:
+            raise AssertionError(f"{self.head['name']}: {check} did not refuse step {len(self.steps)}")
+        return result
+
+    def _values(self, index: int) -> Any:
+        raw = np.frombuffer(stream(b"vector " + self._name, index, 4 * self.params.dimension), "<u4")
+        return raw & np.uint32((1 << self.params.bits) - 1)
+
+
+def body_of(message: bytes) -> bytes:
+    """What is inside the frame."""
+    return message[HEADER:-CHECKSUM]
+
+
+def reframed(message: bytes, body: bytes) -> bytes:
+    """``message`` with another body, and the checksum that belongs to it."""
+    return mended(message[:HEADER] + body)
+
+
+def mended(frame: bytes) -> bytes:
+    """A frame without its checksum, with it."""
+    return frame + zlib.crc32(frame).to_bytes(CHECKSUM, "little")
+
+
+def stream(label: bytes, number: int, size: int) -> bytes:
+    """Bytes that anybody can make again."""
+    return hashlib.shake_256(b"flora-secure/1 vectors\0" + label + b"\0" + number.to_bytes(4, "little")).digest(size)
+
+
+def _plain(params: SessionParams) -> Json:
+    fields = ("clients", "neighbours", "threshold", "bits", "dimension", "round", "corrupt")
+    plain: Json = {field: getattr(params, field) for field in fields}
+    plain["profile"] = params.profile.value
+    plain["model_hash"] = params.model_hash.hex()
+    plain["identities"] = [key.hex() for key in params.identities]
+    return plain

@@ -1,0 +1,80 @@
+"""The test vectors of SPEC.md, section 13, made by running the protocol with randomness that is not random.
+
+``vectors()`` gives name -> JSON text; whoever calls it reads or writes the files. ``vector_scripts`` says what happens
+in each, ``recorder`` writes it down; here are the vectors without parties.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+import numpy as np
+
+from . import shamir
+from .graph import Graph
+from .keystream import TILE, apply_masks
+from .recorder import Json, stream
+from .ring import lane, pack
+from .vector_scripts import SCRIPTS
+
+
+def vectors() -> dict[str, str]:
+    """Every vector: file name -> JSON text. The same bytes at every call and on every machine."""
+    texts = {"primitives.json": json.dumps(_primitives(), indent=1) + "\n"}
+    for name, write in SCRIPTS.items():
+        recorder = write(name)
+        head = json.dumps(recorder.head, indent=1)[:-2]
+        steps = ",\n  ".join(json.dumps(step) for step in recorder.steps)
+        texts[f"{name}.json"] = f'{head},\n "script": [\n  {steps}\n ]\n}}\n'
+    return texts
+
+
+def _primitives() -> Json:
+    """Keystream, packing, sharing and graph on their own, at sizes that a whole round would make too long to print."""
+    return {
+        "name": "primitives",
+        "says": "keystream over several tiles; packing at every b; shares with values of 2^16; Harary graphs",
+        "keystream": list(_keystreams()),
+        "packing": [_packing(bits) for bits in range(8, 33)],
+        "shamir": [_sharing(points, t) for points, t in (((1, 2, 3), 2), ((1, 7, 300, 65535, 65536), 4))],
+        "graph": [_graph(n, k) for n, k in ((4, 2), (9, 4), (50, 12))],
+    }
+
+
+def _keystreams() -> Iterator[Json]:
+    key = stream(b"keystream", 0, 32)
+    for size in (1, 17, TILE, TILE + 1, 2 * TILE + 33):
+        values = np.zeros(size, np.uint8)
+        apply_masks(values, [key], [])
+        digest = hashlib.sha256(values.tobytes()).hexdigest()
+        yield {"key": key.hex(), "size": size, "last": values[-16:].tobytes().hex(), "sha256": digest}
+
+
+def _packing(bits: int) -> Json:
+    values = np.frombuffer(stream(b"packing", bits, 4 * 11), "<u4") & np.uint32((1 << bits) - 1)
+    values[0] = (1 << bits) - 1
+    return {"bits": bits, "values": values.tolist(), "packed": pack(values.astype(lane(bits)), bits).hex()}
+
+
+def _sharing(points: tuple[int, ...], threshold: int) -> Json:
+    raw = bytearray(stream(b"sharing", threshold, 64 * (threshold - 1)))
+    raw[:4] = (65536 - 65535).to_bytes(4, "little")  # with the first limb 65535: the share at point 1 is 2^16 ...
+    for degree in range(1, threshold - 1):
+        raw[64 * degree : 64 * degree + 4] = bytes(4)  # ... for all other coefficients of that limb are zero
+    secrets = b"\xff\xff" + stream(b"secrets", threshold, 30)
+    shares = shamir.split(secrets, points, threshold, lambda size: bytes(raw))
+    return {
+        "secrets": secrets.hex(),
+        "threshold": threshold,
+        "randomness": raw.hex(),
+        "shares": {str(point): row.tobytes().hex() for point, row in zip(points, shares, strict=True)},
+    }
+
+
+def _graph(clients: int, neighbours: int) -> Json:
+    seed = stream(b"graph", clients, 32)
+    graph = Graph(clients, neighbours, seed)
+    members = [list(graph.members(index)) for index in range(clients)]
+    return {"clients": clients, "neighbours": neighbours, "seed": seed.hex(), "members": members}

@@ -1,0 +1,214 @@
+"""The code of protocols/README.md runs as it is printed, and is as short as promised."""
+
+import asyncio
+import datetime
+import inspect
+import ipaddress
+import re
+import ssl
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cohorts import IDENTITIES, malicious, plain_sum, semi_honest, vectors_for
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+import flora_protocols
+from flora_protocols import RoundResult, ServerAdvertise, codec, member
+
+TEXT = (Path(__file__).parents[2] / "protocols/README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+MEMORY, SOCKETS, RESTING, FLOWER = BLOCKS
+
+
+def run(block):
+    space = {}
+    exec(compile(block, "README.md", "exec"), space)
+    return types.SimpleNamespace(**space)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_examples_are_short(block):
+    assert len([line for line in block.splitlines() if line.strip()]) < 40
+
+
+def test_a_round_in_memory():
+    example = run(MEMORY)
+    expected = [index for index in range(100) if index not in (7, 8)]
+    assert example.result.survivors == tuple(expected)
+    assert example.result.recovered == (7, 8)
+    assert (example.result.sum == example.vectors[expected].sum(0, dtype=np.uint32) % (1 << 16)).all()
+    assert f"k = {example.k} neighbours, t = {example.t} shares" in MEMORY
+
+
+def certificate(name, issuer=None):
+    """(certificate, key, PEM of both) for ``name``, signed by ``issuer`` or by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer[0].subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(issuer[1] if issuer else key, hashes.SHA256())
+    )
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    pem = made.public_bytes(encoding) + key.private_bytes(encoding, form, serialization.NoEncryption())
+    return made, key, pem
+
+
+def contexts(folder, names):
+    """A TLS context for each name; every party must show a certificate of the one authority."""
+    authority = certificate("authority")
+    trusted = authority[0].public_bytes(serialization.Encoding.PEM).decode()
+    made = {}
+    for name in names:
+        path = folder / f"{name}.pem"
+        path.write_bytes(certificate(name, authority)[2])
+        side = ssl.PROTOCOL_TLS_SERVER if name == "server" else ssl.PROTOCOL_TLS_CLIENT
+        made[name] = ssl.SSLContext(side)
+        made[name].verify_mode = ssl.CERT_REQUIRED
+        made[name].load_verify_locations(cadata=trusted)
+        made[name].load_cert_chain(path)
+    return made
+
+
+def free_port():
+    async def ask():
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        async with server:
+            return server.sockets[0].getsockname()[1]
+
+    return asyncio.run(ask())
+
+
+def test_asyncio_over_tls(tmp_path):
+    """Five clients over sockets: client 3 never comes, client 4 leaves before it uploads and sends rubbish instead."""
+    example = run(SOCKETS)
+    params = malicious(6, threshold=4)
+    tls = contexts(tmp_path, ["server", *map(str, range(6))])
+    vectors, port = vectors_for(params), free_port()
+
+    async def leaver():
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls["4"], server_hostname="localhost")
+        position, message = flora_protocols.ClientAdvertise(params, 4, identity=IDENTITIES[4]).advertise()
+        await example.write(writer, message)
+        position, message = position.share(await example.read(reader))
+        await example.write(writer, message)
+        await example.read(reader)
+        await example.write(writer, b"rubbish")
+        writer.close()
+
+    async def everything():
+        server = asyncio.create_task(example.serve(params, tls["server"], port, patience=1.0))
+        await asyncio.sleep(0.1)
+        clients = [
+            example.take_part(params, index, IDENTITIES[index], vectors[index], tls[str(index)], port)
+            for index in (0, 1, 2, 5)
+        ]
+        await asyncio.gather(*clients, leaver())
+        return await server
+
+    result = asyncio.run(asyncio.wait_for(everything(), 30))
+    assert result.survivors == (0, 1, 2, 5)
+    assert result.dropped == (3, 4)
+    assert result.recovered == (4,)
+    assert (result.sum == plain_sum(params, vectors, result.survivors)).all()
+
+
+def by_messages(params, answer):
+    """A server that reaches its clients only by ``answer(index, mail)``; client 2 does not answer in trip MASK."""
+    server, mail, trip = ServerAdvertise(params), dict.fromkeys(range(params.clients), b""), 0
+    while True:
+        for index, message in mail.items():
+            if (trip, index) != (2, 2):
+                server.receive(index, answer(index, message))
+        closed = server.close()
+        if isinstance(closed, RoundResult):
+            return closed
+        (server, mail), trip = closed, trip + 1
+
+
+@pytest.mark.parametrize("make", [semi_honest, malicious])
+def test_positions_at_rest(make):
+    """A fresh copy of the code for every message: only str and bytes live from call to call."""
+    params, states = make(), {index: {} for index in range(4)}
+    vectors = vectors_for(params)
+
+    def answer(index, mail):
+        identity = IDENTITIES[index] if params.malicious else None
+        reply = run(RESTING).answer(params, index, identity, lambda: vectors[index], mail, states[index])
+        assert {type(value) for value in states[index].values()} == {str, bytes}
+        return reply
+
+    result = by_messages(params, answer)
+    assert (result.sum == plain_sum(params, vectors, (0, 1, 3))).all()
+    assert result.recovered == (2,)
+
+
+class Record(dict):
+    """As much of Flower's records as the example uses."""
+
+    @property
+    def config_records(self):
+        return self
+
+
+class Reply:
+    def __init__(self, content, reply_to=None):
+        self.content, self.reply_to = content, reply_to
+
+
+def test_shape_for_flower(monkeypatch):
+    """The handler carries a round. Flower is not installed here: its classes have stand-ins of the same names."""
+
+    class ClientApp:
+        def query(self):
+            return lambda handler: handler
+
+    common, clientapp = types.ModuleType("flwr.app"), types.ModuleType("flwr.clientapp")
+    common.ConfigRecord, common.RecordDict, common.Message, common.Context = Record, Record, Reply, object
+    clientapp.ClientApp = ClientApp
+    for name, module in (("flwr", types.ModuleType("flwr")), ("flwr.app", common), ("flwr.clientapp", clientapp)):
+        monkeypatch.setitem(sys.modules, name, module)
+    params = semi_honest()
+    vectors = vectors_for(params)
+    nodes = {index: types.SimpleNamespace(state=Record(), index=index) for index in range(4)}
+    example = run(RESTING + FLOWER)
+    space = example.secagg.__globals__
+    space["session"] = lambda message, context: (params, context.index)
+    space["train"] = lambda message, context: vectors[context.index]
+    space["identity"] = lambda context: None
+
+    def answer(index, mail):
+        message = Reply(Record(secagg=Record(mail=mail)))
+        reply = example.secagg(message, nodes[index])
+        assert reply.reply_to is message
+        return reply.content["secagg"]["mail"]
+
+    result = by_messages(params, answer)
+    assert (result.sum == plain_sum(params, vectors, (0, 1, 3))).all()
+
+
+def test_every_public_name_is_documented():
+    table = TEXT[TEXT.index("## What there is") :]
+    missing = [name for name in flora_protocols.__all__ if not re.search(rf"\b{name}\b", table + MEMORY)]
+    assert missing == []
+    things = [getattr(flora_protocols, name) for name in flora_protocols.__all__]
+    assert all(thing.__doc__ for thing in things if inspect.isclass(thing) or inspect.isfunction(thing))
+
+
+def test_versions_are_as_stated():
+    assert f"**Wire format {codec.VERSION}.0.0**" in TEXT
+    assert f"version of their own, {member.DUMP_VERSION}." in TEXT
