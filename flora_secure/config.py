@@ -70,7 +70,7 @@ class ModelConfig:
 class TrainingConfig:
     """Rounds, local steps (full batch) and the server optimiser. ``None`` means the tuned default of the rule."""
 
-    rounds: int = 30
+    rounds: int = 20
     local_steps: int = 10
     local_rate: float | None = None
     logit_scale: float = 20.0

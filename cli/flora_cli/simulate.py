@@ -47,7 +47,7 @@ def simulate(
         int | None, Setting(parser=_whole, metavar="COUNT", help="Number of clients.  [default: 100]")
     ] = None,
     rounds: Annotated[
-        int | None, Setting(parser=_whole, metavar="COUNT", help="Training rounds.  [default: 30]")
+        int | None, Setting(parser=_whole, metavar="COUNT", help="Training rounds.  [default: 20]")
     ] = None,
     dropout: Annotated[
         float | None,
