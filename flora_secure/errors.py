@@ -1,11 +1,11 @@
 """The one base of errors that are the caller's to mend.
 
 InputError            bad input: the message is one line that names the value and the remedy
-├── ConfigError       a key or value of the configuration, the run folder
+├── ConfigError       a key or value of the configuration, a budget no noise can meet, the run folder
 ├── DataError         a data set, its files, a partition
 ├── ModelError        an architecture or weights
 ├── AdapterError      rank, rule or placement that does not fit the model
-└── CalibrationError  a privacy budget that no noise, or no ring, can meet
+└── DivergedError     learning rates under which training leaves the range of numbers
 """
 
 from __future__ import annotations

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flora_secure.errors import InputError
 
-class DivergedError(ArithmeticError):
+
+class DivergedError(InputError):
     """The adapter left the range that the broadcast can carry; the remedy is a smaller server step."""
 
 

@@ -174,6 +174,7 @@ def _run(settings: RunConfig, out: Path, compare_no_noise: bool, as_json: bool) 
             # before the heavy imports below, so that bad data is told at once
             federation = load_federation(settings.data, settings.seed)
 
+            from flora_secure.privacy.cross_check import CrossCheckError
             from flora_secure.run_folder import RunFolder
             from flora_secure.simulation import Simulation, without_noise
             from flora_secure.summary import summarise
@@ -188,15 +189,20 @@ def _run(settings: RunConfig, out: Path, compare_no_noise: bool, as_json: bool) 
                     folder.append_round(record.to_dict())
                     done = record.round
                     show(done, record.line)
-            no_noise = without_noise(settings, task) if compare_no_noise else None
+            # the adapter first: whatever goes wrong from here on, what was trained is kept
             folder.write_adapter(simulation.save_adapter)
-            report = summarise(simulation, total_seconds=time.perf_counter() - started, no_noise=no_noise)
+            no_noise = without_noise(settings, task) if compare_no_noise else None
+            try:
+                report = summarise(simulation, total_seconds=time.perf_counter() - started, no_noise=no_noise)
+            except CrossCheckError as error:
+                fail(f"{error}; rounds and adapter are kept in {out}, no report was written", code=1)
             folder.write_report(report)
         except InputError as error:
-            fail(str(error))
+            fail(str(error) + (f"; rounds 1 to {done} are kept in {out}" if done else ""))
     except KeyboardInterrupt:
         kept = f"rounds 1 to {done} are kept in {out}" if done else "no round was complete"
-        fail(f"interrupted in round {done + 1}; {kept}", code=130)
+        where = "after the last round" if done == settings.training.rounds else f"in round {done + 1}"
+        fail(f"interrupted {where}; {kept}", code=130)
     if as_json:
         emit(report.to_json())
     else:
