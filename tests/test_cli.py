@@ -125,6 +125,8 @@ def test_interrupt_keeps_the_rounds_that_were_complete(tmp_path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a suite that runs in the background of a shell inherits "ignore SIGINT", which a terminal's programs never see
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     assert process.stderr is not None
     for line in process.stderr:
