@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ from flora_protocols import (
     ServerAgree,
     SessionParams,
     TooFewSurvivors,
+    corrupt_holders,
+    find_parameters,
     identity_public,
     lane,
     pack,
@@ -99,26 +102,53 @@ class PlainSum:
         pass
 
 
-class MaskedSum:
-    """Secure aggregation over the complete graph (Bonawitz et al. CCS'17), the clients in ``workers`` processes.
+@dataclass(frozen=True)
+class MaskingPlan:
+    """Who shares masks with whom: ``neighbours`` k (clients − 1: everybody), ``threshold`` t, and how many of the
+    holders of any client's shares may be ``corrupt``."""
 
-    ``threshold`` defaults to more than half of the clients, lowered where the plan tolerates more dropouts than that.
+    neighbours: int
+    threshold: int
+    corrupt: int
+
+
+def plan_masking(
+    plan: NoisePlan, profile: Profile, neighbours: int | None = None, threshold: int | None = None
+) -> MaskingPlan:
+    """Graph and threshold for the dropouts and colluders that the noise of ``plan`` is sized for.
+
+    ``neighbours`` defaults to the least that keeps the promises of :func:`flora_protocols.find_parameters`. So does
+    ``threshold``, but in the complete graph it is a majority where the dropouts allow one: there it costs nothing.
+    Raises :class:`flora_protocols.ParameterError` where nothing can work.
+    """
+    n, corrupt = plan.clients, Fraction(plan.colluders, plan.clients)
+    found, least = find_parameters(n, corrupt, Fraction(plan.dropouts, n), profile)
+    k = found if neighbours is None else neighbours
+    holding = corrupt_holders(n, k, corrupt)
+    if threshold is not None:
+        return MaskingPlan(k, threshold, holding)
+    if k == n - 1:
+        least = max(2, plan.colluders + 1, (n + plan.colluders) // 2 + 1 if profile is Profile.MALICIOUS_SERVER else 0)
+        return MaskingPlan(k, max(least, min(n // 2 + 1, plan.survivors_minimum)), holding)
+    if k != found:
+        least = (holding + k) // 2 + 1 if profile is Profile.MALICIOUS_SERVER else max(holding + 1, 2)
+    return MaskingPlan(k, least, holding)
+
+
+class MaskedSum:
+    """Secure aggregation (Bonawitz et al. CCS'17, Bell et al. CCS'20), the clients in ``workers`` processes.
+
     The clients' own floors come from the plan: none lets its vector disappear in a sum with too little noise.
     """
 
-    def __init__(self, plan: NoisePlan, profile: Profile, threshold: int | None = None, workers: int = 0) -> None:
-        """Raises :class:`flora_protocols.ParameterError` if the threshold is impossible for plan and profile."""
-        self._plan = plan
-        self._profile = profile
+    def __init__(self, plan: NoisePlan, masking: MaskingPlan, profile: Profile, workers: int = 0) -> None:
+        """Raises :class:`flora_protocols.ParameterError` if ``masking`` is impossible for plan and profile."""
+        self._plan, self._masking, self._profile = plan, masking, profile
         self.profile = profile.value
-        self.neighbours: int | None = plan.clients - 1
-        majority = plan.clients // 2 + 1
-        if threshold is None:
-            threshold = majority if profile is Profile.MALICIOUS_SERVER else min(majority, plan.survivors_minimum)
-        self._threshold = max(threshold, 2)
-        self.threshold: int | None = self._threshold
+        self.neighbours: int | None = masking.neighbours
+        self.threshold: int | None = masking.threshold
         survivors = max(2, plan.survivors_minimum)
-        self._floors = Floors(clients=survivors, threshold=self._threshold, survivors=survivors)
+        self._floors = Floors(clients=survivors, threshold=masking.threshold, survivors=survivors)
         # long-term keys, as a deployment's clients would enrol them once; secret, hence from the OS
         self._identities: dict[int, bytes | None] = {
             client: os.urandom(32) if profile is Profile.MALICIOUS_SERVER else None for client in range(plan.clients)
@@ -130,14 +160,14 @@ class MaskedSum:
     def _params(self, number: int, model_hash: bytes) -> SessionParams:
         return SessionParams(
             clients=self._plan.clients,
-            neighbours=self._plan.clients - 1,
-            threshold=self._threshold,
+            neighbours=self._masking.neighbours,
+            threshold=self._masking.threshold,
             bits=self._plan.bits,
             dimension=self._plan.dimension,
             profile=self._profile,
             round=number,
             model_hash=model_hash,
-            corrupt=self._plan.colluders,
+            corrupt=self._masking.corrupt,
             identities=self._publics,
         )
 

@@ -124,13 +124,20 @@ class PrivacyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AggregationConfig:
-    """How updates are summed. ``dropout`` is the fraction of clients that vanish in every round after sharing keys."""
+    """How updates are summed. ``dropout`` is the fraction of clients that vanish in every round after sharing keys,
+    ``corrupt`` the fraction that may collude with the server: masks and noise resist them."""
 
     secagg: SecAgg = "semi-honest"
+    neighbours: int | None = None
     threshold: int | None = None
+    corrupt: float = 0.05
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        _require(
+            0 <= self.corrupt < 1,
+            f"corrupt must be at least 0 and below 1 (nobody would be left to protect); got {self.corrupt:g}",
+        )
         _require(
             0 <= self.dropout < 1,
             f"dropout must be at least 0 and below 1 (at 1 no client is left to sum); got {self.dropout:g}",
@@ -150,8 +157,12 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(self.seed >= 0, f"seed must be a non-negative integer, got {self.seed}")
-        n, t = self.data.clients, self.aggregation.threshold
+        n, t, k = self.data.clients, self.aggregation.threshold, self.aggregation.neighbours
         _require(t is None or 2 <= t <= n, f"threshold must lie in 2…{n} (the number of clients), got {t}")
+        _require(
+            k is None or k == n - 1 or (2 <= k < n - 1 and k % 2 == 0),
+            f"neighbours must be {n - 1} (everybody) or an even number from 2 to {n - 2}, got {k}",
+        )
 
     @property
     def dropout_tolerance(self) -> float:

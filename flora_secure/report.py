@@ -188,7 +188,7 @@ class Report:
             (
                 "aggregation",
                 f"{agg.profile}, {agg.clients} clients"
-                + ("" if agg.threshold is None else f", threshold {agg.threshold}")
+                + ("" if agg.threshold is None else f", {agg.neighbours} neighbours each, threshold {agg.threshold}")
                 + f"; {sum(agg.dropped)} dropped, {sum(agg.recovered)} recovered, {len(agg.aborted)} rounds aborted",
             ),
             (

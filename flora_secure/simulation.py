@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from flora_protocols import ParameterError, Profile, TooFewSurvivors
 from flora_secure.adapters import Factors, save_adapter
-from flora_secure.aggregation import MaskedSum, PlainSum, Summation
+from flora_secure.aggregation import MaskedSum, PlainSum, Summation, plan_masking
 from flora_secure.cohort import default_workers
-from flora_secure.config import ConfigError, RunConfig
+from flora_secure.config import AggregationConfig, ConfigError, RunConfig
 from flora_secure.encoding import decode, encode
 from flora_secure.privacy.accounting import Ledger, default_delta
 from flora_secure.privacy.calibration import calibrate
@@ -88,7 +88,7 @@ class Simulation:
         """Solve for noise and ring, set up the sum. Raises :class:`ConfigError` if they cannot be."""
         self.config = config
         self.task = task
-        privacy, clients, secagg = config.privacy, config.data.clients, config.aggregation.secagg
+        privacy, clients, masking = config.privacy, config.data.clients, config.aggregation
         try:
             self.plan: NoisePlan = calibrate(
                 clients=clients,
@@ -98,13 +98,10 @@ class Simulation:
                 delta=default_delta(clients) if privacy.delta is None else privacy.delta,
                 clip_norm=privacy.clip_norm,
                 dropout_tolerance=config.dropout_tolerance,
+                colluders=math.floor(masking.corrupt * clients + 1e-9),
                 bits=privacy.bits,
             )
-            self.summation: Summation = (
-                PlainSum(self.plan)
-                if secagg == "off"
-                else MaskedSum(self.plan, Profile(secagg), config.aggregation.threshold, default_workers(clients))
-            )
+            self.summation = _summation(self.plan, masking)
         except (ValueError, ParameterError) as error:
             raise ConfigError(str(error)) from None
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
@@ -248,12 +245,20 @@ class Simulation:
         return set(rng.choice(clients, count, replace=False).tolist())
 
 
+def _summation(plan: NoisePlan, config: AggregationConfig) -> Summation:
+    if config.secagg == "off":
+        return PlainSum(plan)
+    profile = Profile(config.secagg)
+    masking = plan_masking(plan, profile, config.neighbours, config.threshold)
+    return MaskedSum(plan, masking, profile, default_workers(plan.clients))
+
+
 def without_noise(config: RunConfig, task: Task) -> float:
     """Final accuracy of the same run with neither noise nor masking (the sum is the same with masking)."""
     plain = dataclasses.replace(
         config,
         privacy=dataclasses.replace(config.privacy, epsilon=math.inf, bits=None),
-        aggregation=dataclasses.replace(config.aggregation, secagg="off", threshold=None),
+        aggregation=dataclasses.replace(config.aggregation, secagg="off", neighbours=None, threshold=None),
     )
     *_, last = Simulation(plain, task).rounds()
     return last.accuracy

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from flora_protocols import ParameterError, Profile, TooFewSurvivors
-from flora_secure.aggregation import MaskedSum, PlainSum
+from flora_secure.aggregation import MaskedSum, MaskingPlan, PlainSum, plan_masking
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.traffic import Traffic
 
@@ -22,12 +22,17 @@ def uploads(plan, dropped=()):
     return {client: vectors[client] for client in range(CLIENTS) if client not in dropped}
 
 
+def masked(plan, profile=Profile.SEMI_HONEST, workers=0, neighbours=None):
+    return MaskedSum(plan, plan_masking(plan, profile, neighbours), profile, workers)
+
+
 def summations(plan):
     return [
         PlainSum(plan),
-        MaskedSum(plan, Profile.SEMI_HONEST),
-        MaskedSum(plan, Profile.SEMI_HONEST, workers=2),
-        MaskedSum(plan, Profile.MALICIOUS_SERVER, workers=1),
+        masked(plan),
+        masked(plan, workers=2),
+        masked(plan, neighbours=4),
+        masked(plan, Profile.MALICIOUS_SERVER, workers=1),
     ]
 
 
@@ -62,7 +67,7 @@ def test_too_few_survivors_abort_and_the_next_round_works(plan) -> None:
 def test_bytes_do_not_depend_on_where_the_clients_live(plan) -> None:
     counted = []
     for workers in (0, 2):
-        summation, traffic = MaskedSum(plan, Profile.SEMI_HONEST, workers=workers), Traffic()
+        summation, traffic = masked(plan, workers=workers), Traffic()
         try:
             summation.round(1, bytes(32), b"", uploads(plan, dropped=(3,)), traffic)
         finally:
@@ -72,7 +77,7 @@ def test_bytes_do_not_depend_on_where_the_clients_live(plan) -> None:
 
 
 def test_cpu_time_is_measured_on_both_sides(plan) -> None:
-    summation = MaskedSum(plan, Profile.SEMI_HONEST)
+    summation = masked(plan)
     outcome = summation.round(1, bytes(32), b"", uploads(plan), Traffic())
     assert outcome.client_seconds > 0
     assert outcome.server_seconds > 0
@@ -80,22 +85,52 @@ def test_cpu_time_is_measured_on_both_sides(plan) -> None:
 
 def test_an_impossible_threshold_is_refused_before_the_first_round(plan) -> None:
     with pytest.raises(ParameterError, match="threshold"):
-        MaskedSum(plan, Profile.MALICIOUS_SERVER, threshold=3)
+        MaskedSum(plan, MaskingPlan(CLIENTS - 1, 3, 0), Profile.MALICIOUS_SERVER)
 
 
-def test_the_default_threshold_is_a_majority_but_never_more_than_must_survive() -> None:
-    def threshold(tolerance: float) -> int | None:
-        generous = calibrate(
-            clients=20, dimension=5, rounds=1, epsilon=4.0, delta=1e-5, clip_norm=1.0, dropout_tolerance=tolerance
-        )
-        return MaskedSum(generous, Profile.SEMI_HONEST).threshold
+def planned(clients: int, tolerance: float, colluders: int = 0, **options) -> MaskingPlan:
+    noise = calibrate(
+        clients=clients,
+        dimension=5,
+        rounds=1,
+        epsilon=4.0,
+        delta=1e-5,
+        clip_norm=1.0,
+        dropout_tolerance=tolerance,
+        colluders=colluders,
+    )
+    return plan_masking(noise, options.pop("profile", Profile.SEMI_HONEST), **options)
 
-    assert threshold(0.1) == 11
-    assert threshold(0.6) == 8
+
+def test_in_the_complete_graph_the_threshold_is_a_majority_but_never_more_than_must_survive() -> None:
+    assert planned(20, 0.1, neighbours=19).threshold == 11
+    assert planned(20, 0.6, neighbours=19).threshold == 8
+
+
+def test_the_default_graph_is_the_least_that_resists_what_the_noise_resists() -> None:
+    assert planned(100, 0.1, 5) == MaskingPlan(16, 6, 5)
+    assert planned(100, 0.3, 5) == MaskingPlan(28, 6, 5)
+    assert planned(100, 0.1, 5, profile=Profile.MALICIOUS_SERVER).neighbours == 26
+    assert planned(100, 0.1, 5, profile=Profile.MALICIOUS_SERVER).threshold == 16
+
+
+@pytest.mark.parametrize("profile", list(Profile))
+@pytest.mark.parametrize("neighbours", [None, 30, 99])
+def test_whatever_graph_is_asked_for_gets_a_threshold_that_resists_the_colluders(profile, neighbours) -> None:
+    plan = planned(100, 0.1, 5, profile=profile, neighbours=neighbours)
+    holders = plan.neighbours + (plan.neighbours == 99)
+    assert plan.threshold > plan.corrupt
+    assert profile is Profile.SEMI_HONEST or 2 * plan.threshold > holders + plan.corrupt
+    assert planned(100, 0.1, 5, profile=profile, neighbours=30, threshold=20).threshold == 20
+
+
+def test_more_colluders_than_any_graph_resists_are_refused() -> None:
+    with pytest.raises(ParameterError, match="85 corrupt of 100"):
+        planned(100, 0.1, 85, profile=Profile.MALICIOUS_SERVER)
 
 
 def test_a_worker_that_fails_reports_its_own_error(plan) -> None:
-    summation = MaskedSum(plan, Profile.SEMI_HONEST, workers=1)
+    summation = masked(plan, workers=1)
     short = {client: vector[:-1] for client, vector in uploads(plan).items()}
     try:
         with pytest.raises(Exception, match="shape"):

@@ -40,6 +40,8 @@ BAD = [
     (["--partition", "dirichlet:-1"], "dirichlet:-1"),
     (["--rule", "both"], "model.rule must be one of prompt-basis, ab; got 'both'"),
     (["--secagg", "on"], "aggregation.secagg must be one of off, semi-honest, malicious-server; got 'on'"),
+    (["--neighbours", "7"], "neighbours must be 99 (everybody) or an even number from 2 to 98, got 7"),
+    (["--corrupt", "1"], "corrupt must be at least 0 and below 1"),
     (["--bits", "33"], "bits must lie in 8…32, got 33"),
     (["--out", "TAKEN"], "TAKEN exists already"),
     (["--out", "TAKEN/config.toml/run"], "cannot be written"),

@@ -95,12 +95,28 @@ def simulate(
         str | None,
         Setting(help="off, semi-honest or malicious-server.  [default: semi-honest]", metavar="PROFILE"),
     ] = None,
+    corrupt: Annotated[
+        float | None,
+        Setting(
+            parser=_number,
+            metavar="NUMBER",
+            help="Fraction of clients that may collude with the server; sizes noise and masks.  [default: 0.05]",
+        ),
+    ] = None,
+    neighbours: Annotated[
+        int | None,
+        Setting(
+            parser=_whole,
+            metavar="COUNT",
+            help="Clients that each shares masks with; clients − 1 for everybody.  [default: derived]",
+        ),
+    ] = None,
     threshold: Annotated[
         int | None,
         Setting(
             parser=_whole,
             metavar="COUNT",
-            help="Survivors needed to unmask a sum.  [default: derived from clients and tolerance]",
+            help="Shares needed to reveal a secret.  [default: derived]",
         ),
     ] = None,
     bits: Annotated[
@@ -145,7 +161,9 @@ def simulate(
         "training.device": device,
         "aggregation.dropout": dropout,
         "aggregation.secagg": secagg,
+        "aggregation.neighbours": neighbours,
         "aggregation.threshold": threshold,
+        "aggregation.corrupt": corrupt,
         "model.model": model,
         "model.pretrained": pretrained,
         "model.placement": placement,
