@@ -67,11 +67,12 @@ class Clip:
         return projection.detach()
 
     @torch.no_grad()
-    def image_features(self, images: np.ndarray, batch: int = _BATCH) -> Tensor:
+    def image_features(self, images: np.ndarray, *, mirror: bool = False, batch: int = _BATCH) -> Tensor:
         """L2-normalised embeddings, float32 (n, embed), of uint8 images (n, H, W) or (n, H, W, 3).
 
         Images are scaled bilinearly (antialiased when made smaller) to the model's size, aspect ignored; grey ones feed
-        three equal channels. Raises ValueError for any other type or shape.
+        three equal channels. With `mirror`, an image's embedding is the normalised mean of its own and its mirror
+        image's, at twice the time. Raises ValueError for any other type or shape.
         """
         if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
             raise ValueError(f"images must be uint8 (n, H, W) or (n, H, W, 3), not {images.dtype} {images.shape}")
@@ -92,7 +93,13 @@ class Clip:
 
         @torch.no_grad()  # it does not reach into threads by itself
         def features(start: int) -> Tensor:
-            return F.normalize(visual(pixels(start, start + batch)).float(), dim=-1)
+            x = pixels(start, start + batch)
+            embedding = F.normalize(visual(x).float(), dim=-1)
+            return (
+                F.normalize(embedding + F.normalize(visual(x.flip(-1)).float(), dim=-1), dim=-1)
+                if mirror
+                else embedding
+            )
 
         with batch_threads(device) as pool:
             return torch.cat(list(pool.map(features, range(0, len(images), batch))))

@@ -54,13 +54,17 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The frozen CLIP and where its adapter sits. ``rank=None`` means the rule's own default."""
+    """The frozen CLIP and where its adapter sits. ``rank=None`` means the rule's own default.
+
+    ``mirror``: embed an image together with its mirror image; ``None`` does so where the data set allows it.
+    """
 
     model: str = "tiny"
     pretrained: str | None = None
     placement: Placement = "text-projection"
     rule: Rule = "prompt-basis"
     rank: int | None = None
+    mirror: bool | None = None
 
     def __post_init__(self) -> None:
         _require(self.rank is None or self.rank >= 1, f"rank must be at least 1, got {self.rank}")

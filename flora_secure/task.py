@@ -60,6 +60,7 @@ def prepare(config: RunConfig, federation: Federation) -> Task:
     factors = initial_factors(rule, head.prompts.cpu(), head.base.shape[1], config.model.rank, generator)
     factors = Factors(a=factors.a.to(device), b=factors.b.to(device))
     labels = torch.from_numpy(dataset.private.labels).to(device)
+    mirror = dataset.mirror if config.model.mirror is None else config.model.mirror
     return Task(
         clip=clip,
         federation=federation,
@@ -67,11 +68,11 @@ def prepare(config: RunConfig, federation: Federation) -> Task:
         initial=factors,
         head=head,
         batch=ClientBatch(
-            clip.image_features(dataset.private.images),
+            clip.image_features(dataset.private.images, mirror=mirror),
             labels,
             [torch.from_numpy(indices) for indices in federation.clients],
             len(dataset.class_names),
         ),
-        test_features=clip.image_features(dataset.test.images),
+        test_features=clip.image_features(dataset.test.images, mirror=mirror),
         test_labels=torch.from_numpy(dataset.test.labels).to(device),
     )

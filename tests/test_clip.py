@@ -96,6 +96,14 @@ def test_grey_equals_colour_with_equal_channels(clip: Clip) -> None:
     assert clip.image_features(grey[:0]).shape == (0, clip.text_projection.shape[1])
 
 
+def test_a_mirrored_embedding_is_the_mean_of_both_views(clip) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    both = clip.image_features(images) + clip.image_features(np.ascontiguousarray(images[:, :, ::-1]))
+    expected = torch.nn.functional.normalize(both, dim=1)
+    assert torch.allclose(clip.image_features(images, mirror=True), expected, atol=1e-5)
+    assert not torch.allclose(clip.image_features(images), expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("shape", [(28, 28), (2, 28, 28, 1), (2, 3, 28, 28)])
 def test_other_shapes_are_refused(clip: Clip, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be uint8"):

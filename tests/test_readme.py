@@ -19,7 +19,7 @@ def command(name: str) -> str:
 
 
 def test_the_first_command_is_one_line_that_installs_and_reaches_the_figures(tmp_path) -> None:
-    """Accuracy varies with the noise, mean 84.7 %, standard deviation 0.4 points: below 82.5 % once in 1e7 runs."""
+    """Accuracy varies with the noise, mean 85 %, standard deviation 0.4 points: below 82.5 % once in 1e9 runs."""
     venv, install, run = command("simulate").split(" && ")
     assert venv == "python3 -m venv .venv"
     assert install == ".venv/bin/pip install -q -c constraints.txt '.[train]'"
@@ -39,7 +39,7 @@ def test_the_first_command_is_one_line_that_installs_and_reaches_the_figures(tmp
     (folder,) = (tmp_path / "runs").iterdir()
     report = json.loads((folder / "report.json").read_text())
     assert report["accuracy"]["final"] > 0.825
-    assert 0.45 <= report["accuracy"]["zero_shot"] <= 0.70
+    assert 0.70 < report["accuracy"]["zero_shot"] < 0.77  # with mirror images; 68 % without
     assert 3.5 < report["privacy"]["epsilon"] <= 4.0
     assert report["provenance"]["secret_noise"]
     assert report["communication"]["reduction"] >= 250

@@ -91,6 +91,13 @@ def simulate(
         int | None,
         Setting(parser=_whole, metavar="COUNT", help="LoRA rank.  [default: the number of classes]"),
     ] = None,
+    mirror: Annotated[
+        bool | None,
+        Setting(
+            "--mirror/--no-mirror",
+            help="Embed each image together with its mirror image.  [default: as the data set allows]",
+        ),
+    ] = None,
     secagg: Annotated[
         str | None,
         Setting(help="off, semi-honest or malicious-server.  [default: semi-honest]", metavar="PROFILE"),
@@ -169,6 +176,7 @@ def simulate(
         "model.placement": placement,
         "model.rule": rule,
         "model.rank": rank,
+        "model.mirror": mirror,
         "seed": seed,
     }
     try:

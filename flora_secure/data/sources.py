@@ -49,7 +49,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The three splits, the class names in the order of the labels, and prompt templates with `{}` for a name."""
+    """The three splits, the class names in the order of the labels, and prompt templates with `{}` for a name.
+
+    `mirror`: a mirror image shows the same class (clothes do, digits do not).
+    """
 
     name: str
     private: Split
@@ -57,6 +60,7 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
+    mirror: bool
 
     @cached_property
     def data_hash(self) -> str:
@@ -139,7 +143,7 @@ def read_fashion_mnist(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]
 
 def _embedded(folder: Path) -> Dataset:
     pieces = {name: Split(p.images, p.labels, p.origin, p.indices) for name, p in read_pack(folder).items()}
-    return Dataset("embedded", pieces["private"], pieces["public"], pieces["test"], FASHION_CLASSES, TEMPLATES)
+    return Dataset("embedded", pieces["private"], pieces["public"], pieces["test"], FASHION_CLASSES, TEMPLATES, True)
 
 
 def _fashion_mnist(root: Path | None) -> Dataset:
@@ -154,6 +158,7 @@ def _fashion_mnist(root: Path | None) -> Dataset:
         Split(test_images, test_labels, "t10k", np.arange(len(test_images))),
         FASHION_CLASSES,
         TEMPLATES,
+        True,
     )
 
 
@@ -171,4 +176,4 @@ def _digits() -> Dataset:
     sixth = len(order) // 6
     parts = [np.sort(part) for part in (order[2 * sixth :], order[:sixth], order[sixth : 2 * sixth])]
     private, public, test = (Split(images[part], labels[part], "digits", part) for part in parts)
-    return Dataset("digits", private, public, test, tuple(f"digit {d}" for d in range(10)), TEMPLATES)
+    return Dataset("digits", private, public, test, tuple(f"digit {d}" for d in range(10)), TEMPLATES, False)

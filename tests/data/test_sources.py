@@ -128,7 +128,7 @@ def test_data_hash_sees_a_label_and_a_pixel() -> None:
     def dataset(pixel: int, label: int) -> Dataset:
         images = np.full((2, 3, 3), pixel, np.uint8)
         split = sources.Split(images, np.array([0, label], np.int64), "x", np.arange(2))
-        return Dataset("x", split, split, split, ("a", "b"), ("{}",))
+        return Dataset("x", split, split, split, ("a", "b"), ("{}",), False)
 
     hashes = {dataset(pixel, label).data_hash for pixel in (0, 1) for label in (0, 1)}
     assert len(hashes) == 4
