@@ -25,9 +25,10 @@ from flora_secure.aggregation import MaskedSum, PlainSum, Summation, plan_maskin
 from flora_secure.cohort import default_workers
 from flora_secure.config import AggregationConfig, ConfigError, RunConfig
 from flora_secure.encoding import decode, encode
-from flora_secure.privacy.accounting import Ledger, default_delta
+from flora_secure.privacy.accounting import default_delta
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.clipping import NonFiniteUpdateError
+from flora_secure.privacy.ledger import Ledger
 from flora_secure.privacy.plan import NoisePlan
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
 from flora_secure.server import MomentumAverage, ServerState, from_wire, to_wire

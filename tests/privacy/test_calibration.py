@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from flora_secure.privacy.accounting import Ledger, epsilon_local, noise_multiplier_for
+from flora_secure.privacy.accounting import epsilon_local, noise_multiplier_for
 from flora_secure.privacy.calibration import ERROR_RATIO, InfeasibleError, calibrate, overflow_bound
+from flora_secure.privacy.ledger import Ledger
 from flora_secure.privacy.plan import NoisePlan, TooFewSurvivorsError
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
 
