@@ -81,7 +81,7 @@ def _privacy(simulation: Simulation) -> Privacy:
     uploads = sum(len(record.survivors) for record in summed)
     overflowed = sum(record.overflowed or 0 for record in summed)
     clip_rate = sum(record.clipped for record in summed) / uploads if uploads else None
-    overflow_rate = overflowed / (len(summed) * plan.dimension) if summed else None
+    overflow_rate = overflowed / (len(summed) * plan.length) if summed else None
     return Privacy(
         target_epsilon=finite_or_none(plan.epsilon),
         epsilon=finite_or_none(spent if masked else local),
