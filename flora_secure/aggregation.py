@@ -87,11 +87,11 @@ class PlainSum:
         for client in range(plan.clients):
             traffic.sent_down(client, broadcast, payload=len(broadcast))
         before = time.process_time()
-        total = np.zeros(plan.dimension, np.uint32)
+        total = np.zeros(plan.length, np.uint32)
         for client, vector in uploads.items():
             message = pack(vector.astype(lane(plan.bits)), plan.bits)
             traffic.sent_up(client, message, payload=len(message))
-            arrived = unpack(message, plan.dimension, plan.bits)
+            arrived = unpack(message, plan.length, plan.bits)
             assert arrived is not None  # our own packing
             total += arrived
         if len(uploads) < plan.survivors_minimum:
@@ -163,7 +163,7 @@ class MaskedSum:
             neighbours=self._masking.neighbours,
             threshold=self._masking.threshold,
             bits=self._plan.bits,
-            dimension=self._plan.dimension,
+            dimension=self._plan.length,
             profile=self._profile,
             round=number,
             model_hash=model_hash,

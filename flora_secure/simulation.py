@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from flora_secure.adapters import Factors, save_adapter
 from flora_secure.aggregation import MaskedSum, PlainSum, Summation, plan_masking
 from flora_secure.cohort import default_workers
 from flora_secure.config import AggregationConfig, ConfigError, RunConfig
-from flora_secure.encoding import decode, encode
-from flora_secure.privacy.accounting import Ledger, default_delta
+from flora_secure.encoding import decode, encode, wrapped
+from flora_secure.privacy.accounting import default_delta
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.clipping import NonFiniteUpdateError
+from flora_secure.privacy.ledger import Ledger
 from flora_secure.privacy.plan import NoisePlan
+from flora_secure.privacy.rotation import Rotation
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
 from flora_secure.server import MomentumAverage, ServerState, from_wire, to_wire
 from flora_secure.task import Task
@@ -171,8 +173,8 @@ class Simulation:
         if outcome is not None:
             event = plan.event(number, len(uploads))
             self.ledger.record(event)
-            estimate = decode(outcome.total, plan, len(uploads))
-            overflowed = _overflowed(estimate * plan.scale, uploads.values(), plan.bits)
+            estimate = decode(outcome.total, plan, len(uploads), self._rotation(number))
+            overflowed = wrapped(outcome.total, uploads.values(), plan)
             self._state = self.optimiser.apply(self._state, estimate, len(uploads))
         accuracy = task.accuracy(self.factors)
         evaluated = time.perf_counter()
@@ -189,7 +191,7 @@ class Simulation:
             sigma_local=plan.sigma_local,
             scale=plan.scale,
             clip_norm=plan.clip_norm,
-            dimension=plan.dimension,
+            dimension=plan.length,
             bits=plan.bits,
             colluders=plan.colluders,
             honest_minimum=plan.honest_minimum,
@@ -220,17 +222,20 @@ class Simulation:
         self, number: int, updates: NDArray[np.float64], dropped: set[int]
     ) -> tuple[dict[int, NDArray[np.uint32]], int]:
         """The uploads of the clients that stay, and how many of their updates were clipped."""
-        plan, uploads, clipped = self.plan, {}, 0
+        plan, uploads, clipped, rotation = self.plan, {}, 0, self._rotation(number)
         for client in range(plan.clients):
             if client in dropped:
                 continue
             sampler = RoundedGaussian(self._noise_key(number, client)) if plan.noisy else None
             try:
-                uploads[client] = encode(updates[client], plan, sampler)
+                uploads[client] = encode(updates[client], plan, sampler, rotation)
             except NonFiniteUpdateError:
                 continue  # the client leaves this round; zeros in its place would carry full weight
             clipped += bool(np.linalg.norm(updates[client]) > plan.clip_norm)
         return uploads, clipped
+
+    def _rotation(self, number: int) -> Rotation | None:
+        return Rotation(self.plan.dimension, self.config.seed, number) if self.plan.rotated else None
 
     def _noise_key(self, number: int, client: int) -> bytes | None:
         """``None`` means fresh from the OS; simulation noise derives the key from the seed instead."""
@@ -262,11 +267,3 @@ def without_noise(config: RunConfig, task: Task) -> float:
     )
     *_, last = Simulation(plain, task).rounds()
     return last.accuracy
-
-
-def _overflowed(total: NDArray[np.float64], uploads: Iterable[NDArray[np.uint32]], bits: int) -> int:
-    """Coordinates of the sum (grid units) that wrapped. A single upload is far inside the ring, so the exact sum is
-    that of the uploads read as signed integers; only a simulation, which has them all, can tell."""
-    half = 1 << (bits - 1)
-    exact = sum(((upload.astype(np.int64) + half) % (2 * half)) - half for upload in uploads)
-    return int(np.count_nonzero(np.rint(total) != exact))

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from flora_secure import __version__
 from flora_secure.privacy.accounting import gaussian_mu
-from flora_secure.privacy.cross_check import CLOSED_FORM, accountant_versions, cross_check
+from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.statement import statement
 from flora_secure.report import (
     Accuracy,
@@ -71,7 +71,8 @@ def _accuracy(simulation: Simulation, no_noise: float | None) -> Accuracy:
 def _privacy(simulation: Simulation) -> Privacy:
     plan, ledger = simulation.plan, simulation.ledger
     summed = [record for record in simulation.records if record.aborted is None]
-    checks = cross_check(ledger.events, ledger.delta) if plan.noisy else {}
+    checks = cross_check(ledger.worst_events, ledger.delta) if plan.noisy else {}
+    accountant = headline_accountant(ledger.worst_events)
     # without masking the server sees every upload by itself, and only outsiders are left with the sum
     masked = simulation.config.aggregation.secagg != "off"
     local = ledger.epsilon_local if plan.noisy else math.inf
@@ -80,7 +81,7 @@ def _privacy(simulation: Simulation) -> Privacy:
     uploads = sum(len(record.survivors) for record in summed)
     overflowed = sum(record.overflowed or 0 for record in summed)
     clip_rate = sum(record.clipped for record in summed) / uploads if uploads else None
-    overflow_rate = overflowed / (len(summed) * plan.dimension) if summed else None
+    overflow_rate = overflowed / (len(summed) * plan.length) if summed else None
     return Privacy(
         target_epsilon=finite_or_none(plan.epsilon),
         epsilon=finite_or_none(spent if masked else local),
@@ -95,8 +96,8 @@ def _privacy(simulation: Simulation) -> Privacy:
         clip_norm=plan.clip_norm,
         rounds=len(simulation.records),
         honest_minimum=plan.honest_minimum,
-        accountant={"name": CLOSED_FORM, **accountant_versions([CLOSED_FORM])},
-        cross_check={name: epsilon for name, epsilon in checks.items() if name != CLOSED_FORM},
+        accountant={"name": accountant, **accountant_versions([accountant])},
+        cross_check={name: epsilon for name, epsilon in checks.items() if name != accountant},
         aliasing_slack=ledger.aliasing_slack if plan.noisy else 0.0,
         clip_rate=clip_rate,
         overflow_rate=overflow_rate,

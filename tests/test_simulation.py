@@ -168,7 +168,7 @@ def test_the_report_adds_up(task) -> None:
     comm = report.communication
     assert comm.upload_bytes + comm.download_bytes == pytest.approx(comm.payload_bytes + comm.masking_bytes)
     assert comm.reduction == pytest.approx(2 * comm.full_model_bytes / (comm.upload_bytes + comm.download_bytes))
-    packed = -(-comm.parameters * comm.bits // 8)
+    packed = -(-simulation.plan.length * comm.bits // 8)
     # float16 down, b bits up, 20 % dropped
     assert comm.payload_bytes == pytest.approx(2 * comm.parameters + 0.8 * packed)
     assert comm.full_model_bytes == 4 * sum(p.numel() for p in task.clip.model.parameters())

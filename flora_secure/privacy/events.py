@@ -33,7 +33,7 @@ def aliasing_exponent(sigma_local: float, honest: int) -> float:
 
 @dataclass(frozen=True)
 class RoundEvent:
-    """One released sum, every client of the roster having taken part or dropped out (full participation).
+    """One released sum.
 
     Attributes:
         round: number of the round, from 1.
@@ -43,6 +43,15 @@ class RoundEvent:
         scale: s, grid units for one unit of the update.
         clip_norm: c, units of the update.
         dimension: d, coordinates of an upload.
+        participants: the clients charged for this round, at least those whose uploads are in the sum; None for every
+            client there is (full participation). The server knows them: against it nothing is amplified.
+        sampling_rate: q, the probability with which the protected unit entered its client's upload, by a coin that
+            only the client saw. 1 for unit `client`; the Poisson rate of the examples for unit `example`.
+        population: number of clients of which the survivors are a uniformly random subset, given how many they are:
+            what an outsider, who does not know the cohort, may call sampling. None where that is not so (full
+            participation, minimum separation, clients left out for their budget, drop-outs that depend on who).
+        count_scale: grid units for one unit of the centred bit of adaptive clipping (±½), which travels in the same
+            upload; 0 without it.
     """
 
     round: int
@@ -52,6 +61,10 @@ class RoundEvent:
     scale: float
     clip_norm: float
     dimension: int
+    participants: frozenset[int] | None = None
+    sampling_rate: float = 1.0
+    population: int | None = None
+    count_scale: float = 0.0
 
     def __post_init__(self) -> None:
         if self.round < 1 or self.dimension < 1 or self.colluders < 0:
@@ -62,6 +75,12 @@ class RoundEvent:
             )
         if not (0 <= self.sigma_local < math.inf and 0 < self.scale < math.inf and 0 < self.clip_norm < math.inf):
             raise ValueError(f"noise must be >= 0, scale and clip norm > 0, all finite: {self}")
+        if not 0 < self.sampling_rate <= 1 or not 0 <= self.count_scale < math.inf:
+            raise ValueError(f"sampling_rate must be in (0, 1], count_scale finite and >= 0: {self}")
+        if self.participants is not None and len(self.participants) < self.survivors:
+            raise ValueError(f"round {self.round}: {self.survivors} survivors, {len(self.participants)} participants")
+        if self.population is not None and self.population < self.survivors:
+            raise ValueError(f"round {self.round}: {self.survivors} survivors in a population of {self.population}")
 
     @property
     def honest(self) -> int:
@@ -69,14 +88,19 @@ class RoundEvent:
         return self.survivors - self.colluders
 
     @property
+    def sensitivity(self) -> float:
+        """How far one whole contribution moves the sum, grid units (L2): s·c, and half the bit's scale beside it."""
+        return math.hypot(self.scale * self.clip_norm, self.count_scale / 2)
+
+    @property
     def noise_multiplier(self) -> float:
-        """z: standard deviation of the sum's unknown noise ÷ its sensitivity s·c. 0 means no privacy at all."""
-        return self.sigma_local * math.sqrt(self.honest) / (self.scale * self.clip_norm)
+        """z: standard deviation of the sum's unknown noise ÷ its sensitivity. 0 means no privacy at all."""
+        return self.sigma_local * math.sqrt(self.honest) / self.sensitivity
 
     @property
     def noise_multiplier_local(self) -> float:
         """The same for one upload by itself, the server and all other clients colluding."""
-        return self.sigma_local / (self.scale * self.clip_norm)
+        return self.sigma_local / self.sensitivity
 
     @property
     def aliasing_slack(self) -> float:

@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from .accounting import Ledger, gaussian_epsilon
+from .accounting import gaussian_epsilon
 from .cross_check import CLOSED_FORM, accountant_versions
+from .ledger import Ledger
 from .plan import NoisePlan
 
 Profile = Literal["off", "semi-honest", "malicious-server"]

@@ -10,9 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flora_secure.privacy.accounting import (
-    BudgetExceededError,
-    Ledger,
-    LedgerError,
     default_delta,
     epsilon_local,
     epsilon_of,
@@ -22,6 +19,7 @@ from flora_secure.privacy.accounting import (
 )
 from flora_secure.privacy.cross_check import CLOSED_FORM, PLD, PRV, RDP, CrossCheckError, compare, cross_check
 from flora_secure.privacy.events import RoundEvent
+from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 
 
 def event(z: float, number: int = 1, survivors: int = 1) -> RoundEvent:

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import warnings
 from typing import Any
@@ -8,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from flora_secure.privacy.accounting import Ledger, epsilon_local, noise_multiplier_for
-from flora_secure.privacy.calibration import ERROR_RATIO, InfeasibleError, calibrate, overflow_bound
-from flora_secure.privacy.plan import NoisePlan, TooFewSurvivorsError
+from flora_secure.privacy.accounting import epsilon_local, noise_multiplier_for
+from flora_secure.privacy.calibration import ERROR_RATIO, InfeasibleError, calibrate
+from flora_secure.privacy.ledger import Ledger
+from flora_secure.privacy.overflow import RingLoad, overflow_bound
+from flora_secure.privacy.plan import CohortSizeError, NoisePlan, TooFewSurvivorsError
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
 
 BASE: dict[str, Any] = {"clients": 100, "dimension": 2560, "rounds": 30, "epsilon": 4, "delta": 1e-5, "clip_norm": 2.0}
@@ -22,39 +25,55 @@ def plan(**changes: Any) -> NoisePlan:
 
 def test_the_default_run() -> None:
     p = plan()
-    assert p.bits == 10
+    assert (p.bits, p.rotated, p.length) == (8, True, 2560)
     assert p.noise_multiplier == pytest.approx(noise_multiplier_for(4, 1e-5, 30), rel=1e-8)
     assert p.honest_minimum == p.survivors_minimum == 90
     assert p.error_ratio <= 1.01
-    assert p.overflow_probability <= 1e-3
+    assert p.overflow_probability <= 0.01
     assert p.aliasing_slack < 1e-9
     assert p.sigma_local * math.sqrt(90) / (p.scale * 2.0) == pytest.approx(p.noise_multiplier, rel=1e-12)
-    # Even if every update is the same spike, the signal leaves the noise five and a half deviations.
-    assert 2**9 - 100 * 2.0 * p.scale > 5.5 * p.sigma_local * 10
+
+
+def test_as_they_are_updates_need_room_for_a_common_spike() -> None:
+    p = plan(rotation=False)
+    assert (p.bits, p.rotated, p.length) == (10, False, 2560)
+    # Even if every update is the same spike, the signal leaves the noise five deviations.
+    assert 2**9 - 100 * 2.0 * p.scale > 5 * p.sigma_local * 10
+
+
+LARGE = {"dimension": 131072, "rounds": 20}
 
 
 @pytest.mark.parametrize(
-    ("changes", "bits"),
+    ("changes", "bits", "rotated"),
     [
-        (
-            {
-                "dimension": 131072,
-                "rounds": 20,
-                "dropout_tolerance": 0.0,
-                "peak_fraction": 0.005,
-                "overflow_probability": 0.05,
-            },
-            8,
-        ),
-        ({"dimension": 131072, "rounds": 20}, 11),
-        ({"dimension": 131072, "rounds": 20, "clients": 1000, "peak_fraction": 0.02}, 11),
-        ({"dimension": 131072, "rounds": 20, "clients": 1000, "peak_fraction": 0.005}, 10),
-        ({"clients": 1000}, 15),
-        ({"epsilon": math.inf}, 22),
+        (LARGE, 8, True),
+        ({**LARGE, "rotation": False}, 11, False),
+        ({**LARGE, "clients": 1000}, 10, True),
+        ({**LARGE, "clients": 1000, "rotation": False}, 15, False),
+        ({**LARGE, "clients": 1000, "peak_fraction": 0.02}, 11, False),
+        ({**LARGE, "clients": 10_000}, 14, True),
+        ({**LARGE, "dropout_tolerance": 0.0, "overflow_probability": 1e-6}, 9, True),
+        ({"clients": 1000}, 12, True),
+        ({"clients": 1000, "rotation": False}, 15, False),
+        ({"dimension": 1025}, 8, True),  # padded to 1280
+        ({"dimension": 3}, 10, False),  # padding and short vectors make rotating useless
+        ({"epsilon": math.inf}, 22, False),
     ],
 )
-def test_bits(changes: dict[str, Any], bits: int) -> None:
-    assert plan(**changes).bits == bits
+def test_bits(changes: dict[str, Any], bits: int, rotated: bool) -> None:
+    p = plan(**changes)
+    assert (p.bits, p.rotated) == (bits, rotated)
+
+
+@pytest.mark.parametrize("clients", [20, 100, 1000])
+@pytest.mark.parametrize("dimension", [5, 100, 1030, 2560, 70_000])
+def test_the_default_is_the_smaller_upload(clients: int, dimension: int) -> None:
+    both = [plan(clients=clients, dimension=dimension, rotation=rotation) for rotation in (False, True)]
+    default = plan(clients=clients, dimension=dimension)
+    assert default == min(both, key=lambda p: p.length * p.bits)
+    assert default.payload_bits == default.length * default.bits
+    assert [p.rotated for p in both] == [False, True]
 
 
 @settings(max_examples=50, deadline=None)
@@ -68,6 +87,9 @@ def test_bits(changes: dict[str, Any], bits: int) -> None:
     colluding=st.floats(0, 0.4),
     peak=st.floats(0.001, 1.0),
     overflow=st.floats(1e-9, 0.5),
+    rotation=st.booleans(),
+    smallest=st.floats(0.3, 1.0),
+    taken=st.floats(0.05, 1.0),
 )
 def test_a_solved_plan_satisfies_its_constraints(
     clients: int,
@@ -79,46 +101,54 @@ def test_a_solved_plan_satisfies_its_constraints(
     colluding: float,
     peak: float,
     overflow: float,
+    rotation: bool,
+    smallest: float,
+    taken: float,
 ) -> None:
-    colluders = int(colluding * clients)
-    p = calibrate(
-        clients=clients,
-        dimension=dimension,
-        rounds=rounds,
-        epsilon=epsilon,
-        delta=1e-6,
-        clip_norm=clip_norm,
-        dropout_tolerance=tolerance,
-        colluders=colluders,
-        peak_fraction=peak,
-        overflow_probability=overflow,
-    )
+    smallest_cohort = max(2, math.ceil(smallest * clients))
+    colluders = int(colluding * smallest_cohort)
+    participations = max(1, int(taken * rounds))
+
+    def solve(**more: Any) -> NoisePlan:
+        return calibrate(
+            clients=clients,
+            dimension=dimension,
+            rounds=rounds,
+            epsilon=epsilon,
+            delta=1e-6,
+            clip_norm=clip_norm,
+            dropout_tolerance=tolerance,
+            colluders=colluders,
+            peak_fraction=peak,
+            overflow_probability=overflow,
+            rotation=rotation,
+            smallest_cohort=smallest_cohort,
+            participations=participations,
+            **more,
+        )
+
+    p = solve()
+    target = noise_multiplier_for(epsilon, 1e-6, participations)
+    assert p.participations == len(p.worst_events()) == participations
+    for size in {smallest_cohort, (smallest_cohort + clients) // 2, clients}:
+        of_round = p.for_cohort(size)
+        honest = size - math.floor(tolerance * size + 1e-9) - colluders
+        assert of_round.honest_minimum == honest
+        # the noise of the fewest honest survivors, from scratch
+        assert of_round.sigma_local * math.sqrt(honest) / (p.scale * clip_norm) >= target
+        # The Gaussian tail alone: the bound must be above it, or it bounds nothing.
+        peak_signal = 0.0 if rotation else size * clip_norm * peak * p.scale
+        a = (2 ** (p.bits - 1) - 0.5 - peak_signal) / (of_round.sigma_local * math.sqrt(size))
+        assert rounds * dimension * math.erfc(a / math.sqrt(2)) <= p.overflow_probability * (1 + 1e-6)
     ledger = Ledger(epsilon, 1e-6)
     for event in p.worst_events()[-3:]:
         ledger.authorise(event)
         ledger.record(event)
-    mu = 1 / ledger.events[0].noise_multiplier
-    assert mu * math.sqrt(rounds) <= 1 / noise_multiplier_for(epsilon, 1e-6, rounds) * math.sqrt(rounds)
     assert p.error_ratio <= ERROR_RATIO
     assert p.overflow_probability <= overflow
-    # The Gaussian tail alone, from scratch: the bound must be above it, or it bounds nothing.
-    a = (2 ** (p.bits - 1) - 0.5 - clients * clip_norm * peak * p.scale) / (p.sigma_local * math.sqrt(clients))
-    assert rounds * dimension * math.erfc(a / math.sqrt(2)) <= p.overflow_probability
     if p.bits > 8:  # one bit less would not do
         with pytest.raises(InfeasibleError):
-            calibrate(
-                clients=clients,
-                dimension=dimension,
-                rounds=rounds,
-                epsilon=epsilon,
-                delta=1e-6,
-                clip_norm=clip_norm,
-                dropout_tolerance=tolerance,
-                colluders=colluders,
-                peak_fraction=peak,
-                overflow_probability=overflow,
-                max_bits=p.bits - 1,
-            )
+            solve(max_bits=p.bits - 1)
 
 
 def test_the_overflow_bound_holds_in_simulation() -> None:
@@ -127,7 +157,8 @@ def test_the_overflow_bound_holds_in_simulation() -> None:
     reach = (2.0**7 - 0.5 - 2.0 * sigma * math.sqrt(n)) / n
     total = sum(RoundedGaussian(bytes([i]) * 32).sample(np.full(d, reach), sigma) for i in range(n))
     frequency = float(np.mean(total >= 2**7))  # at the end where the signal points; the bound counts both
-    assert frequency < overflow_bound(8, n, reach, sigma, 1.0) < 3 * frequency
+    load = RingLoad(n, n * reach, 0.0, sigma, sigma * math.sqrt(n))
+    assert frequency < overflow_bound(8, load, 1.0) < 3 * frequency
 
 
 @pytest.mark.parametrize("sigma", [1.0, 2.036])
@@ -141,7 +172,7 @@ def test_the_overflow_bound_holds_exactly(sigma: float) -> None:
         total = np.convolve(total, share)
     cut = 2 ** (bits - 1)
     tail = float(total[30 * n + cut :].sum() + total[: 30 * n - cut].sum())
-    assert tail <= overflow_bound(bits, n, 0.0, sigma, 1.0) < 2 * tail
+    assert tail <= overflow_bound(bits, RingLoad(n, 0.0, 0.0, sigma, sigma * math.sqrt(n)), 1.0) < 2 * tail
     assert tail > 1.2 * math.erfc((cut - 0.5) / (sigma * math.sqrt(n)) / math.sqrt(2))
 
 
@@ -172,13 +203,13 @@ def test_events_of_a_plan() -> None:
 
 def test_given_bits() -> None:
     roomy = plan(bits=16)
-    assert roomy.bits == 16
+    assert (roomy.bits, roomy.rotated) == (16, False)  # with room for everything there is nothing to gain
     assert roomy.error_ratio < plan().error_ratio
-    tight = plan(bits=9, peak_fraction=0.43)
+    tight = plan(bits=9, peak_fraction=0.46)
     assert tight.bits == 9
     assert 1.01 < tight.error_ratio < 1.02  # accepted because it was asked for
-    with pytest.raises(InfeasibleError, match=r"needs \d+ bits, more than 8"):
-        plan(bits=8)
+    with pytest.raises(InfeasibleError, match=r"needs \d+ bits, more than 8; .* the rotation, or a peak_fraction"):
+        plan(bits=8, rotation=False)
     with pytest.raises(InfeasibleError, match=r"needs (\d+) bits, more than 12"):
         plan(clients=10_000, max_bits=12)
 
@@ -233,6 +264,17 @@ def test_no_bits_work_for_a_huge_federation() -> None:
         ("peak_fraction", 1.1),
         ("overflow_probability", 0),
         ("overflow_probability", 1),
+        ("participations", 0),
+        ("participations", 31),
+        ("smallest_cohort", 1),
+        ("smallest_cohort", 101),
+        ("sampling_rate", 0),
+        ("sampling_rate", 1.5),
+        ("upload_norm", 1.9),
+        ("upload_norm", math.nan),
+        ("upload_norm", math.inf),
+        ("count_noise", 0),
+        ("count_noise", math.nan),
         ("epsilon", 1e-9),
     ],
 )
@@ -242,8 +284,103 @@ def test_bad_parameters_are_named(name: str, value: float) -> None:
 
 
 def test_delta_of_a_client_or_more_warns() -> None:
-    with pytest.warns(UserWarning, match="1/clients"):
+    with pytest.warns(UserWarning, match="1/clients = 0.01: it allows giving one client away"):
         plan(delta=0.01)
+    with pytest.warns(UserWarning, match="1/clients = 0.001"):
+        plan(delta=0.001, population=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plan(delta=0.0099)
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 4.0])
+def test_the_overflow_bound_holds_exactly_for_a_rotated_signal(spread: float) -> None:
+    """Noise N(0, 1), and a signal of 400 equal terms with random signs, enumerated; one rounding error beside them."""
+    sigma, terms, bits = 10.0, 400, 7 if spread < 4 else 8
+    step = spread * sigma / math.sqrt(terms)
+    signs = np.arange(-terms, terms + 1, 2)
+    weights = np.array([math.comb(terms, (terms + k) // 2) / 2**terms for k in signs.tolist()])
+    uniforms = np.linspace(-0.5, 0.5, 1001)
+    cut = 2 ** (bits - 1) - 0.5
+    exact = 2 * float(weights @ ndtr(-(cut - signs[:, None] * step - uniforms) / sigma).mean(axis=1))
+    bound = overflow_bound(bits, RingLoad(1, 0.0, spread * sigma, sigma, sigma), 1.0)
+    assert exact <= bound < 50 * exact
+    assert overflow_bound(bits, RingLoad(1, 0.0, 0.0, sigma, sigma), 1.0) < exact  # which so has to count
+
+
+def test_cohorts_of_different_sizes_carry_the_same_noise() -> None:
+    p = plan(clients=130, smallest_cohort=70, population=1000, participations=12)
+    assert p.noise_multiplier == pytest.approx(noise_multiplier_for(4, 1e-5, 12), rel=1e-8)
+    for size in (70, 71, 99, 130):
+        of_round = p.for_cohort(size)
+        assert of_round.survivors_minimum == size - size // 10
+        event = of_round.event(1, of_round.survivors_minimum, participants=range(size), population=1000)
+        assert event.noise_multiplier == pytest.approx(p.noise_multiplier, rel=1e-9)
+        assert event.participants == frozenset(range(size))
+        assert event.population == 1000
+        assert (of_round.scale, of_round.bits) == (p.scale, p.bits)
+    assert p.for_cohort(130) == dataclasses.replace(p, smallest_cohort=130)
+    for size in (69, 131):
+        with pytest.raises(CohortSizeError, match="70 to 130"):
+            p.for_cohort(size)
+
+
+def test_the_ring_has_room_for_the_loudest_cohort() -> None:
+    """With 3 of 4 tolerated to drop out, ⌊·⌋ makes some cohorts louder than the largest: n ÷ h differs."""
+    even, uneven = ({"clients": 103, "dropout_tolerance": 0.75, "smallest_cohort": m} for m in (103, 4))
+    assert max(n / (n - math.floor(0.75 * n)) for n in range(4, 104)) > 103 / (103 - 77)
+    assert plan(**uneven).scale < plan(**even).scale
+
+
+def test_examples_are_sampled_and_uploads_longer_than_the_clip_norm() -> None:
+    p = plan(sampling_rate=0.05, upload_norm=40.0, rounds=50, clients=10)
+    assert p.noise_multiplier == noise_multiplier_for(4 - 2e-9, 1e-5 * math.exp(-1e-9), 50, 0.05)
+    event = p.event(1, 10)
+    assert event.sampling_rate == 0.05
+    assert event.sensitivity == p.scale * 2.0
+    assert p.upload_norm == 40.0
+    assert plan(clients=10, upload_norm=40.0, rotation=False).bits > plan(clients=10, rotation=False).bits
+    assert p.with_clip(1.0).upload_norm == 20.0
+
+
+def test_a_count_shares_the_budget() -> None:
+    """Andrew et al. 1905.03871, theorem 1: z_Δ = (z^-2 − (2σ_b)^-2)^-½, and both together cost ε."""
+    fixed, adaptive = plan(rotation=False), plan(rotation=False, count_noise=5.0)
+    event = adaptive.event(1, 90)
+    assert event.noise_multiplier == pytest.approx(fixed.noise_multiplier, rel=1e-9)
+    of_update = adaptive.sigma_local * math.sqrt(90) / (adaptive.scale * 2.0)
+    assert of_update == pytest.approx((fixed.noise_multiplier**-2 - 10.0**-2) ** -0.5, rel=1e-9)
+    assert adaptive.sigma_local * math.sqrt(90) / adaptive.count_scale == pytest.approx(5.0, rel=1e-9)
+    assert adaptive.length == 2560 + adaptive.count_coordinates
+    with pytest.raises(InfeasibleError, match=r"count's noise of 2 clients .* above z/2 = 2\.9"):
+        plan(count_noise=2.0)
+
+
+@pytest.mark.parametrize(("clients", "count_noise"), [(100, 5.0), (1000, 50.0), (1000, 10.0), (40, 4.0)])
+@pytest.mark.parametrize("rotation", [False, True])
+def test_a_count_fits_beside_the_update(clients: int, count_noise: float, rotation: bool) -> None:
+    p = plan(clients=clients, count_noise=count_noise, rotation=rotation)
+    assert p.overflow_probability <= 0.01
+    share = clients * p.count_scale / 2 / math.sqrt(p.count_coordinates)
+    room = (2 ** (p.bits - 1) - share) / (p.sigma_local * math.sqrt(clients))
+    assert room > 3.4  # deviations between a unanimous count and the ring's edge
+
+
+def test_another_clip_norm_changes_nothing_on_the_grid() -> None:
+    p = plan(count_noise=5.0)
+    wider = p.with_clip(5.0)
+    assert wider.clip_norm * wider.scale == pytest.approx(p.clip_norm * p.scale, rel=1e-15)
+    assert wider.event(1, 90).noise_multiplier == pytest.approx(p.noise_multiplier, rel=1e-12)
+    assert (wider.sigma_local, wider.bits, wider.count_scale) == (p.sigma_local, p.bits, p.count_scale)
+    for bad in (0.0, math.nan, math.inf, -1.0):
+        with pytest.raises(ValueError, match="clip_norm"):
+            p.with_clip(bad)
+
+
+@pytest.mark.parametrize(("rotation", "bits"), [(False, 22), (True, 19)])
+def test_without_noise_rotated_too(rotation: bool, bits: int) -> None:
+    p = plan(epsilon=math.inf, rotation=rotation)
+    assert (p.bits, p.rotated) == (bits, rotation)
+    assert p.overflow_probability == (0.01 if rotation else 0.0)
+    counting = plan(epsilon=math.inf, rotation=rotation, count_noise=5.0)
+    assert 50 * counting.count_scale + 50 <= 2 ** (counting.bits - 1) - 1

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from flora_secure.privacy.accounting import Ledger, gaussian_epsilon
+from flora_secure.privacy.accounting import gaussian_epsilon
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.cross_check import accountant_versions, cross_check
+from flora_secure.privacy.ledger import Ledger
 from flora_secure.privacy.plan import NoisePlan
 from flora_secure.privacy.statement import statement
 
