@@ -27,7 +27,7 @@ from .keystream import apply_masks
 from .member import ClientPosition, Member, check_identity, decode_held, encode_held
 from .params import Floors, SessionParams
 from .position import transition
-from .reveal import ClientAgree, ClientUnmask
+from .reveal import ClientAgree, ClientUnmask, Uploaded
 from .ring import to_lanes
 from .shamir import SHARE, canonical_bytes, split
 
@@ -183,16 +183,17 @@ class ClientMask(ClientPosition):
 
         plus = [keys.derive(self._seed, keys.SELF_MASK, self._session, index, index)]
         minus: list[bytes] = []
-        for peer in sealed:
-            low, high = (index, peer) if index < peer else (peer, index)
-            shared = keys.exchange(self._own.mask_key, self._publics[peer], peer)
-            key = keys.derive(shared, keys.PAIR_MASK, self._session, low, high)
+        pair_keys = {
+            peer: keys.pair_key(self._own.mask_key, self._publics[peer], self._session, index, peer) for peer in sealed
+        }
+        for peer, key in pair_keys.items():
             (plus if index < peer else minus).append(key)
         apply_masks(values, plus, minus)
         message = messages.encode_upload(params, self._session, values)
+        after = Uploaded(self._session, self._present, held, pair_keys if params.direct_reveal else {})
         if self._identity is None:
-            return ClientUnmask(self._me, self._session, self._present, held, None), message
-        return ClientAgree(self._me, self._identity, self._session, self._present, held), message
+            return ClientUnmask(self._me, after, None), message
+        return ClientAgree(self._me, self._identity, after), message
 
     def _contents(self) -> bytes:
         members = self._me.params.graph.members(self._me.index)

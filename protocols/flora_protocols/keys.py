@@ -95,6 +95,12 @@ def exchange(private: X25519PrivateKey, public: bytes, culprit: Culprit) -> byte
         raise PeerError(culprit, "public key has small order") from None
 
 
+def pair_key(private: X25519PrivateKey, public: bytes, session: bytes, own: int, other: int) -> bytes:
+    """The 32-byte key of the pairwise mask of clients ``own`` (its mask key) and ``other`` (its public mask key)."""
+    shared = exchange(private, public, other)
+    return derive(shared, PAIR_MASK, session, min(own, other), max(own, other))
+
+
 def sign(identity: bytes, purpose: bytes, text: bytes) -> bytes:
     """An Ed25519 signature (64 bytes) of purpose · text by the 32-byte secret key ``identity``."""
     return Ed25519PrivateKey.from_private_bytes(identity).sign(purpose + text)

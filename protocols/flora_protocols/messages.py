@@ -15,6 +15,7 @@ roster and a bitmap.
     AGREEMENT      server → client  bitmap over the recipient and its neighbours · their signatures
     REVEAL         client → server  for each client whose shares the sender holds, 17 bytes: of its self-mask seed if it
                                     survived, of its mask key's secret if it dropped
+                                    [· for each of those that dropped: pair key 32, with direct reveal]
 """
 
 from __future__ import annotations
@@ -211,18 +212,22 @@ def decode_agreement(
     return signers
 
 
-def encode_reveal(session: bytes, shares: Iterable[bytes]) -> bytes:
-    return encode_frame(Kind.REVEAL, session, b"".join(shares))
+def encode_reveal(session: bytes, shares: Iterable[bytes], pair_keys: Iterable[bytes]) -> bytes:
+    return encode_frame(Kind.REVEAL, session, b"".join((*shares, *pair_keys)))
 
 
-def decode_reveal(session: bytes, message: bytes, client: int, owners: Sequence[int]) -> Raw:
-    """Shares, uint8 (len(owners), 17), canonical."""
-    reader = decode_frame(message, Kind.REVEAL, session, client, SHARE * len(owners))
+def decode_reveal(
+    session: bytes, message: bytes, client: int, owners: Sequence[int], direct: Sequence[int]
+) -> tuple[Raw, dict[int, bytes]]:
+    """The shares of ``owners``, uint8 (len(owners), 17), canonical; and the pair keys with the clients ``direct``."""
+    limit = SHARE * len(owners) + keys.KEY * len(direct)
+    reader = decode_frame(message, Kind.REVEAL, session, client, limit)
     shares = np.frombuffer(reader.take(SHARE * len(owners)), np.uint8).reshape(-1, SHARE)
+    pair_keys = reader.chunks(keys.KEY, len(direct))
     reader.finish()
     if not canonical(shares):
         raise PeerError(client, "a share is not canonically encoded")
-    return shares
+    return shares, dict(zip(direct, pair_keys, strict=True))
 
 
 def _entry_bytes(params: SessionParams) -> int:

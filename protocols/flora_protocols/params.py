@@ -69,6 +69,8 @@ class SessionParams:
     round        number of the round; never use one twice with the same model and cohort
     model_hash   32 bytes: clients that train different models must not share a sum
     corrupt      the largest number of corrupt holders of one client's shares that t must resist
+    direct_reveal  survivors reveal the keys of the pairwise masks they share with dropped clients, beside the shares:
+                 much less work for the server; what it costs is in SPEC.md, section 14
     identities   everyone's Ed25519 public key by index (malicious-server profile), otherwise empty
 
     Raises ParameterError (impossible together) or MisuseError (wrong type).
@@ -83,6 +85,7 @@ class SessionParams:
     round: int = 0
     model_hash: bytes = bytes(32)
     corrupt: int = 0
+    direct_reveal: bool = False
     identities: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
@@ -98,6 +101,8 @@ class SessionParams:
         whole("corrupt", self.corrupt, 0, n)
         if not isinstance(self.profile, Profile):
             raise MisuseError(f"profile must be a Profile, not {self.profile!r}")
+        if not isinstance(self.direct_reveal, bool):
+            raise MisuseError(f"direct_reveal must be a bool, not {self.direct_reveal!r}")
         if not isinstance(self.model_hash, bytes) or len(self.model_hash) != 32:
             raise MisuseError("model_hash must be 32 bytes, such as the SHA-256 of the model")
         self._check_threshold()
@@ -158,8 +163,9 @@ class SessionParams:
 
     @cached_property
     def _cohort(self) -> bytes:
-        fields = (VERSION, SUITE, self.malicious, self.bits, self.clients, self.neighbours, self.threshold)
-        numbers = struct.pack("<BBBBIIIIIQ", *fields, self.corrupt, self.dimension, self.round)
+        small = (VERSION, SUITE, self.malicious, self.direct_reveal, self.bits)
+        large = (self.clients, self.neighbours, self.threshold, self.corrupt, self.dimension, self.round)
+        numbers = struct.pack("<BBBBBIIIIIQ", *small, *large)
         return numbers + hashlib.sha256(b"".join(self.identities)).digest()
 
     def session_id(self, present: bytes, entries_hash: bytes) -> bytes:

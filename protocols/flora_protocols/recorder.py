@@ -183,6 +183,7 @@ def stream(label: bytes, number: int, size: int) -> bytes:
 def _plain(params: SessionParams) -> Json:
     fields = ("clients", "neighbours", "threshold", "bits", "dimension", "round", "corrupt")
     plain: Json = {field: getattr(params, field) for field in fields}
+    plain["direct_reveal"] = params.direct_reveal
     plain["profile"] = params.profile.value
     plain["model_hash"] = params.model_hash.hex()
     plain["identities"] = [key.hex() for key in params.identities]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Self
 
 from . import keys, messages
@@ -15,35 +16,67 @@ from .position import transition
 from .shamir import SHARE
 
 
+@dataclass(frozen=True, repr=False)
+class Uploaded:
+    """What a client keeps after its upload.
+
+    ``present``: who advertised. ``held``: the pairs of shares that it holds, by owner. ``pair_keys``: the keys of the
+    pairwise masks in its upload, by neighbour; empty without direct reveal.
+    """
+
+    session: bytes
+    present: tuple[int, ...]
+    held: dict[int, bytes]
+    pair_keys: dict[int, bytes]
+
+    def contents(self, me: Member) -> bytes:
+        """For a dump."""
+        everybody, near = range(me.params.clients), me.params.graph.members(me.index)
+        return b"".join(
+            (
+                self.session,
+                encode_subset(everybody, self.present),
+                encode_held(near, self.held),
+                *(self.pair_keys[peer] for peer in sorted(self.pair_keys)),
+            )
+        )
+
+    @classmethod
+    def restored(cls, me: Member, contents: Reader) -> Self:
+        """The inverse of ``contents``."""
+        session, present = contents.take(keys.KEY), contents.subset(range(me.params.clients))
+        held = decode_held(me.params.graph.members(me.index), contents)
+        peers = [owner for owner in held if owner != me.index] if me.params.direct_reveal else []
+        return cls(session, present, held, dict(zip(peers, contents.chunks(keys.KEY, len(peers)), strict=True)))
+
+
 class ClientAgree(ClientPosition):
     """Has uploaded, in the malicious-server profile; waits for the survivors."""
 
     _CODE, _SIGNS = 4, True
 
-    def __init__(
-        self, me: Member, identity: bytes, session: bytes, present: tuple[int, ...], held: dict[int, bytes]
-    ) -> None:
+    def __init__(self, me: Member, identity: bytes, uploaded: Uploaded) -> None:
         super().__init__(me)
-        self._identity, self._session, self._present, self._held = identity, session, present, held
+        self._identity, self._uploaded = identity, uploaded
 
     @transition
     def agree(self, survivors: bytes) -> tuple[ClientUnmask, bytes]:
         """Sign the survivors that the server told. Raises PeerError or TooFewSurvivors as ``ClientUnmask.unmask``."""
-        params = self._me.params
-        told = messages.decode_survivors(params, self._session, survivors)
-        _check_survivors(self._me, told, self._present, self._held)
-        text = messages.endorsed_text(params, self._session, told)
-        message = messages.encode_endorsement(self._session, keys.sign(self._identity, keys.SURVIVORS, text))
-        return ClientUnmask(self._me, self._session, self._present, self._held, told), message
+        params, session = self._me.params, self._uploaded.session
+        told = messages.decode_survivors(params, session, survivors)
+        _check_survivors(self._me, told, self._uploaded)
+        text = messages.endorsed_text(params, session, told)
+        message = messages.encode_endorsement(session, keys.sign(self._identity, keys.SURVIVORS, text))
+        return ClientUnmask(self._me, self._uploaded, told), message
 
     def _contents(self) -> bytes:
-        return _after_upload(self._me, self._session, self._present, self._held)
+        return self._uploaded.contents(self._me)
 
     @classmethod
     def _restored(cls, me: Member, identity: bytes | None, contents: Reader) -> Self:
         if identity is None:
             raise PeerError("server", "the semi-honest profile has no such position")
-        return cls(me, identity, *_read_after_upload(me, contents))
+        return cls(me, identity, Uploaded.restored(me, contents))
 
 
 class ClientUnmask(ClientPosition):
@@ -51,47 +84,42 @@ class ClientUnmask(ClientPosition):
 
     _CODE = 5
 
-    def __init__(
-        self,
-        me: Member,
-        session: bytes,
-        present: tuple[int, ...],
-        held: dict[int, bytes],
-        agreed: tuple[int, ...] | None,
-    ) -> None:
+    def __init__(self, me: Member, uploaded: Uploaded, agreed: tuple[int, ...] | None) -> None:
         super().__init__(me)
-        self._session, self._present, self._held, self._agreed = session, present, held, agreed
+        self._uploaded, self._agreed = uploaded, agreed
 
     @transition
     def unmask(self, message: bytes) -> tuple[ClientDone, bytes]:
         """Reveal, per peer, its seed share if it survived and its key share if it dropped.
 
+        With direct reveal, of those that dropped also the key of the pairwise mask that this client has with each.
         ``message``: the survivors (semi-honest), or the agreement (malicious-server). Raises PeerError, or
         TooFewSurvivors below t, below the client's floor, or below t signatures.
         """
-        params, index = self._me.params, self._me.index
+        params, index, uploaded = self._me.params, self._me.index, self._uploaded
         if self._agreed is None:
-            told = messages.decode_survivors(params, self._session, message)
-            _check_survivors(self._me, told, self._present, self._held)
+            told = messages.decode_survivors(params, uploaded.session, message)
+            _check_survivors(self._me, told, uploaded)
         else:
             told = self._agreed
-            signers = messages.decode_agreement(params, self._session, message, index, told)
+            signers = messages.decode_agreement(params, uploaded.session, message, index, told)
             signed = len(signers) + (index in params.graph.holders(index))
             if signed < params.threshold:
                 raise TooFewSurvivors("signatures over the survivors", signed, params.threshold)
         alive = set(told)
-        shares = [pair[SHARE:] if owner in alive else pair[:SHARE] for owner, pair in sorted(self._held.items())]
-        return ClientDone(self._me), messages.encode_reveal(self._session, shares)
+        shares = [pair[SHARE:] if owner in alive else pair[:SHARE] for owner, pair in sorted(uploaded.held.items())]
+        direct = [key for peer, key in sorted(uploaded.pair_keys.items()) if peer not in alive]
+        return ClientDone(self._me), messages.encode_reveal(uploaded.session, shares, direct)
 
     def _contents(self) -> bytes:
         agreed = b"" if self._agreed is None else encode_subset(range(self._me.params.clients), self._agreed)
-        return _after_upload(self._me, self._session, self._present, self._held) + agreed
+        return self._uploaded.contents(self._me) + agreed
 
     @classmethod
     def _restored(cls, me: Member, identity: bytes | None, contents: Reader) -> Self:
-        session, present, held = _read_after_upload(me, contents)
+        uploaded = Uploaded.restored(me, contents)
         agreed = contents.subset(range(me.params.clients)) if me.params.malicious else None
-        return cls(me, session, present, held, agreed)
+        return cls(me, uploaded, agreed)
 
 
 class ClientDone(ClientPosition):
@@ -107,26 +135,17 @@ class ClientDone(ClientPosition):
         return cls(me)
 
 
-def _check_survivors(me: Member, told: tuple[int, ...], present: tuple[int, ...], held: dict[int, bytes]) -> None:
+def _check_survivors(me: Member, told: tuple[int, ...], uploaded: Uploaded) -> None:
     """The survivors must contain this client and only clients that shared, at least t and at least its floor."""
-    members = set(me.params.graph.members(me.index))
-    if me.index not in told:
+    alive, near = set(told), me.params.graph.members(me.index)
+    if me.index not in alive:
         raise PeerError("server", f"the survivors lack client {me.index}, which did upload")
-    strangers = sorted(set(told) - set(present) | (set(told) & members) - held.keys() - {me.index})
+    silent = alive.intersection(near) - uploaded.held.keys() - {me.index}
+    strangers = sorted(alive.difference(uploaded.present) | silent)
     if strangers:
         raise PeerError("server", f"the survivors include {strangers}, who did not share")
     if len(told) < me.floors.survivors:
         raise TooFewSurvivors("survivors", len(told), me.floors.survivors)
-    holders = sum(holder in told for holder in me.params.graph.holders(me.index))
+    holders = sum(holder in alive for holder in me.params.graph.holders(me.index))
     if holders < me.params.threshold:
         raise TooFewSurvivors("surviving holders", holders, me.params.threshold)
-
-
-def _after_upload(me: Member, session: bytes, present: tuple[int, ...], held: dict[int, bytes]) -> bytes:
-    everybody, near = range(me.params.clients), me.params.graph.members(me.index)
-    return session + encode_subset(everybody, present) + encode_held(near, held)
-
-
-def _read_after_upload(me: Member, contents: Reader) -> tuple[bytes, tuple[int, ...], dict[int, bytes]]:
-    session, present = contents.take(keys.KEY), contents.subset(range(me.params.clients))
-    return session, present, decode_held(me.params.graph.members(me.index), contents)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from . import keys, messages
@@ -36,7 +37,7 @@ class RoundResult:
     """A round's outcome.
 
     ``sum``: uint32 (d,), the survivors' vectors added up mod 2^b. ``survivors``: whose vectors are in it. ``dropped``:
-    everybody else in the cohort. ``recovered``: the dropped whose pairwise masks had to be reconstructed.
+    everybody else in the cohort. ``recovered``: the dropped whose pairwise masks had to be taken out of the sum.
     """
 
     sum: NDArray[np.uint32]
@@ -185,10 +186,15 @@ class _Masked:
         return [member for member in self.params.graph.members(dropped) if member in self.alive]
 
     def holders_of_each(self, there: Iterable[int]) -> dict[int, tuple[int, ...]]:
-        """For each client whose secret is needed, its holders among ``there``; TooFewSurvivors below t."""
-        there, result = set(there), {}
+        """For each client whose secret is needed, its holders among ``there``; TooFewSurvivors below t.
+
+        A dropped client's mask secret gives the pairwise masks of its surviving neighbours; with direct reveal, those
+        of them who are there give the keys themselves.
+        """
+        there, result = frozenset(there), {}
+        direct = there if self.params.direct_reveal else frozenset()
         for owner in sorted(self.publics):
-            if owner not in self.alive and not self.near_survivors(owner):
+            if owner not in self.alive and direct.issuperset(self.near_survivors(owner)):
                 continue
             holders = tuple(holder for holder in self.params.graph.holders(owner) if holder in there)
             if len(holders) < self.params.threshold:
@@ -230,7 +236,7 @@ class ServerAgree(_Server):
 
 
 class ServerUnmask(_Server):
-    """Collects shares, reconstructs one secret of each client, removes the masks."""
+    """Collects shares (and pair keys, with direct reveal), reconstructs the secrets it needs, removes the masks."""
 
     _trip = Trip.UNMASK
 
@@ -238,10 +244,15 @@ class ServerUnmask(_Server):
         super().__init__(state.params, expected)
         self._state = state
         self._shares: dict[int, Raw] = {}
+        self._pair_keys: dict[int, dict[int, bytes]] = {}
 
     def _take(self, client: int, message: bytes) -> None:
-        owners = self._state.owned_by(client)
-        self._shares[client] = messages.decode_reveal(self._state.session, message, client, owners)
+        state = self._state
+        owners = state.owned_by(client)
+        direct = [owner for owner in owners if owner not in state.alive] if self._params.direct_reveal else []
+        self._shares[client], self._pair_keys[client] = messages.decode_reveal(
+            state.session, message, client, owners, direct
+        )
 
     @transition
     def close(self) -> RoundResult:
@@ -249,23 +260,28 @@ class ServerUnmask(_Server):
         state, params = self._state, self._params
         self._require("clients that revealed shares")
         secrets = self._secrets()
-        recovered = tuple(owner for owner in secrets if owner not in state.alive)
+        recovered = tuple(owner for owner in sorted(state.publics.keys() - state.alive) if state.near_survivors(owner))
         plus: list[bytes] = []
         minus = [keys.derive(secrets[owner], keys.SELF_MASK, state.session, owner, owner) for owner in state.survivors]
         for owner in recovered:
-            private = keys.mask_key(secrets[owner], params.setup_id, owner)
-            if private.public_key().public_bytes_raw() != state.publics[owner]:
-                raise PeerError(owner, "shared a secret that does not belong to the mask key it advertised")
+            private = self._mask_key(owner, secrets[owner]) if owner in secrets else None
             for survivor in state.near_survivors(owner):
-                low, high = (owner, survivor) if owner < survivor else (survivor, owner)
-                shared = keys.exchange(private, state.publics[survivor], survivor)
-                key = keys.derive(shared, keys.PAIR_MASK, state.session, low, high)
+                key = self._pair_keys.get(survivor, {}).get(owner)
+                if key is None:
+                    assert private is not None  # holders_of_each: needed where a survivor has not told the key itself
+                    key = keys.pair_key(private, state.publics[survivor], state.session, owner, survivor)
                 # What the survivor added (if its index is the lower) is taken off, what it subtracted is put back.
                 (minus if survivor < owner else plus).append(key)
         total = state.sum.copy()
         apply_masks(total, plus, minus)
         dropped = tuple(client for client in range(params.clients) if client not in state.alive)
         return RoundResult(from_lanes(total, params.bits), state.survivors, dropped, recovered)
+
+    def _mask_key(self, owner: int, secret: bytes) -> X25519PrivateKey:
+        private = keys.mask_key(secret, self._params.setup_id, owner)
+        if private.public_key().public_bytes_raw() != self._state.publics[owner]:
+            raise PeerError(owner, "shared a secret that does not belong to the mask key it advertised")
+        return private
 
     def _secrets(self) -> dict[int, bytes]:
         """The secret of each client that is needed: a survivor's self-mask seed, a dropped one's mask secret."""

@@ -54,6 +54,34 @@ def _malicious_harary(name: str) -> Recorder:
     return r.finish()
 
 
+def _direct(name: str) -> Recorder:
+    says = "direct reveal, complete graph; two drop in MASK and one in UNMASK, whose pair keys follow from mask secrets"
+    r = Recorder(name, says, clients=7, threshold=3, direct_reveal=True)
+    r.trip().trip({6}).trip({1, 4}).trip({3})
+    r.close()
+    return r
+
+
+def _direct_harary(name: str) -> Recorder:
+    says = "direct reveal, signed profile, Harary graph; one drops in MASK, one in AGREE and one in UNMASK"
+    r = Recorder(name, says, clients=10, neighbours=8, threshold=5, malicious=True, corrupt=1, direct_reveal=True)
+    r.trip().trip().trip({1}).trip({8}).trip({2})
+    r.close()
+    return r
+
+
+def _direct_few(name: str) -> Recorder:
+    says = "direct reveal: too few hold shares of a dropped client, but its surviving neighbours tell all pair keys"
+    r = Recorder(name, says, clients=12, neighbours=6, threshold=3, direct_reveal=True).trip().trip()
+    return r.trip(_around(r)).finish()
+
+
+def _around(r: Recorder) -> list[int]:
+    """Client 0 and the two next to it on either side: dropped, they leave it 2 of its 6 holders, and all others 3."""
+    near = set(r.params.graph.members(0))
+    return sorted(near, key=lambda member: -len(near.intersection(r.params.graph.members(member))))[:5]
+
+
 def _bad_frames(name: str) -> Recorder:
     r = Recorder(name, "a client takes what is not one well-formed frame of its session", clients=4, threshold=3).trip()
     good = r.mail[0]
@@ -174,7 +202,7 @@ def _bad_agreement(name: str) -> Recorder:
     r.step(0, reframed(told, encode_subset(range(6), (1, 2, 3))), check="C-40")
     r.step(0, reframed(told, encode_subset(range(6), (0, 1, 2, 5))), check="C-41")
     r.step(0, reframed(told, encode_subset(range(6), (0, 1, 2))), check="C-43")
-    session = r.clients[0]._session
+    session = r.clients[0]._uploaded.session
     members, text = range(6), messages.endorsed_text(r.params, session, (0, 1, 2, 3))
     other = messages.endorsed_text(r.params, session, (0, 1, 2, 3, 4))
     r.move()
@@ -246,6 +274,29 @@ def _bad_holders(name: str) -> Recorder:
     return r.finish()
 
 
+def _bad_direct(name: str) -> Recorder:
+    says = "the server takes too few or too many pair keys; a client reveals twice; a needed secret is lost"
+    r = Recorder(name, says, clients=12, neighbours=6, threshold=3, direct_reveal=True).trip().trip()
+    r.trip(_around(r))
+    r.move()
+    near = [member for member in r.params.graph.members(0) if member in r.sent]
+    far = next(index for index in r.sent if index not in near)
+    good = r.sent[near[0]]
+    for wrong in (body_of(good)[:-32], body_of(good)[:-1]):
+        r.receive(near[0], reframed(good, wrong), check="C-15")
+    r.receive(near[0], reframed(good, body_of(good) + bytes(32)), check="C-10")
+    r.step(near[0], r.mail[near[0]], do="unmask", check="C-50")
+    others = encode_subset(range(12), set(r.sent) - {far})
+    r.step(near[0], reframed(r.mail[near[0]], others), do="unmask", check="C-50")
+    for index, message in r.sent.items():
+        if index != near[0]:
+            r.receive(index, message)
+    r.close(check="C-68")
+    r.deliver()
+    r.close()
+    return r
+
+
 def _with_wrong_share(r: Recorder, liar: int, owner: int) -> Recorder:
     r.move()
     body = bytearray(body_of(r.sent[liar]))
@@ -283,6 +334,9 @@ SCRIPTS: dict[str, Callable[[str], Recorder]] = {
     "good-harary-dropouts": _harary_dropouts,
     "good-malicious": _malicious,
     "good-malicious-harary": _malicious_harary,
+    "good-direct-reveal": _direct,
+    "good-direct-reveal-malicious-harary": _direct_harary,
+    "good-direct-reveal-few-holders": _direct_few,
     "bad-frames": _bad_frames,
     "bad-roster": _bad_roster,
     "bad-signed-roster": _bad_signed_roster,
@@ -292,6 +346,7 @@ SCRIPTS: dict[str, Callable[[str], Recorder]] = {
     "bad-agreement": _bad_agreement,
     "bad-clients": _bad_clients,
     "bad-holders": _bad_holders,
+    "bad-direct-reveal": _bad_direct,
     "bad-share-of-a-holder": _bad_share_of_a_holder,
     "bad-share-of-somebody": _bad_share_of_somebody,
     "bad-mask-secret": _bad_mask_secret,

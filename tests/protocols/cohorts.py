@@ -39,6 +39,13 @@ def plain_sum(params, vectors, survivors):
     return np.array(total, dtype=np.uint32)
 
 
+def duplicate(position):
+    """Another position with the same contents, made behind the position's back: it could answer a second time."""
+    other = object.__new__(type(position))
+    vars(other).update(vars(position))
+    return other
+
+
 class Cohort:
     """All clients and the server, moved trip by trip; ``mail[i]`` is what client i gets next."""
 
@@ -64,10 +71,9 @@ class Cohort:
         return getattr(client, {"ClientShare": "share", "ClientAgree": "agree", "ClientUnmask": "unmask"}[name])(mail)
 
     def move_again(self, index):
-        """What one client would send, its position kept: a duplicate moves, made behind the position's back."""
+        """What one client would send, its position kept: a duplicate moves."""
         original = self.clients[index]
-        self.clients[index] = object.__new__(type(original))
-        vars(self.clients[index]).update(vars(original))
+        self.clients[index] = duplicate(original)
         try:
             return self.move(index)[1]
         finally:

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from attacker import body_of, reframed
 from cohorts import IDENTITIES, Cohort, malicious, semi_honest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
@@ -25,20 +26,10 @@ from flora_protocols import (
     messages,
     shamir,
 )
-from flora_protocols.codec import CHECKSUM, HEADER, encode_subset
+from flora_protocols.codec import CHECKSUM, encode_subset
 from flora_protocols.keys import SMALL_ORDER
 
 TRIPS = {"semi-honest": 4, "malicious-server": 5}
-
-
-def reframed(message, body):
-    """``message`` with another body and the checksum that belongs to it: what a tampering server sends."""
-    frame = message[:HEADER] + body
-    return frame + zlib.crc32(frame).to_bytes(CHECKSUM, "little")
-
-
-def body_of(message):
-    return message[HEADER:-CHECKSUM]
 
 
 def refused(cohort, index, mail, culprit="server", match="", error=PeerError):
@@ -337,7 +328,7 @@ def survivors(cohort, members):
 def test_one_answer_per_peer_and_session(cohort):
     """Two survivor sets, one after the other: the second finds a spent position, and no peer is told twice."""
     cohort.trip().trip().trip()
-    client, held = cohort.clients[0], dict(cohort.clients[0]._held)
+    client, held = cohort.clients[0], dict(cohort.clients[0]._uploaded.held)
     _, answer = client.unmask(cohort.mail[0])
     revealed = body_of(answer)
     for owner, pair in held.items():
@@ -347,12 +338,12 @@ def test_one_answer_per_peer_and_session(cohort):
     for members in ((0, 1, 2), (0, 1, 2, 3)):
         with pytest.raises(MisuseError, match="cannot unmask again"):
             client.unmask(survivors(cohort, members))
-    assert not hasattr(client, "_held")
+    assert not hasattr(client, "_uploaded")
 
 
 def test_key_share_of_the_dropped_only(cohort):
     cohort.trip().trip().trip(dropping={2})
-    held = dict(cohort.clients[0]._held)
+    held = dict(cohort.clients[0]._uploaded.held)
     revealed = body_of(cohort.clients[0].unmask(cohort.mail[0])[1])
     expected = [pair[: shamir.SHARE] if owner == 2 else pair[shamir.SHARE :] for owner, pair in sorted(held.items())]
     assert revealed == b"".join(expected)
@@ -380,7 +371,7 @@ def test_equivocation_about_the_survivors():
     for index, members in stories.items():
         agreed[index], message = cohort.clients[index].agree(survivors(cohort, members))
         signed[index] = body_of(message)
-    session = cohort.clients[3]._session
+    session = cohort.clients[3]._uploaded.session
     for index, members in stories.items():
         honest = {i: signed[i] for i in stories if i != index and stories[i] == members}
         with pytest.raises(TooFewSurvivors, match="signatures over the survivors: 2 left, 3 needed"):
@@ -392,7 +383,7 @@ def test_equivocation_about_the_survivors():
 
 def test_agreement_signed_by_the_dropped_or_by_oneself():
     cohort = Cohort(malicious(5, threshold=3)).trip().trip().trip(dropping={4}).trip()
-    session = cohort.clients[0]._session
+    session = cohort.clients[0]._uploaded.session
     text = messages.endorsed_text(cohort.params, session, (0, 1, 2, 3))
     signed = {i: keys.sign(IDENTITIES[i], keys.SURVIVORS, text) for i in range(5)}
     for signers in ((1, 4), (0, 1)):
@@ -422,8 +413,8 @@ def revealing(cohort, liar, owner):
     """Client ``liar`` flips a bit of its share of ``owner``'s secret, with a right checksum."""
     body = bytearray(body_of(cohort.sent[liar]))
     body[owner * shamir.SHARE] ^= 1
-    cohort.server._shares[liar] = messages.decode_reveal(
-        cohort.server._state.session, reframed(cohort.sent[liar], bytes(body)), liar, range(cohort.params.clients)
+    cohort.server._shares[liar], _ = messages.decode_reveal(
+        cohort.server._state.session, reframed(cohort.sent[liar], bytes(body)), liar, range(cohort.params.clients), ()
     )
 
 

@@ -27,6 +27,8 @@ COHORTS = {
     "semi-honest Harary": lambda **more: semi_honest(9, 4, threshold=2, **more),
     "malicious complete": lambda **more: malicious(6, threshold=4, **more),
     "malicious Harary": lambda **more: malicious(9, neighbours=6, threshold=4, **more),
+    "direct reveal": lambda **more: semi_honest(6, threshold=3, direct_reveal=True, **more),
+    "malicious direct reveal": lambda **more: malicious(9, neighbours=6, threshold=4, direct_reveal=True, **more),
 }
 cohorts = pytest.mark.parametrize("make", COHORTS.values(), ids=COHORTS)
 

@@ -250,7 +250,13 @@ def test_impossible_parameters(change, text):
 
 @pytest.mark.parametrize(
     "change",
-    [{"clients": 10.0, "neighbours": 9}, {"threshold": True}, {"model_hash": b""}, {"profile": "semi-honest"}],
+    [
+        {"clients": 10.0, "neighbours": 9},
+        {"threshold": True},
+        {"model_hash": b""},
+        {"profile": "semi-honest"},
+        {"direct_reveal": 1},
+    ],
 )
 def test_wrong_types(change):
     with pytest.raises(MisuseError) as caught:
@@ -271,7 +277,14 @@ def test_malicious_threshold_and_identities():
 def test_every_parameter_is_bound_into_the_set_up_id():
     base = {"clients": 10, "neighbours": 8, "threshold": 5, "bits": 9, "dimension": 7, "corrupt": 1, "round": 1}
     changes = [{}, *({name: value} for name, value in (("clients", 12), ("neighbours", 6), ("threshold", 4)))]
-    changes += [{"bits": 10}, {"dimension": 8}, {"corrupt": 2}, {"round": 2}, {"model_hash": b"m" * 32}]
+    changes += [
+        {"bits": 10},
+        {"dimension": 8},
+        {"corrupt": 2},
+        {"round": 2},
+        {"model_hash": b"m" * 32},
+        {"direct_reveal": True},
+    ]
     ids = {SessionParams(**base | change).setup_id for change in changes}
     ids |= {malicious().setup_id, semi_honest().setup_id}
     assert len(ids) == len(changes) + 2

@@ -1,10 +1,10 @@
 """Attacks that need two sessions, a dishonest dealer, or bytes made up from nothing."""
 
 import contextlib
-import zlib
 
 import numpy as np
 import pytest
+from attacker import body_of, reframed
 from cohorts import Cohort, malicious, plain_sum, semi_honest, vectors_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,16 +29,6 @@ from flora_protocols import (
 from flora_protocols.codec import CHECKSUM, HEADER, Kind, encode_frame, encode_subset
 
 
-def body_of(message):
-    return message[HEADER:-CHECKSUM]
-
-
-def reheaded(message, template, body=None):
-    """``message`` (or ``body``) in a frame with the header of ``template``."""
-    frame = template[:HEADER] + (body_of(message) if body is None else body)
-    return frame + zlib.crc32(frame).to_bytes(CHECKSUM, "little")
-
-
 def test_clients_with_different_models_never_share_a_sum():
     """The server gives clients 2 and 3 another model, and forges every header so that nobody notices by the id.
 
@@ -57,11 +47,11 @@ def test_clients_with_different_models_never_share_a_sum():
     for_zero = b"\x0f" + b"".join(boxes[i][:size] for i in (1, 2, 3))
     position, own = shared[0]
     vector = np.zeros(5, np.uint32)
-    forged = reheaded(None, own[:4] + bytes([Kind.INBOX]) + own[5:], for_zero)
+    forged = reframed(own[:4] + bytes([Kind.INBOX]) + own[5:], for_zero)
     with pytest.raises(PeerError, match="client 2: sealed shares do not open at client 0"):
         position.mask(forged, vector)
     with pytest.raises(TooFewSurvivors, match="holders that shared: 2 left, 3 needed"):
-        position.mask(reheaded(None, forged, b"\x03" + for_zero[1 : 1 + size]), vector)
+        position.mask(reframed(forged, b"\x03" + for_zero[1 : 1 + size]), vector)
 
 
 def test_old_survivors_are_refused():
@@ -80,7 +70,7 @@ def test_old_agreement_is_refused_whatever_its_header():
     with pytest.raises(PeerError, match="another session"):
         cohort.clients[0].unmask(old)
     with pytest.raises(PeerError, match="signature does not verify"):
-        cohort.clients[0].unmask(reheaded(old, cohort.mail[0]))
+        cohort.clients[0].unmask(reframed(cohort.mail[0], body_of(old)))
     cohort.finish()
 
 
@@ -92,7 +82,7 @@ def test_threshold_lowered_by_the_server():
     with pytest.raises(PeerError, match="another session"):
         low.server.receive(0, cohort.move_again(0))
     cohort.trip().trip().trip()
-    pair = reheaded(None, cohort.mail[0], encode_subset(range(4), (0, 1)))
+    pair = reframed(cohort.mail[0], encode_subset(range(4), (0, 1)))
     with pytest.raises(TooFewSurvivors, match="surviving holders: 2 left, 3 needed"):
         cohort.clients[0].unmask(pair)
     cohort.finish()
@@ -109,7 +99,7 @@ def test_a_dealt_share_that_is_not_canonical_is_refused_by_its_recipient(cohort)
         pair[at], pair[at + 16] = 1, pair[at + 16] | 1
         bad = body_of(truth)[: -messages.SEALED] + channel.seal(bytes(pair), 3, 0)
         with pytest.raises(PeerError, match="not canonically encoded") as caught:
-            cohort.clients[0].mask(reheaded(None, truth, bad), cohort.vectors[0])
+            cohort.clients[0].mask(reframed(truth, bad), cohort.vectors[0])
         assert caught.value.culprit == 3
     cohort.finish()
 
@@ -119,7 +109,7 @@ def test_missing_and_surplus_shares(cohort):
     _, good = cohort.move(0)
     for bad in (body_of(good)[: -shamir.SHARE], body_of(good)[:-1], body_of(good) + bytes(shamir.SHARE), b""):
         with pytest.raises(PeerError) as caught:
-            cohort.server.receive(0, reheaded(None, good, bad))
+            cohort.server.receive(0, reframed(good, bad))
         assert caught.value.culprit == 0
     cohort.server.receive(0, good)
 
@@ -138,7 +128,7 @@ def test_agreement_is_needed_before_anything_is_revealed():
     cohort = Cohort(malicious()).trip().trip().trip()
     told = cohort.mail[0]
     cohort.trip()
-    for bad in (told, encode_frame(Kind.AGREEMENT, cohort.clients[0]._session, b"\0")):
+    for bad in (told, encode_frame(Kind.AGREEMENT, cohort.clients[0]._uploaded.session, b"\0")):
         with pytest.raises(ProtocolError):
             cohort.clients[0].unmask(bad)
     cohort.finish()
@@ -148,7 +138,10 @@ def secrets_of(position):
     held = vars(position)
     found = [held[name] for name in ("_seed", "_identity") if isinstance(held.get(name), bytes)]
     found += [held["_own"].mask_secret] if "_own" in held else []
-    found += [*held.get("_held", {}).values(), *(channel.key for channel in held.get("_channels", {}).values())]
+    uploaded = held.get("_uploaded")
+    found += [*(uploaded.held if uploaded else held.get("_held", {})).values()]
+    found += [*(uploaded.pair_keys if uploaded else {}).values()]
+    found += [channel.key for channel in held.get("_channels", {}).values()]
     return found
 
 
@@ -162,7 +155,7 @@ def test_no_secret_in_any_error(make):
         for at in range(HEADER, len(truth) - CHECKSUM):
             bad = bytearray(body_of(truth))
             bad[at - HEADER] ^= 1
-            cohort.mail = dict(cohort.mail) | {1: reheaded(None, truth, bytes(bad))}
+            cohort.mail = dict(cohort.mail) | {1: reframed(truth, bytes(bad))}
             try:
                 cohort.move_again(1)
             except ProtocolError as error:
@@ -195,7 +188,7 @@ def test_every_decoder_takes_anything(kind, body, make, framed):
             params.malicious and messages.decode_endorsement(params, ident, message, 1, (0, 1, 2))
         ),
         Kind.AGREEMENT: lambda: params.malicious and messages.decode_agreement(params, ident, message, 1, (0, 1, 2, 3)),
-        Kind.REVEAL: lambda: messages.decode_reveal(ident, message, 1, (0, 1, 2, 3)),
+        Kind.REVEAL: lambda: messages.decode_reveal(ident, message, 1, (0, 1, 2), (0, 2) * params.malicious),
     }
     with contextlib.suppress(PeerError):
         decode[kind]()

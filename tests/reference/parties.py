@@ -121,11 +121,12 @@ class Client:
         if len(held) < s.t:
             raise Refused("C-38", "too few")
         x = s.add(vector, s.mask(derive(self.seed, b"self mask", self.session, i, i)), 1)
+        pair_keys = {}
         for j in senders:
             shared_key = agree(self.mask_key, self.entries[j][:32], j)
-            mask = s.mask(derive(shared_key, b"pairwise mask", self.session, min(i, j), max(i, j)))
-            x = s.add(x, mask, 1 if j > i else -1)
-        self.held = held
+            pair_keys[j] = derive(shared_key, b"pairwise mask", self.session, min(i, j), max(i, j))
+            x = s.add(x, s.mask(pair_keys[j]), 1 if j > i else -1)
+        self.held, self.pair_keys = held, pair_keys
         return s.frame(UPLOAD, self.session, s.pack(x))
 
     def read_survivors(self, message):
@@ -167,6 +168,8 @@ class Client:
         else:
             survivors = self.read_survivors(message)
         shares = [self.held[j][17:] if j in survivors else self.held[j][:17] for j in sorted(self.held)]
+        if s.direct:
+            shares += [self.pair_keys[j] for j in sorted(self.held) if j not in survivors]
         return s.frame(REVEAL, self.session, b"".join(shares))
 
 
@@ -246,12 +249,16 @@ class Server:
         told = s.frame(SURVIVORS, self.session, bitmap(s.everybody, uploads))
         return dict.fromkeys(uploads, told), "AGREE" if s.malicious else "UNMASK", uploads
 
-    def needed(self):
-        near = [o for o in self.shared if any(j in self.survivors for j in self.s.members(o))]
-        return sorted(self.survivors.union(near))
+    def near(self, owner):
+        return [j for j in self.s.members(owner) if j in self.survivors]
+
+    def needed(self, there):
+        for owner in sorted(self.shared):
+            if owner in self.survivors or any(not self.s.direct or j not in there for j in self.near(owner)):
+                yield owner
 
     def enough_holders(self, there):
-        for owner in self.needed():
+        for owner in self.needed(there):
             if sum(j in there for j in self.s.holders(owner)) < self.s.t:
                 raise Refused("C-68", "too few")
 
@@ -279,19 +286,21 @@ class Server:
 
     def take_UNMASK(self, client, message):
         owners = self.owners(client)
-        body = self.s.open(message, REVEAL, self.session, client, 17 * len(owners))
+        dropped = [owner for owner in owners if self.s.direct and owner not in self.survivors]
+        body = self.s.open(message, REVEAL, self.session, client, 17 * len(owners) + 32 * len(dropped))
         shares = {owner: decode_share(body.take(17)) for owner in owners}
+        pair_keys = {owner: body.take(32) for owner in dropped}
         body.end()
         if None in shares.values():
             raise peer("C-66", client)
-        return shares
+        return shares, pair_keys
 
     def close_UNMASK(self, revealed):
         s = self.s
         self.enough_holders(revealed)
-        total, recovered = self.total, []
-        for owner in self.needed():
-            shares = {j + 1: revealed[j][owner] for j in s.holders(owner) if j in revealed}
+        total, key_of = self.total, {}
+        for owner in self.needed(revealed):
+            shares = {j + 1: revealed[j][0][owner] for j in s.holders(owner) if j in revealed}
             secret, sound = reconstruct(shares, s.t)
             if not sound:
                 raise peer("C-69", self.at_fault(owner, shares))
@@ -301,13 +310,16 @@ class Server:
             key = X25519PrivateKey.from_private_bytes(derive(secret, b"mask key", s.setup, owner, owner))
             if key.public_key().public_bytes_raw() != self.entries[owner][:32]:
                 raise peer("C-70", owner)
-            recovered.append(owner)
-            for j in s.members(owner):
-                if j in self.survivors:
-                    shared = agree(key, self.entries[j][:32], j)
-                    low, high = min(owner, j), max(owner, j)
-                    mask = s.mask(derive(shared, b"pairwise mask", self.session, low, high))
-                    total = s.add(total, mask, -1 if j < owner else 1)
+            key_of[owner] = key
+        recovered = [owner for owner in sorted(self.shared - self.survivors) if self.near(owner)]
+        for owner in recovered:
+            for j in self.near(owner):
+                if j in revealed and s.direct:
+                    pair_key = revealed[j][1][owner]
+                else:
+                    shared = agree(key_of[owner], self.entries[j][:32], j)
+                    pair_key = derive(shared, b"pairwise mask", self.session, min(owner, j), max(owner, j))
+                total = s.add(total, s.mask(pair_key), -1 if j < owner else 1)
         survivors = sorted(self.survivors)
         dropped = [i for i in s.everybody if i not in survivors]
         result = {"sum": total, "survivors": survivors, "dropped": dropped, "recovered": recovered}

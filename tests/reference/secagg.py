@@ -77,10 +77,10 @@ class Session:
         self.n, self.k, self.t = params["clients"], params["neighbours"], params["threshold"]
         self.b, self.d = params["bits"], params["dimension"]
         self.malicious = params["profile"] == "malicious-server"
+        self.direct = params["direct_reveal"]
         self.identities = [bytes.fromhex(key) for key in params["identities"]]
-        cohort = struct.pack(
-            "<BBBBIIIII", 1, 1, self.malicious, self.b, self.n, self.k, self.t, params["corrupt"], self.d
-        )
+        cohort = bytes((1, 1, self.malicious, self.direct, self.b))
+        cohort += struct.pack("<IIIII", self.n, self.k, self.t, params["corrupt"], self.d)
         cohort += struct.pack("<Q", params["round"]) + sha(b"".join(self.identities))
         self.setup = sha(b"flora-secure/1 set-up\0" + cohort + bytes.fromhex(params["model_hash"]))
         self.complete = self.k == self.n - 1
