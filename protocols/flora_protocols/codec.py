@@ -12,6 +12,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from enum import IntEnum
+from itertools import compress
+
+import numpy as np
 
 from .errors import Culprit, MisuseError, PeerError
 
@@ -97,7 +100,8 @@ class Reader:
         raw = self.take((len(members) + 7) // 8)
         if len(members) % 8 and raw[-1] >> len(members) % 8:
             raise PeerError(self._culprit, f"bitmap has bits beyond its {len(members)} members")
-        return tuple(member for at, member in enumerate(members) if raw[at >> 3] >> (at & 7) & 1)
+        flags = np.unpackbits(np.frombuffer(raw, np.uint8), count=len(members), bitorder="little")
+        return tuple(compress(members, flags.tolist()))
 
     def finish(self) -> None:
         """Nothing may be left over."""
@@ -107,9 +111,8 @@ class Reader:
 
 def encode_subset(members: range | tuple[int, ...], chosen: Iterable[int]) -> bytes:
     """The bitmap of ``chosen``, all of them among ``members`` (ascending); bit 0 of byte 0 is the first member."""
-    places = {member: at for at, member in enumerate(members)}
-    bitmap = bytearray((len(members) + 7) // 8)
+    place = members.index if isinstance(members, range) else {m: at for at, m in enumerate(members)}.__getitem__
+    flags = bytearray(len(members))
     for member in chosen:
-        at = places[member]
-        bitmap[at >> 3] |= 1 << (at & 7)
-    return bytes(bitmap)
+        flags[place(member)] = 1
+    return np.packbits(np.frombuffer(flags, np.uint8), bitorder="little").tobytes()

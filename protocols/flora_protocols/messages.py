@@ -178,13 +178,11 @@ def encode_endorsement(session: bytes, signature: bytes) -> bytes:
     return encode_frame(Kind.ENDORSEMENT, session, signature)
 
 
-def decode_endorsement(
-    params: SessionParams, session: bytes, message: bytes, client: int, survivors: Iterable[int]
-) -> bytes:
+def decode_endorsement(params: SessionParams, session: bytes, message: bytes, client: int, text: bytes) -> bytes:
+    """The signature; it verifies over ``text``, which ``endorsed_text`` gives for the survivors."""
     reader = decode_frame(message, Kind.ENDORSEMENT, session, client, keys.SIGNATURE)
     signature = reader.take(keys.SIGNATURE)
     reader.finish()
-    text = endorsed_text(params, session, survivors)
     keys.verify(params.identities[client], signature, keys.SURVIVORS, text, client)
     return signature
 

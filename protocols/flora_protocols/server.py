@@ -211,12 +211,12 @@ class ServerAgree(_Server):
     def __init__(self, state: _Masked) -> None:
         super().__init__(state.params, state.survivors)
         self._state = state
+        self._text = messages.endorsed_text(state.params, state.session, state.survivors)
         self._signatures: dict[int, bytes] = {}
 
     def _take(self, client: int, message: bytes) -> None:
-        state = self._state
         self._signatures[client] = messages.decode_endorsement(
-            state.params, state.session, message, client, state.survivors
+            self._params, self._state.session, message, client, self._text
         )
 
     @transition

@@ -185,7 +185,7 @@ def test_every_decoder_takes_anything(kind, body, make, framed):
         Kind.UPLOAD: lambda: messages.decode_upload(params, ident, message, 1),
         Kind.SURVIVORS: lambda: messages.decode_survivors(params, ident, message),
         Kind.ENDORSEMENT: lambda: (
-            params.malicious and messages.decode_endorsement(params, ident, message, 1, (0, 1, 2))
+            params.malicious and messages.decode_endorsement(params, ident, message, 1, b"survivors")
         ),
         Kind.AGREEMENT: lambda: params.malicious and messages.decode_agreement(params, ident, message, 1, (0, 1, 2, 3)),
         Kind.REVEAL: lambda: messages.decode_reveal(ident, message, 1, (0, 1, 2), (0, 2) * params.malicious),
