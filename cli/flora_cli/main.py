@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flora_cli.simulate import simulate
+from flora_cli.vectors import vectors
 
 app = typer.Typer(
     name="flora-secure",
@@ -18,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=False,
 )
 app.command()(simulate)
+app.command()(vectors)
 
 
 def _version(value: bool) -> None:

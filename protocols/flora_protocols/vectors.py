@@ -1,14 +1,15 @@
 """The test vectors of SPEC.md, section 13, made by running the protocol with randomness that is not random.
 
-``vectors()`` gives name -> JSON text; whoever calls it reads or writes the files. ``vector_scripts`` says what happens
-in each, ``recorder`` writes it down; here are the vectors without parties.
+``vectors()`` gives name -> JSON text; whoever calls it reads or writes the files, as ``flora-secure vectors`` does.
+``vector_scripts`` says what happens in each, ``recorder`` writes it down; here are the vectors without parties.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 
 import numpy as np
 
@@ -29,6 +30,28 @@ def vectors() -> dict[str, str]:
         steps = ",\n  ".join(json.dumps(step) for step in recorder.steps)
         texts[f"{name}.json"] = f'{head},\n "script": [\n  {steps}\n ]\n}}\n'
     return texts
+
+
+def differences(found: Mapping[str, bytes]) -> tuple[list[str], dict[str, str]]:
+    """Compares files, name -> contents, with what ``vectors`` makes: the names of those that are the same, and for each
+    other name what is the matter with it, in one line."""
+    made = {name: text.encode() for name, text in vectors().items()}
+    same = [name for name in sorted(made) if found.get(name) == made[name]]
+    different = {}
+    for name in sorted((made.keys() | found.keys()).difference(same)):
+        if name not in found:
+            different[name] = f"{name} is missing"
+        elif name not in made:
+            different[name] = f"{name} is not one of the vectors"
+        else:
+            different[name] = f"{name} differs, first in line {_first_difference(found[name], made[name])}"
+    return same, different
+
+
+def _first_difference(one: bytes, other: bytes) -> int:
+    """The first line, from 1, in which two texts differ."""
+    lines = zip_longest(one.splitlines(keepends=True), other.splitlines(keepends=True))
+    return next(number for number, (mine, yours) in enumerate(lines, start=1) if mine != yours)
 
 
 def _primitives() -> Json:
