@@ -16,6 +16,7 @@ from .codec import SUITE, VERSION
 from .errors import MisuseError, ParameterError
 from .graph import Graph
 from .keys import KEY
+from .ranges import whole
 from .ring import MAX_BITS, MIN_BITS, packed_bytes
 
 MAX_CLIENTS = 1 << 16  # a share's x-coordinate, index + 1, must stay below p
@@ -171,11 +172,3 @@ class SessionParams:
     def session_id(self, present: bytes, entries_hash: bytes) -> bytes:
         """32 bytes. ``present``: the roster's bitmap. ``entries_hash``: SHA-256 of all its entries, in order."""
         return hashlib.sha256(b"flora-secure/1 session\0" + self.setup_id + present + entries_hash).digest()
-
-
-def whole(name: str, value: int, low: int, high: int) -> None:
-    """MisuseError unless ``value`` is an int, ParameterError unless it lies between ``low`` and ``high``."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise MisuseError(f"{name} must be an int, not {value!r}")
-    if not low <= value <= high:
-        raise ParameterError(f"{name} is {value}; between {low} and {high} is possible")

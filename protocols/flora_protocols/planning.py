@@ -23,7 +23,8 @@ from fractions import Fraction
 from math import comb
 
 from .errors import MisuseError, ParameterError
-from .params import MAX_CLIENTS, Profile, whole
+from .params import MAX_CLIENTS, Profile
+from .ranges import whole
 
 
 def find_parameters(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import MisuseError, ParameterError
+from .ranges import whole
 
 MIN_BITS, MAX_BITS = 8, 32
 _WORD = np.dtype("<u8")
@@ -20,7 +21,8 @@ Lanes = NDArray[np.unsignedinteger[Any]]
 
 
 def lane(bits: int) -> np.dtype[np.unsignedinteger[Any]]:
-    """The smallest little-endian unsigned dtype of at least ``bits`` bits."""
+    """The smallest little-endian unsigned dtype of at least ``bits`` bits, 8 .. 32 (otherwise ParameterError)."""
+    whole("bits", bits, MIN_BITS, MAX_BITS)
     return np.dtype("<u1" if bits <= 8 else "<u2" if bits <= 16 else "<u4")
 
 
@@ -31,6 +33,9 @@ def packed_bytes(dimension: int, bits: int) -> int:
 
 def require_headroom(clients: int, bound: int, bits: int) -> None:
     """ParameterError unless the sum of ``clients`` values in [-bound, bound] fits Z_{2^bits} without wrapping."""
+    whole("bits", bits, MIN_BITS, MAX_BITS)
+    for name, value, least in (("clients", clients, 1), ("bound", bound, 0)):
+        whole(name, value, least, 1 << 64)
     if 2 * clients * bound >= 1 << bits:
         need = (2 * clients * bound).bit_length()
         raise ParameterError(
@@ -40,15 +45,20 @@ def require_headroom(clients: int, bound: int, bits: int) -> None:
         )
 
 
-def to_lanes(vector: NDArray[np.uint32], dimension: int, bits: int) -> Lanes:
-    """A copy of ``vector`` in lanes. MisuseError unless it is uint32, shape (dimension,), every element < 2^bits."""
+def require_vector(vector: NDArray[np.uint32], dimension: int, bits: int) -> None:
+    """MisuseError unless ``vector`` is uint32, shape (dimension,), every element < 2^bits."""
     if not isinstance(vector, np.ndarray) or vector.dtype != np.uint32:
         got = getattr(vector, "dtype", type(vector).__name__)
         raise MisuseError(f"the vector must be a uint32 array, not {got}; round it and reduce it mod 2^{bits} first")
     if vector.shape != (dimension,):
-        raise MisuseError(f"the vector must have shape ({dimension},), not {vector.shape}")
+        raise MisuseError(f"the vector must have shape ({dimension},), not {vector.shape}; reshape or pad it")
     if bits < 32 and int(vector.max()) >> bits:
         raise MisuseError(f"the vector has elements that do not fit {bits} bits; reduce it mod 2^{bits} first")
+
+
+def to_lanes(vector: NDArray[np.uint32], dimension: int, bits: int) -> Lanes:
+    """A copy of ``vector`` in lanes; MisuseError as ``require_vector``."""
+    require_vector(vector, dimension, bits)
     return vector.astype(lane(bits))
 
 
@@ -58,7 +68,9 @@ def from_lanes(values: Lanes, bits: int) -> NDArray[np.uint32]:
 
 
 def pack(values: Lanes, bits: int) -> bytes:
-    """``values`` (d,) reduced mod 2^bits and packed, ``packed_bytes(d, bits)`` bytes."""
+    """``values`` (d,), of dtype ``lane(bits)``, reduced mod 2^bits and packed: ``packed_bytes(d, bits)`` bytes."""
+    if values.dtype != lane(bits):
+        raise MisuseError(f"values of {bits} bits have dtype {lane(bits)}, not {values.dtype}; see lane()")
     if bits == 8 * values.itemsize:
         return values.tobytes()
     # Eight elements fill exactly `bits` bytes. Merge neighbours while they fit a 64-bit word, then lay the words out.
@@ -83,8 +95,11 @@ def pack(values: Lanes, bits: int) -> bytes:
 def unpack(packed: bytes, dimension: int, bits: int) -> Lanes | None:
     """The inverse of ``pack``: lanes (dimension,), or None if the padding is not zero.
 
-    Precondition: ``len(packed) == packed_bytes(dimension, bits)``.
+    MisuseError unless ``len(packed) == packed_bytes(dimension, bits)``.
     """
+    whole("bits", bits, MIN_BITS, MAX_BITS)
+    if len(packed) != packed_bytes(dimension, bits):
+        raise MisuseError(f"{len(packed)} bytes; {dimension} values of {bits} bits are {packed_bytes(dimension, bits)}")
     if bits in (8, 16, 32):
         return np.frombuffer(packed, lane(bits))
     tail = dimension * bits % 8

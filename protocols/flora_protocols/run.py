@@ -18,6 +18,7 @@ from .errors import MisuseError, TooFewSurvivors
 from .keys import Randomness
 from .params import Floors, SessionParams, Trip
 from .reveal import ClientAgree, ClientUnmask
+from .ring import require_vector
 from .server import Outbox, RoundResult, ServerAdvertise, ServerAgree
 
 Vector = NDArray[np.uint32]
@@ -39,6 +40,44 @@ class _Receiver(Protocol):
     def receive(self, client: int, message: bytes) -> None: ...
 
 
+class _Wires:
+    """Between clients and server: shows every message to ``carry``, and lets clients drop out."""
+
+    def __init__(self, dropouts: Mapping[Trip, Collection[int]] | None, carry: Carry | None) -> None:
+        self._dropouts, self._carry = dropouts or {}, carry
+
+    def up(
+        self,
+        trip: Trip,
+        server: _Receiver,
+        clients: Mapping[int, P],
+        mail: Collection[int],
+        move: Callable[[int, P], tuple[Q, bytes]],
+    ) -> dict[int, Q]:
+        """Those of ``clients`` that got ``mail`` move, and the server receives what they send."""
+        moved = {}
+        for index in mail:
+            if index in self._dropouts.get(trip, ()):
+                continue
+            try:
+                moved[index], message = move(index, clients[index])
+            except TooFewSurvivors:
+                continue  # a client that sees too few others leaves; the server counts who is left
+            self._show(trip, index, Direction.UP, message)
+            server.receive(index, message)
+        return moved
+
+    def down(self, trip: Trip, closed: tuple[Q, Outbox]) -> tuple[Q, Outbox]:
+        """The server's next position, and what it tells each client."""
+        for index, message in closed[1].items():
+            self._show(trip, index, Direction.DOWN, message)
+        return closed
+
+    def _show(self, trip: Trip, client: int, direction: Direction, message: bytes) -> None:
+        if self._carry is not None:
+            self._carry(trip, client, direction, message)
+
+
 def run_round(
     params: SessionParams,
     vectors: Sequence[Vector] | Callable[[int], Vector],
@@ -55,49 +94,47 @@ def run_round(
     ``dropouts``: who vanishes before sending in a trip. ``carry(trip, client, direction, message)`` sees every message.
     ``identities``: Ed25519 secret keys by index (malicious-server profile). Raises TooFewSurvivors, MisuseError.
     """
-    if not callable(vectors) and len(vectors) != params.clients:
-        raise MisuseError(f"{len(vectors)} vectors for {params.clients} clients; give one each")
-    vector = vectors if callable(vectors) else vectors.__getitem__
-    lost = dropouts or {}
-    watch = carry or (lambda trip, client, direction, message: None)
-
-    def up(
-        trip: Trip, server: _Receiver, clients: Mapping[int, P], mail: Outbox, move: Callable[[int, P], tuple[Q, bytes]]
-    ) -> dict[int, Q]:
-        moved = {}
-        for index in mail:
-            if index in lost.get(trip, ()):
-                continue
-            try:
-                moved[index], message = move(index, clients[index])
-            except TooFewSurvivors:
-                continue  # a client that sees too few others leaves; the server counts who is left
-            watch(trip, index, Direction.UP, message)
-            server.receive(index, message)
-        return moved
-
-    def down(trip: Trip, closed: tuple[Q, Outbox]) -> tuple[Q, Outbox]:
-        for index, message in closed[1].items():
-            watch(trip, index, Direction.DOWN, message)
-        return closed
-
-    everybody = range(params.clients)
-    start = {
+    vector = _checked(params, vectors, identities)
+    wires, everybody = _Wires(dropouts, carry), range(params.clients)
+    newcomers = {
         i: ClientAdvertise(params, i, floors=floors, identity=identities[i] if identities else None) for i in everybody
     }
+
     advertise = ServerAdvertise(params)
-    sharers = up(Trip.ADVERTISE, advertise, start, dict.fromkeys(everybody, b""), lambda i, c: c.advertise(randomness))
-    share, rosters = down(Trip.ADVERTISE, advertise.close())
-    maskers = up(Trip.SHARE, share, sharers, rosters, lambda i, c: c.share(rosters[i], randomness))
-    mask, inboxes = down(Trip.SHARE, share.close())
-    uploaded = up(Trip.MASK, mask, maskers, inboxes, lambda i, c: c.mask(inboxes[i], vector(i)))
-    following, told = down(Trip.MASK, mask.close())
+    sharers = wires.up(Trip.ADVERTISE, advertise, newcomers, everybody, lambda i, c: c.advertise(randomness))
+    share, rosters = wires.down(Trip.ADVERTISE, advertise.close())
+
+    maskers = wires.up(Trip.SHARE, share, sharers, rosters, lambda i, c: c.share(rosters[i], randomness))
+    mask, inboxes = wires.down(Trip.SHARE, share.close())
+
+    uploaded = wires.up(Trip.MASK, mask, maskers, inboxes, lambda i, c: c.mask(inboxes[i], vector(i)))
+    following, told = wires.down(Trip.MASK, mask.close())
+
     unmaskers = {i: c for i, c in uploaded.items() if isinstance(c, ClientUnmask)}
     if isinstance(following, ServerAgree):
         agreeing = {i: c for i, c in uploaded.items() if isinstance(c, ClientAgree)}
-        unmaskers = up(Trip.AGREE, following, agreeing, told, lambda i, c: c.agree(told[i]))
-        unmask, last = down(Trip.AGREE, following.close())
+        unmaskers = wires.up(Trip.AGREE, following, agreeing, told, lambda i, c: c.agree(told[i]))
+        unmask, last = wires.down(Trip.AGREE, following.close())
     else:
         unmask, last = following, told
-    up(Trip.UNMASK, unmask, unmaskers, last, lambda i, c: c.unmask(last[i]))
+
+    wires.up(Trip.UNMASK, unmask, unmaskers, last, lambda i, c: c.unmask(last[i]))
     return unmask.close()
+
+
+def _checked(
+    params: SessionParams, vectors: Sequence[Vector] | Callable[[int], Vector], identities: Sequence[bytes] | None
+) -> Callable[[int], Vector]:
+    """The vector of each client; MisuseError, before any key is made, for what is wrong with those that are there."""
+    if identities is not None and len(identities) != params.clients:
+        raise MisuseError(f"{len(identities)} identity keys for {params.clients} clients; give one each")
+    if callable(vectors):
+        return vectors
+    if len(vectors) != params.clients:
+        raise MisuseError(f"{len(vectors)} vectors for {params.clients} clients; give one each")
+    for client, vector in enumerate(vectors):
+        try:
+            require_vector(vector, params.dimension, params.bits)
+        except MisuseError as error:
+            raise MisuseError(f"client {client}: {error}") from None
+    return vectors.__getitem__

@@ -1,5 +1,6 @@
 """The masked sum equals the plain sum, or the round ends in TooFewSurvivors: for every pattern of dropouts."""
 
+import inspect
 from itertools import product
 
 import numpy as np
@@ -143,9 +144,33 @@ def test_clients_leave_below_their_own_floor():
         run(semi_honest(5, threshold=3), [Trip.MASK, None, None, None, None], floors=Floors(survivors=5))
 
 
-def test_one_vector_each():
+def test_one_vector_and_one_identity_each():
     with pytest.raises(MisuseError, match="3 vectors for 4 clients"):
         run_round(semi_honest(), vectors_for(semi_honest())[:3])
+    with pytest.raises(MisuseError, match="3 identity keys for 4 clients"):
+        run_round(malicious(), vectors_for(malicious()), identities=IDENTITIES[:3])
+
+
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        (np.zeros(5), "client 3: the vector must be a uint32 array, not float64; round it and reduce it mod 2\\^9"),
+        (np.full(5, np.nan, np.float32), "client 3: the vector must be a uint32 array, not float32; round it"),
+        (np.zeros(4, np.uint32), r"client 3: the vector must have shape \(5,\), not \(4,\); reshape or pad it"),
+        (np.full(5, 512, np.uint32), r"client 3: the vector has elements that do not fit 9 bits; reduce it mod 2\^9"),
+        ([0] * 5, "client 3: the vector must be a uint32 array, not list"),
+    ],
+)
+def test_bad_vectors_are_refused_before_any_key_is_made(bad, text):
+    drawn = []
+    with pytest.raises(MisuseError, match=text):
+        run_round(semi_honest(), [*vectors_for(semi_honest())[:3], bad], randomness=drawn.append)
+    assert drawn == []
+
+
+def test_a_whole_round_is_short():
+    """The protocol in a minute: fewer than 60 lines, the signature and the documentation included."""
+    assert len(inspect.getsource(run_round).splitlines()) < 60
 
 
 def test_traffic_of_a_hundred_clients():

@@ -57,6 +57,33 @@ def test_headroom_states_the_numbers_and_three_ways_out():
         ring.require_headroom(clients=100, bound=82, bits=14)
 
 
+@pytest.mark.parametrize("bits", [7, 33, 0, -8])
+def test_bits_beyond_the_ring(bits):
+    for call in (
+        lambda: ring.lane(bits),
+        lambda: ring.pack(np.zeros(1, np.uint32), bits),
+        lambda: ring.unpack(bytes(8), 2, bits),
+        lambda: ring.require_headroom(2, 1, bits),
+    ):
+        with pytest.raises(ParameterError, match=f"bits is {bits}; between 8 and 32"):
+            call()
+
+
+def test_misused_packing():
+    with pytest.raises(MisuseError, match="values of 9 bits have dtype uint16, not uint32; see lane"):
+        ring.pack(np.zeros(1, np.uint32), 9)
+    with pytest.raises(MisuseError, match="5 bytes; 3 values of 9 bits are 4"):
+        ring.unpack(bytes(5), 3, 9)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 1.5, "1", True])
+def test_a_bound_that_is_no_whole_number(bad):
+    with pytest.raises(MisuseError, match="bound must be an int"):
+        ring.require_headroom(clients=10, bound=bad, bits=16)
+    with pytest.raises(ParameterError, match="bound is -1"):
+        ring.require_headroom(clients=10, bound=-1, bits=16)
+
+
 def by_hand(key, size):
     """The stream as the module's header words it, from AES on single blocks."""
     aes = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
