@@ -27,13 +27,18 @@ class Graph:
             self._order = order.tolist()
             self._place = np.argsort(order).tolist()
             self._reach = range(-neighbours // 2, neighbours // 2 + 1)
+            self._members: dict[int, tuple[int, ...]] = {}  # those that were asked for: a server asks often, for all
 
     def members(self, index: int) -> Members:
         """A client's neighbours and itself, ascending."""
         if self.complete:
             return range(self.clients)
-        place = self._place[index]
-        return tuple(sorted(self._order[(place + step) % self.clients] for step in self._reach))
+        found = self._members.get(index)
+        if found is None:
+            place = self._place[index]
+            found = tuple(sorted(self._order[(place + step) % self.clients] for step in self._reach))
+            self._members[index] = found
+        return found
 
     def holders(self, index: int) -> Members:
         """Who holds shares of a client's secrets, ascending. Symmetric: j holds i's exactly if i holds j's."""

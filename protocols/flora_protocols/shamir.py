@@ -39,21 +39,22 @@ def split(secrets: bytes, points: tuple[int, ...], threshold: int, randomness: R
     return encode(values.reshape(len(points), count, LIMBS)).reshape(len(points), count * SHARE)
 
 
-def combine(points: tuple[int, ...], shares: Raw, threshold: int) -> tuple[Raw, NDArray[np.bool_]]:
-    """Secrets from shares.
+def combine(points: Field, shares: Raw, threshold: int) -> tuple[Raw, NDArray[np.bool_]]:
+    """Secrets from shares: g groups of q secrets each, whose m >= ``threshold`` shares are at the same m points.
 
-    ``points``: at least ``threshold`` distinct points. ``shares``: uint8 (m, len(points), 17), canonical. Returns the m
-    secrets, uint8 (m, 16), and for each whether the shares beyond the threshold lie on its polynomial.
+    ``points``: int64 (g, m), distinct in a row. ``shares``: uint8 (g, q, m, 17), canonical. Returns the secrets, uint8
+    (g, q, 16), and for each, (g, q), whether the shares beyond the threshold lie on its polynomial.
     """
     values = decode(shares)
-    base = values[:, :threshold].transpose(1, 0, 2).reshape(threshold, -1).astype(np.float64)
-    matrix = _lagrange(points[:threshold], (0, *points[threshold:]))
-    results = (matrix.astype(np.float64) @ base).astype(np.int64) % P
-    limbs, *surplus = results.reshape(len(matrix), len(shares), LIMBS)
-    sound: NDArray[np.bool_] = np.all(limbs < _TOP, axis=1)
-    for row, expected in enumerate(surplus, start=threshold):
-        sound &= np.all(values[:, row] == expected, axis=1)
-    return np.ascontiguousarray(limbs.astype("<u2")).view(np.uint8), sound
+    groups, secrets, _, limbs = values.shape
+    base = values[:, :, :threshold].transpose(0, 2, 1, 3).reshape(groups, threshold, secrets * limbs)
+    targets = np.concatenate((np.zeros((groups, 1), np.int64), points[:, threshold:]), axis=1)
+    matrix = _lagrange(points[:, :threshold], targets)
+    results = (matrix.astype(np.float64) @ base.astype(np.float64)).astype(np.int64) % P
+    results = results.reshape(groups, -1, secrets, limbs).transpose(0, 2, 1, 3)
+    found, expected = results[:, :, 0], results[:, :, 1:]
+    sound: NDArray[np.bool_] = (found < _TOP).all(-1) & (values[:, :, threshold:] == expected).all((-1, -2))
+    return np.ascontiguousarray(found.astype("<u2")).view(np.uint8), sound
 
 
 def encode(values: Field) -> Raw:
@@ -98,29 +99,37 @@ def _vandermonde(points: tuple[int, ...], threshold: int) -> NDArray[np.float64]
     return np.ascontiguousarray(powers.T, np.float64)
 
 
-def _lagrange(base: tuple[int, ...], targets: tuple[int, ...]) -> Field:
-    """Row per target: coefficients that turn values at ``base`` into the value there. No target is in ``base``."""
-    x = np.array(base, np.int64)
-    gaps = (x[:, None] - x[None, :]) % P
-    np.fill_diagonal(gaps, 1)
-    distances = (np.array(targets, np.int64)[:, None] - x[None, :]) % P
-    denominators = distances * _product(gaps)[None, :] % P
-    return _product(distances)[:, None] * _inverse(denominators) % P
+def _lagrange(base: Field, targets: Field) -> Field:
+    """(g, targets, base): coefficients that turn the values at a row of ``base`` into those at its row of ``targets``.
+
+    No target is in ``base``.
+    """
+    gaps = (base[:, :, None] - base[:, None, :]) % P
+    diagonal = np.arange(base.shape[1])
+    gaps[:, diagonal, diagonal] = 1
+    distances = (targets[:, :, None] - base[:, None, :]) % P
+    denominators = distances * _product(gaps)[:, None, :] % P
+    weights: Field = _product(distances)[:, :, None] * _inverses()[denominators] % P
+    return weights
 
 
 def _product(rows: Field) -> Field:
-    """The product of each row mod p, by halves."""
-    while rows.shape[1] > 1:
-        if rows.shape[1] % 2:
-            rows = np.column_stack((rows, np.ones(len(rows), np.int64)))
-        rows = rows[:, ::2] * rows[:, 1::2] % P
-    return rows[:, 0]
+    """Products over the last axis mod p, by halves."""
+    while rows.shape[-1] > 1:
+        if rows.shape[-1] % 2:
+            rows = np.concatenate((rows, np.ones_like(rows[..., :1])), axis=-1)
+        rows = rows[..., ::2] * rows[..., 1::2] % P
+    return rows[..., 0]
 
 
-def _inverse(values: Field) -> Field:
-    """1 / values mod p by Fermat: the exponent p - 2 is sixteen ones."""
-    result, power = values, values
-    for _ in range(15):
-        power = power * power % P
-        result = result * power % P
-    return result
+@lru_cache(maxsize=1)
+def _inverses() -> Field:
+    """1 / x mod p at place x (0 at place 0): 3 generates the field, so 3^(p - 1 - e) is the inverse of 3^e."""
+    powers = np.ones(P - 1, np.int64)
+    done = 1
+    while done < P - 1:  # powers[e] = 3^e for e < done; p - 1 is a power of two
+        powers[done : 2 * done] = powers[:done] * pow(3, done, P) % P
+        done *= 2
+    table = np.zeros(P, np.int64)
+    table[powers] = powers[-np.arange(P - 1)]
+    return table

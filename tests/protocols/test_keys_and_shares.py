@@ -129,7 +129,7 @@ def test_any_t_shares_give_the_secret(data):
     shares = rows.reshape(len(points), 2, shamir.SHARE).transpose(1, 0, 2)
     chosen = data.draw(st.permutations(range(len(points))))[: data.draw(st.integers(threshold, len(points)))]
     at = tuple(points[place] for place in chosen)
-    found, sound = shamir.combine(at, shares[:, chosen], threshold)
+    found, sound = shamir.combine(np.array([at]), shares[None, :, chosen], threshold)
     assert found.tobytes() == secrets
     assert sound.all()
     limbs = lagrange_in_plain_integers(at[:threshold], shamir.decode(shares[0, chosen[:threshold]]))
@@ -146,7 +146,7 @@ def test_fewer_than_t_shares_fit_every_secret():
         forged = shares.copy()
         forged[0, 2, :16] = rng.integers(0, 256, 16)
         forged[0, 2, 16] = 0
-        candidates.add(shamir.combine(points, forged, 3)[0].tobytes())
+        candidates.add(shamir.combine(np.array([points]), forged[None], 3)[0].tobytes())
     assert len(candidates) == 20
 
 
@@ -156,8 +156,25 @@ def test_shares_beyond_the_threshold_must_lie_on_the_polynomial():
     for holder in range(7):
         bad = good.copy()
         bad[holder, 3] ^= 1
-        _, sound = shamir.combine(points, bad.reshape(7, 2, shamir.SHARE).transpose(1, 0, 2), 4)
-        assert sound.tolist() == [False, True]
+        _, sound = shamir.combine(np.array([points]), bad.reshape(1, 7, 2, shamir.SHARE).transpose(0, 2, 1, 3), 4)
+        assert sound.tolist() == [[False, True]]
+
+
+def test_groups_at_different_points():
+    """Three groups of two secrets, each group at points of its own, one share of one secret wrong."""
+    points = [(1, 5, 9, 11), (2, 3, 4, 65536), (7, 8, 20, 30)]
+    secrets = [bytes([value]) * 32 for value in (1, 2, 3)]
+    rows = [shamir.split(secret, at, 3, random.Random(4).randbytes) for secret, at in zip(secrets, points, strict=True)]
+    shares = np.stack(rows).reshape(3, 4, 2, shamir.SHARE).transpose(0, 2, 1, 3).copy()
+    shares[1, 1, 3, 0] ^= 1
+    found, sound = shamir.combine(np.array(points), shares, 3)
+    assert found.tobytes() == b"".join(secrets)
+    assert sound.tolist() == [[True, True], [True, False], [True, True]]
+
+
+def test_every_inverse():
+    values = np.arange(1, shamir.P)
+    assert (values * shamir._inverses()[values] % shamir.P == 1).all()
 
 
 def test_encoding_of_shares():
@@ -182,7 +199,7 @@ def test_products_stay_exact_at_the_largest_threshold():
     points = tuple(range(65_000, 65_400))
     secret = b"\xff" * 16
     shares = shamir.split(secret, points, 390, lambda size: b"\0\0\1\0" * (size // 4))  # every coefficient p - 1
-    found, sound = shamir.combine(points, shares[None], 390)
+    found, sound = shamir.combine(np.array([points]), shares[None, None], 390)
     assert found.tobytes() == secret
     assert sound.all()
 
