@@ -12,7 +12,7 @@ leaving it unchanged, when the round cannot be finished by those who are left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,8 +25,9 @@ from .errors import MisuseError, PeerError, TooFewSurvivors
 from .keystream import apply_masks
 from .params import SessionParams, Trip
 from .position import Position, fresh, transition
+from .recovery import recover
 from .ring import Lanes, from_lanes, lane
-from .shamir import Raw, combine
+from .shamir import Raw
 
 Outbox = dict[int, bytes]
 """The message for each client, by index."""
@@ -266,7 +267,7 @@ class ServerUnmask(_Server):
         """End the round. Raises TooFewSurvivors, or PeerError naming a client whose shares are wrong."""
         state, params = self._state, self._params
         self._require("clients that revealed shares")
-        secrets = self._secrets()
+        secrets = recover(state.holders_of_each(self._heard), self._shares, state.owned_by, params.threshold)
         recovered = tuple(owner for owner in sorted(state.publics.keys() - state.alive) if state.near_survivors(owner))
         plus: list[bytes] = []
         minus = [keys.derive(secrets[owner], keys.SELF_MASK, state.session, owner, owner) for owner in state.survivors]
@@ -289,64 +290,3 @@ class ServerUnmask(_Server):
         if private.public_key().public_bytes_raw() != self._state.publics[owner]:
             raise PeerError(owner, "shared a secret that does not belong to the mask key it advertised")
         return private
-
-    def _secrets(self) -> dict[int, bytes]:
-        """The secret of each client that is needed: a survivor's self-mask seed, a dropped one's mask secret."""
-        threshold = self._params.threshold
-        rows = np.concatenate(list(self._shares.values()))
-        first, places = self._places()
-        secrets: dict[int, bytes] = {}
-        for batch in self._batches():
-            points = np.array([holders for holders, _ in batch], np.int64) + 1
-            at = [
-                [[first[holder] + places[holder][owner] for holder in holders] for owner in owners]
-                for holders, owners in batch
-            ]
-            shares = rows[np.array(at)]
-            found, sound = combine(points, shares, threshold)
-            for (holders, owners), secret, good, theirs in zip(batch, found, sound, shares, strict=True):
-                if not good.all():
-                    bad = int(np.argmin(good))
-                    raise _blame(owners[bad], holders, theirs[bad], threshold)
-                secrets.update(zip(owners, map(bytes, secret), strict=True))
-        return secrets
-
-    def _places(self) -> tuple[dict[int, int], dict[int, dict[int, int]]]:
-        """Where the shares of each holder start, if those of all stand in one table; and, from there, each owner's."""
-        first, places, start = {}, {}, 0
-        owned, place = None, {}
-        for holder, shares in self._shares.items():
-            before, owned = owned, self._state.owned_by(holder)
-            if owned is not before:  # in the complete graph all hold shares of the same clients
-                place = {owner: at for at, owner in enumerate(owned)}
-            first[holder], places[holder] = start, place
-            start += len(shares)
-        return first, places
-
-    def _batches(self) -> Iterator[list[_Group]]:
-        """Clients whose secret is needed, those with the same holders together; such groups of one shape in batches."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for owner, holders in self._state.holders_of_each(self._heard).items():
-            groups.setdefault(holders, []).append(owner)
-        shapes: dict[tuple[int, int], list[_Group]] = {}
-        for holders, owners in groups.items():
-            shapes.setdefault((len(holders), len(owners)), []).append((holders, owners))
-        for (points, _), alike in shapes.items():
-            size = max(1, _BATCH // (points * self._params.threshold))
-            for at in range(0, len(alike), size):
-                yield alike[at : at + size]
-
-
-_Group = tuple[tuple[int, ...], list[int]]  # holders, and the owners whose shares exactly these hold
-_BATCH = 1 << 18  # elements of the Lagrange matrices in memory at once
-
-
-def _blame(owner: int, holders: tuple[int, ...], shares: Raw, threshold: int) -> PeerError:
-    """Who is at fault when a client's shares lie on no polynomial: the holder without whom they do, else the owner."""
-    points = np.array([holders], np.int64) + 1
-    for at, holder in enumerate(holders):
-        if len(holders) - 1 > threshold:  # with exactly t shares any holder would look guilty
-            _, sound = combine(np.delete(points, at, 1), np.delete(shares, at, 0)[None, None], threshold)
-            if sound.all():
-                return PeerError(holder, f"revealed a wrong share of client {owner}'s secret")
-    return PeerError(owner, f"its shares, revealed by {len(holders)} holders, lie on no polynomial of degree t - 1")

@@ -1,7 +1,7 @@
 """The test vectors of SPEC.md, section 13, made by running the protocol with randomness that is not random.
 
 ``vectors()`` gives name -> JSON text; whoever calls it reads or writes the files, as ``flora-secure vectors`` does.
-``vector_scripts`` says what happens in each, ``recorder`` writes it down; here are the vectors without parties.
+``vector_scripts`` says what happens in each, ``recorder`` writes it down; here are also the vectors without parties.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ ROWS = [
     for line in TABLE.splitlines()
     if re.match(rf"\| {NUMBER}", line)
 ]
-NOT_THE_PROTOCOL = {"recorder", "vectors", "vector_scripts"}  # they make test vectors
+NOT_THE_PROTOCOL = {"recorder", "vectors", "vector_scripts", "vector_attacks"}  # they make test vectors
 ABSTRACT = {"NotImplementedError"}
 
 
