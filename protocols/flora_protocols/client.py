@@ -125,7 +125,9 @@ class ClientShare(ClientPosition):
         channels, sealed = {}, []
         for peer, pair in pairs.items():
             shared = keys.exchange(self._transport, entries[peer].transport, peer)
-            channels[peer] = keys.Channel.between(shared, session, *sorted((index, peer)))
+            low, high = sorted((index, peer))
+            masks = entries[low].mask, entries[high].mask
+            channels[peer] = keys.Channel.between(shared, masks, session, low, high)
             sealed.append(channels[peer].seal(pair, index, peer))
         publics = {peer: entries[peer].mask for peer in pairs}
         position = ClientMask(self._me, self._identity, self._own, session, present, seed, held, channels, publics)

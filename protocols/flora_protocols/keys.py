@@ -135,9 +135,12 @@ class Channel:
         self._session = session
 
     @classmethod
-    def between(cls, shared: bytes, session: bytes, low: int, high: int) -> Channel:
-        """The channel of clients ``low`` < ``high``, from the X25519 secret that their transport keys agree on."""
-        return cls(derive(shared, TRANSPORT, session, low, high), session)
+    def between(cls, shared: bytes, masks: tuple[bytes, bytes], session: bytes, low: int, high: int) -> Channel:
+        """The channel of clients ``low`` < ``high``, from the X25519 secret that their transport keys agree on.
+
+        ``masks``: their public mask keys, in that order. Who was told another key of the other finds nothing to open.
+        """
+        return cls(derive(shared + masks[0] + masks[1], TRANSPORT, session, low, high), session)
 
     def __repr__(self) -> str:
         return "<Channel>"

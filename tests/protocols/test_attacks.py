@@ -201,6 +201,28 @@ def test_key_forged_in_the_roster_of_one_client(cohort):
         cohort.server.receive(0, answer)
 
 
+@pytest.mark.parametrize("at", [0, 32])
+def test_key_forged_in_a_harary_roster(at):
+    """The claimed hash of all entries stays true, so the session id does; but channels bind the keys of both ends.
+
+    Otherwise a forged mask key (at 0) would only be noticed by a sum that is noise.
+    """
+    cohort = Cohort(semi_honest(8, 6, threshold=3)).trip()
+    near = [index for index in cohort.params.graph.members(0) if index != 0]
+    body = bytearray(body_of(cohort.mail[0]))
+    start = 1 + 32 + 64 * sorted([0, *near]).index(near[2]) + at
+    body[start : start + 32] = X25519_KEY
+    cohort.mail = dict(cohort.mail) | {0: reframed(cohort.mail[0], bytes(body))}
+    cohort.trip()
+    for index, culprit in ((0, near[2]), (near[2], 0)):
+        with pytest.raises(PeerError, match="do not open") as caught:
+            cohort.move(index)
+        assert caught.value.culprit == culprit
+    stay = set(cohort.clients) - {0, near[2]}  # both leave, the others finish
+    cohort.trip(dropping={0, near[2]})
+    assert set(cohort.finish().survivors) == stay
+
+
 def test_key_forged_in_a_signed_roster(signed_cohort):
     cohort = signed_cohort.trip()
     forged = roster_with(cohort, lambda e: e.__setitem__(2, e[2][:32] + X25519_KEY + e[2][64:]))

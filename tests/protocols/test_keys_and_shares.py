@@ -81,17 +81,20 @@ def test_the_largest_canonical_key_is_accepted():
 
 
 def test_sealed_shares_open_only_where_they_belong():
-    channel = keys.Channel.between(b"\1" * 32, SESSION, 3, 7)
+    masks = b"\2" * 32, b"\3" * 32
+    channel = keys.Channel.between(b"\1" * 32, masks, SESSION, 3, 7)
     sealed = channel.seal(b"pair", 3, 7)
     assert channel.open(sealed, 3, 7) == b"pair"
     assert channel.seal(b"pair", 7, 3) != sealed
-    elsewhere = keys.Channel.between(b"\1" * 32, SESSION[::-1], 3, 7)
-    swapped = keys.Channel.between(b"\1" * 32, SESSION, 3, 8)
-    for other, sender, recipient in ((channel, 7, 3), (channel, 3, 8), (elsewhere, 3, 7), (swapped, 3, 7)):
+    elsewhere = keys.Channel.between(b"\1" * 32, masks, SESSION[::-1], 3, 7)
+    swapped = keys.Channel.between(b"\1" * 32, masks, SESSION, 3, 8)
+    forged = keys.Channel.between(b"\1" * 32, (masks[0], masks[0]), SESSION, 3, 7)
+    wrong = (channel, 7, 3), (channel, 3, 8), (elsewhere, 3, 7), (swapped, 3, 7), (forged, 3, 7)
+    for other, sender, recipient in wrong:
         with pytest.raises(PeerError) as caught:
             other.open(sealed, sender, recipient)
         assert caught.value.culprit == sender
-    moved = keys.Channel.between(b"\1" * 32, SESSION, 3, 7)
+    moved = keys.Channel.between(b"\1" * 32, masks, SESSION, 3, 7)
     moved._session = bytes(32)  # the same key under another session's name: the associated data differ
     with pytest.raises(PeerError):
         moved.open(sealed, 3, 7)

@@ -89,6 +89,7 @@ class Client:
         for j in near:
             if j != i:
                 shared = agree(self.transport, entries[j][32:64], j)
+                shared += entries[min(i, j)][:32] + entries[max(i, j)][:32]
                 channels[j] = AESGCM(derive(shared, b"transport", session, min(i, j), max(i, j)))
                 data = session + u32(i) + u32(j)
                 sealed += channels[j].encrypt(i.to_bytes(12, "little"), pairs[j + 1], data)
