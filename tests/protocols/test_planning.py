@@ -3,6 +3,7 @@
 import random
 import time
 from fractions import Fraction
+from itertools import combinations
 from math import comb
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from flora_protocols import (
     corrupt_holders,
     find_parameters,
     identity_public,
+    planning,
 )
 
 SEMI, MALICIOUS = Profile.SEMI_HONEST, Profile.MALICIOUS_SERVER
@@ -139,6 +141,89 @@ def test_simulated_cohorts(profile):
     assert insecure <= 150
     assert stuck <= 150
     assert failures(5 * dropped)[1] > 1500
+
+
+def circle(clients, k):
+    """A Harary graph with the clients in order: who the k neighbours of each are."""
+    reach = [step for step in range(-k // 2, k // 2 + 1) if step]
+    return [[(place + step) % clients for step in reach] for place in range(clients)]
+
+
+def pieces(near, left):
+    """Into how many pieces those who are left fall, by walking the graph."""
+    left, count = set(left), 0
+    while left:
+        frontier, count = {left.pop()}, count + 1
+        while frontier:
+            frontier = {other for node in frontier for other in near[node]} & left
+            left -= frontier
+    return count
+
+
+@pytest.mark.parametrize(("clients", "k", "bad"), [(8, 2, 3), (9, 4, 5), (10, 4, 6), (11, 4, 5), (12, 6, 8)])
+def test_each_step_of_condition_1_by_counting(clients, k, bad):
+    """Every set of bad clients: (a) the graph falls apart just where two runs of k/2 are bad, with somebody on either
+    side; (b) k given places are all bad in C(n-k, bad-k) sets of C(n, bad); (c) there are n(n-k-1)/2 pairs of runs;
+    (d) so the union bound holds."""
+    near, everybody = circle(clients, k), set(range(clients))
+    runs = [{(start + step) % clients for step in range(k // 2)} for start in range(clients)]
+    pairs = [
+        one | other
+        for at, one in enumerate(runs)
+        for other in runs[at + 1 :]
+        if pieces(near, everybody - one - other) == 2
+    ]
+    assert len(pairs) == clients * (clients - k - 1) // 2
+    apart = chosen = 0
+    for gone in map(set, combinations(range(clients), bad)):
+        split = pieces(near, everybody - gone) > 1
+        assert not split or any(pair <= gone for pair in pairs)
+        apart += split
+        chosen += pairs[0] <= gone
+    assert chosen == comb(clients - k, bad - k)
+    assert 0 < apart <= len(pairs) * chosen
+
+
+@pytest.mark.parametrize(("clients", "k", "corrupt", "dropped"), [(30, 8, 6, 6), (50, 12, 5, 15), (24, 20, 8, 3)])
+def test_each_step_of_conditions_2_and_3_by_simulation(clients, k, corrupt, dropped):
+    """20,000 random circles: how many of one client's neighbours are corrupt, and how many survive.
+
+    The shares of the simulation are within 6 standard errors of the hypergeometric tails, at every number that occurs
+    with probability above 1/1000: some 20 numbers, each wrong by chance with probability below 1e-8 (a normal tail,
+    loosened tenfold for the binomial's skewness), so the false-alarm rate is below 2e-7; the seed is fixed. The finder
+    then takes the smallest number a, and the largest u, whose tails are within the promise.
+    """
+    rounds, rng = 20_000, np.random.default_rng(11)
+    order = rng.permuted(np.tile(np.arange(clients), (rounds, 1)), axis=1)
+    near = order[:, circle(clients, k)[0]]  # who stands around place 0
+    for marked, wanted in ((corrupt, "above"), (clients - dropped, "below")):
+        counts = (near < marked).sum(1)
+        for number in range(k + 1):
+            if wanted == "above":
+                exact, simulated = tail(clients, marked, k, lambda j, n=number: j > n), (counts > number).mean()
+            else:
+                exact, simulated = tail(clients, marked, k, lambda j, n=number: j < n), (counts < number).mean()
+            if 1e-3 < exact < 1 - 1e-3:
+                assert abs(simulated - exact) < 6 * (float(exact * (1 - exact)) / rounds) ** 0.5
+    for sigma in (1, 5, 20):
+        a = corrupt_holders(clients, k, Fraction(corrupt, clients), sigma)
+        promise = Fraction(1, clients * 2 ** (sigma + 1))
+        assert tail(clients, corrupt, k, lambda j, a=a: j > a) <= promise
+        assert a == 0 or tail(clients, corrupt, k, lambda j, a=a: j > a - 1) > promise
+        u = planning._surviving_neighbours(clients, clients - dropped, k, sigma)
+        promise = Fraction(1, clients * 2**sigma)
+        assert tail(clients, clients - dropped, k, lambda j, u=u: j < u) <= promise
+        assert u == k or tail(clients, clients - dropped, k, lambda j, u=u: j < u + 1) > promise
+
+
+def test_the_malicious_threshold_is_the_least_that_no_two_stories_reach():
+    """By trying: of k holders a are corrupt and help both stories; the honest ones are told one each."""
+    for k in range(2, 30, 2):
+        for a in range(k - 1):
+            t = planning._threshold(MALICIOUS, k, a)
+            reached = [min(one + a, k - one) for one in range(k - a + 1)]  # the smaller story's holders
+            assert max(reached) < t
+            assert max(max(reached) + 1, 2) == t
 
 
 def test_connection_bound_against_counting():
