@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,17 @@ ABSTRACT = {"NotImplementedError"}
 
 def named(cell):
     return re.findall(r"`([^`]+)`", cell)
+
+
+@cache
+def functions(file):
+    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def exists(name):
+    file, function = name.split("::")
+    return function in functions(file)
 
 
 def raising():
@@ -68,10 +80,16 @@ def test_code_and_tests_exist(row):
         for part in path.split("."):
             found = getattr(found, part)
         assert callable(found)
-    for name in named(tests):
-        file, function = name.split("::")
-        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
-        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, name
+    assert all(exists(name) for name in named(tests))
+
+
+def test_every_attack_is_mounted():
+    rows = TABLE[TABLE.index("| attack | tests |") :].splitlines()[2:]
+    assert len(rows) >= 20
+    for row in rows:
+        tests = named(row)
+        assert tests
+        assert [name for name in tests if not exists(name)] == []
 
 
 def test_whatever_raises_makes_a_check():

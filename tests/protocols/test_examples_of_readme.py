@@ -171,7 +171,7 @@ class Reply:
 
 
 def test_shape_for_flower(monkeypatch):
-    """The handler carries a round. Flower is not installed here: its classes have stand-ins of the same names."""
+    """The handler carries a round, whether Flower is installed or not: its classes have stand-ins of the same names."""
 
     class ClientApp:
         def query(self):
@@ -199,6 +199,28 @@ def test_shape_for_flower(monkeypatch):
 
     result = by_messages(params, answer)
     assert (result.sum == plain_sum(params, vectors, (0, 1, 3))).all()
+
+
+def test_in_flower_itself():
+    """The same with Flower's own app, messages and contexts, where it is installed."""
+    flwr = pytest.importorskip("flwr.app")
+    params = malicious(direct_reveal=True)
+    vectors = vectors_for(params)
+    nodes = {i: flwr.Context(1, i, {}, flwr.RecordDict(), {"index": i}) for i in range(4)}
+    example = run(RESTING + FLOWER)
+    space = example.secagg.__globals__
+    space["session"] = lambda message, context: (params, context.run_config["index"])
+    space["train"] = lambda message, context: vectors[context.run_config["index"]]
+    space["identity"] = lambda context: IDENTITIES[context.run_config["index"]]
+
+    def answer(index, mail):
+        content = flwr.RecordDict({"secagg": flwr.ConfigRecord({"mail": mail})})
+        message = flwr.Message(content, metadata=flwr.Metadata(1, "1", 0, index, "", "", 0.0, 1e9, "query"))
+        return example.app(message, nodes[index]).content.config_records["secagg"]["mail"]
+
+    result = by_messages(params, answer)
+    assert (result.sum == plain_sum(params, vectors, (0, 1, 3))).all()
+    assert result.recovered == (2,)
 
 
 def test_every_public_name_is_documented():
