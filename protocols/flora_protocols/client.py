@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from . import keys, messages
-from .codec import Reader, encode_subset
+from .codec import Bitmap, Reader
 from .errors import MisuseError, ParameterError, PeerError, TooFewSurvivors
 from .keystream import apply_masks
 from .member import ClientPosition, Member, check_identity, decode_held, encode_held
@@ -152,7 +152,7 @@ class ClientMask(ClientPosition):
         identity: bytes | None,
         own: _Own,
         session: bytes,
-        present: tuple[int, ...],
+        present: Bitmap,
         seed: bytes,
         held: dict[int, bytes],
         channels: dict[int, keys.Channel],
@@ -200,18 +200,17 @@ class ClientMask(ClientPosition):
     def _contents(self) -> bytes:
         members = self._me.params.graph.members(self._me.index)
         parts = [self._own.mask_secret, self._seed, self._session]
-        parts += [encode_subset(range(self._me.params.clients), self._present), encode_held(members, self._held)]
+        parts += [self._present.raw, encode_held(members, self._held)]
         parts += [channel.key + self._publics[peer] for peer, channel in self._channels.items()]
         return b"".join(parts)
 
     @classmethod
     def _restored(cls, me: Member, identity: bytes | None, contents: Reader) -> Self:
         secret, seed, session = (contents.take(size) for size in (keys.SECRET, keys.SECRET, keys.KEY))
-        present = contents.subset(range(me.params.clients))
+        present = contents.bitmap(me.params.clients)
         members = me.params.graph.members(me.index)
         held = decode_held(members, contents)
-        there = set(present)
-        peers = [member for member in members if member in there and member != me.index]
+        peers = [member for member in members if member in present and member != me.index]
         channels, publics = {}, {}
         for peer in peers:
             channels[peer], publics[peer] = keys.Channel(contents.take(keys.KEY), session), contents.take(keys.KEY)

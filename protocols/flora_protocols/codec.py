@@ -10,7 +10,7 @@ accidents in transit; authenticity comes from the AEAD, from the signatures, and
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from itertools import compress
 
@@ -74,6 +74,30 @@ def decode_frame(message: bytes, kind: Kind, session: bytes, culprit: Culprit, l
     return Reader(memoryview(message)[HEADER:-CHECKSUM], culprit)
 
 
+class Bitmap:
+    """A set of clients as on the wire: an eighth of a byte for everyone, so that each of n clients can keep one."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    def __contains__(self, index: int) -> bool:
+        return bool(self.raw[index >> 3] >> (index & 7) & 1)
+
+    def __len__(self) -> int:
+        return int.from_bytes(self.raw, "little").bit_count()
+
+    def __iter__(self) -> Iterator[int]:
+        flags = np.unpackbits(np.frombuffer(self.raw, np.uint8), bitorder="little")
+        return iter(np.flatnonzero(flags).tolist())
+
+    def without(self, other: Bitmap) -> Bitmap:
+        """Those who are not in ``other``, a bitmap of the same size."""
+        left = int.from_bytes(self.raw, "little") & ~int.from_bytes(other.raw, "little")
+        return Bitmap(left.to_bytes(len(self.raw), "little"))
+
+
 class Reader:
     """Takes a body apart from the front; whoever reads calls ``finish`` at the end."""
 
@@ -98,10 +122,19 @@ class Reader:
     def subset(self, members: range | tuple[int, ...]) -> tuple[int, ...]:
         """The next bitmap: which of ``members`` (ascending) are meant."""
         raw = self.take((len(members) + 7) // 8)
-        if len(members) % 8 and raw[-1] >> len(members) % 8:
-            raise PeerError(self._culprit, f"bitmap has bits beyond its {len(members)} members")
+        self._padding(raw, len(members))
         flags = np.unpackbits(np.frombuffer(raw, np.uint8), count=len(members), bitorder="little")
         return tuple(compress(members, flags.tolist()))
+
+    def bitmap(self, size: int) -> Bitmap:
+        """The next bitmap over 0 .. size - 1, kept as it is."""
+        raw = self.take((size + 7) // 8)
+        self._padding(raw, size)
+        return Bitmap(raw)
+
+    def _padding(self, raw: bytes, size: int) -> None:
+        if size % 8 and raw[-1] >> size % 8:
+            raise PeerError(self._culprit, f"bitmap has bits beyond its {size} members")
 
     def finish(self) -> None:
         """Nothing may be left over."""

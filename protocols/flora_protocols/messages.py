@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import keys
-from .codec import Kind, decode_frame, encode_frame, encode_subset
+from .codec import Bitmap, Kind, decode_frame, encode_frame, encode_subset
 from .errors import Culprit, PeerError
 from .graph import Members
 from .params import SessionParams
@@ -58,7 +58,7 @@ class Advertisement(NamedTuple):
 class Roster(NamedTuple):
     """What a client learns from the roster: all who advertised, its members' keys, and the session id."""
 
-    present: tuple[int, ...]
+    present: Bitmap
     entries: dict[int, Advertisement]
     session: bytes
 
@@ -95,10 +95,9 @@ def decode_roster(params: SessionParams, message: bytes, index: int, own: Advert
     members, size = params.graph.members(index), _entry_bytes(params)
     limit = (params.clients + 7) // 8 + keys.KEY + len(members) * size
     reader = decode_frame(message, Kind.ROSTER, params.setup_id, "server", limit)
-    present = reader.subset(range(params.clients))
+    present = reader.bitmap(params.clients)
     claimed = b"" if params.graph.complete else reader.take(32)
-    there = set(present)
-    near = [member for member in members if member in there]
+    near = [member for member in members if member in present]
     raw = dict(zip(near, reader.chunks(size, len(near)), strict=True))
     reader.finish()
     if raw.get(index) != own.entry:
@@ -110,8 +109,7 @@ def decode_roster(params: SessionParams, message: bytes, index: int, own: Advert
     if len({key for entry in entries.values() for key in entry[:2]}) < 2 * len(entries):
         raise PeerError("server", "the roster holds one public key twice")
     digest = claimed or hashlib.sha256(b"".join(raw.values())).digest()
-    session = params.session_id(encode_subset(range(params.clients), present), digest)
-    return Roster(present, entries, session)
+    return Roster(present, entries, params.session_id(present.raw, digest))
 
 
 def encode_shares(session: bytes, sealed: Iterable[bytes]) -> bytes:
@@ -162,9 +160,9 @@ def encode_survivors(params: SessionParams, session: bytes, survivors: Iterable[
     return encode_frame(Kind.SURVIVORS, session, encode_subset(range(params.clients), survivors))
 
 
-def decode_survivors(params: SessionParams, session: bytes, message: bytes) -> tuple[int, ...]:
+def decode_survivors(params: SessionParams, session: bytes, message: bytes) -> Bitmap:
     reader = decode_frame(message, Kind.SURVIVORS, session, "server", (params.clients + 7) // 8)
-    survivors = reader.subset(range(params.clients))
+    survivors = reader.bitmap(params.clients)
     reader.finish()
     return survivors
 
@@ -193,7 +191,7 @@ def encode_agreement(session: bytes, members: Members, signatures: Mapping[int, 
 
 
 def decode_agreement(
-    params: SessionParams, session: bytes, message: bytes, index: int, survivors: tuple[int, ...]
+    params: SessionParams, session: bytes, message: bytes, index: int, survivors: Bitmap
 ) -> tuple[int, ...]:
     """The neighbours whose signatures over ``survivors`` were given; all of them verify."""
     members = params.graph.members(index)
@@ -202,7 +200,7 @@ def decode_agreement(
     signers = reader.subset(members)
     signatures = reader.chunks(keys.SIGNATURE, len(signers))
     reader.finish()
-    if index in signers or not set(signers) <= set(survivors):
+    if index in signers or not all(signer in survivors for signer in signers):
         raise PeerError("server", "the agreement is signed by others than surviving neighbours")
     text = endorsed_text(params, session, survivors)
     for signer, signature in zip(signers, signatures, strict=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from . import keys, messages
-from .codec import Reader, encode_subset
+from .codec import Bitmap, Reader
 from .errors import PeerError, TooFewSurvivors
 from .member import ClientPosition, Member, decode_held, encode_held
 from .position import transition
@@ -25,26 +25,20 @@ class Uploaded:
     """
 
     session: bytes
-    present: tuple[int, ...]
+    present: Bitmap
     held: dict[int, bytes]
     pair_keys: dict[int, bytes]
 
     def contents(self, me: Member) -> bytes:
         """For a dump."""
-        everybody, near = range(me.params.clients), me.params.graph.members(me.index)
-        return b"".join(
-            (
-                self.session,
-                encode_subset(everybody, self.present),
-                encode_held(near, self.held),
-                *(self.pair_keys[peer] for peer in sorted(self.pair_keys)),
-            )
-        )
+        held = encode_held(me.params.graph.members(me.index), self.held)
+        pair_keys = (self.pair_keys[peer] for peer in sorted(self.pair_keys))
+        return b"".join((self.session, self.present.raw, held, *pair_keys))
 
     @classmethod
     def restored(cls, me: Member, contents: Reader) -> Self:
         """The inverse of ``contents``."""
-        session, present = contents.take(keys.KEY), contents.subset(range(me.params.clients))
+        session, present = contents.take(keys.KEY), contents.bitmap(me.params.clients)
         held = decode_held(me.params.graph.members(me.index), contents)
         peers = [owner for owner in held if owner != me.index] if me.params.direct_reveal else []
         return cls(session, present, held, dict(zip(peers, contents.chunks(keys.KEY, len(peers)), strict=True)))
@@ -84,7 +78,7 @@ class ClientUnmask(ClientPosition):
 
     _CODE = 5
 
-    def __init__(self, me: Member, uploaded: Uploaded, agreed: tuple[int, ...] | None) -> None:
+    def __init__(self, me: Member, uploaded: Uploaded, agreed: Bitmap | None) -> None:
         super().__init__(me)
         self._uploaded, self._agreed = uploaded, agreed
 
@@ -106,19 +100,17 @@ class ClientUnmask(ClientPosition):
             signed = len(signers) + (index in params.graph.holders(index))
             if signed < params.threshold:
                 raise TooFewSurvivors("signatures over the survivors", signed, params.threshold)
-        alive = set(told)
-        shares = [pair[SHARE:] if owner in alive else pair[:SHARE] for owner, pair in sorted(uploaded.held.items())]
-        direct = [key for peer, key in sorted(uploaded.pair_keys.items()) if peer not in alive]
+        shares = [pair[SHARE:] if owner in told else pair[:SHARE] for owner, pair in sorted(uploaded.held.items())]
+        direct = [key for peer, key in sorted(uploaded.pair_keys.items()) if peer not in told]
         return ClientDone(self._me), messages.encode_reveal(uploaded.session, shares, direct)
 
     def _contents(self) -> bytes:
-        agreed = b"" if self._agreed is None else encode_subset(range(self._me.params.clients), self._agreed)
-        return self._uploaded.contents(self._me) + agreed
+        return self._uploaded.contents(self._me) + (b"" if self._agreed is None else self._agreed.raw)
 
     @classmethod
     def _restored(cls, me: Member, identity: bytes | None, contents: Reader) -> Self:
         uploaded = Uploaded.restored(me, contents)
-        agreed = contents.subset(range(me.params.clients)) if me.params.malicious else None
+        agreed = contents.bitmap(me.params.clients) if me.params.malicious else None
         return cls(me, uploaded, agreed)
 
 
@@ -135,17 +127,17 @@ class ClientDone(ClientPosition):
         return cls(me)
 
 
-def _check_survivors(me: Member, told: tuple[int, ...], uploaded: Uploaded) -> None:
+def _check_survivors(me: Member, told: Bitmap, uploaded: Uploaded) -> None:
     """The survivors must contain this client and only clients that shared, at least t and at least its floor."""
-    alive, near = set(told), me.params.graph.members(me.index)
-    if me.index not in alive:
+    if me.index not in told:
         raise PeerError("server", f"the survivors lack client {me.index}, which did upload")
-    silent = alive.intersection(near) - uploaded.held.keys() - {me.index}
-    strangers = sorted(alive.difference(uploaded.present) | silent)
+    near = me.params.graph.members(me.index)
+    silent = {member for member in near if member in told} - uploaded.held.keys() - {me.index}
+    strangers = sorted(silent.union(told.without(uploaded.present)))
     if strangers:
-        raise PeerError("server", f"the survivors include {strangers}, who did not share")
+        raise PeerError("server", f"the survivors include {strangers[:8]}, who did not share")
     if len(told) < me.floors.survivors:
         raise TooFewSurvivors("survivors", len(told), me.floors.survivors)
-    holders = sum(holder in alive for holder in me.params.graph.holders(me.index))
+    holders = sum(holder in told for holder in me.params.graph.holders(me.index))
     if holders < me.params.threshold:
         raise TooFewSurvivors("surviving holders", holders, me.params.threshold)

@@ -21,6 +21,7 @@ from flora_protocols import (
     keys,
     shamir,
 )
+from flora_protocols.codec import Bitmap, Reader, encode_subset
 from flora_protocols.graph import Graph
 
 SESSION = bytes(range(32))
@@ -323,3 +324,26 @@ def test_a_client_has_its_own_floors():
 def test_impossible_index(index):
     with pytest.raises(MisuseError):
         ClientAdvertise(semi_honest(), index)
+
+
+# Bitmaps
+
+
+@given(st.integers(1, 70), st.data())
+def test_a_bitmap_is_a_set(size, data):
+    """As written and as kept: the same bytes, the same members; and bits beyond are refused."""
+    one, other = (data.draw(st.sets(st.integers(0, size - 1))) for _ in range(2))
+    raw = encode_subset(range(size), one)
+    assert int.from_bytes(raw, "little") == sum(1 << member for member in one)
+    bitmap = Reader(memoryview(raw), 1).bitmap(size)
+    assert (bitmap.raw, list(bitmap), len(bitmap)) == (raw, sorted(one), len(one))
+    assert {member for member in range(size) if member in bitmap} == one
+    assert Reader(memoryview(raw), 1).subset(range(size)) == tuple(sorted(one))
+    assert set(bitmap.without(Bitmap(encode_subset(range(size), other)))) == one - other
+    members = tuple(3 * at + 1 for at in range(size))
+    assert encode_subset(members, [3 * at + 1 for at in one]) == raw
+    if size % 8:
+        beyond = raw[:-1] + bytes((raw[-1] | 128,))
+        for read in (lambda reader: reader.bitmap(size), lambda reader: reader.subset(members)):
+            with pytest.raises(PeerError, match=f"beyond its {size} members"):
+                read(Reader(memoryview(beyond), 1))

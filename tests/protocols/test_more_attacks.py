@@ -26,7 +26,7 @@ from flora_protocols import (
     run_round,
     shamir,
 )
-from flora_protocols.codec import CHECKSUM, HEADER, Kind, encode_frame, encode_subset
+from flora_protocols.codec import CHECKSUM, HEADER, Bitmap, Kind, encode_frame, encode_subset
 
 
 def test_clients_with_different_models_never_share_a_sum():
@@ -187,7 +187,9 @@ def test_every_decoder_takes_anything(kind, body, make, framed):
         Kind.ENDORSEMENT: lambda: (
             params.malicious and messages.decode_endorsement(params, ident, message, 1, b"survivors")
         ),
-        Kind.AGREEMENT: lambda: params.malicious and messages.decode_agreement(params, ident, message, 1, (0, 1, 2, 3)),
+        Kind.AGREEMENT: lambda: (
+            params.malicious and messages.decode_agreement(params, ident, message, 1, Bitmap(b"\x0f"))
+        ),
         Kind.REVEAL: lambda: messages.decode_reveal(ident, message, 1, (0, 1, 2), (0, 2) * params.malicious),
     }
     with contextlib.suppress(PeerError):
