@@ -117,17 +117,19 @@ def bad_survivors(name: str) -> Recorder:
 
 def bad_harary(name: str) -> Recorder:
     """Many are present, but too few of those who hold the client's shares."""
-    says = "a client in a Harary graph counts others than its holders towards t"
-    r = Recorder(name, says, clients=8, neighbours=4, threshold=3).trip()
+    says = "a client in a Harary graph counts others than its holders towards t; a survivor far away is not present"
+    r = Recorder(name, says, clients=8, neighbours=4, threshold=3)
     near = [member for member in r.params.graph.members(0) if member != 0]
     far = [member for member in range(1, 8) if member not in near]
+    r.trip({far[0]})
     present = sorted([0, *near[:2], *far])
     roster = messages.decode_roster(r.params, r.mail[0], 0, r.clients[0]._advertisement)
     entries = b"".join(roster.entries[member].entry for member in sorted([0, *near[:2]]))
     hashed = body_of(r.mail[0])[1:33]
     r.step(0, reframed(r.mail[0], encode_subset(range(8), present) + hashed + entries), check="C-33")
     r.trip().trip()
-    r.step(0, reframed(r.mail[0], encode_subset(range(8), present)), check="C-43")
+    r.step(0, reframed(r.mail[0], encode_subset(range(8), range(8))), check="C-41")
+    r.step(0, reframed(r.mail[0], encode_subset(range(8), sorted({*present} - {far[0]}))), check="C-43")
     return r.finish()
 
 
