@@ -137,7 +137,7 @@ def test_participation_is_told_and_the_worst_client_is_the_headline() -> None:
 
 
 def test_examples_are_not_clients() -> None:
-    plan, ledger = run(sampling_rate=0.05, upload_norm=50.0, clients=10, survivors=(10, 9), colluders=0)
+    plan, ledger = run(sampling_rate=0.05, upload_norm=50.0, clients=10, survivors=(10, 9), colluders=0, epsilon=1.0)
     found = cross_check(ledger.worst_events, 1e-5, opacus=False)
     text = write(plan, ledger, cross_check=found, unit="example", population=5000)
     for words in (
@@ -151,7 +151,7 @@ def test_examples_are_not_clients() -> None:
         assert words in text, words
     assert "closed form" not in text
     assert "replace-one" not in text
-    other = run(sampling_rate=0.04, upload_norm=50.0, clients=10, survivors=(10, 9), colluders=0)
+    other = run(sampling_rate=0.04, upload_norm=50.0, clients=10, survivors=(10, 9), colluders=0, epsilon=1.0)
     assert write(*other, cross_check=found, unit="example", population=5000) != text
     with pytest.raises(ValueError, match="unit is then 'example'"):
         write(plan, ledger)
