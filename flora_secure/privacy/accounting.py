@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import dp_accounting
 
 from .amplification import (
+    CALIBRATION_CELL,
     REPORT_CELL,
     cohort_epsilon,
     counts_of,
@@ -112,11 +113,14 @@ def epsilon_of(events: Iterable[RoundEvent], delta: float, *, cell: float = REPO
 
 
 def epsilon_local(events: Iterable[RoundEvent], delta: float) -> float:
-    """ε at `delta` of one client's uploads by themselves: the server and every other client collude, or masks fail."""
+    """ε at `delta` of one client's uploads by themselves: the server and every other client collude, or masks fail.
+
+    Where examples were sampled it is counted in cells of CALIBRATION_CELL: the losses are large, and so is the figure.
+    """
     rounds = list(events)
     if all(e.sampling_rate == 1 for e in rounds):
         return gaussian_epsilon(gaussian_mu(e.noise_multiplier_local for e in rounds), delta)
-    return poisson_epsilon(counts_of(rounds, local=True), delta)
+    return poisson_epsilon(counts_of(rounds, local=True), delta, CALIBRATION_CELL)
 
 
 def epsilon_outsider(events: Iterable[RoundEvent], delta: float) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import secrets
+from collections.abc import Callable
 from typing import ClassVar
 
 import mpmath
@@ -102,7 +103,7 @@ class LatticeNoise:
 
     @classmethod
     def _table(cls, sigma: float) -> tuple[int, list[int], NDArray[np.uint64]]:
-        return _cumulated(cls, sigma)
+        return _cumulated(cls.masses, sigma)
 
     @classmethod
     def masses(cls, sigma: float) -> list[mpmath.mpf]:
@@ -150,9 +151,11 @@ class Skellam(LatticeNoise):
 
 
 @functools.lru_cache(maxsize=16)
-def _cumulated(mechanism: type[LatticeNoise], sigma: float) -> tuple[int, list[int], NDArray[np.uint64]]:
+def _cumulated(
+    distribution: Callable[[float], list[mpmath.mpf]], sigma: float
+) -> tuple[int, list[int], NDArray[np.uint64]]:
     """Reach K and the distribution function at −K … K − 1, ⌊F·2^256⌋ whole and its leading 64 digits."""
-    ctx, masses = _context(), mechanism.masses(sigma)
+    ctx, masses = _context(), distribution(sigma)
     unit = ctx.ldexp(1, _DIGITS) / (2 * ctx.fsum(masses) - masses[0])
     wide, total = [], ctx.zero
     reach = len(masses) - 1

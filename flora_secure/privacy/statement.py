@@ -6,19 +6,21 @@ Its order follows NIST SP 800-226: the guarantee first, then what it rests on, t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from .accounting import gaussian_epsilon
-from .cross_check import CLOSED_FORM, accountant_versions
+from .cross_check import CLOSED_FORM, accountant_versions, headline_accountant
 from .ledger import Ledger
 from .plan import NoisePlan
 
 Profile = Literal["off", "semi-honest", "malicious-server"]
+Unit = Literal["client", "example"]
 
 _SERVER = (
     "Against whom. The server, which sees every released sum, every model and which clients survived each round; and "
-    "therefore everybody who sees less. No amplification by sampling is claimed: the server knows who takes part."
+    "therefore everybody who sees less. No amplification by sampling of clients is claimed: the server knows who takes "
+    "part."
 )
 _TRUST = {
     "semi-honest": "Trust. The server follows the protocol, but keeps and studies everything it receives. Secure "
@@ -43,6 +45,14 @@ _NO_PRIVACY = (
     "NO DIFFERENTIAL PRIVACY. This run added no noise (epsilon = inf). The sums and the model may reveal what a single "
     "client contributed; do not present this run as private."
 )
+_UNIT = {
+    "client": "Unit. Protected is one client's whole contribution over the whole run, all its data together. "
+    "Neighbouring means that this contribution is replaced by zero (zero-out).",
+    "example": "Unit. Protected is ONE EXAMPLE of one client, in all rounds together, and not a client: what all "
+    "examples of a client have in common is not hidden. Neighbouring means that the example's clipped gradient is "
+    "replaced by zero (zero-out).",
+}
+_ARTICLE = {"client": "a client", "example": "an example"}
 _NOT_COVERED = (
     "Not covered. Forged clients unless the malicious-server profile holds; side channels such as timing, and access "
     "to a client's device; which clients took part and which dropped out; the initial weights and whatever they were "
@@ -58,6 +68,8 @@ def statement(
     cross_check: Mapping[str, float],
     profile: Profile,
     secret_noise: bool,
+    unit: Unit = "client",
+    population: int | None = None,
     aborted_rounds: int = 0,
     clip_rate: float | None = None,
     overflow_rate: float | None = None,
@@ -67,9 +79,11 @@ def statement(
     Args:
         plan: the noise that was planned.
         ledger: the rounds that were released.
-        cross_check: result of `cross_check.cross_check` for the ledger's events; may be empty.
+        cross_check: result of `cross_check.cross_check` for the ledger's `worst_events`; may be empty.
         profile: of the secure aggregation.
         secret_noise: True if the noise keys came from the operating system; False if a seed reproduces them.
+        unit: whose contribution is protected.
+        population: how many such units there are, to judge δ by; None for the clients that plan and ledger know of.
         aborted_rounds: rounds that began and released nothing.
         clip_rate: fraction of uploads whose update was clipped, if measured.
         overflow_rate: fraction of the sums' coordinates that may have wrapped (`encoding.overflow_rate`), if measured.
@@ -78,10 +92,15 @@ def statement(
         Paragraphs, each of one line, separated by empty lines.
 
     Raises:
-        ValueError: unknown profile, or plan and ledger belong to different budgets.
+        ValueError: unknown profile or unit, unit `client` with sampled examples, or plan and ledger belong to
+            different budgets.
     """
     if profile not in _TRUST:
         raise ValueError(f"profile must be one of {', '.join(_TRUST)}, got {profile!r}")
+    if unit not in _UNIT:
+        raise ValueError(f"unit must be one of {', '.join(_UNIT)}, got {unit!r}")
+    if unit == "client" and plan.sampling_rate < 1:
+        raise ValueError(f"examples were sampled at rate {plan.sampling_rate:g}: the unit is then 'example'")
     if (plan.epsilon, plan.delta) != (ledger.target_epsilon, ledger.delta):
         raise ValueError(
             f"the plan's budget is epsilon {plan.epsilon:g}, delta {plan.delta:g}, but the ledger's is "
@@ -96,10 +115,14 @@ def statement(
         return "\n\n".join((_NO_PRIVACY, _TRUST[profile], rounds, rates))
     if not ledger.events:
         return f"Guarantee. Nothing was released, so nothing of epsilon = {plan.epsilon:g} was spent.\n\n{rounds}"
-    paragraphs = (
-        _guarantee(ledger),
-        _unit(ledger),
+    units = max(plan.clients, len(ledger.clients)) if population is None else population
+    paragraphs = [
+        None if secret_noise else _REPRODUCIBLE,
+        _delta(ledger.delta, units, unit) if ledger.delta >= 1 / units else None,
+        _guarantee(ledger, unit, units),
+        _unit(plan, ledger, unit),
         _SUMS_ONLY if profile == "off" else _SERVER,
+        _participation(plan, ledger),
         _TRUST[profile],
         _assumption(plan, ledger),
         rounds,
@@ -108,39 +131,76 @@ def statement(
         f"One upload alone. If the server and all other clients collude, or the masks fail, a client is protected by "
         f"its own share of the noise only: epsilon_local = {ledger.epsilon_local:.4g} at delta = {ledger.delta:g}.",
         rates,
+        _FROM_OS if secret_noise else None,
         _NOT_COVERED,
-    )
-    return "\n\n".join((*paragraphs[:-1], _FROM_OS, paragraphs[-1]) if secret_noise else (_REPRODUCIBLE, *paragraphs))
+    ]
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph is not None)
 
 
-def _guarantee(ledger: Ledger) -> str:
-    verdict = "within" if ledger.epsilon <= ledger.target_epsilon else "ABOVE"
-    factor = f"{math.exp(ledger.epsilon):.4g}" if ledger.epsilon < 700 else "more than 1e300"
+def _delta(delta: float, units: int, unit: Unit) -> str:
     return (
-        f"Guarantee. Differential privacy with epsilon = {ledger.epsilon:.4f} and delta = {ledger.delta:g}, {verdict} "
-        f"the budget of epsilon = {ledger.target_epsilon:g}; as Gaussian differential privacy, mu = {ledger.mu:.4f}. "
-        f"In words: whatever an observer does with all that was released, the probability of any conclusion about a "
-        f"client is at most e^epsilon = {factor} times what it would be had that client contributed nothing, "
-        f"plus {ledger.delta:g}."
+        f"WEAK DELTA. delta = {delta:g} is not below 1/{units}, one over the number of {unit}s: a mechanism that gives "
+        f"one {unit} away entirely, chosen at random, would satisfy it."
     )
 
 
-def _unit(ledger: Ledger) -> str:
-    # Replacing an update moves the clipped sum by up to 2c, twice as far as zeroing it.
+def _guarantee(ledger: Ledger, unit: Unit, units: int) -> str:
+    spent = ledger.epsilon
+    verdict = "within" if spent <= ledger.target_epsilon else "ABOVE"
+    factor = f"{math.exp(spent):.4g}" if spent < 700 else "more than 1e300"
+    sampled = any(e.sampling_rate < 1 for e in ledger.worst_events)
+    gaussian = "of the Gaussian mechanism with this epsilon, mu" if sampled else "as Gaussian differential privacy, mu"
+    return (
+        f"Guarantee. Differential privacy with epsilon = {spent:.4f} and delta = {ledger.delta:g}, {verdict} "
+        f"the budget of epsilon = {ledger.target_epsilon:g}; {gaussian} = {ledger.mu:.4f}. "
+        f"In words: whatever an observer does with all that was released, the probability of any conclusion about "
+        f"{_ARTICLE[unit]} is at most e^epsilon = {factor} times what it would be had that {unit} contributed nothing, "
+        f"plus {ledger.delta:g}; one over the number of {unit}s is {1 / units:.3g}."
+    )
+
+
+def _unit(plan: NoisePlan, ledger: Ledger, unit: Unit) -> str:
+    if plan.sampling_rate < 1:
+        return (
+            f"{_UNIT[unit]} Every round each client draws each of its examples with probability "
+            f"{plan.sampling_rate:g}, by coins that nobody else sees; epsilon takes that into account, against the "
+            f"server too."
+        )
+    # Replacing a contribution moves the clipped sum by up to 2c, twice as far as zeroing it.
     replace_one = gaussian_epsilon(2 * ledger.mu, ledger.delta, ledger.aliasing_slack)
     return (
-        f"Unit. Protected is one client's whole contribution over the whole run, all its data together. Neighbouring "
-        f"means that this contribution is replaced by zero (zero-out). For its replacement by any other contribution "
+        f"{_UNIT[unit]} For its replacement by any other contribution "
         f"(replace-one) the same run reads epsilon = {replace_one:.4g} at the same delta."
+    )
+
+
+def _participation(plan: NoisePlan, ledger: Ledger) -> str:
+    if not ledger.clients:
+        return "Participation. Every client took part in every round or dropped out, and is charged for all of them."
+    counts = [len(ledger.events_of(client)) for client in ledger.clients]
+    outsider = (
+        f"epsilon = {ledger.epsilon_outsider:.4f} for them"
+        if any(e.population is not None for e in ledger.events)
+        else "no smaller epsilon is claimed for them, as cohorts were not drawn uniformly"
+    )
+    return (
+        f"Participation. {len(ledger.clients)} clients took part, in {min(counts)} to {max(counts)} rounds each, at "
+        f"most {plan.participations} planned for. Each is charged for its own rounds, and the guarantee above is the "
+        f"worst one's. Outsiders, who see only released models and not who took part: {outsider}."
     )
 
 
 def _assumption(plan: NoisePlan, ledger: Ledger) -> str:
     survivors = [e.survivors for e in ledger.events]
+    colluding = (
+        f"{plan.colluders} clients may be corrupt: they tell the server their noise, and none of it is counted."
+        if plan.colluders
+        else "No client is assumed to tell the server its noise."
+    )
     return (
-        f"Honest minimum. The noise is sized for h_min = {plan.honest_minimum} honest clients that survive a round: "
-        f"{plan.clients} clients less {plan.dropouts} that may drop out less {plan.colluders} that may collude with "
-        f"the server. A round with fewer is aborted. In fact {min(survivors)} to {max(survivors)} survived, and "
+        f"Honest minimum. The noise of a round is sized for the honest clients that survive it at the least, "
+        f"h_min = {plan.honest_minimum} of {plan.clients}: {plan.dropouts} may drop out. {colluding} A round with "
+        f"fewer is aborted. In fact {min(survivors)} to {max(survivors)} survived, and "
         f"epsilon is computed from them, taking who survived to be public and to say nothing about the data. If more "
         f"clients collude or leave out their noise, the guarantee weakens accordingly."
     )
@@ -148,21 +208,39 @@ def _assumption(plan: NoisePlan, ledger: Ledger) -> str:
 
 def _mechanism(plan: NoisePlan, ledger: Ledger) -> str:
     multipliers = [e.noise_multiplier for e in ledger.events]
-    return (
-        f"Mechanism. Every update is clipped to L2 norm {plan.clip_norm:g}, scaled by {plan.scale:.6g}, given exact "
-        f"Gaussian noise of standard deviation {plan.sigma_local:.6g}, rounded once and sent modulo 2^{plan.bits}. The "
-        f"noise in a sum was {min(multipliers):.6g} to {max(multipliers):.6g} times the clip norm. The slack for "
-        f"rounding before summing, {ledger.aliasing_slack:.3g}, is included in epsilon."
+    norms = _range(e.clip_norm for e in ledger.events)
+    scales = _range(e.scale for e in ledger.events)
+    noise = _range(e.sigma_local for e in ledger.events)
+    long = f", a whole upload to {plan.upload_norm:g}" if plan.upload_norm != plan.clip_norm else ""
+    turned = (
+        ", rotated by a public Hadamard matrix with random signs (which changes no distance)" if plan.rotated else ""
     )
+    counted = (
+        " The clip norm follows a private count of the clients within it, one more Gaussian release a round, included "
+        "in epsilon."
+        if plan.count_scale
+        else ""
+    )
+    return (
+        f"Mechanism. Distributed rounded Gaussian. Every contribution is clipped to L2 norm {norms}{long}{turned}, "
+        f"scaled by {scales}, given exact Gaussian noise of standard deviation {noise}, rounded once and sent modulo "
+        f"2^{plan.bits}. The noise in a sum was {min(multipliers):.6g} to {max(multipliers):.6g} times the sensitivity."
+        f"{counted} The slack for rounding before summing, {ledger.aliasing_slack:.3g}, is included in epsilon."
+    )
+
+
+def _range(values: Iterable[float]) -> str:
+    ordered = sorted({f"{value:.6g}" for value in values}, key=float)
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
 
 
 def _accountants(ledger: Ledger, cross_check: Mapping[str, float]) -> str:
-    versions = ", ".join(
-        f"{name} {version}" for name, version in accountant_versions([CLOSED_FORM, *cross_check]).items()
-    )
-    others = "; ".join(f"{name} {epsilon:.4f}" for name, epsilon in cross_check.items() if name != CLOSED_FORM)
+    first = headline_accountant(ledger.worst_events)
+    versions = ", ".join(f"{name} {version}" for name, version in accountant_versions([first, *cross_check]).items())
+    others = "; ".join(f"{name} {epsilon:.4f}" for name, epsilon in cross_check.items() if name != first)
+    how = "The exact composition of Gaussian mechanisms" if first == CLOSED_FORM else f"{first}"
     return (
-        f"Accounting. The exact composition of Gaussian mechanisms gives epsilon = {ledger.epsilon:.4f}. Cross-checks: "
+        f"Accounting. {how} gives epsilon = {ledger.epsilon:.4f}. Cross-checks: "
         f"{others or 'none made'}. Software: {versions}."
     )
 
@@ -170,7 +248,8 @@ def _accountants(ledger: Ledger, cross_check: Mapping[str, float]) -> str:
 def _rates(plan: NoisePlan, clip_rate: float | None, overflow_rate: float | None) -> str:
     clipped = "not measured" if clip_rate is None else f"{clip_rate:.2%} of the uploads"
     wrapped = "not measured" if overflow_rate is None else f"at most {overflow_rate:.3g} of the coordinates"
-    premise = "" if plan.peak_fraction == 1 else f", if no coordinate of a sum passes {plan.peak_fraction:g}·n·c"
+    assumed = plan.peak_fraction < 1 and not plan.rotated
+    premise = f", if no coordinate of a sum passes {plan.peak_fraction:g}·n·c" if assumed else ""
     return (
         f"Accuracy. Clipped: {clipped}. Wrapped around in the ring: {wrapped}; predicted probability of any in the "
         f"whole run: {plan.overflow_probability:.2g}{premise}. Neither changes the guarantee."

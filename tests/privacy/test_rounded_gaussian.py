@@ -1,3 +1,4 @@
+import hashlib
 import math
 
 import mpmath
@@ -98,6 +99,19 @@ def test_known_answer() -> None:
     y = np.linspace(-3.0, 3.0, 12)
     assert RoundedGaussian(KEY).sample(y, 10.0).tolist() == KNOWN
     assert [int(CTX.floor(v + 10 * g + 0.5)) for v, g in zip(y.tolist(), gaussians(KEY, 12), strict=True)] == KNOWN
+
+
+@pytest.mark.parametrize(
+    ("sigma", "digest"),
+    [
+        (2.04, "79f17f3926d8794cbd63ec0c7b9e590c29fac9f4977bf0d6b9e3057f07156d2f"),
+        (40.0, "89745dad97c9f7194b7e312f1028179950234c5bbe044ec39df737f417f0a279"),
+    ],
+)
+def test_two_hundred_thousand_known_draws(sigma: float, digest: str) -> None:
+    """Any platform whose float64, byte order or AES differed in one draw would differ here."""
+    draws = RoundedGaussian(KEY).sample(np.arange(-100_000, 100_001) / 2000, sigma)
+    assert hashlib.sha256(draws.astype("<i8").tobytes()).hexdigest() == digest
 
 
 @pytest.mark.parametrize("sigma", [0.3, 2.04, 977.1, 2.0**20])

@@ -78,6 +78,9 @@ def test_it_changes_with_everything_it_depends_on() -> None:
         "bits": {"bits": 12},
         "planned rounds": {"rounds": 5},
         "peak": {"peak_fraction": 0.5},
+        "rotation": {"rotation": True, "bits": 12},
+        "count": {"count_noise": 10.0},
+        "upload norm": {"upload_norm": 7.0},
     }.items():
         texts[name] = write(*run(**changes))
     for name, changes in {
@@ -88,9 +91,98 @@ def test_it_changes_with_everything_it_depends_on() -> None:
         "aborted": {"aborted_rounds": 2},
         "clip rate": {"clip_rate": None},
         "overflow": {"overflow_rate": 0.01},
+        "unit": {"unit": "example"},
+        "population": {"population": 1000},
     }.items():
         texts[name] = write(plan, ledger, **changes)
     assert len(set(texts.values())) == len(texts)
+
+
+def cohorts(
+    rosters: tuple[tuple[int, ...], ...], population: int | None = None, **changes: Any
+) -> tuple[NoisePlan, Ledger]:
+    """A run of 40 clients of whom some take part in a round."""
+    base = {"clients": 30, "smallest_cohort": 20, "dimension": 64, "rounds": 4, "participations": 3, "clip_norm": 2.0}
+    plan = calibrate(**{"epsilon": 4.0, "delta": 1e-5, "population": 40, **base, **changes})
+    ledger = Ledger(plan.epsilon, plan.delta)
+    for t, roster in enumerate(rosters, 1):
+        of_round = plan.for_cohort(len(roster))
+        event = of_round.event(t, len(roster), participants=roster, population=population)
+        ledger.authorise(event)
+        ledger.record(event)
+    return plan, ledger
+
+
+def test_participation_is_told_and_the_worst_client_is_the_headline() -> None:
+    rosters = (tuple(range(20)), tuple(range(25)), tuple(range(10, 40)))
+    plan, ledger = cohorts(rosters)
+    text = write(plan, ledger, cross_check=cross_check(ledger.worst_events, 1e-5, opacus=False))
+    assert "40 clients took part, in 1 to 3 rounds each, at most 3 planned for" in text
+    assert f"epsilon = {ledger.epsilon_of_client(15):.4f}" in text.split("\n\n")[0]
+    assert "no smaller epsilon is claimed" in text
+    hidden = write(*cohorts(rosters, population=40))
+    assert "no smaller epsilon" not in hidden
+    assert f"epsilon = {cohorts(rosters, population=40)[1].epsilon_outsider:.4f} for them" in hidden
+    texts = {
+        text,
+        hidden,
+        write(*cohorts((*rosters[:2], tuple(range(9, 39))))),
+        write(*cohorts(rosters, participations=4)),
+        write(*run()),
+    }
+    assert len(texts) == 5
+    assert "Every client took part in every round" in write(*run())
+    shares = {e.sigma_local for e in ledger.events}
+    assert f"standard deviation {min(shares):.6g} to {max(shares):.6g}" in text
+
+
+def test_examples_are_not_clients() -> None:
+    plan, ledger = run(sampling_rate=0.05, upload_norm=50.0, clients=10, survivors=(10, 9), colluders=0, epsilon=1.0)
+    found = cross_check(ledger.worst_events, 1e-5, opacus=False)
+    text = write(plan, ledger, cross_check=found, unit="example", population=5000)
+    for words in (
+        "ONE EXAMPLE of one client, in all rounds together, and not a client",
+        "with probability 0.05, by coins that nobody else sees",
+        "had that example contributed nothing",
+        "a whole upload to 50",
+        f"dp-accounting PLD gives epsilon = {ledger.epsilon:.4f}",
+        "No client is assumed to tell",
+    ):
+        assert words in text, words
+    assert "closed form" not in text
+    assert "replace-one" not in text
+    other = run(sampling_rate=0.04, upload_norm=50.0, clients=10, survivors=(10, 9), colluders=0, epsilon=1.0)
+    assert write(*other, cross_check=found, unit="example", population=5000) != text
+    with pytest.raises(ValueError, match="unit is then 'example'"):
+        write(plan, ledger)
+
+
+def test_a_clip_norm_that_moves_is_told() -> None:
+    plan, ledger = run(count_noise=10.0, survivors=())
+    for t, norm in enumerate((1.0, 1.5, 2.5), 1):
+        event = plan.with_clip(norm).event(t, 95)
+        ledger.authorise(event)
+        ledger.record(event)
+    text = write(plan, ledger)
+    assert "clipped to L2 norm 1 to 2.5" in text
+    assert "private count" in text
+    assert "private count" not in write(*run())
+
+
+def test_a_delta_that_gives_a_client_away_is_said_first() -> None:
+    with pytest.warns(UserWarning, match="1/clients"):
+        weak = run(delta=0.02)
+    text = write(*weak)
+    assert text.startswith("WEAK DELTA. delta = 0.02 is not below 1/100")
+    assert "one client away" in text
+    assert write(*run(), population=10**5).startswith("WEAK DELTA")
+    assert "WEAK" not in write(*run())
+
+
+def test_rotation_and_corrupt_clients_are_told() -> None:
+    assert "public Hadamard matrix" in write(*run(rotation=True, bits=12))
+    assert "Hadamard" not in write(*run(rotation=False, bits=12))
+    assert "2 clients may be corrupt" in write(*run(colluders=2))
 
 
 def test_no_noise_is_said_first_and_loudly() -> None:
@@ -131,5 +223,7 @@ def test_bad_input_is_refused() -> None:
     plan, ledger = run()
     with pytest.raises(ValueError, match="profile must be one of semi-honest, malicious-server, off, got 'none'"):
         write(plan, ledger, profile="none")
+    with pytest.raises(ValueError, match="unit must be one of client, example, got 'image'"):
+        write(plan, ledger, unit="image")
     with pytest.raises(ValueError, match="the plan's budget is epsilon 4"):
         write(plan, Ledger(3.0, 1e-5))

@@ -1,0 +1,50 @@
+"""Re-create `flora_secure/assets/architectures.json`: `python scripts/measure_architectures.py`.
+
+Sizes of open_clip's architectures, so that `flora-secure plan` needs neither torch nor weights. Models are built
+without memory for their parameters. Left out: architectures whose text tower has no projection matrix, or whose
+configuration lies on a hub.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.model import CustomTextCLIP
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def measure(config: dict[str, object]) -> dict[str, int] | None:
+    """Parameters of the whole model, and (width, embed) of the text projection; None where there is no such matrix."""
+    fields = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+    with torch.device("meta"):
+        model = CustomTextCLIP(**{field: config[field] for field in fields if field in config})
+    projection = getattr(model.text, "text_projection", None)
+    if not isinstance(projection, torch.nn.Parameter):
+        return None
+    width, embed = projection.shape
+    return {"parameters": sum(p.numel() for p in model.parameters()), "width": width, "embed": embed}
+
+
+def main() -> None:
+    embedded = json.loads((ROOT / "flora_secure/assets/tiny_clip/open_clip_config.json").read_text(encoding="utf-8"))
+    found = {"tiny": measure(embedded["model_cfg"])}
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        if "hf_model_name" in config["text_cfg"]:
+            continue
+        try:
+            found[name] = measure(config)
+        except Exception as error:  # what cannot be built without a network or memory is left out, and named
+            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+    sizes = ",\n".join(f'  {json.dumps(name)}: {json.dumps(size)}' for name, size in sorted(found.items()) if size)
+    text = f'{{\n "open_clip": "{open_clip.__version__}",\n "architectures": {{\n{sizes}\n }}\n}}\n'
+    (ROOT / "flora_secure/assets/architectures.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
