@@ -41,7 +41,7 @@ def main() -> None:
             found[name] = measure(config)
         except Exception as error:  # what cannot be built without a network or memory is left out, and named
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-    sizes = ",\n".join(f'  {json.dumps(name)}: {json.dumps(size)}' for name, size in sorted(found.items()) if size)
+    sizes = ",\n".join(f"  {json.dumps(name)}: {json.dumps(size)}" for name, size in sorted(found.items()) if size)
     text = f'{{\n "open_clip": "{open_clip.__version__}",\n "architectures": {{\n{sizes}\n }}\n}}\n'
     (ROOT / "flora_secure/assets/architectures.json").write_text(text, encoding="utf-8")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flora_cli.plan import plan
 from flora_cli.simulate import simulate
 from flora_cli.vectors import vectors
 
@@ -19,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=False,
 )
 app.command()(simulate)
+app.command()(plan)
 app.command()(vectors)
 
 

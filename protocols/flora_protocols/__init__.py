@@ -5,6 +5,7 @@ Bonawitz et al. CCS'17 (SecAgg) and Bell et al. CCS'20 (SecAgg+), without I/O: p
 """
 
 from .client import ClientAdvertise, ClientMask, ClientShare
+from .codec import Kind
 from .errors import Culprit, MisuseError, ParameterError, PeerError, ProtocolError, TooFewSurvivors
 from .keys import Randomness, identity_public
 from .params import Floors, Profile, SessionParams, Trip
@@ -21,6 +22,7 @@ from .server import (
     ServerShare,
     ServerUnmask,
 )
+from .sizes import message_bytes
 
 __all__ = [
     "Carry",
@@ -33,6 +35,7 @@ __all__ = [
     "Culprit",
     "Direction",
     "Floors",
+    "Kind",
     "MisuseError",
     "Outbox",
     "ParameterError",
@@ -54,6 +57,7 @@ __all__ = [
     "from_lanes",
     "identity_public",
     "lane",
+    "message_bytes",
     "pack",
     "packed_bytes",
     "require_headroom",

@@ -1,0 +1,277 @@
+"""What a run will cost, without training: noise, budget, ring, graph and bytes, from its config alone.
+
+The figures are those that the run itself would use and report: the same calibration, the same graph, and the sizes of
+the real messages. What depends on who drops out is given for the config's own `dropout`, shared evenly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from flora_protocols import Kind, ParameterError, Profile, SessionParams, message_bytes
+from flora_secure.aggregation import MaskingPlan, plan_masking
+from flora_secure.architectures import Architecture, architecture
+from flora_secure.config import ConfigError, RunConfig
+from flora_secure.privacy.accounting import (
+    default_delta,
+    epsilon_for,
+    epsilon_local,
+    epsilon_outsider,
+    gaussian_mu,
+)
+from flora_secure.privacy.calibration import calibrate
+from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
+from flora_secure.privacy.plan import NoisePlan
+from flora_secure.report import Communication, finite_or_none
+
+SCHEMA = "flora-secure/plan/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyForecast:
+    """The budget if every round keeps the fewest survivors that it may; names as in the report."""
+
+    epsilon: float | None
+    delta: float
+    mu: float | None
+    unit: str
+    adjacency: str
+    view: str
+    epsilon_outsider: float | None
+    epsilon_local: float | None
+    noise_multiplier: float
+    sigma_local: float
+    scale: float
+    clip_norm: float
+    rounds: int
+    honest_minimum: int
+    accountant: dict[str, str]
+    cross_check: dict[str, float]
+    aliasing_slack: float
+    error_ratio: float
+    overflow_probability: float
+    rotated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationForecast:
+    """Who shares masks with whom. ``dropouts`` and ``corrupt`` are clients of a round that noise and masks allow for;
+    ``corrupt_neighbours`` is how many of one client's share holders may be corrupt."""
+
+    profile: str
+    clients: int
+    neighbours: int | None
+    threshold: int | None
+    dropouts: int
+    corrupt: int
+    corrupt_neighbours: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelForecast:
+    """What is trained. ``parameters`` are the whole model's."""
+
+    name: str
+    placement: str
+    rule: str
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """All that is known of a run before it starts."""
+
+    model: ModelForecast
+    privacy: PrivacyForecast
+    communication: Communication
+    aggregation: AggregationForecast
+    plan: NoisePlan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, ``schema`` first; the plan's figures are in ``privacy``."""
+        parts = ("model", "privacy", "communication", "aggregation")
+        return {"schema": SCHEMA, **{part: dataclasses.asdict(getattr(self, part)) for part in parts}}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The table that people see: (what, figure)."""
+        p, c, a = self.privacy, self.communication, self.aggregation
+        if p.epsilon is None:
+            rows = [("privacy", "NONE: no noise would be added (epsilon = inf)")]
+        else:
+            rows = [
+                (
+                    "privacy",
+                    f"ε = {p.epsilon:.4g} at most after {p.rounds} rounds, δ = {p.delta:.3g}, per {p.unit}, "
+                    f"{p.view} view" + ("" if p.mu is None else f" (μ = {p.mu:.4g})"),
+                ),
+                ("  noise", f"multiplier {p.noise_multiplier:.6g} at {p.honest_minimum} honest survivors"),
+                ("  outsiders", "not bounded" if p.epsilon_outsider is None else f"ε = {p.epsilon_outsider:.4g}"),
+                (
+                    "  one upload alone",
+                    "not bounded"
+                    if p.epsilon_local is None
+                    else f"ε = {p.epsilon_local:.1f} if the server and all other clients collude",
+                ),
+                ("  cross-check", ", ".join(f"{k} {v:.3f}" for k, v in p.cross_check.items())),
+            ]
+        return [
+            *rows,
+            (
+                "ring",
+                f"{c.bits} bits a value, error {p.error_ratio:.4f} × that of central noise, "
+                f"overflow probability {p.overflow_probability:.2g}" + (", updates rotated" if p.rotated else ""),
+            ),
+            (
+                "communication",
+                f"{c.reduction:,.0f} × less than sending the model ({c.upload_bytes / 1000:,.1f} kB up, "
+                f"{c.download_bytes / 1000:,.1f} kB down a client and round, {c.masking_bytes / 1000:,.1f} kB of it "
+                "masking)",
+            ),
+            (
+                "  adapter",
+                f"{c.parameters:,} of {self.model.parameters:,} parameters of {self.model.name} "
+                f"({c.parameter_ratio:,.0f} × fewer), {self.model.placement}, rule {self.model.rule}",
+            ),
+            (
+                "aggregation",
+                f"{a.profile}, {a.clients} clients"
+                + ("" if a.threshold is None else f", {a.neighbours} neighbours each, threshold {a.threshold}")
+                + f"; allows for {a.dropouts} dropouts and {a.corrupt} corrupt clients a round",
+            ),
+        ]
+
+
+def forecast(config: RunConfig) -> Forecast:
+    """The forecast of `config`. Raises ConfigError, one line, where no noise, ring or graph satisfies it."""
+    size = architecture(config.model.model)
+    dimension = size.dimension(config.model)
+    try:
+        plan = noise_plan(config, dimension)
+        masking = None
+        if config.aggregation.secagg != "off":
+            wanted = config.aggregation
+            masking = plan_masking(plan, Profile(wanted.secagg), wanted.neighbours, wanted.threshold)
+        communication = _communication(config, plan, masking, size, dimension)
+    except (ValueError, ParameterError) as error:
+        raise ConfigError(str(error)) from None
+    return Forecast(
+        model=ModelForecast(
+            name=size.name, placement=config.model.placement, rule=config.model.rule, parameters=size.parameters
+        ),
+        privacy=_privacy(config, plan),
+        communication=communication,
+        aggregation=AggregationForecast(
+            profile=config.aggregation.secagg,
+            clients=plan.clients,
+            neighbours=None if masking is None else masking.neighbours,
+            threshold=None if masking is None else masking.threshold,
+            dropouts=plan.dropouts,
+            corrupt=plan.colluders,
+            corrupt_neighbours=None if masking is None else masking.corrupt,
+        ),
+        plan=plan,
+    )
+
+
+def budget_of(config: RunConfig, noise_multiplier: float) -> float:
+    """The ε to plan for, so that the noise multiplier z of `config`'s run is the one given. ConfigError for z <= 0."""
+    try:
+        return epsilon_for(noise_multiplier, _delta(config), config.training.rounds)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _privacy(config: RunConfig, plan: NoisePlan) -> PrivacyForecast:
+    events = plan.worst_events()
+    checks = cross_check(events, plan.delta, opacus=False) if plan.noisy else {}
+    headline = headline_accountant(events)
+    local = epsilon_local(events, plan.delta) if plan.noisy else math.inf
+    spent = checks[headline] if plan.noisy else math.inf
+    return PrivacyForecast(
+        # without masking the server sees every upload by itself
+        epsilon=finite_or_none(local if config.aggregation.secagg == "off" else spent),
+        delta=plan.delta,
+        mu=finite_or_none(gaussian_mu(e.noise_multiplier for e in events)) if plan.sampling_rate == 1 else None,
+        unit=config.privacy.unit,
+        adjacency="zero-out",
+        view="server",
+        epsilon_outsider=finite_or_none(epsilon_outsider(events, plan.delta)) if plan.noisy else None,
+        epsilon_local=finite_or_none(local),
+        noise_multiplier=plan.noise_multiplier,
+        sigma_local=plan.sigma_local,
+        scale=plan.scale,
+        clip_norm=plan.clip_norm,
+        rounds=plan.rounds,
+        honest_minimum=plan.honest_minimum,
+        accountant={"name": headline, **accountant_versions([headline])},
+        cross_check={name: epsilon for name, epsilon in checks.items() if name != headline},
+        aliasing_slack=plan.aliasing_slack,
+        error_ratio=plan.error_ratio,
+        overflow_probability=plan.overflow_probability,
+        rotated=plan.rotated,
+    )
+
+
+def _communication(
+    config: RunConfig, plan: NoisePlan, masking: MaskingPlan | None, size: Architecture, dimension: int
+) -> Communication:
+    n = plan.clients
+    stay = 1 - math.floor(config.aggregation.dropout * n) / n
+    broadcast = 2.0 * dimension  # float16
+    packed = -(-plan.payload_bits // 8)
+    if masking is None:
+        upload, download = stay * packed, broadcast
+    else:
+        malicious = config.aggregation.secagg == Profile.MALICIOUS_SERVER.value
+        params = SessionParams(
+            clients=n,
+            neighbours=masking.neighbours,
+            threshold=masking.threshold,
+            bits=plan.bits,
+            dimension=plan.length,
+            profile=Profile(config.aggregation.secagg),
+            corrupt=masking.corrupt,
+            identities=tuple(i.to_bytes(32, "little") for i in range(n)) if malicious else (),
+        )
+        size_of = message_bytes(params)
+        late = stay * (size_of[Kind.UPLOAD] + size_of[Kind.REVEAL] + size_of.get(Kind.ENDORSEMENT, 0))
+        upload = size_of[Kind.ADVERTISEMENT] + size_of[Kind.SHARES] + late
+        late = stay * (size_of[Kind.SURVIVORS] + size_of.get(Kind.AGREEMENT, 0))
+        download = broadcast + size_of[Kind.ROSTER] + size_of[Kind.INBOX] + late
+    payload = broadcast + stay * packed
+    full = 4 * size.parameters
+    return Communication(
+        upload_bytes=upload,
+        download_bytes=download,
+        payload_bytes=payload,
+        masking_bytes=upload + download - payload,
+        full_model_bytes=full,
+        reduction=2 * full / (upload + download),
+        reduction_upload=full / upload,
+        parameters=dimension,
+        parameter_ratio=size.parameters / dimension,
+        bits=plan.bits,
+    )
+
+
+def noise_plan(config: RunConfig, dimension: int) -> NoisePlan:
+    """The noise of a run whose updates have `dimension` values. Raises ValueError where none satisfies the config."""
+    privacy, clients = config.privacy, config.data.clients
+    return calibrate(
+        clients=clients,
+        dimension=dimension,
+        rounds=config.training.rounds,
+        epsilon=privacy.epsilon,
+        delta=_delta(config),
+        clip_norm=privacy.clip_norm,
+        dropout_tolerance=config.dropout_tolerance,
+        colluders=math.floor(config.aggregation.corrupt * clients + 1e-9),
+        bits=privacy.bits,
+    )
+
+
+def _delta(config: RunConfig) -> float:
+    return default_delta(config.data.clients) if config.privacy.delta is None else config.privacy.delta
