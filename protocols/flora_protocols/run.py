@@ -43,8 +43,13 @@ class _Receiver(Protocol):
 class _Wires:
     """Between clients and server: shows every message to ``carry``, and lets clients drop out."""
 
-    def __init__(self, dropouts: Mapping[Trip, Collection[int]] | None, carry: Carry | None) -> None:
+    def __init__(
+        self, params: SessionParams, dropouts: Mapping[Trip, Collection[int]] | None, carry: Carry | None
+    ) -> None:
         self._dropouts, self._carry = dropouts or {}, carry
+        strangers = {client for trip in self._dropouts.values() for client in trip}.difference(range(params.clients))
+        if strangers:
+            raise MisuseError(f"dropouts name client {min(strangers)}; 0 .. {params.clients - 1} are possible")
 
     def up(
         self,
@@ -95,7 +100,7 @@ def run_round(
     ``identities``: Ed25519 secret keys by index (malicious-server profile). Raises TooFewSurvivors, MisuseError.
     """
     vector = _checked(params, vectors, identities)
-    wires, everybody = _Wires(dropouts, carry), range(params.clients)
+    wires, everybody = _Wires(params, dropouts, carry), range(params.clients)
     newcomers = {
         i: ClientAdvertise(params, i, floors=floors, identity=identities[i] if identities else None) for i in everybody
     }

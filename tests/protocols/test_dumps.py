@@ -166,6 +166,16 @@ def test_forged_contents_end_in_a_typed_error_or_in_a_position(make):
     forge()
 
 
+def test_a_share_that_is_not_canonical_is_refused_with_a_right_digest():
+    """Revealed, it would make this client look guilty."""
+    cohort = Cohort(semi_honest()).trip().trip().trip()
+    body = bytearray(cohort.clients[0].dump()[:-32])
+    first = member._HEAD.size + 32 + 1 + 1  # behind the session id, who is present, whose shares are held
+    body[first : first + 2], body[first + 16] = b"\1\0", body[first + 16] | 1  # limb 0 would be 65537
+    with pytest.raises(MisuseError, match="a share is not canonically encoded"):
+        ClientUnmask.load(cohort.params, mended(bytes(body)))
+
+
 def test_the_identity_is_given_again():
     for cohort, data in stages(lambda: malicious(6, threshold=4)):
         cls = type(cohort.clients[0])

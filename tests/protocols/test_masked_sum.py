@@ -168,6 +168,11 @@ def test_bad_vectors_are_refused_before_any_key_is_made(bad, text):
     assert drawn == []
 
 
+def test_dropouts_of_clients_that_there_are():
+    with pytest.raises(MisuseError, match=r"dropouts name client 4; 0 .. 3 are possible"):
+        run_round(semi_honest(), vectors_for(semi_honest()), dropouts={Trip.MASK: {1, 4}})
+
+
 def test_a_whole_round_is_short():
     """The protocol in a minute: fewer than 60 lines, the signature and the documentation included."""
     assert len(inspect.getsource(run_round).splitlines()) < 60
