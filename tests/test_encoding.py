@@ -128,6 +128,20 @@ def test_headroom_holds_for_the_worst_updates(clients: int, rotation: bool, kind
     assert all(math.fsum(v * v for v in s.y.tolist()) <= (p.scale * 1.5) ** 2 for s in spies)
 
 
+class Stretching(Rotation):
+    """A rotation with a rounding error far beyond float64's."""
+
+    def forward(self, update: Any) -> np.ndarray:
+        return super().forward(update) * (1 + 1e-6)
+
+
+def test_the_clip_holds_after_the_rotation_whatever_it_rounds() -> None:
+    p, _ = rotated(dimension=500)
+    spy = Spy(0)
+    encode(np.ones(500), p, spy, Stretching(500, 1, 1))
+    assert sum(Fraction(v) ** 2 for v in spy.y.tolist()) <= (Fraction(p.scale) * Fraction(p.upload_norm)) ** 2
+
+
 def test_a_rotation_needs_the_bits_that_it_saves() -> None:
     """The same modulus and grid without the rotation: a common spike leaves the ring. So the test above can fail."""
     p, turn = rotated(60, dropout_tolerance=0.1)

@@ -36,7 +36,7 @@ def clip(update: ArrayLike, norm: float) -> tuple[NDArray[np.float64], float]:
         raise ValueError(f"an update is a vector (d,) with d >= 1, got shape {x.shape}")
     if not 1e-100 <= norm <= 1e100:
         raise ValueError(f"the clip norm must lie between 1e-100 and 1e100, got {norm!r}")
-    peak = float(np.max(np.abs(x)))
+    peak = max(float(x.max()), -float(x.min()))
     if not math.isfinite(peak):
         bad = x.size - int(np.count_nonzero(np.isfinite(x)))
         raise NonFiniteUpdateError(
@@ -44,12 +44,15 @@ def clip(update: ArrayLike, norm: float) -> tuple[NDArray[np.float64], float]:
         )
     if peak == 0.0:
         return x, 0.0
-    unit = x / peak  # squares can neither overflow nor, where they matter, underflow
-    length = math.sqrt(float(np.einsum("i,i", unit, unit)))  # np.dot wakes threads for a job of microseconds
-    raw_norm = peak * length
+    # squares can neither overflow nor, where they matter, underflow
+    unit = 1.0 if 1e-100 <= peak <= 1e100 else peak
+    y = x if unit == 1.0 else x / unit
+    length = math.sqrt(float(np.einsum("i,i", y, y)))  # np.dot wakes threads for a job of microseconds
+    raw_norm = unit * length
     # A sum of d squares errs by at most (d + 2)·2^-53 of itself in any order of summation, so half of this margin is
     # enough on every machine, and the other half pays for the product with s.
     target = norm * (1.0 - (x.size + 16) * 2.0**-53)
     if raw_norm > target:
-        x = unit * (target / length)
+        y *= target / length
+        x = y
     return x, raw_norm

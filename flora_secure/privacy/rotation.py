@@ -82,22 +82,15 @@ def hadamard_transform(x: NDArray[np.float64], *, transpose: bool = False) -> ND
 def _sylvester(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Every row of (m, 2^k) times Sylvester's matrix, S[i, j] = (−1)^popcount(i & j).
 
-    As S_ab = S_a ⊗ S_b, a row is a matrix whose columns are transformed, then those of its transpose: every pass runs
-    over long stretches of memory.
+    S = (P·(I ⊗ S₂))^k with the permutation P that puts sums first and differences second (Pease, J. ACM 15, 1968): k
+    equal passes over long stretches of memory.
     """
-    count, size = x.shape
-    columns = 1 << (size.bit_length() // 2)
+    half = x.shape[1] // 2
     here, there = x.copy(), np.empty_like(x)
-    for width in (columns, size // columns):
-        half = width
-        while half < size:
-            pairs, out = here.reshape(-1, 2, half), there.reshape(-1, 2, half)
-            np.add(pairs[:, 0], pairs[:, 1], out=out[:, 0])
-            np.subtract(pairs[:, 0], pairs[:, 1], out=out[:, 1])
-            here, there = there, here
-            half *= 2
-        turned = here.reshape(count, size // width, width).transpose(0, 2, 1)
-        there.reshape(count, width, size // width)[...] = turned
+    for _ in range(half.bit_length()):
+        even, odd = here[:, 0::2], here[:, 1::2]
+        np.add(even, odd, out=there[:, :half])
+        np.subtract(even, odd, out=there[:, half:])
         here, there = there, here
     return here
 

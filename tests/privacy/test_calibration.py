@@ -308,6 +308,23 @@ def test_the_overflow_bound_holds_exactly_for_a_rotated_signal(spread: float) ->
     assert overflow_bound(bits, RingLoad(1, 0.0, 0.0, sigma, sigma), 1.0) < exact  # which so has to count
 
 
+@pytest.mark.parametrize("count_noise", [None, 5.0])
+def test_padding_and_count_are_counted(count_noise: float | None) -> None:
+    """Overflow and slack of all coordinates that are sent, not of the update's alone."""
+    p = plan(dimension=1025, rotation=True, count_noise=count_noise, epsilon=100, dropout_tolerance=0.0)
+    assert p.length == 1280 + p.count_coordinates
+    deviation = p.sigma_local * 10
+    updates = RingLoad(100, 0.0, 100 * 2.0 * p.scale / math.sqrt(1280), p.sigma_local, deviation)
+    allowed = 30 * 1280 * overflow_bound(p.bits, updates, 1.0)
+    if count_noise:
+        reach = 100 * p.count_scale / 2 / math.sqrt(p.count_coordinates)
+        bit = RingLoad(100, reach, 0.0, p.sigma_local, deviation)
+        allowed += 30 * p.count_coordinates * overflow_bound(p.bits, bit, 1.0)
+    assert p.overflow_probability == pytest.approx(allowed, rel=1e-6)
+    assert p.aliasing_slack == pytest.approx(sum(e.aliasing_slack for e in p.worst_events()), rel=1e-9)
+    assert p.worst_events()[0].dimension == p.length
+
+
 def test_cohorts_of_different_sizes_carry_the_same_noise() -> None:
     p = plan(clients=130, smallest_cohort=70, population=1000, participations=12)
     assert p.noise_multiplier == pytest.approx(noise_multiplier_for(4, 1e-5, 12), rel=1e-8)

@@ -125,6 +125,20 @@ def test_the_slack_of_a_coarse_grid_can_make_another_client_the_worst() -> None:
     assert second.epsilon == max(epsilon_of([loud], 1e-5), epsilon_of([softer], 1e-5))
 
 
+def test_a_client_with_more_slack_and_less_loss_is_refused_on_its_own() -> None:
+    coarse = RoundEvent(1, 100, 0, 1.0, 7.6, 1.3, 5, frozenset(range(1, 101)))
+    assert coarse.aliasing_slack > 1e-3
+    loud = event(coarse.noise_multiplier * 0.9999, 2, {0})  # a little more loss, but no slack
+    spent = [epsilon_of([e], 1e-5) for e in (loud, coarse)]
+    assert spent[0] < spent[1]
+    ledger = Ledger(100, 1e-5)
+    for e in (coarse, loud):
+        enter(ledger, e)
+    nothing = event(1e9, 3, range(101))
+    ledger.target_epsilon = (spent[0] + spent[1]) / 2
+    assert ledger.refused(nothing) == frozenset(range(1, 101))
+
+
 def test_headline_and_outsider_of_a_sampled_population() -> None:
     """q = 0.1 of 200 clients, 40 rounds: the unluckiest client is the headline, outsiders stay below it."""
     ledger, z, last = Ledger(1e3, 1e-5), 6.0, {}
@@ -150,11 +164,11 @@ def test_a_thousand_clients_and_a_hundred_rounds_are_counted_in_seconds() -> Non
 
 
 def test_examples_in_a_ledger_of_clients() -> None:
-    z = noise_multiplier_for(4, 1e-5, 4, 0.05)
-    ledger = Ledger(4, 1e-5)
+    z = noise_multiplier_for(1, 1e-5, 4, 0.05)
+    ledger = Ledger(1, 1e-5)
     for t, who in enumerate([{0, 1}, {0, 1}, {0, 2}, {0, 3}], 1):
         enter(ledger, event(z, t, who, q=0.05))
-    assert 3.98 < ledger.epsilon <= 4
+    assert 0.98 < ledger.epsilon <= 1
     assert ledger.epsilon == ledger.epsilon_of_client(0) > ledger.epsilon_of_client(1)
     assert ledger.refused(event(z, 5, range(4), q=0.05)) == {0}
     assert gaussian_epsilon(ledger.mu, 1e-5) == pytest.approx(ledger.epsilon, abs=1e-6)

@@ -120,9 +120,10 @@ def test_participation_is_told_and_the_worst_client_is_the_headline() -> None:
     assert "40 clients took part, in 1 to 3 rounds each, at most 3 planned for" in text
     assert f"epsilon = {ledger.epsilon_of_client(15):.4f}" in text.split("\n\n")[0]
     assert "no smaller epsilon is claimed" in text
-    hidden = write(*cohorts(rosters, population=40))
+    uniform = cohorts(rosters, population=40)
+    hidden = write(*uniform)
     assert "no smaller epsilon" not in hidden
-    assert f"epsilon = {cohorts(rosters, population=40)[1].epsilon_outsider:.4f} for them" in hidden
+    assert f"epsilon = {uniform[1].epsilon_outsider:.4f} for them" in hidden
     texts = {
         text,
         hidden,
@@ -151,8 +152,8 @@ def test_examples_are_not_clients() -> None:
         assert words in text, words
     assert "closed form" not in text
     assert "replace-one" not in text
-    other = run(sampling_rate=0.04, upload_norm=50.0, clients=10, survivors=(10, 9), colluders=0, epsilon=1.0)
-    assert write(*other, cross_check=found, unit="example", population=5000) != text
+    changed = dataclasses.replace(plan, sampling_rate=0.04)
+    assert write(changed, ledger, cross_check=found, unit="example", population=5000) != text
     with pytest.raises(ValueError, match="unit is then 'example'"):
         write(plan, ledger)
 
