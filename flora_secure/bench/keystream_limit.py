@@ -16,10 +16,11 @@ _TAG = 16
 def keystream_seconds(size: int, repeats: int) -> float:
     """CPU seconds for ``size`` bytes of one key's keystream: the best of AES-CTR and AES-GCM of zeros, written over the
     same 128 KiB or 256 KiB again and again, nothing added to anything."""
-    return min(cpu_medians(repeats, *_trials(size)))
+    return min(cpu_medians(repeats, *trials(size)))
 
 
-def _trials(size: int) -> list[Trial]:
+def trials(size: int) -> list[Trial]:
+    """The candidates for the fastest, to be timed beside something else."""
     kinds = [_ctr, _gcm] if hasattr(AESGCM, "encrypt_into") else [_ctr]
     return [_blocks(kind, block, size) for kind in kinds for block in (1 << 17, 1 << 18)]
 

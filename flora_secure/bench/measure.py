@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any
 
+from flora_secure import __version__
+
 Trial = Callable[[], Callable[[], object]]
 
 
@@ -124,7 +126,8 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         "openssl": backend.openssl_version_text(),
-        **{name: installed(name) for name in ("flora-secure", "numpy", "cryptography", "flwr", "opendp")},
+        "flora-secure": __version__,
+        **{name: installed(name) for name in ("numpy", "cryptography", "flwr", "opendp")},
     }
 
 
