@@ -143,7 +143,7 @@ def shamir_share(scale: Scale) -> Iterator[Row]:
     own, other, note = cpu_medians(15, ours)[0], None, MISSING
     if installed("flwr") is not None:
         other = cpu_medians(3, lambda: lambda: flower_peer.share_secrets(threshold, clients))[0]
-        note = "Flower shares 48 and 256 bytes (a seed and a PEM key, padded), we share 16 and 16"
+        note = "Flower shares 48 and 320 bytes (a seed and a key in PEM, padded), we share 16 and 16"
     yield Row(
         figure="Shamir, both secrets shared",
         setting=f"n={clients} t={threshold}",
