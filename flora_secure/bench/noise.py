@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -17,31 +18,38 @@ import numpy as np
 from flora_secure.encoding import encode
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.plan import NoisePlan
+from flora_secure.privacy.rotation import Rotation
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
 
 from .measure import Row, Scale, cpu_medians, installed
 
 MISSING = "peer not installed"
 _CALIBRATION_LIMIT = 0.010
+_Make = Callable[[], Rotation | None]
 
 
 def rows(scale: Scale) -> Iterator[Row]:
     """Every row, as it is measured."""
-    plan = plan_for(2_048 if scale is Scale.QUICK else 131_072)
-    yield from draws(scale, plan)
-    yield from encoding(scale, plan)
+    yield from draws(scale)
+    yield from encoding(scale)
     yield from calibration(scale)
 
 
-def plan_for(dimension: int) -> NoisePlan:
-    """The setting of all rows."""
-    return calibrate(clients=100, dimension=dimension, rounds=20, epsilon=4.0, delta=1e-5, clip_norm=1.0)
+def plan_for(dimension: int, rotated: bool | None = None, epsilon: float = 4.0) -> NoisePlan:
+    """The setting of all rows. ``rotated``: as ``calibrate`` takes it, None for the default."""
+    return calibrate(
+        clients=100, dimension=dimension, rounds=20, epsilon=epsilon, delta=1e-5, clip_norm=1.0, rotation=rotated
+    )
 
 
-def draws(scale: Scale, plan: NoisePlan) -> Iterator[Row]:
+def _dimension(scale: Scale) -> int:
+    return 2_048 if scale is Scale.QUICK else 131_072
+
+
+def draws(scale: Scale) -> Iterator[Row]:
     """Integer Gaussian noise of one client's scale around zero, exact on both sides."""
     count = 2_000 if scale is Scale.QUICK else 1_000_000
-    zeros = np.zeros(count)
+    zeros, plan = np.zeros(count), plan_for(_dimension(scale))
     own = cpu_medians(9, lambda: lambda: RoundedGaussian().sample(zeros, plan.sigma_local))[0]
     other, note = None, MISSING
     if installed("opendp") is not None:
@@ -57,20 +65,29 @@ def draws(scale: Scale, plan: NoisePlan) -> Iterator[Row]:
     )
 
 
-def encoding(scale: Scale, plan: NoisePlan) -> Iterator[Row]:
-    """One client's upload before masking, beside as many float draws."""
+def encoding(scale: Scale) -> Iterator[Row]:
+    """One client's upload before masking, beside as many float draws; without the rotation and with it."""
     generator = np.random.default_rng(0)
-    update = generator.normal(0, 1e-2, plan.dimension).astype(np.float32)
-    repeats = 3 if scale is Scale.QUICK else 31
-    own, modern, legacy = cpu_medians(
-        repeats,
-        lambda: lambda: encode(update, plan, RoundedGaussian()),
-        lambda: lambda: generator.normal(size=plan.dimension),
-        lambda: lambda: np.random.normal(size=plan.dimension),
-    )
-    setting = f"d={plan.dimension:,} b={plan.bits}"
-    for other, against in ((modern, "numpy's default_rng().normal"), (legacy, "numpy's legacy random.normal")):
-        yield Row(figure="clip, noise and encode", setting=setting, ours=own, other=other, against=against, at_most=5.0)
+    for rotated in (False, True):
+        plan = plan_for(_dimension(scale), rotated)
+        update = generator.normal(0, 1e-2, plan.dimension).astype(np.float32)
+        # made once a round for all clients of a simulation, but once for each client elsewhere: counted
+        make = partial(Rotation, plan.dimension, 0, 1) if rotated else lambda: None
+
+        def ours(update: np.ndarray = update, plan: NoisePlan = plan, make: _Make = make) -> Callable[[], object]:
+            return lambda: encode(update, plan, RoundedGaussian(), make())
+
+        own, modern, legacy = cpu_medians(
+            3 if scale is Scale.QUICK else 31,
+            ours,
+            lambda d=plan.dimension: lambda: generator.normal(size=d),  # type: ignore[misc]
+            lambda d=plan.dimension: lambda: np.random.normal(size=d),  # type: ignore[misc]
+        )
+        setting = f"d={plan.dimension:,} b={plan.bits}" + (" rotated" if rotated else "")
+        for other, against in ((modern, "numpy's default_rng().normal"), (legacy, "numpy's legacy random.normal")):
+            yield Row(
+                figure="clip, noise and encode", setting=setting, ours=own, other=other, against=against, at_most=5.0
+            )
 
 
 def calibration(scale: Scale) -> Iterator[Row]:
@@ -79,7 +96,7 @@ def calibration(scale: Scale) -> Iterator[Row]:
 
     def warm() -> Callable[[], object]:
         epsilon = float(next(budgets))  # another one each time, so that no cache could answer
-        return lambda: calibrate(clients=100, dimension=131_072, rounds=20, epsilon=epsilon, delta=1e-5, clip_norm=1.0)
+        return lambda: plan_for(131_072, epsilon=epsilon)
 
     repeats = 3 if scale is Scale.QUICK else 31
     for name, seconds in (("first call", _cold_calibration(scale)), ("later calls", cpu_medians(repeats, warm)[0])):
