@@ -57,10 +57,10 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """other ÷ ours for a target that is a minimum, ours ÷ other for one that is a maximum."""
+        """other ÷ ours for a target that is a minimum; ours ÷ other for one that is a maximum, or without a target."""
         if self.ours is None or self.other is None:
             return None
-        return self.ours / self.other if self.at_most is not None else self.other / self.ours
+        return self.ours / self.other if self.at_least is None else self.other / self.ours
 
     @property
     def met(self) -> bool | None:

@@ -30,7 +30,8 @@ def test_ratio_and_verdict_follow_the_direction_of_the_target() -> None:
 def test_a_missing_side_gives_neither_ratio_nor_verdict() -> None:
     row = Row(figure="f", setting="s", ours=2.0, other=None, at_least=10.0)
     assert (row.ratio, row.met) == (None, None)
-    assert Row(figure="f", setting="s", ours=2.0, other=3.0).met is None
+    untold = Row(figure="f", setting="s", ours=3.0, other=2.0)
+    assert (untold.ratio, untold.met) == (1.5, None)
 
 
 def test_trials_take_turns_and_their_preparation_is_not_timed() -> None:
