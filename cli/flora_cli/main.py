@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flora_cli.bench import bench
 from flora_cli.plan import plan
 from flora_cli.simulate import simulate
 from flora_cli.vectors import vectors
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(simulate)
 app.command()(plan)
 app.command()(vectors)
+app.command()(bench)
 
 
 def _version(value: bool) -> None:

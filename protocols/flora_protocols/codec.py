@@ -10,7 +10,7 @@ accidents in transit; authenticity comes from the AEAD, from the signatures, and
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from enum import IntEnum
 from itertools import compress
 
@@ -41,10 +41,11 @@ class Kind(IntEnum):
     REVEAL = 9
 
 
-def encode_frame(kind: Kind, session: bytes, body: bytes) -> bytes:
+def encode_frame(kind: Kind, session: bytes, body: bytes | memoryview) -> bytes:
     """Wrap ``body``; ``session`` is the 32-byte id of the session (or of its set-up, before there is a roster)."""
-    frame = b"".join((MAGIC, bytes((VERSION, SUITE, kind)), session[:SESSION_TAG], body))
-    return frame + zlib.crc32(frame).to_bytes(CHECKSUM, "little")
+    header = MAGIC + bytes((VERSION, SUITE, kind)) + session[:SESSION_TAG]
+    checksum = zlib.crc32(body, zlib.crc32(header))
+    return b"".join((header, body, checksum.to_bytes(CHECKSUM, "little")))
 
 
 def decode_frame(message: bytes, kind: Kind, session: bytes, culprit: Culprit, limit: int) -> Reader:
@@ -109,9 +110,13 @@ class Reader:
 
     def take(self, size: int) -> bytes:
         """The next ``size`` bytes."""
+        return bytes(self.view(size))
+
+    def view(self, size: int) -> memoryview:
+        """The next ``size`` bytes, where they are; for what is too long to be copied."""
         if size > len(self._body):
             raise PeerError(self._culprit, f"truncated: {size} bytes expected, {len(self._body)} left")
-        part, self._body = bytes(self._body[:size]), self._body[size:]
+        part, self._body = self._body[:size], self._body[size:]
         return part
 
     def chunks(self, size: int, count: int) -> list[bytes]:
@@ -143,9 +148,7 @@ class Reader:
 
 
 def encode_subset(members: range | tuple[int, ...], chosen: Iterable[int]) -> bytes:
-    """The bitmap of ``chosen``, all of them among ``members`` (ascending); bit 0 of byte 0 is the first member."""
-    place = members.index if isinstance(members, range) else {m: at for at, m in enumerate(members)}.__getitem__
-    flags = bytearray(len(members))
-    for member in chosen:
-        flags[place(member)] = 1
+    """The bitmap of those ``members`` (ascending) that are in ``chosen``; bit 0 of byte 0 is the first member."""
+    there = chosen if isinstance(chosen, Mapping | Set) else frozenset(chosen)
+    flags = bytes(map(there.__contains__, members))
     return np.packbits(np.frombuffer(flags, np.uint8), bitorder="little").tobytes()

@@ -27,21 +27,25 @@ class Graph:
             self._order = order.tolist()
             self._place = np.argsort(order).tolist()
             self._reach = range(-neighbours // 2, neighbours // 2 + 1)
-            self._members: dict[int, tuple[int, ...]] = {}  # those that were asked for: a server asks often, for all
+        self._members: dict[int, Members] = {}  # of the clients asked for so far: a server asks for each nine times
+        self._holders: dict[int, Members] = {}
 
     def members(self, index: int) -> Members:
         """A client's neighbours and itself, ascending."""
         if self.complete:
             return range(self.clients)
-        found = self._members.get(index)
-        if found is None:
+        if index not in self._members:
             place = self._place[index]
-            found = tuple(sorted(self._order[(place + step) % self.clients] for step in self._reach))
-            self._members[index] = found
-        return found
+            near = sorted([self._order[(place + step) % self.clients] for step in self._reach])
+            self._members[index] = tuple(near)
+            near.remove(index)
+            self._holders[index] = tuple(near)
+        return self._members[index]
 
     def holders(self, index: int) -> Members:
         """Who holds shares of a client's secrets, ascending. Symmetric: j holds i's exactly if i holds j's."""
         if self.complete:
             return range(self.clients)
-        return tuple(member for member in self.members(index) if member != index)
+        if index not in self._holders:
+            self.members(index)
+        return self._holders[index]

@@ -10,6 +10,7 @@ to session and index keeps one search from covering several secrets, and shares 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -38,6 +39,8 @@ TRANSPORT = b"flora-secure/1 transport\0"
 ADVERTISEMENT = b"flora-secure/1 advertisement\0"
 SURVIVORS = b"flora-secure/1 survivors\0"
 
+_INDICES = struct.Struct("<II")
+_SHA256 = SHA256()
 _FIELD = 2**255 - 19
 # All u-coordinates of order 1, 2, 4 or 8, on the curve and its twist: X25519 with any of them gives zero.
 SMALL_ORDER = frozenset(
@@ -62,12 +65,12 @@ def draw(randomness: Randomness, size: int) -> bytes:
 
 def hkdf(secret: bytes, info: bytes) -> bytes:
     """HKDF-SHA256 without salt, 32 bytes."""
-    return HKDF(SHA256(), KEY, None, info).derive(secret)
+    return HKDF(_SHA256, KEY, None, info).derive(secret)
 
 
 def derive(secret: bytes, purpose: bytes, session: bytes, low: int, high: int) -> bytes:
     """A 32-byte key from ``hkdf`` with info = purpose · session · low u32 · high u32."""
-    return hkdf(secret, purpose + session + low.to_bytes(4, "little") + high.to_bytes(4, "little"))
+    return hkdf(secret, purpose + session + _INDICES.pack(low, high))
 
 
 def mask_key(secret: bytes, setup: bytes, index: int) -> X25519PrivateKey:
@@ -158,4 +161,4 @@ class Channel:
             raise PeerError(sender, reason) from None
 
     def _context(self, sender: int, recipient: int) -> bytes:
-        return self._session + sender.to_bytes(4, "little") + recipient.to_bytes(4, "little")
+        return self._session + _INDICES.pack(sender, recipient)

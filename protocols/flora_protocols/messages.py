@@ -31,7 +31,7 @@ from .codec import Bitmap, Kind, decode_frame, encode_frame, encode_subset
 from .errors import Culprit, PeerError
 from .graph import Members
 from .params import SessionParams
-from .ring import Lanes, pack, unpack
+from .ring import Lanes, packed_view, unpack
 from .shamir import SHARE, Raw, canonical
 
 SEALED = 2 * SHARE + keys.TAG
@@ -79,14 +79,15 @@ def encode_rosters(params: SessionParams, entries: Mapping[int, Advertisement]) 
     """The session id, and a roster for each client in ``entries``."""
     everybody = range(params.clients)
     present = encode_subset(everybody, entries)
-    joined = b"".join(entries[index].entry for index in sorted(entries))
+    raw = {index: entries[index].entry for index in sorted(entries)}
+    joined = b"".join(raw.values())
     digest = hashlib.sha256(joined).digest()
     session = params.session_id(present, digest)
     if params.graph.complete:
-        return session, dict.fromkeys(sorted(entries), encode_frame(Kind.ROSTER, params.setup_id, present + joined))
+        return session, dict.fromkeys(raw, encode_frame(Kind.ROSTER, params.setup_id, present + joined))
     rosters = {}
-    for index in sorted(entries):
-        near = b"".join(entries[member].entry for member in params.graph.members(index) if member in entries)
+    for index in raw:
+        near = b"".join([raw[member] for member in params.graph.members(index) if member in raw])
         rosters[index] = encode_frame(Kind.ROSTER, params.setup_id, present + digest + near)
     return session, rosters
 
@@ -116,17 +117,17 @@ def encode_shares(session: bytes, sealed: Iterable[bytes]) -> bytes:
     return encode_frame(Kind.SHARES, session, b"".join(sealed))
 
 
-def decode_shares(session: bytes, message: bytes, client: int, recipients: Sequence[int]) -> dict[int, bytes]:
-    """The sealed pair for each of ``recipients``."""
+def decode_shares(session: bytes, message: bytes, client: int, recipients: Sequence[int]) -> Raw:
+    """The sealed pair for each of ``recipients``, uint8 (len(recipients), 50)."""
     reader = decode_frame(message, Kind.SHARES, session, client, SEALED * len(recipients))
-    sealed = reader.chunks(SEALED, len(recipients))
+    sealed = np.frombuffer(reader.take(SEALED * len(recipients)), np.uint8).reshape(-1, SEALED)
     reader.finish()
-    return dict(zip(recipients, sealed, strict=True))
+    return sealed
 
 
-def encode_inbox(session: bytes, members: Members, shared: Iterable[int], sealed: Iterable[bytes]) -> bytes:
-    """``shared``: the members whose shares arrived, the recipient included; ``sealed``: what the others sent."""
-    return encode_frame(Kind.INBOX, session, encode_subset(members, shared) + b"".join(sealed))
+def encode_inbox(session: bytes, members: Members, shared: Iterable[int], sealed: bytes) -> bytes:
+    """``shared``: everyone whose shares arrived, the recipient too; ``sealed``: what its neighbours sent, joined."""
+    return encode_frame(Kind.INBOX, session, encode_subset(members, shared) + sealed)
 
 
 def decode_inbox(session: bytes, message: bytes, index: int, members: Members) -> dict[int, bytes]:
@@ -143,14 +144,14 @@ def decode_inbox(session: bytes, message: bytes, index: int, members: Members) -
 
 
 def encode_upload(params: SessionParams, session: bytes, values: Lanes) -> bytes:
-    return encode_frame(Kind.UPLOAD, session, pack(values, params.bits))
+    return encode_frame(Kind.UPLOAD, session, packed_view(values, params.bits).data)
 
 
 def decode_upload(params: SessionParams, session: bytes, message: bytes, client: int) -> Lanes:
     reader = decode_frame(message, Kind.UPLOAD, session, client, params.payload_bytes)
-    packed = reader.take(params.payload_bytes)
+    raw = reader.view(params.payload_bytes)
     reader.finish()
-    values = unpack(packed, params.dimension, params.bits)
+    values = unpack(raw, params.dimension, params.bits)
     if values is None:
         raise PeerError(client, "the padding after the packed vector is not zero")
     return values

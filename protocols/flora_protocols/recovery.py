@@ -1,80 +1,69 @@
 """Secrets from the shares that the survivors reveal: of all clients at once, and who is at fault where one is wrong.
 
 A survivor's self-mask seed and a dropped client's mask secret are shared alike. Clients whose shares the same holders
-have revealed are reconstructed with one matrix; such groups of one shape in one batch (see shamir).
+have revealed are reconstructed with one matrix, others in batches with a matrix each (see shamir).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import PeerError
-from .shamir import Raw, combine
+from .shamir import LIMBS, Raw, combine
 
-_Group = tuple[tuple[int, ...], list[int]]  # holders, and the owners whose shares exactly these have revealed
-_BATCH = 1 << 18  # elements of the Lagrange matrices in memory at once
+Places = NDArray[np.intp]
+_BATCH = 1 << 17  # elements of the Lagrange matrices, or limbs, in memory at once
 
 
 def recover(
-    needed: Mapping[int, tuple[int, ...]],
+    needed: Sequence[int],
     shares: Mapping[int, Raw],
     owned_by: Callable[[int], Sequence[int]],
     threshold: int,
 ) -> dict[int, bytes]:
-    """The 16-byte secret of each client in ``needed``, which gives the holders that revealed a share of it.
+    """The 16-byte secret of each client in ``needed``, ascending; at least t holders have revealed a share of each.
 
     ``shares``: by holder, uint8 (len(owned_by(holder)), 17), canonical. Raises PeerError naming whose share is wrong.
     """
-    table = np.concatenate(list(shares.values()))
-    first, places = _places(shares, owned_by)
+    owned = {holder: owned_by(holder) for holder in sorted(shares)}
+    order, first, last = turned(list(owned.values()), needed)
+    table = np.concatenate([shares[holder] for holder in owned])[order]
+    points = np.repeat(list(owned), [len(owners) for owners in owned.values()])[order] + 1
     secrets: dict[int, bytes] = {}
-    for batch in _batches(needed, threshold):
-        points = np.array([holders for holders, _ in batch], np.int64) + 1
-        at = [
-            [[first[holder] + places[holder][owner] for holder in holders] for owner in owners]
-            for holders, owners in batch
-        ]
-        revealed = table[np.array(at)]
-        found, sound = combine(points, revealed, threshold)
-        for (holders, owners), secret, good, theirs in zip(batch, found, sound, revealed, strict=True):
-            if not good.all():
-                bad = int(np.argmin(good))
-                raise _blame(owners[bad], holders, theirs[bad], threshold)
-            secrets.update(zip(owners, map(bytes, secret), strict=True))
+    for count in np.unique(last - first):  # owners with equally many holders are reconstructed together
+        alike = np.flatnonzero(last - first == count)
+        rows = first[alike, None] + np.arange(count)
+        shared = bool((points[rows] == points[rows[0]]).all())  # as in the complete graph: one matrix for all
+        step = max(1, _BATCH // (count * (LIMBS if shared else threshold)))
+        for start in range(0, len(alike), step):
+            part = slice(start, start + step)
+            revealed = table[rows[part]]
+            if shared:
+                found, sound = combine(points[rows[:1]], revealed[None], threshold)
+            else:
+                found, sound = combine(points[rows[part]], revealed[:, None], threshold)
+            if not sound.all():
+                bad = int(np.argmin(sound))  # one of the two leading axes has length 1
+                holders = tuple((points[rows[part][bad]] - 1).tolist())
+                raise _blame(needed[alike[part][bad]], holders, revealed[bad], threshold)
+            owners = [needed[place] for place in alike[part]]
+            secrets.update(zip(owners, map(bytes, found.reshape(len(owners), -1)), strict=True))
     return secrets
 
 
-def _places(
-    shares: Mapping[int, Raw], owned_by: Callable[[int], Sequence[int]]
-) -> tuple[dict[int, int], dict[int, dict[int, int]]]:
-    """Where each holder's shares start, if those of all stand in one table; and, counted from there, each owner's."""
-    first: dict[int, int] = {}
-    places: dict[int, dict[int, int]] = {}
-    owned: Sequence[int] = ()
-    place: dict[int, int] = {}
-    start = 0
-    for holder, rows in shares.items():
-        before, owned = owned, owned_by(holder)
-        if owned is not before:  # in the complete graph all hold shares of the same clients
-            place = {owner: at for at, owner in enumerate(owned)}
-        first[holder], places[holder] = start, place
-        start += len(rows)
-    return first, places
+def turned(lists: Sequence[Sequence[int]], addressees: Sequence[int]) -> tuple[Places, Places, Places]:
+    """What senders, ascending, have sent, turned around. ``lists``: for each, to whom it sent, or about whom.
 
-
-def _batches(needed: Mapping[int, tuple[int, ...]], threshold: int) -> Iterator[list[_Group]]:
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for owner, holders in needed.items():
-        groups.setdefault(holders, []).append(owner)
-    shapes: dict[tuple[int, int], list[_Group]] = {}
-    for holders, owners in groups.items():
-        shapes.setdefault((len(holders), len(owners)), []).append((holders, owners))
-    for (points, _), alike in shapes.items():
-        size = max(1, _BATCH // (points * threshold))
-        for at in range(0, len(alike), size):
-            yield alike[at : at + size]
+    Returns the order that sorts all of it by addressee and then by sender, and for each of ``addressees`` where its own
+    begins and ends in that order. One sort costs a tenth of as many look-ups.
+    """
+    flat = np.concatenate(lists)
+    order = np.argsort(flat, kind="stable")
+    flat = flat[order]
+    return order, np.searchsorted(flat, addressees, "left"), np.searchsorted(flat, addressees, "right")
 
 
 def _blame(owner: int, holders: tuple[int, ...], shares: Raw, threshold: int) -> PeerError:

@@ -69,10 +69,15 @@ def from_lanes(values: Lanes, bits: int) -> NDArray[np.uint32]:
 
 def pack(values: Lanes, bits: int) -> bytes:
     """``values`` (d,), of dtype ``lane(bits)``, reduced mod 2^bits and packed: ``packed_bytes(d, bits)`` bytes."""
+    return packed_view(values, bits).tobytes()
+
+
+def packed_view(values: Lanes, bits: int) -> NDArray[np.uint8]:
+    """As ``pack``; where a lane has just b bits, not a copy but the memory of ``values``, which must be contiguous."""
     if values.dtype != lane(bits):
         raise MisuseError(f"values of {bits} bits have dtype {lane(bits)}, not {values.dtype}; see lane()")
     if bits == 8 * values.itemsize:
-        return values.tobytes()
+        return values.view(np.uint8)
     # Eight elements fill exactly `bits` bytes. Merge neighbours while they fit a 64-bit word, then lay the words out.
     count = (len(values) + 7) // 8
     words = np.zeros(8 * count, _WORD)
@@ -89,12 +94,13 @@ def pack(values: Lanes, bits: int) -> bytes:
         rows[:, at] |= table[:, column] << np.uint64(shift)
         if shift + width > 64:
             rows[:, at + 1] |= table[:, column] >> np.uint64(64 - shift)
-    return rows.view(np.uint8)[:, :bits].tobytes()[: packed_bytes(len(values), bits)]
+    return rows.view(np.uint8)[:, :bits].reshape(-1)[: packed_bytes(len(values), bits)]
 
 
-def unpack(packed: bytes, dimension: int, bits: int) -> Lanes | None:
+def unpack(packed: bytes | memoryview, dimension: int, bits: int) -> Lanes | None:
     """The inverse of ``pack``: lanes (dimension,), or None if the padding is not zero.
 
+    The lanes may be the memory of ``packed`` itself.
     MisuseError unless ``len(packed) == packed_bytes(dimension, bits)``.
     """
     whole("bits", bits, MIN_BITS, MAX_BITS)
@@ -107,7 +113,7 @@ def unpack(packed: bytes, dimension: int, bits: int) -> Lanes | None:
         return None
     count = (dimension + 7) // 8
     rows = np.zeros((count, (8 * bits + 63) // 64), _WORD)
-    padded = np.frombuffer(packed.ljust(count * bits, b"\0"), np.uint8)
+    padded = np.frombuffer(bytes(packed).ljust(count * bits, b"\0"), np.uint8)
     rows.view(np.uint8)[:, :bits] = padded.reshape(count, bits)
     width = bits
     while 2 * width <= 64:

@@ -12,7 +12,7 @@ leaving it unchanged, when the round cannot be finished by those who are left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from .errors import MisuseError, PeerError, TooFewSurvivors
 from .keystream import apply_masks
 from .params import SessionParams, Trip
 from .position import Position, fresh, transition
-from .recovery import recover
+from .recovery import recover, turned
 from .ring import Lanes, from_lanes, lane
 from .shamir import Raw
 
@@ -118,23 +118,27 @@ class ServerShare(_Server):
     def __init__(self, params: SessionParams, session: bytes, entries: Mapping[int, messages.Advertisement]) -> None:
         super().__init__(params, entries)
         self._session, self._entries = session, entries
-        self._sealed: dict[int, dict[int, bytes]] = {}
+        self._sealed: dict[int, Raw] = {}
 
     def _take(self, client: int, message: bytes) -> None:
-        near = self._params.graph.members(client)
-        recipients = [member for member in near if member != client and member in self._entries]
-        self._sealed[client] = messages.decode_shares(self._session, message, client, recipients)
+        self._sealed[client] = messages.decode_shares(self._session, message, client, self._recipients(client))
+
+    def _recipients(self, client: int) -> Sequence[int]:
+        near = self._params.graph.holders(client)
+        if len(self._entries) == self._params.clients and not self._params.graph.complete:
+            return near
+        return [member for member in near if member != client and member in self._entries]
 
     @transition
     def close(self) -> tuple[ServerMask, Outbox]:
         """End the trip; gives the inboxes."""
         shared = self._require("clients that shared")
+        order, first, last = turned([self._recipients(client) for client in shared], shared)
+        sealed = np.concatenate([self._sealed[client] for client in shared])[order]
         outbox = {}
-        for client in shared:
+        for client, start, stop in zip(shared, first, last, strict=True):
             members = self._params.graph.members(client)
-            near = [member for member in members if member in self._sealed]
-            sealed = [self._sealed[member][client] for member in near if member != client]
-            outbox[client] = messages.encode_inbox(self._session, members, near, sealed)
+            outbox[client] = messages.encode_inbox(self._session, members, self._heard, sealed[start:stop].tobytes())
         publics = {client: self._entries[client].mask for client in shared}
         return ServerMask(self._params, self._session, publics), outbox
 
@@ -157,7 +161,7 @@ class ServerMask(_Server):
         """End the trip; gives the survivors."""
         survivors = self._require("clients that uploaded")
         state = _Masked(self._params, self._session, self._publics, survivors, self._sum)
-        state.holders_of_each(self._heard)
+        state.needed(self._heard)
         told = messages.encode_survivors(self._params, self._session, survivors)
         following = ServerAgree(state) if self._params.malicious else ServerUnmask(state, survivors)
         return following, dict.fromkeys(survivors, told)
@@ -173,11 +177,14 @@ class _Masked:
     survivors: tuple[int, ...]
     sum: Lanes
 
-    def owned_by(self, holder: int) -> tuple[int, ...]:
+    def owned_by(self, holder: int) -> Sequence[int]:
         """Whose shares a client holds, ascending."""
         if self.params.graph.complete:
             return self.sharers
-        return tuple(owner for owner in self.params.graph.holders(holder) if owner in self.publics)
+        holders = self.params.graph.holders(holder)  # the graph is symmetric
+        if len(self.publics) == self.params.clients:
+            return holders
+        return tuple([owner for owner in holders if owner in self.publics])
 
     @cached_property
     def sharers(self) -> tuple[int, ...]:
@@ -193,21 +200,21 @@ class _Masked:
         """The survivors whose vectors carry a pairwise mask with a dropped client."""
         return [member for member in self.params.graph.members(dropped) if member in self.alive]
 
-    def holders_of_each(self, there: Iterable[int]) -> dict[int, tuple[int, ...]]:
-        """For each client whose secret is needed, its holders among ``there``; TooFewSurvivors below t.
+    def needed(self, there: Iterable[int]) -> list[int]:
+        """The clients whose secret is needed, ascending; TooFewSurvivors if fewer than t of its holders are ``there``.
 
         A dropped client's mask secret gives the pairwise masks of its surviving neighbours; with direct reveal, those
         of them who are there give the keys themselves.
         """
-        there, result = frozenset(there), {}
+        there, result = frozenset(there), []
         direct = there if self.params.direct_reveal else frozenset()
         for owner in self.sharers:
             if owner not in self.alive and direct.issuperset(self.near_survivors(owner)):
                 continue
-            holders = tuple(holder for holder in self.params.graph.holders(owner) if holder in there)
-            if len(holders) < self.params.threshold:
-                raise TooFewSurvivors(f"holders of client {owner}'s shares", len(holders), self.params.threshold)
-            result[owner] = holders
+            holders = len(there.intersection(self.params.graph.holders(owner)))
+            if holders < self.params.threshold:
+                raise TooFewSurvivors(f"holders of client {owner}'s shares", holders, self.params.threshold)
+            result.append(owner)
         return result
 
 
@@ -239,7 +246,7 @@ class ServerAgree(_Server):
             if len(signers) == need:
                 chosen = {signer: self._signatures[signer] for signer in signers}
                 outbox[client] = messages.encode_agreement(self._state.session, members, chosen)
-        self._state.holders_of_each(outbox)
+        self._state.needed(outbox)
         return ServerUnmask(self._state, outbox), outbox
 
 
@@ -267,7 +274,7 @@ class ServerUnmask(_Server):
         """End the round. Raises TooFewSurvivors, or PeerError naming a client whose shares are wrong."""
         state, params = self._state, self._params
         self._require("clients that revealed shares")
-        secrets = recover(state.holders_of_each(self._heard), self._shares, state.owned_by, params.threshold)
+        secrets = recover(state.needed(self._heard), self._shares, state.owned_by, params.threshold)
         recovered = tuple(owner for owner in sorted(state.publics.keys() - state.alive) if state.near_survivors(owner))
         plus: list[bytes] = []
         minus = [keys.derive(secrets[owner], keys.SELF_MASK, state.session, owner, owner) for owner in state.survivors]
@@ -276,7 +283,7 @@ class ServerUnmask(_Server):
             for survivor in state.near_survivors(owner):
                 key = self._pair_keys.get(survivor, {}).get(owner)
                 if key is None:
-                    assert private is not None  # holders_of_each: needed where a survivor has not told the key itself
+                    assert private is not None  # `needed` asks for it where a survivor has not told the key
                     key = keys.pair_key(private, state.publics[survivor], state.session, owner, survivor)
                 # What the survivor added (if its index is the lower) is taken off, what it subtracted is put back.
                 (minus if survivor < owner else plus).append(key)

@@ -48,9 +48,8 @@ def combine(points: Field, shares: Raw, threshold: int) -> tuple[Raw, NDArray[np
     values = decode(shares)
     groups, secrets, _, limbs = values.shape
     base = values[:, :, :threshold].transpose(0, 2, 1, 3).reshape(groups, threshold, secrets * limbs)
-    targets = np.concatenate((np.zeros((groups, 1), np.int64), points[:, threshold:]), axis=1)
-    matrix = _lagrange(points[:, :threshold], targets)
-    results = (matrix.astype(np.float64) @ base.astype(np.float64)).astype(np.int64) % P
+    matrix = _lagrange(points[:, :threshold], points[:, threshold:])
+    results = (matrix @ base.astype(np.float64)).astype(np.int64) % P
     results = results.reshape(groups, -1, secrets, limbs).transpose(0, 2, 1, 3)
     found, expected = results[:, :, 0], results[:, :, 1:]
     sound: NDArray[np.bool_] = (found < _TOP).all(-1) & (values[:, :, threshold:] == expected).all((-1, -2))
@@ -73,7 +72,8 @@ def decode(raw: Raw) -> Field:
 
 def canonical(raw: Raw) -> bool:
     """Whether every share (..., 17) is the encoding of field elements."""
-    return bool((decode(raw) <= _TOP).all())
+    # almost always no limb is 2^16, and then nothing else can be wrong
+    return not raw[..., SECRET:].any() or bool((decode(raw) <= _TOP).all())
 
 
 def canonical_bytes(joined: bytes) -> bool:
@@ -94,42 +94,36 @@ def _vandermonde(points: tuple[int, ...], threshold: int) -> NDArray[np.float64]
     """Row per point: x^0 .. x^(threshold - 1) mod p."""
     x = np.array(points, np.int64)
     powers = np.ones((threshold, len(points)), np.int64)
-    for degree in range(1, threshold):
-        powers[degree] = powers[degree - 1] * x % P
+    done = 1
+    while done < threshold:  # the powers so far times x^done are as many again
+        more = min(done, threshold - done)
+        powers[done : done + more] = powers[:more] * (powers[done - 1] * x % P) % P
+        done += more
     return np.ascontiguousarray(powers.T, np.float64)
 
 
-def _lagrange(base: Field, targets: Field) -> Field:
-    """(g, targets, base): coefficients that turn the values at a row of ``base`` into those at its row of ``targets``.
+def _lagrange(base: Field, others: Field) -> NDArray[np.float64]:
+    """Matrices that turn values at the points ``base`` (g, t) into those at zero and at ``others`` (g, r).
 
-    No target is in ``base``.
+    Returns (g, 1 + r, t). The points of a row are distinct. Products and quotients are sums and differences of
+    logarithms, whose modulus p - 1 is just that of uint16; and a difference d < 0, as an index, finds d + p.
     """
-    gaps = (base[:, :, None] - base[:, None, :]) % P
-    diagonal = np.arange(base.shape[1])
-    gaps[:, diagonal, diagonal] = 1
-    distances = (targets[:, :, None] - base[:, None, :]) % P
-    denominators = distances * _product(gaps)[:, None, :] % P
-    weights: Field = _product(distances)[:, :, None] * _inverses()[denominators] % P
-    return weights
-
-
-def _product(rows: Field) -> Field:
-    """Products over the last axis mod p, by halves."""
-    while rows.shape[-1] > 1:
-        if rows.shape[-1] % 2:
-            rows = np.concatenate((rows, np.ones_like(rows[..., :1])), axis=-1)
-        rows = rows[..., ::2] * rows[..., 1::2] % P
-    return rows[..., 0]
+    logarithm, power = _logarithms()
+    targets = np.concatenate((np.zeros((len(base), 1), np.int64), others), axis=1)
+    distances = logarithm[targets[:, :, None] - base[:, None, :]]
+    gaps = logarithm[base[:, :, None] - base[:, None, :]].sum(2, np.uint16)  # the diagonal, log 0, counts as zero
+    quotients: NDArray[np.float64] = power[distances.sum(2, np.uint16)[:, :, None] - distances - gaps[:, None, :]]
+    return quotients
 
 
 @lru_cache(maxsize=1)
-def _inverses() -> Field:
-    """1 / x mod p at place x (0 at place 0): 3 generates the field, so 3^(p - 1 - e) is the inverse of 3^e."""
-    powers = np.ones(P - 1, np.int64)
-    done = 1
-    while done < P - 1:  # powers[e] = 3^e for e < done; p - 1 is a power of two
-        powers[done : 2 * done] = powers[:done] * pow(3, done, P) % P
-        done *= 2
-    table = np.zeros(P, np.int64)
-    table[powers] = powers[-np.arange(P - 1)]
-    return table
+def _logarithms() -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+    """Discrete logarithms to base 3, which generates the field's units, of 1 .. p - 1 (0 stands for that of zero); and
+    the powers 3^0 .. 3^(p - 2). Only public points are looked up."""
+    power = np.ones(_TOP, np.int64)
+    for step in range(16):
+        half = 1 << step
+        power[half : 2 * half] = power[:half] * pow(3, half, P) % P
+    logarithm = np.zeros(P, np.uint16)
+    logarithm[power] = np.arange(_TOP)
+    return logarithm, power.astype(np.float64)

@@ -176,9 +176,12 @@ def test_groups_at_different_points():
     assert sound.tolist() == [[True, True], [True, False], [True, True]]
 
 
-def test_every_inverse():
-    values = np.arange(1, shamir.P)
-    assert (values * shamir._inverses()[values] % shamir.P == 1).all()
+def test_every_logarithm():
+    logarithm, power = shamir._logarithms()
+    assert sorted(power) == list(range(1, shamir.P))
+    assert (power[logarithm[1:]] == np.arange(1, shamir.P)).all()
+    assert logarithm[0] == 0
+    assert all(power[exponent] == pow(3, exponent, shamir.P) for exponent in range(0, shamir.P - 1, 97))
 
 
 def test_encoding_of_shares():

@@ -1,0 +1,84 @@
+"""``flora-secure bench``: our speed beside peers and limits, measured here and now."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flora_cli.output import emit, fail, log
+
+if TYPE_CHECKING:
+    from flora_secure.bench.measure import Row
+
+
+class Subject(StrEnum):
+    """What can be measured."""
+
+    MASKING = "masking"
+    NOISE = "noise"
+
+
+def bench(
+    subject: Annotated[Subject, typer.Argument(help="masking or noise.", metavar="SUBJECT")],
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: shows that it runs, says little.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Nothing scaled up from a part; adds some minutes.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print every median as JSON on stdout.")] = False,
+) -> None:
+    """Measure CPU time, both sides in one run, medians; targets beside them. Exits 0 whether or not they are met.
+
+    Peers (flwr, opendp) come with the extra "bench"; without them their figures are left out.
+    """
+    import json as encoder
+
+    from flora_secure.bench import masking, noise
+    from flora_secure.bench.measure import Scale, machine
+
+    if quick and full:
+        fail("--quick and --full exclude each other; give one of them")
+    scale = Scale.QUICK if quick else Scale.FULL if full else Scale.DEFAULT
+    rows = []
+    for row in {Subject.MASKING: masking.rows, Subject.NOISE: noise.rows}[subject](scale):
+        rows.append(row)
+        log(" ".join(_cells(row)))
+    if json:
+        document = {
+            "schema": "flora-secure/bench/1",
+            "subject": subject.value,
+            "scale": scale.value,
+            "machine": machine(),
+            "rows": [row.to_dict() for row in rows],
+        }
+        emit(encoder.dumps(document, indent=2))
+        return
+    emit("\n".join([_table(rows), "", *(f"{name}: {value}" for name, value in machine().items())]))
+
+
+_HEADINGS = ("figure", "setting", "ours", "against", "", "ratio", "target", "")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    target = f">= {row.at_least:g}" if row.at_least else f"<= {row.at_most:g}" if row.at_most else ""
+    verdict = {True: "met", False: "MISSED", None: ""}[row.met]
+    other = row.note if row.other is None and target else row.against
+    ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
+    return row.figure, row.setting, _amount(row.ours, row), other, _amount(row.other, row), ratio, target, verdict
+
+
+def _amount(value: float | None, row: Row) -> str:
+    if value is None:
+        return ""
+    if row.unit == "B":
+        return f"{value / 1e6:.3g} MB"
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
+
+
+def _table(rows: list[Row]) -> str:
+    """Aligned columns, the notes below."""
+    cells = [_HEADINGS, *map(_cells, rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEADINGS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines.insert(1, "─" * max(map(len, lines)))
+    notes = [f"{row.figure}, {row.setting}: {row.note}" for row in rows if row.note]
+    return "\n".join([*lines, "", "Notes", *notes]) if notes else "\n".join(lines)

@@ -1,0 +1,138 @@
+"""The benchmark runs at tiny sizes and yields its rows. Nothing here judges a time."""
+
+import ast
+import json
+import math
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flora_cli.main import app
+from flora_protocols import SessionParams, Trip
+from flora_secure.bench import masking, noise, our_server
+from flora_secure.bench.measure import Row, Scale, Stopwatch, cpu_medians, installed
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_ratio_and_verdict_follow_the_direction_of_the_target() -> None:
+    faster = Row(figure="f", setting="s", ours=2.0, other=30.0, at_least=10.0)
+    assert faster.ratio == 15.0
+    assert faster.met is True
+    assert Row(figure="f", setting="s", ours=4.0, other=30.0, at_least=10.0).met is False
+    limit = Row(figure="f", setting="s", ours=3.0, other=2.0, at_most=1.5)
+    assert limit.ratio == 1.5
+    assert limit.met is True
+    assert Row(figure="f", setting="s", ours=3.1, other=2.0, at_most=1.5).met is False
+
+
+def test_a_missing_side_gives_neither_ratio_nor_verdict() -> None:
+    row = Row(figure="f", setting="s", ours=2.0, other=None, at_least=10.0)
+    assert (row.ratio, row.met) == (None, None)
+    untold = Row(figure="f", setting="s", ours=3.0, other=2.0)
+    assert (untold.ratio, untold.met) == (1.5, None)
+
+
+def test_trials_take_turns_and_their_preparation_is_not_timed() -> None:
+    order = []
+
+    def trial(name: str, preparing: int, acting: int):
+        def prepare():
+            sum(range(preparing))
+            return lambda: (order.append(name), sum(range(acting)))
+
+        return prepare
+
+    cheap, dear = cpu_medians(3, trial("a", 3_000_000, 10), trial("b", 10, 3_000_000))
+    assert order == ["a", "b"] * 4  # one turn unseen, three measured
+    assert cheap < dear / 10
+
+
+def test_a_stopwatch_adds_up() -> None:
+    watch = Stopwatch()
+    with watch:
+        sum(range(200_000))
+    once = watch.seconds
+    with watch:
+        sum(range(200_000))
+    assert watch.seconds > once > 0
+
+
+@pytest.fixture(scope="module", params=["masking", "noise"])
+def measured(request: pytest.FixtureRequest) -> list[Row]:
+    return list({"masking": masking, "noise": noise}[request.param].rows(Scale.QUICK))
+
+
+def test_every_row_has_our_figure_and_only_missing_peers_lack_theirs(measured: list[Row]) -> None:
+    assert measured
+    for row in measured:
+        assert row.figure
+        assert row.setting
+        assert row.ours is not None
+        assert 0 < row.ours < math.inf
+        if row.other is None:
+            assert row.note == masking.MISSING or (row.at_least, row.at_most) == (None, None)
+        json.dumps(row.to_dict())
+
+
+def test_peers_are_measured_exactly_where_they_are_installed() -> None:
+    for package, module, against in (("flwr", masking, "Flower"), ("opendp", noise, "OpenDP")):
+        rows = [
+            row for row in module.rows(Scale.QUICK) if row.against.startswith(against) or row.note == module.MISSING
+        ]
+        assert rows
+        assert all((row.other is None) == (installed(package) is None) for row in rows)
+
+
+def test_stand_ins_pass_the_servers_checks_and_the_dropped_are_recovered() -> None:
+    params = SessionParams(clients=20, neighbours=6, threshold=3, bits=16, dimension=40)
+    stand_ins = our_server.StandIns(params, 3)
+    result, seconds = our_server.serve(params, stand_ins)
+    assert result.survivors == stand_ins.survivors
+    assert set(result.recovered) == stand_ins.dropped
+    assert len(stand_ins.dropped) == 3
+    assert set(seconds) == {Trip.ADVERTISE, Trip.SHARE, Trip.MASK, Trip.UNMASK}
+    assert min(seconds.values()) > 0
+
+
+def test_json_is_one_document_with_raw_medians_and_the_machine() -> None:
+    done = CliRunner().invoke(app, ["bench", "noise", "--quick", "--json"])
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["scale"] == "quick"
+    assert {"processor", "cores", "numpy", "cryptography", "flwr", "opendp"} <= set(document["machine"])
+    assert {"figure", "ours", "other", "ratio", "met", "at_least", "at_most"} <= set(document["rows"][0])
+
+
+def test_the_table_says_which_targets_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Row(figure="an example", setting="n=1", ours=9.0, other=1.0, against="a limit", at_most=2.0)
+    monkeypatch.setattr(noise, "rows", lambda scale: iter([row]))
+    done = CliRunner().invoke(app, ["bench", "noise"])
+    assert done.exit_code == 0
+    line = next(line for line in done.stdout.splitlines() if line.startswith("an example"))
+    assert line.split()[-1] == "MISSED"
+
+
+@pytest.mark.parametrize("arguments", [["bench", "noise", "--quick", "--full"], ["bench", "training"], ["bench"]])
+def test_bad_input_is_refused(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def test_nothing_but_the_command_imports_the_benchmark() -> None:
+    for folder in ("flora_secure", "protocols", "cli"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path.parent == ROOT / "flora_secure/bench" or path == ROOT / "cli/flora_cli/bench.py":
+                continue
+            named = {
+                name
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                for name in (
+                    [alias.name for alias in node.names]
+                    if isinstance(node, ast.Import)
+                    else [f"{node.module}.{alias.name}" for alias in node.names]
+                    if isinstance(node, ast.ImportFrom)
+                    else []
+                )
+            }
+            assert not any(name.startswith("flora_secure.bench") for name in named), path
