@@ -20,7 +20,7 @@ from flora_secure.data.sources import load_dataset
 from flora_secure.local import ClientBatch, Head
 from flora_secure.privacy.accounting import default_delta, noise_multiplier_for
 
-CLIENTS, IMAGES, TOLERANCE = 100, 200, 0.1
+CLIENTS, IMAGES, DROPOUTS, CORRUPT = 100, 200, 0.1, 0.05
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(1)
 
     data, clip, rule = load_dataset("embedded"), load_clip(), rule_named(options.rule)
-    features, labels = clip.image_features(data.public.images), torch.from_numpy(data.public.labels)
+    features, labels = clip.image_features(data.public.images, mirror=data.mirror), torch.from_numpy(data.public.labels)
     train, held = slice(0, 9000), slice(9000, 10000)
     prompts = clip.pooled_class_features(class_prompts(data.class_names, data.templates))
     head = Head.normalised(prompts, clip.text_projection, options.scale)
@@ -56,7 +56,7 @@ def main() -> None:
         noise = 0.0
         if epsilon != math.inf:
             z = noise_multiplier_for(epsilon, default_delta(options.clients), rounds)
-            noise = z / math.sqrt(1 - TOLERANCE) / options.clients
+            noise = z / math.sqrt(1 - DROPOUTS - CORRUPT) / options.clients
         momentum = torch.zeros(rule.dimension(factors))
         for _ in range(rounds):
             updates = batch.train(head, rule, factors, options.local_steps, rate)

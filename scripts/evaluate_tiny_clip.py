@@ -21,19 +21,27 @@ from flora_secure.data.sources import load_dataset  # noqa: E402
 
 
 def evaluate(dataset: str = "embedded", data_root: str | None = None) -> dict[str, float]:
-    """Zero-shot on the test images, and the probe from all private images and from the public ones, in percent."""
+    """Zero-shot on the test images, and the probe from all private images and from the public ones, in percent.
+
+    Each for one view of an image and, where the data set allows it, for an image together with its mirror image.
+    """
     data, clip = load_dataset(dataset, data_root), load_clip()
-    start = time.monotonic()
-    private, public, test = (clip.image_features(s.images) for s in (data.private, data.public, data.test))
-    seconds = time.monotonic() - start
     labels = [torch.from_numpy(split.labels) for split in (data.private, data.public, data.test)]
     text = clip.pooled_class_features(class_prompts(data.class_names, data.templates)) @ clip.text_projection
-    return {
-        "zero_shot": accuracy(test @ normalize(text, dim=-1).T, labels[2]),
-        "probe_private": linear_probe(private, labels[0], test, labels[2]),
-        "probe_public": linear_probe(public, labels[1], test, labels[2]),
-        "images_per_second": (len(private) + len(public) + len(test)) / seconds,
-    }
+    found = {}
+    for mirror, suffix in ((False, ""), (True, "_mirrored"))[: 1 + data.mirror]:
+        start = time.monotonic()
+        private, public, test = (
+            clip.image_features(s.images, mirror=mirror) for s in (data.private, data.public, data.test)
+        )
+        seconds = time.monotonic() - start
+        found |= {
+            f"zero_shot{suffix}": accuracy(test @ normalize(text, dim=-1).T, labels[2]),
+            f"probe_private{suffix}": linear_probe(private, labels[0], test, labels[2]),
+            f"probe_public{suffix}": linear_probe(public, labels[1], test, labels[2]),
+            f"images_per_second{suffix}": (len(private) + len(public) + len(test)) / seconds,
+        }
+    return found
 
 
 def main() -> None:
