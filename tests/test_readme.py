@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +57,12 @@ def test_pins_name_no_hosts_and_cover_every_dependency() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[A-Za-z0-9_.\-]+==[A-Za-z0-9_.\-]+", line) for line in lines)
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
-    declared = re.findall(r'^  "([A-Za-z0-9_\-]+)>=', (ROOT / "pyproject.toml").read_text(), re.M)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    # the peers of the benchmarks hold other versions down, and live in a venv of their own
+    groups = [project["dependencies"], *(extras[name] for name in extras if name != "bench")]
+    declared = [re.split(r"[>\[]", entry)[0] for group in groups for entry in group]
+    declared = [name for name in declared if name != "flora-secure"]
     assert len(declared) > 10
     assert {name.lower().replace("_", "-") for name in declared} <= pinned
 
