@@ -1,10 +1,14 @@
 """Frames: the envelope of every message, and a strict reader for what is inside.
 
-    magic "fS" · version u8 · suite u8 · kind u8 · session 8 bytes · body · CRC-32 of all that precedes
+    magic "fS" · version u8 · suite u8 · kind u8 · session 8 bytes · body · checksum u32
 
 Integers are little-endian. Decoding is canonical: one value has one encoding, left-over bytes and non-zero padding are
 errors, and lengths are checked against what the session allows before anything is allocated. The checksum catches
 accidents in transit; authenticity comes from the AEAD, from the signatures, and from the transport.
+
+The checksum is the CRC-32 of header and body, a long body folded first: its blocks of 4096 bytes XORed together. zlib's
+CRC of every upload in full would be a fifth of a server's work; the fold runs at the speed of memory, and still no
+burst of errors within a block goes unseen that the CRC itself would see.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ SESSION_TAG = 8
 HEADER = len(MAGIC) + 3 + SESSION_TAG
 CHECKSUM = 4
 OVERHEAD = HEADER + CHECKSUM
+FOLD = 4096
 
 
 class Kind(IntEnum):
@@ -44,8 +49,19 @@ class Kind(IntEnum):
 def encode_frame(kind: Kind, session: bytes, body: bytes | memoryview) -> bytes:
     """Wrap ``body``; ``session`` is the 32-byte id of the session (or of its set-up, before there is a roster)."""
     header = MAGIC + bytes((VERSION, SUITE, kind)) + session[:SESSION_TAG]
-    checksum = zlib.crc32(body, zlib.crc32(header))
-    return b"".join((header, body, checksum.to_bytes(CHECKSUM, "little")))
+    return b"".join((header, body, checksum(header, memoryview(body))))
+
+
+def checksum(header: bytes | memoryview, body: memoryview) -> bytes:
+    """The four bytes at the end of a frame."""
+    crc = zlib.crc32(header)
+    if len(body) <= FOLD:
+        return zlib.crc32(body, crc).to_bytes(CHECKSUM, "little")
+    blocks = len(body) // FOLD
+    folded = np.bitwise_xor.reduce(np.frombuffer(body, "<u8", blocks * FOLD // 8).reshape(blocks, -1), axis=0)
+    rest = np.frombuffer(body[blocks * FOLD :], np.uint8)
+    folded.view(np.uint8)[: len(rest)] ^= rest
+    return zlib.crc32(folded, crc).to_bytes(CHECKSUM, "little")
 
 
 def decode_frame(message: bytes, kind: Kind, session: bytes, culprit: Culprit, limit: int) -> Reader:
@@ -66,13 +82,14 @@ def decode_frame(message: bytes, kind: Kind, session: bytes, culprit: Culprit, l
         raise PeerError(culprit, f"wire version {version}; this side speaks {VERSION}")
     if suite != SUITE:
         raise PeerError(culprit, f"cipher suite {suite}; this side speaks {SUITE}")
-    if zlib.crc32(memoryview(message)[:-CHECKSUM]) != int.from_bytes(message[-CHECKSUM:], "little"):
+    whole = memoryview(message)
+    if checksum(whole[:HEADER], whole[HEADER:-CHECKSUM]) != message[-CHECKSUM:]:
         raise PeerError(culprit, "checksum does not match: the message was damaged in transit")
     if got != kind:
         raise PeerError(culprit, f"message kind {got}; {kind.name} ({kind:d}) expected")
     if message[5:HEADER] != session[:SESSION_TAG]:
         raise PeerError(culprit, "the message belongs to another session: other parameters, round, model or roster")
-    return Reader(memoryview(message)[HEADER:-CHECKSUM], culprit)
+    return Reader(whole[HEADER:-CHECKSUM], culprit)
 
 
 class Bitmap:

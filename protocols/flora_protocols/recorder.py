@@ -6,7 +6,6 @@ Steps marked with a check must be refused: the recorder raises if they are not.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Collection
 from itertools import count
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .client import ClientAdvertise
-from .codec import CHECKSUM, HEADER
+from .codec import CHECKSUM, HEADER, checksum
 from .errors import MisuseError, PeerError, TooFewSurvivors
 from .keys import identity_public
 from .params import Floors, Profile, SessionParams
@@ -172,7 +171,7 @@ def reframed(message: bytes, body: bytes) -> bytes:
 
 def mended(frame: bytes) -> bytes:
     """A frame without its checksum, with it."""
-    return frame + zlib.crc32(frame).to_bytes(CHECKSUM, "little")
+    return frame + checksum(frame[:HEADER], memoryview(frame)[HEADER:])
 
 
 def stream(label: bytes, number: int, size: int) -> bytes:

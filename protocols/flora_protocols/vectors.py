@@ -14,6 +14,7 @@ from itertools import zip_longest
 import numpy as np
 
 from . import shamir
+from .codec import HEADER, checksum
 from .graph import Graph
 from .keystream import TILE, apply_masks
 from .recorder import Json, stream
@@ -58,12 +59,20 @@ def _primitives() -> Json:
     """Keystream, packing, sharing and graph on their own, at sizes that a whole round would make too long to print."""
     return {
         "name": "primitives",
-        "says": "keystream over several tiles; packing at every b; shares with values of 2^16; Harary graphs",
+        "says": "checksums of long bodies; keystream over several tiles; packing at every b; "
+        "shares with values of 2^16; Harary graphs",
+        "checksum": [_checksum(size) for size in (0, 4096, 4097, 8192, 10_001)],
         "keystream": list(_keystreams()),
         "packing": [_packing(bits) for bits in range(8, 33)],
         "shamir": [_sharing(points, t) for points, t in (((1, 2, 3), 2), ((1, 7, 300, 65535, 65536), 4))],
         "graph": [_graph(n, k) for n, k in ((4, 2), (9, 4), (50, 12))],
     }
+
+
+def _checksum(size: int) -> Json:
+    header, body = stream(b"checksum", size, HEADER), bytes(place % 251 for place in range(size))
+    found = checksum(header, memoryview(body)).hex()
+    return {"header": header.hex(), "size": size, "body": "byte j is j mod 251", "checksum": found}
 
 
 def _keystreams() -> Iterator[Json]:

@@ -5,7 +5,6 @@ Each is refused with a typed error that names the culprit, changes nothing, and 
 
 import copy
 import pickle
-import zlib
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ from flora_protocols import (
     messages,
     shamir,
 )
-from flora_protocols.codec import CHECKSUM, encode_subset
+from flora_protocols.codec import CHECKSUM, FOLD, HEADER, Kind, decode_frame, encode_frame, encode_subset
 from flora_protocols.keys import SMALL_ORDER
 
 TRIPS = {"semi-honest": 4, "malicious-server": 5}
@@ -45,6 +44,22 @@ def refused(cohort, index, mail, culprit="server", match="", error=PeerError):
 
 
 # Any message, damaged
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_bursts_of_errors_in_long_bodies(data):
+    """Bodies longer than a block are folded before the checksum: no burst of 32 bits goes unseen, wherever it is."""
+    size = data.draw(st.sampled_from([FOLD, FOLD + 1, 2 * FOLD, 5 * FOLD + 77]))
+    message = encode_frame(Kind.UPLOAD, bytes(32), np.random.default_rng(size).bytes(size))
+    assert decode_frame(message, Kind.UPLOAD, bytes(32), 1, size).take(size) == message[HEADER:-CHECKSUM]
+    at = data.draw(st.integers(0, len(message) - 4))
+    burst = data.draw(st.binary(min_size=4, max_size=4).filter(any))
+    bad = bytearray(message)
+    for place, error in enumerate(burst, at):
+        bad[place] ^= error
+    with pytest.raises(PeerError):
+        decode_frame(bytes(bad), Kind.UPLOAD, bytes(32), 1, size)
 
 
 @pytest.mark.parametrize("make", [semi_honest, malicious])
@@ -120,7 +135,7 @@ def test_messages_of_another_kind_session_version(cohort):
     for at, what in ((0, "not a message"), (2, "wire version"), (3, "cipher suite"), (5, "another session")):
         bad = bytearray(roster[:-CHECKSUM])
         bad[at] ^= 1
-        cohort.mail = dict(cohort.mail) | {0: bytes(bad) + zlib.crc32(bad).to_bytes(4, "little")}
+        cohort.mail = dict(cohort.mail) | {0: reframed(bytes(bad[:HEADER]), bytes(bad[HEADER:]))}
         with pytest.raises(PeerError, match=what):
             cohort.move(0)
     cohort.mail[0] = roster

@@ -13,6 +13,7 @@ from replay import Reference, replay
 from secagg import Refused
 
 import flora_protocols as ours
+from flora_protocols import codec
 from flora_protocols import vectors as generator
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +122,13 @@ def test_every_remote_check_is_in_a_bad_vector():
     invisible = {"C-52", "C-53"}  # properties of every REVEAL
     assert numbered - shown == local | unreachable | invisible
     assert shown <= numbered
+
+
+@pytest.mark.parametrize("case", PRIMITIVES["checksum"], ids=lambda case: str(case["size"]))
+def test_checksums_of_long_bodies(case):
+    frame = bytes.fromhex(case["header"]) + bytes(place % 251 for place in range(case["size"]))
+    assert secagg.checksum(frame).hex() == case["checksum"]
+    assert codec.checksum(frame[:13], memoryview(frame)[13:]).hex() == case["checksum"]
 
 
 @pytest.mark.parametrize("case", PRIMITIVES["keystream"], ids=lambda case: str(case["size"]))
