@@ -1,7 +1,7 @@
 """``bench masking``: clients, server and memory of the masking protocol, beside Flower's SecAgg+ and beside limits.
 
-Rings of 32 bits, because Flower's has 32; the session of the last row is that of a default simulation. Flower's side
-is in ``flower_peer``, what our side is measured with in ``our_client`` and ``our_server``.
+Rings of 32 bits, because Flower's has 32, unless the row says otherwise; the session of the last row is that of a
+default simulation. Flower's side is in ``flower_peer``, what our side is measured with in ``our_client`` and ``our_server``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from statistics import median
 
 import numpy as np
@@ -26,6 +27,7 @@ from .our_server import StandIns, serve
 
 MISSING = "peer not installed"
 _BITS = 32
+_PLANNED_BITS = 8  # of `flora-secure plan` for 100 clients
 
 
 def rows(scale: Scale) -> Iterator[Row]:
@@ -66,14 +68,14 @@ def mask_rate(scale: Scale) -> Iterator[Row]:
 
 
 def client_stage(scale: Scale) -> Iterator[Row]:
-    """A client's masking stage."""
+    """A client's masking stage: in a ring as large as Flower's, and in the one that our plans choose for 100 clients."""
     quick = scale is Scale.QUICK
-    for neighbours in (4,) if quick else (10, 32, 100):
+    for neighbours, bits in ((4, _BITS),) if quick else product((10, 32, 100), (_BITS, _PLANNED_BITS)):
         for dimension in (500,) if quick else (2_000, 10_000, 100_000, 1_000_000):
-            params = _complete(neighbours + 1, dimension)
+            params = replace(_complete(neighbours + 1, dimension), bits=bits)
             ours = OurClient(params).mask
-            repeats = 2 if quick else 7 if dimension <= 100_000 else 3
-            setting = f"d={dimension:,} k={neighbours}"
+            repeats = 2 if quick else 7 if dimension <= 100_000 else 5
+            setting = f"d={dimension:,} k={neighbours} b={bits}"
             if installed("flwr") is None:
                 own = cpu_medians(repeats, ours)[0]
                 yield Row(figure="client, masking stage", setting=setting, ours=own, note=MISSING, at_least=10)
