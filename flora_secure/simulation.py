@@ -1,7 +1,8 @@
 """The loop: rounds of local training, noise, masking and the server's step, over clients in one process.
 
 Clients and server exchange the real messages, and traffic is counted from them. The generator yields a
-:class:`RoundRecord` as soon as a round is over, so that a caller can write it down before the next one starts.
+:class:`~flora_secure.records.RoundRecord` as soon as a round is over, so that a caller can write it down before the
+next one starts.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,55 +31,11 @@ from flora_secure.privacy.ledger import Ledger
 from flora_secure.privacy.plan import NoisePlan
 from flora_secure.privacy.rotation import Rotation
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
+from flora_secure.records import MECHANISM, RoundRecord
+from flora_secure.report import finite_or_none
 from flora_secure.server import MomentumAverage, ServerState, from_wire, to_wire
 from flora_secure.task import Task
 from flora_secure.traffic import Traffic
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundRecord:
-    """One round as it happened; a line of ``rounds.jsonl``, and what an auditor recomputes the budget from.
-
-    ``aborted`` is the reason when the round ended without a sum; then nothing was released and ``noise_multiplier``
-    is ``None``. ``clipped`` (updates) and ``overflowed`` (coordinates) are known in a simulation only and are not
-    covered by the budget. Byte counts are totals over all clients; seconds are wall-clock.
-    """
-
-    round: int
-    clients: int
-    survivors: list[int]
-    dropped: list[int]
-    recovered: int
-    aborted: str | None
-    model_hash: str
-    noise_multiplier: float | None
-    sigma_local: float
-    scale: float
-    clip_norm: float
-    dimension: int
-    bits: int
-    colluders: int
-    honest_minimum: int
-    threshold: int | None
-    epsilon: float | None
-    delta: float
-    accuracy: float
-    clipped: int
-    overflowed: int | None
-    upload_bytes: int
-    download_bytes: int
-    payload_bytes: int
-    seconds: dict[str, float]
-
-    @property
-    def line(self) -> str:
-        """The round in a few words."""
-        spent = "no noise" if self.epsilon is None else f"ε {self.epsilon:.2f}"
-        what = f"aborted ({self.aborted})" if self.aborted else f"{len(self.survivors)} of {self.clients} clients"
-        return f"accuracy {self.accuracy:.2%}, {spent}, {what}"
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 class Simulation:
@@ -181,7 +136,11 @@ class Simulation:
 
         return RoundRecord(
             round=number,
+            mechanism=MECHANISM,
+            unit=config.privacy.unit,
             clients=plan.clients,
+            participants=list(range(plan.clients)),
+            exhausted=[],
             survivors=sorted(uploads) if aborted is None else [],
             dropped=sorted(set(range(plan.clients)) - uploads.keys()),
             recovered=0 if outcome is None else outcome.recovered,
@@ -195,10 +154,16 @@ class Simulation:
             bits=plan.bits,
             colluders=plan.colluders,
             honest_minimum=plan.honest_minimum,
+            sampling_rate=plan.sampling_rate,
+            population=None,
+            count_scale=plan.count_scale,
+            neighbours=self.summation.neighbours,
             threshold=self.summation.threshold,
+            target_epsilon=finite_or_none(plan.epsilon),
             epsilon=self.ledger.epsilon if plan.noisy else None,
             delta=plan.delta,
             accuracy=accuracy,
+            contributions=len(uploads),
             clipped=clipped,
             overflowed=overflowed,
             upload_bytes=traffic.upload,

@@ -29,11 +29,14 @@ from flora_secure.simulation import Simulation
 PACKAGES = ("torch", "open_clip_torch", "peft", "numpy", "cryptography", "dp-accounting", "opacus")
 
 
-def summarise(simulation: Simulation, *, total_seconds: float, no_noise: float | None = None) -> Report:
+def summarise(
+    simulation: Simulation, *, total_seconds: float, no_noise: float | None = None, rounds_hash: str | None = None
+) -> Report:
     """The report of all rounds so far.
 
     ``total_seconds``: wall-clock of the whole command. ``no_noise``: final accuracy of the same run without noise, if
-    it was measured. Raises :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and
+    it was measured. ``rounds_hash``: :attr:`flora_secure.run_folder.RunFolder.last_hash`, if the rounds were written
+    down. Raises :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and
     ``ValueError`` before the first round.
     """
     if not simulation.records:
@@ -49,6 +52,7 @@ def summarise(simulation: Simulation, *, total_seconds: float, no_noise: float |
             config_hash=simulation.config.digest,
             model_hash=simulation.task.clip.model_hash,
             data_hash=simulation.task.federation.dataset.data_hash,
+            rounds_hash=rounds_hash,
             seed=simulation.config.seed,
             secret_noise=simulation.plan.noisy and not simulation.config.privacy.simulation_noise,
         ),

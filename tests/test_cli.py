@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from flora_secure.report import json_schema
+from flora_secure.run_folder import read_run
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-c", "from flora_cli.main import run; run()"]
@@ -96,7 +97,10 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(tmp_path) -> None:
     report = json.loads((folder / "report.json").read_text())
     jsonschema.validate(report, json_schema())
     assert report["accuracy"]["no_noise"] is not None
-    assert len((folder / "rounds.jsonl").read_text().splitlines()) == 2
+    run = read_run(folder)
+    assert [record.round for record in run.records] == [1, 2]
+    assert run.report is not None
+    assert run.report.to_dict() == report
     # the resolved config reproduces the run's settings
     again = flora("simulate", "--config", folder / "config.toml", "--out", "again", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["provenance"]["config_hash"] == report["provenance"]["config_hash"]

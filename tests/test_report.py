@@ -26,6 +26,10 @@ PUBLISHED = Path(__file__).parents[1] / "docs" / "report.schema.json"
 
 @pytest.fixture
 def report() -> Report:
+    return example_report()
+
+
+def example_report() -> Report:
     return Report(
         accuracy=Accuracy(
             zero_shot=0.6,
@@ -89,6 +93,7 @@ def report() -> Report:
             config_hash="0",
             model_hash="1",
             data_hash="2",
+            rounds_hash="3",
             seed=0,
             secret_noise=True,
         ),

@@ -212,14 +212,19 @@ def _run(settings: RunConfig, out: Path, compare_no_noise: bool, as_json: bool) 
             log(simulation.headline)
             with progress(settings.training.rounds, "round") as show:
                 for record in simulation.rounds():
-                    folder.append_round(record.to_dict())
+                    folder.append_round(record)
                     done = record.round
                     show(done, record.line)
             # the adapter first: whatever goes wrong from here on, what was trained is kept
             folder.write_adapter(simulation.save_adapter)
             no_noise = without_noise(settings, task) if compare_no_noise else None
             try:
-                report = summarise(simulation, total_seconds=time.perf_counter() - started, no_noise=no_noise)
+                report = summarise(
+                    simulation,
+                    total_seconds=time.perf_counter() - started,
+                    no_noise=no_noise,
+                    rounds_hash=folder.last_hash,
+                )
             except CrossCheckError as error:
                 fail(f"{error}; rounds and adapter are kept in {out}, no report was written", code=1)
             folder.write_report(report)
