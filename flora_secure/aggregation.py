@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -52,16 +52,29 @@ class Summation(Protocol):
     """How a round's vectors become their sum."""
 
     profile: str
-    neighbours: int | None
-    threshold: int | None
+
+    def masking(self, plan: NoisePlan) -> MaskingPlan | None:
+        """Graph and threshold of a round with this plan; ``None`` without masking.
+
+        Raises :class:`flora_protocols.ParameterError` where none can work.
+        """
+        ...
 
     def round(
-        self, number: int, model_hash: bytes, broadcast: bytes, uploads: Mapping[int, Vector], traffic: Traffic
+        self,
+        number: int,
+        plan: NoisePlan,
+        cohort: Sequence[int],
+        model_hash: bytes,
+        broadcast: bytes,
+        uploads: Mapping[int, Vector],
+        traffic: Traffic,
     ) -> RoundSum:
-        """Send ``broadcast`` to every client and sum ``uploads`` (client → uint32 (d,) below 2^bits).
+        """Send ``broadcast`` to the ``cohort`` and sum ``uploads`` (client → uint32 (plan.length,) below 2^bits).
 
-        Clients without an upload drop out. Raises :class:`flora_protocols.TooFewSurvivors` if fewer are left than the
-        plan or the threshold needs: then nothing is released.
+        ``cohort``: ``plan.clients`` distinct clients. Those without an upload drop out. Raises
+        :class:`flora_protocols.TooFewSurvivors` if fewer are left than the plan or the threshold needs: then nothing
+        is released.
         """
         ...
 
@@ -74,17 +87,21 @@ class PlainSum:
     """No masking: the server receives every upload by itself. For comparison and for debugging."""
 
     profile: str = "off"
-    neighbours: int | None = None
-    threshold: int | None = None
 
-    def __init__(self, plan: NoisePlan) -> None:
-        self._plan = plan
+    def masking(self, plan: NoisePlan) -> MaskingPlan | None:
+        return None
 
     def round(
-        self, number: int, model_hash: bytes, broadcast: bytes, uploads: Mapping[int, Vector], traffic: Traffic
+        self,
+        number: int,
+        plan: NoisePlan,
+        cohort: Sequence[int],
+        model_hash: bytes,
+        broadcast: bytes,
+        uploads: Mapping[int, Vector],
+        traffic: Traffic,
     ) -> RoundSum:
-        plan = self._plan
-        for client in range(plan.clients):
+        for client in cohort:
             traffic.sent_down(client, broadcast, payload=len(broadcast))
         before = time.process_time()
         total = np.zeros(plan.length, np.uint32)
@@ -117,13 +134,14 @@ def plan_masking(
 ) -> MaskingPlan:
     """Graph and threshold for the dropouts and colluders that the noise of ``plan`` is sized for.
 
-    ``neighbours`` defaults to the least that keeps the promises of :func:`flora_protocols.find_parameters`. So does
-    ``threshold``, but in the complete graph it is a majority where the dropouts allow one: there it costs nothing.
+    ``neighbours``, taken as all the others where there are fewer, defaults to the least that keeps the promises of
+    :func:`flora_protocols.find_parameters`. So does ``threshold``, but in the complete graph it is a majority where the
+    dropouts allow one: there it costs nothing.
     Raises :class:`flora_protocols.ParameterError` where nothing can work.
     """
     n, corrupt = plan.clients, Fraction(plan.colluders, plan.clients)
     found, least = find_parameters(n, corrupt, Fraction(plan.dropouts, n), profile)
-    k = found if neighbours is None else neighbours
+    k = found if neighbours is None else min(neighbours, n - 1)
     holding = corrupt_holders(n, k, corrupt)
     if threshold is not None:
         return MaskingPlan(k, threshold, holding)
@@ -138,85 +156,113 @@ def plan_masking(
 class MaskedSum:
     """Secure aggregation (Bonawitz et al. CCS'17, Bell et al. CCS'20), the clients in ``workers`` processes.
 
-    The clients' own floors come from the plan: none lets its vector disappear in a sum with too little noise.
+    A session is among the cohort of a round: its position i is held by the i-th client of the cohort. The clients' own
+    floors come from the round's plan: none lets its vector disappear in a sum with too little noise.
     """
 
-    def __init__(self, plan: NoisePlan, masking: MaskingPlan, profile: Profile, workers: int = 0) -> None:
-        """Raises :class:`flora_protocols.ParameterError` if ``masking`` is impossible for plan and profile."""
-        self._plan, self._masking, self._profile = plan, masking, profile
+    def __init__(
+        self,
+        clients: int,
+        profile: Profile,
+        *,
+        neighbours: int | None = None,
+        threshold: int | None = None,
+        workers: int = 0,
+    ) -> None:
+        """``clients``: N, of the federation. ``neighbours``, ``threshold``: as for :func:`plan_masking`."""
+        self._profile, self._neighbours, self._threshold = profile, neighbours, threshold
         self.profile = profile.value
-        self.neighbours: int | None = masking.neighbours
-        self.threshold: int | None = masking.threshold
-        survivors = max(2, plan.survivors_minimum)
-        self._floors = Floors(clients=survivors, threshold=masking.threshold, survivors=survivors)
         # long-term keys, as a deployment's clients would enrol them once; secret, hence from the OS
-        self._identities: dict[int, bytes | None] = {
-            client: os.urandom(32) if profile is Profile.MALICIOUS_SERVER else None for client in range(plan.clients)
-        }
-        self._publics = tuple(identity_public(key) for key in self._identities.values() if key is not None)
-        self._params(0, bytes(32))  # so that impossible parameters are refused before the first round
+        self._identities: list[bytes | None] = [
+            os.urandom(32) if profile is Profile.MALICIOUS_SERVER else None for _ in range(clients)
+        ]
+        self._publics = [None if key is None else identity_public(key) for key in self._identities]
+        self._plans: dict[tuple[int, int], MaskingPlan] = {}  # by cohort size and survivors
         self._cohort = Cohort(workers)
 
-    def _params(self, number: int, model_hash: bytes) -> SessionParams:
+    def masking(self, plan: NoisePlan) -> MaskingPlan:
+        size = plan.clients, plan.survivors_minimum
+        if size not in self._plans:
+            found = plan_masking(plan, self._profile, self._neighbours, self._threshold)
+            self._params(0, bytes(32), plan, found, range(plan.clients))  # refuses what cannot work
+            self._plans[size] = found
+        return self._plans[size]
+
+    def _params(
+        self, number: int, model_hash: bytes, plan: NoisePlan, masking: MaskingPlan, cohort: Sequence[int]
+    ) -> SessionParams:
         return SessionParams(
-            clients=self._plan.clients,
-            neighbours=self._masking.neighbours,
-            threshold=self._masking.threshold,
-            bits=self._plan.bits,
-            dimension=self._plan.length,
+            clients=plan.clients,
+            neighbours=masking.neighbours,
+            threshold=masking.threshold,
+            bits=plan.bits,
+            dimension=plan.length,
             profile=self._profile,
             round=number,
             model_hash=model_hash,
-            corrupt=self._masking.corrupt,
-            identities=self._publics,
+            corrupt=masking.corrupt,
+            identities=tuple(key for client in cohort if (key := self._publics[client]) is not None),
         )
 
     def round(
-        self, number: int, model_hash: bytes, broadcast: bytes, uploads: Mapping[int, Vector], traffic: Traffic
+        self,
+        number: int,
+        plan: NoisePlan,
+        cohort: Sequence[int],
+        model_hash: bytes,
+        broadcast: bytes,
+        uploads: Mapping[int, Vector],
+        traffic: Traffic,
     ) -> RoundSum:
-        cohort, params = self._cohort, self._params(number, model_hash)
-        clients_before, server = cohort.cpu_seconds, _Stopwatch()
+        masking = self.masking(plan)
+        params = self._params(number, model_hash, plan, masking, cohort)
+        least = max(2, plan.survivors_minimum)
+        floors = Floors(clients=least, threshold=masking.threshold, survivors=least)
+        identities = {position: self._identities[client] for position, client in enumerate(cohort)}
+        vectors = {position: uploads[client] for position, client in enumerate(cohort) if client in uploads}
+        members, server = self._cohort, _Stopwatch()
+        clients_before = members.cpu_seconds
 
         def hear(position: _Receiver, replies: Replies, payload: int = 0) -> None:
-            for client, message in replies.items():
-                traffic.sent_up(client, message, payload)
+            for index, message in replies.items():
+                traffic.sent_up(cohort[index], message, payload)
                 with server:
-                    position.receive(client, message)
+                    position.receive(index, message)
 
         def tell(outbox: Outbox) -> Outbox:
-            for client, message in outbox.items():
-                traffic.sent_down(client, message)
+            for index, message in outbox.items():
+                traffic.sent_down(cohort[index], message)
             return outbox
 
-        for client in range(params.clients):
+        for client in cohort:
             traffic.sent_down(client, broadcast, payload=len(broadcast))
 
         advertise = ServerAdvertise(params)
-        hear(advertise, cohort.begin(params, self._floors, self._identities))
+        hear(advertise, members.begin(params, floors, identities))
         with server:
             share, rosters = advertise.close()
 
-        hear(share, cohort.answer("share", tell(rosters)))
+        hear(share, members.answer("share", tell(rosters)))
         with server:
             mask, inboxes = share.close()
 
         # whoever has no upload vanishes here, after sharing its keys: the others must recover its masks
-        staying = {client: inbox for client, inbox in tell(inboxes).items() if client in uploads}
-        hear(mask, cohort.answer("mask", staying, uploads), payload=params.payload_bytes)
+        staying = {index: inbox for index, inbox in tell(inboxes).items() if index in vectors}
+        hear(mask, members.answer("mask", staying, vectors), payload=params.payload_bytes)
         with server:
             following, told = mask.close()
 
         if isinstance(following, ServerAgree):
-            hear(following, cohort.answer("agree", tell(told)))
+            hear(following, members.answer("agree", tell(told)))
             with server:
                 unmask, told = following.close()
         else:
             unmask = following
 
-        hear(unmask, cohort.answer("unmask", tell(told)))
+        hear(unmask, members.answer("unmask", tell(told)))
         with server:
             result = unmask.close()
-        client_seconds = (cohort.cpu_seconds - clients_before) / params.clients
+        client_seconds = (members.cpu_seconds - clients_before) / params.clients
         return RoundSum(result.sum, len(result.recovered), client_seconds, server.seconds)
 
     def close(self) -> None:

@@ -28,7 +28,13 @@ class ConfigError(InputError):
 Placement = Literal["text-projection"]
 Rule = Literal["prompt-basis", "ab"]
 SecAgg = Literal["off", "semi-honest", "malicious-server"]
-Unit = Literal["client"]
+Unit = Literal["client", "example"]
+Sampling = Literal["poisson", "fixed"]
+
+# chosen on public data alone: benchmarks/choose_defaults.py
+CLIP_NORM: dict[Unit, float] = {"client": 0.15, "example": 3.0}
+SERVER_STEP: dict[Unit, float] = {"client": 0.05, "example": 3.0}
+EXAMPLE_RATE = 0.1
 
 
 def _require(condition: bool, message: str) -> None:
@@ -72,13 +78,16 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Rounds, local steps (full batch) and the server optimiser. ``None`` means the tuned default of the rule."""
+    """Rounds, local steps (full batch) and the server optimiser. ``None`` means the tuned default of rule or unit.
+
+    Local steps and rate are those of unit ``client``; unit ``example`` takes one gradient a round.
+    """
 
     rounds: int = 20
     local_steps: int = 10
     local_rate: float | None = None
     logit_scale: float = 20.0
-    server_step: float = 0.05
+    server_step: float | None = None
     server_momentum: float = 0.8
     device: str = "cpu"
 
@@ -99,12 +108,19 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyConfig:
-    """The budget of the whole run. ``epsilon = inf`` means no noise; ``dropout_tolerance`` sizes the noise shares."""
+    """The budget of the whole run. ``epsilon = inf`` means no noise; ``dropout_tolerance`` sizes the noise shares.
+
+    ``example_rate``: probability of an example to enter its client's upload in a round, unit ``example`` only.
+    ``adaptive_clip``: quantile of the updates' norms that the clip norm follows, from ``clip_norm`` on; unit ``client``
+    only; ``None`` keeps the clip norm.
+    """
 
     epsilon: float = 4.0
     delta: float | None = None
     unit: Unit = "client"
-    clip_norm: float = 0.15
+    clip_norm: float | None = None
+    example_rate: float | None = None
+    adaptive_clip: float | None = None
     dropout_tolerance: float | None = None
     bits: int | None = None
     simulation_noise: bool = False
@@ -116,8 +132,24 @@ class PrivacyConfig:
             f"delta must lie between 0 and 1 (leave it out for min(1e-5, 1/clients^1.1)); got {self.delta}",
         )
         _require(
-            math.isfinite(self.clip_norm) and self.clip_norm > 0,
+            self.clip_norm is None or (math.isfinite(self.clip_norm) and self.clip_norm > 0),
             f"clip_norm must be a positive number, got {self.clip_norm}",
+        )
+        _require(
+            self.example_rate is None or self.unit == "example",
+            f"example_rate {self.example_rate} is for unit example; set --unit example or leave it out",
+        )
+        _require(
+            self.example_rate is None or 0 < self.example_rate <= 1,
+            f"example_rate must be above 0 and at most 1, got {self.example_rate}",
+        )
+        _require(
+            self.adaptive_clip is None or self.unit == "client",
+            f"adaptive_clip {self.adaptive_clip} is for unit client, whose updates have norms to follow; leave it out",
+        )
+        _require(
+            self.adaptive_clip is None or 0 < self.adaptive_clip < 1,
+            f"adaptive_clip is a quantile between 0 and 1, such as 0.5; got {self.adaptive_clip}",
         )
         _require(
             self.dropout_tolerance is None or 0 <= self.dropout_tolerance < 1,
@@ -127,9 +159,38 @@ class PrivacyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParticipationConfig:
+    """Who takes part in a round. ``rate``: fraction of the clients; below 1 ``sampling`` says how a cohort is drawn.
+
+    ``min_separation``: rounds between two participations of a client, 1 for no restriction.
+    """
+
+    rate: float = 1.0
+    sampling: Sampling | None = None
+    min_separation: int = 1
+
+    def __post_init__(self) -> None:
+        _require(0 < self.rate <= 1, f"participation must be above 0 and at most 1 (everybody), got {self.rate:g}")
+        _require(
+            self.rate == 1 or self.sampling is not None,
+            f"participation {self.rate:g} needs a kind of sampling: --sampling poisson (each client by a coin, cohorts "
+            "of varying size) or --sampling fixed (always the same size)",
+        )
+        _require(
+            self.rate < 1 or self.sampling is None,
+            f"sampling {self.sampling} is for a participation below 1; at 1 everybody takes part",
+        )
+        _require(self.min_separation >= 1, f"min_separation must be at least 1, got {self.min_separation}")
+        _require(
+            self.rate < 1 or self.min_separation == 1,
+            f"min_separation {self.min_separation} is for a participation below 1; at 1 everybody is in every round",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class AggregationConfig:
-    """How updates are summed. ``dropout`` is the fraction of clients that vanish in every round after sharing keys,
-    ``corrupt`` the fraction that may collude with the server: masks and noise resist them."""
+    """How updates are summed. ``dropout`` is the fraction of a cohort that vanishes in every round after sharing keys,
+    ``corrupt`` the fraction of all clients that may collude with the server: masks and noise resist them."""
 
     secagg: SecAgg = "semi-honest"
     neighbours: int | None = None
@@ -156,13 +217,27 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
         _require(self.seed >= 0, f"seed must be a non-negative integer, got {self.seed}")
         n, t, k = self.data.clients, self.aggregation.threshold, self.aggregation.neighbours
-        _require(t is None or 2 <= t <= n, f"threshold must lie in 2…{n} (the number of clients), got {t}")
+        if self.participation.sampling == "fixed":
+            n = self.cohort_size
+            _require(
+                n >= 2,
+                f"participation {self.participation.rate:g} of {self.data.clients} clients is a cohort of {n}; "
+                "a sum needs at least 2",
+            )
+            needed = n * self.participation.min_separation
+            _require(
+                needed <= self.data.clients,
+                f"cohorts of {n} with min_separation {self.participation.min_separation} need {needed} clients, there "
+                f"are {self.data.clients}; lower participation or min_separation",
+            )
+        _require(t is None or 2 <= t <= n, f"threshold must lie in 2…{n} (the clients of a round), got {t}")
         _require(
             k is None or k == n - 1 or (2 <= k < n - 1 and k % 2 == 0),
             f"neighbours must be {n - 1} (everybody) or an even number from 2 to {n - 2}, got {k}",
@@ -173,6 +248,30 @@ class RunConfig:
         """Fraction of clients the noise shares allow to drop: as given, or at least 10 %, or what ``dropout`` needs."""
         given = self.privacy.dropout_tolerance
         return max(0.1, self.aggregation.dropout) if given is None else given
+
+    @property
+    def cohort_size(self) -> int:
+        """Clients of a round of fixed size, or on average: the participation's share of them, rounded half up."""
+        return math.floor(self.participation.rate * self.data.clients + 0.5)
+
+    @property
+    def clip_norm(self) -> float:
+        """As given, or the unit's tuned default."""
+        given = self.privacy.clip_norm
+        return CLIP_NORM[self.privacy.unit] if given is None else given
+
+    @property
+    def server_step(self) -> float:
+        """As given, or the unit's tuned default."""
+        given = self.training.server_step
+        return SERVER_STEP[self.privacy.unit] if given is None else given
+
+    @property
+    def sampling_rate(self) -> float:
+        """q: as given, or the tuned default of unit ``example``; 1 for unit ``client``."""
+        if self.privacy.unit == "client":
+            return 1.0
+        return EXAMPLE_RATE if self.privacy.example_rate is None else self.privacy.example_rate
 
     def to_toml(self) -> str:
         """The TOML text that :func:`from_toml` reads back to an equal config."""

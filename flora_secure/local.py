@@ -11,7 +11,7 @@ the real peft model). Clients are padded to the size of their group and train as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +66,16 @@ class _Group:
     one_hot: Tensor  # (m, classes, n): classes first, since matrix products of that shape are three times faster
     weight: Tensor  # (m, 1, n): 1/n_i on real images, 0 on padding
 
+    def only(self, cohort: Container[int]) -> _Group | None:
+        """The members in ``cohort``; ``None`` if there are none."""
+        rows = [row for row, client in enumerate(self.clients) if client in cohort]
+        if len(rows) == len(self.clients):
+            return self
+        if not rows:
+            return None
+        members = tuple(self.clients[row] for row in rows)
+        return _Group(members, self.features[rows], self.one_hot[rows], self.weight[rows])
+
 
 class ClientBatch:
     """The images of all clients as cached features, grouped by size."""
@@ -92,18 +102,25 @@ class ClientBatch:
             groups.append(_Group(members, padded, one_hot, weight))
         self._groups = tuple(groups)
 
-    def train(self, head: Head, rule: Rule, factors: Factors, steps: int, rate: float) -> Tensor:
-        """Every client's update after ``steps`` full-batch gradient steps from ``factors``: float32 (clients, d)."""
+    def train(
+        self, head: Head, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
+    ) -> Tensor:
+        """Updates after ``steps`` full-batch gradient steps from ``factors``: float32 (clients, d).
+
+        A row for each client of ``cohort``, in its order; by default for every client.
+        """
         start = rule.vector(factors)
-        updates = start.new_empty(self.count, len(start))
+        cohort = range(self.count) if cohort is None else cohort
+        place = {client: row for row, client in enumerate(cohort)}
+        updates = start.new_empty(len(place), len(start))
 
         def train(group: _Group) -> None:
             a, b = _train_group(group, head, rule, factors, steps, rate)
             end = b.flatten(1) if not rule.trains_a else torch.cat([b.flatten(1), a.flatten(1)], dim=1)
-            updates[list(group.clients)] = end - start
+            updates[[place[client] for client in group.clients]] = end - start
 
         with batch_threads(start.device) as pool:
-            list(pool.map(train, self._groups))
+            list(pool.map(train, [part for group in self._groups if (part := group.only(place)) is not None]))
         return updates
 
 

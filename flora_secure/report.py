@@ -32,7 +32,10 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Privacy:
-    """The budget. ``epsilon`` bounds what the server, who sees every round's sum, learns; ``None`` is infinity."""
+    """The budget. ``epsilon`` bounds what the server, who sees every round's sum and who took part, learns about the
+    worst client (or its examples); ``None`` is infinity. ``epsilon_outsider`` is for those who see only the released
+    models. ``participations``: rounds that charge the worst client; ``exhausted``: clients that had to sit out a round
+    for their budget."""
 
     target_epsilon: float | None
     epsilon: float | None
@@ -46,6 +49,9 @@ class Privacy:
     noise_multiplier: float
     clip_norm: float
     rounds: int
+    participations: int
+    exhausted: int
+    sampling_rate: float
     honest_minimum: int
     accountant: dict[str, str]
     cross_check: dict[str, float]
@@ -64,8 +70,8 @@ class Communication:
     payload_bytes: float
     masking_bytes: float
     full_model_bytes: int
-    reduction: float
-    reduction_upload: float
+    reduction: float | None
+    reduction_upload: float | None
     parameters: int
     parameter_ratio: float
     bits: int
@@ -81,10 +87,16 @@ class AggregationSeconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregation:
-    """The secure sum. ``dropped`` and ``recovered`` count clients a round; ``aborted`` lists round numbers."""
+    """The secure sum. ``cohort``, ``dropped`` and ``recovered`` count clients a round; ``aborted`` lists round numbers.
+    ``neighbours`` and ``threshold`` are those of the largest cohort. ``participation`` is the rate, ``sampling`` how
+    cohorts were drawn, ``None`` where everybody takes part."""
 
     profile: str
     clients: int
+    participation: float
+    sampling: str | None
+    min_separation: int
+    cohort: list[int]
     neighbours: int | None
     threshold: int | None
     dropped: list[int]
@@ -115,12 +127,14 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What the run was made of. ``secret_noise`` is false when the noise keys came from the reproducible seed."""
+    """What the run was made of. ``secret_noise`` is false when the noise keys came from the reproducible seed;
+    ``rounds_hash`` is the SHA-256 of the last line of ``rounds.jsonl``, ``None`` where none was written."""
 
     versions: dict[str, str]
     config_hash: str
     model_hash: str
     data_hash: str
+    rounds_hash: str | None
     seed: int
     secret_noise: bool
 
@@ -171,13 +185,19 @@ class Report:
                     if priv.epsilon_local is None
                     else f"ε = {priv.epsilon_local:.1f} if the server and all other clients collude",
                 ),
+                (
+                    "  outsiders",
+                    "not bounded"
+                    if priv.epsilon_outsider is None
+                    else f"ε = {priv.epsilon_outsider:.3f} for those who see only the released models",
+                ),
                 ("  cross-check", ", ".join(f"{k} {v:.3f}" for k, v in priv.cross_check.items()) or "none"),
             ]
         rows += [
             (
                 "communication",
-                f"{comm.reduction:,.0f} × less than sending the model "
-                f"({comm.upload_bytes / 1000:,.1f} kB up, {comm.download_bytes / 1000:,.1f} kB down "
+                ("nothing sent " if comm.reduction is None else f"{comm.reduction:,.0f} × less than sending the model ")
+                + f"({comm.upload_bytes / 1000:,.1f} kB up, {comm.download_bytes / 1000:,.1f} kB down "
                 "a client and round)",
             ),
             (
@@ -188,6 +208,7 @@ class Report:
             (
                 "aggregation",
                 f"{agg.profile}, {agg.clients} clients"
+                + ("" if agg.sampling is None else f", {agg.sampling} cohorts of {_span(agg.cohort)}")
                 + ("" if agg.threshold is None else f", {agg.neighbours} neighbours each, threshold {agg.threshold}")
                 + f"; {sum(agg.dropped)} dropped, {sum(agg.recovered)} recovered, {len(agg.aborted)} rounds aborted",
             ),
@@ -206,6 +227,11 @@ class Report:
         """The table and the privacy statement as Markdown."""
         lines = ["| | |", "|---|---|", *(f"| {what.strip()} | {figure} |" for what, figure in self.rows())]
         return "\n".join([*lines, "", "## Privacy statement", "", self.privacy.statement, ""])
+
+
+def _span(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def finite_or_none(value: float) -> float | None:

@@ -1,7 +1,8 @@
 """The folder of one run: ``config.toml``, ``rounds.jsonl``, ``report.json``, ``adapter/``.
 
 Files are replaced atomically, and a line of ``rounds.jsonl`` is on disk before the next round starts, so that a crash
-loses at most the round in flight. Each line carries the SHA-256 of the line before it (of the config for the first).
+loses at most the round in flight. Each line carries the SHA-256 of the line before it (of the config for the first),
+and the report that of the last line, so that an edited, reordered or truncated log is found. docs/run-folder.md.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from flora_secure.config import ConfigError, RunConfig
+from flora_secure.config import ConfigError, RunConfig, from_toml
+from flora_secure.errors import InputError
+from flora_secure.plain import PlainError, from_plain
+from flora_secure.records import RoundRecord
+from flora_secure.report import SCHEMA as REPORT_SCHEMA
 from flora_secure.report import Report
 
 
@@ -46,9 +51,14 @@ class RunFolder:
         self._previous = hashlib.sha256(text.encode()).hexdigest()
         self._write("config.toml", text)
 
-    def append_round(self, record: dict[str, Any]) -> None:
+    @property
+    def last_hash(self) -> str:
+        """SHA-256 of the last line of ``rounds.jsonl``, of the config before there is one; for the report."""
+        return self._previous
+
+    def append_round(self, record: RoundRecord) -> None:
         """Add one round as a line of JSON; it is on disk when this returns."""
-        line = json.dumps({**record, "previous": self._previous}, ensure_ascii=False, allow_nan=False)
+        line = json.dumps({**record.to_dict(), "previous": self._previous}, ensure_ascii=False, allow_nan=False)
         try:
             with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -86,6 +96,102 @@ class RunFolder:
             scratch.replace(self.path / name)
         except OSError as error:
             raise _unwritable(self.path, error) from None
+
+
+class RunFolderError(InputError):
+    """A run folder that cannot be read, or whose parts do not belong together."""
+
+
+class Run(NamedTuple):
+    """What a run folder says. ``report`` is ``None`` when the run was interrupted: then a log that was cut after one of
+    its lines looks complete."""
+
+    config: RunConfig
+    records: list[RoundRecord]
+    report: Report | None
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder and verify its chain of hashes.
+
+    Raises :class:`RunFolderError` for a missing or unreadable file and a broken chain, naming the line that breaks it.
+    Whether the figures are right is not looked at.
+    """
+    text = _read(path, "config.toml")
+    try:
+        config = from_toml(text)
+    except ConfigError as error:
+        raise RunFolderError(f"{path / 'config.toml'}: {error}") from None
+    config_hash = previous = hashlib.sha256(text.encode()).hexdigest()
+    records = []
+    for number, line in enumerate(_lines(path), 1):
+        where = f"{path / 'rounds.jsonl'}, line {number}"
+        table = _parse(line, where)
+        before = table.pop("previous", None)
+        if before != previous:
+            what = "config.toml" if number == 1 else f"line {number - 1}"
+            raise RunFolderError(
+                f"{where}: does not follow {what}, whose SHA-256 is {previous}, not {before!r:.70}: "
+                "a line was edited, moved or taken out"
+            )
+        try:
+            records.append(RoundRecord.from_dict(table))
+        except PlainError as error:
+            raise RunFolderError(f"{where}: {error}") from None
+        previous = hashlib.sha256(line.encode()).hexdigest()
+    if not (path / "report.json").exists():
+        return Run(config, records, None)
+    report = _report(path)
+    if report.provenance.config_hash != config_hash:
+        raise RunFolderError(f"{path / 'report.json'}: belongs to another config.toml, or that was edited")
+    if report.provenance.rounds_hash != previous:
+        raise RunFolderError(
+            f"{path / 'rounds.jsonl'}, line {len(records)}: is not the last line that report.json knows: the last line "
+            "was edited, or lines were cut off or added"
+        )
+    return Run(config, records, report)
+
+
+def _report(path: Path) -> Report:
+    where = str(path / "report.json")
+    table = _parse(_read(path, "report.json"), where)
+    if (schema := table.pop("schema", None)) != REPORT_SCHEMA:
+        raise RunFolderError(f"{where}: schema must be {REPORT_SCHEMA!r}, got {schema!r:.60}")
+    try:
+        return from_plain(Report, table)
+    except PlainError as error:
+        raise RunFolderError(f"{where}: {error}") from None
+
+
+def _lines(path: Path) -> list[str]:
+    if not (path / "rounds.jsonl").exists():
+        return []  # interrupted in the first round
+    *lines, rest = _read(path, "rounds.jsonl").split("\n")
+    if rest:
+        raise RunFolderError(f"{path / 'rounds.jsonl'}, line {len(lines) + 1}: ends without a newline, it was cut")
+    return lines
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        table = json.loads(text, parse_constant=refuse)
+    except ValueError as error:
+        raise RunFolderError(f"{where}: not JSON: {str(error).splitlines()[0]}") from None
+    if not isinstance(table, dict):
+        raise RunFolderError(f"{where}: not a JSON object")
+    return table
+
+
+def _read(path: Path, name: str) -> str:
+    try:
+        return (path / name).read_bytes().decode()
+    except OSError as error:
+        raise RunFolderError(f"{path / name} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise RunFolderError(f"{path / name} cannot be read: it is not UTF-8 text") from None
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:

@@ -32,15 +32,17 @@ class ServerState:
 
 @dataclass(frozen=True)
 class MomentumAverage:
-    """FedAvgM. ``step`` (dimensionless) scales the momentum of mean updates divided by ``clip_norm``."""
+    """FedAvgM. ``step`` (dimensionless) scales the momentum of mean contributions divided by the clip norm."""
 
     step: float
     momentum: float
-    clip_norm: float
 
-    def apply(self, state: ServerState, total: NDArray[np.float64], survivors: int) -> ServerState:
-        """One round: ``total`` (d,) is the noisy sum of the clipped updates of ``survivors`` clients."""
-        mean = total / (survivors * self.clip_norm)
+    def apply(
+        self, state: ServerState, total: NDArray[np.float64], contributions: float, clip_norm: float
+    ) -> ServerState:
+        """One round: ``total`` (d,) is the noisy sum of about so many ``contributions`` (updates, or gradients with
+        their sign turned), each clipped to ``clip_norm``."""
+        mean = total / (contributions * clip_norm)
         momentum = self.momentum * state.momentum + mean
         return ServerState(adapter=state.adapter + self.step * momentum, momentum=momentum)
 

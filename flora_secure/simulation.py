@@ -1,7 +1,8 @@
 """The loop: rounds of local training, noise, masking and the server's step, over clients in one process.
 
 Clients and server exchange the real messages, and traffic is counted from them. The generator yields a
-:class:`RoundRecord` as soon as a round is over, so that a caller can write it down before the next one starts.
+:class:`~flora_secure.records.RoundRecord` as soon as a round is over, so that a caller can write it down before the
+next one starts.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,66 +20,27 @@ from numpy.typing import NDArray
 
 from flora_protocols import ParameterError, Profile, TooFewSurvivors
 from flora_secure.adapters import Factors, save_adapter
-from flora_secure.aggregation import MaskedSum, PlainSum, Summation, plan_masking
+from flora_secure.aggregation import MaskedSum, PlainSum, RoundSum, Summation
 from flora_secure.cohort import default_workers
-from flora_secure.config import AggregationConfig, ConfigError, RunConfig
-from flora_secure.encoding import decode, encode, wrapped
-from flora_secure.privacy.accounting import default_delta
+from flora_secure.config import ConfigError, RunConfig
+from flora_secure.contributions import Contributions, unit_of
+from flora_secure.encoding import decode, decode_count, encode, wrapped
+from flora_secure.privacy.accounting import default_delta, epsilon_of
+from flora_secure.privacy.adaptive_clip import AdaptiveClip, default_count_noise, within
+from flora_secure.privacy.amplification import CALIBRATION_CELL
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.clipping import NonFiniteUpdateError
+from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.ledger import Ledger
-from flora_secure.privacy.plan import NoisePlan
+from flora_secure.privacy.plan import CohortSizeError, NoisePlan
 from flora_secure.privacy.rotation import Rotation
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
+from flora_secure.records import MECHANISM, RoundRecord
+from flora_secure.report import finite_or_none
+from flora_secure.selection import Selection
 from flora_secure.server import MomentumAverage, ServerState, from_wire, to_wire
 from flora_secure.task import Task
 from flora_secure.traffic import Traffic
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundRecord:
-    """One round as it happened; a line of ``rounds.jsonl``, and what an auditor recomputes the budget from.
-
-    ``aborted`` is the reason when the round ended without a sum; then nothing was released and ``noise_multiplier``
-    is ``None``. ``clipped`` (updates) and ``overflowed`` (coordinates) are known in a simulation only and are not
-    covered by the budget. Byte counts are totals over all clients; seconds are wall-clock.
-    """
-
-    round: int
-    clients: int
-    survivors: list[int]
-    dropped: list[int]
-    recovered: int
-    aborted: str | None
-    model_hash: str
-    noise_multiplier: float | None
-    sigma_local: float
-    scale: float
-    clip_norm: float
-    dimension: int
-    bits: int
-    colluders: int
-    honest_minimum: int
-    threshold: int | None
-    epsilon: float | None
-    delta: float
-    accuracy: float
-    clipped: int
-    overflowed: int | None
-    upload_bytes: int
-    download_bytes: int
-    payload_bytes: int
-    seconds: dict[str, float]
-
-    @property
-    def line(self) -> str:
-        """The round in a few words."""
-        spent = "no noise" if self.epsilon is None else f"ε {self.epsilon:.2f}"
-        what = f"aborted ({self.aborted})" if self.aborted else f"{len(self.survivors)} of {self.clients} clients"
-        return f"accuracy {self.accuracy:.2%}, {spent}, {what}"
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 class Simulation:
@@ -90,39 +50,55 @@ class Simulation:
         """Solve for noise and ring, set up the sum. Raises :class:`ConfigError` if they cannot be."""
         self.config = config
         self.task = task
-        privacy, clients, masking = config.privacy, config.data.clients, config.aggregation
+        self.selection = Selection.of(config)
+        self.unit = unit_of(config, task)
         try:
-            self.plan: NoisePlan = calibrate(
-                clients=clients,
-                dimension=task.dimension,
-                rounds=config.training.rounds,
-                epsilon=privacy.epsilon,
-                delta=default_delta(clients) if privacy.delta is None else privacy.delta,
-                clip_norm=privacy.clip_norm,
-                dropout_tolerance=config.dropout_tolerance,
-                colluders=math.floor(masking.corrupt * clients + 1e-9),
-                bits=privacy.bits,
-            )
-            self.summation = _summation(self.plan, masking)
+            self.plan = self._calibrated()
+            self.summation = _summation(config)
+            for size in (self.selection.smallest, self.selection.largest):
+                self.summation.masking(self.plan.for_cohort(size))
         except (ValueError, ParameterError) as error:
             raise ConfigError(str(error)) from None
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
         self.records: list[RoundRecord] = []
-        self.optimiser = MomentumAverage(
-            step=config.training.server_step,
-            momentum=config.training.server_momentum,
-            clip_norm=privacy.clip_norm,
-        )
+        self.optimiser = MomentumAverage(step=config.server_step, momentum=config.training.server_momentum)
+        quantile = config.privacy.adaptive_clip
+        self._clip_rule = None if quantile is None else AdaptiveClip(quantile)
+        self._clip_norm = config.clip_norm
+        self._last_round: dict[int, int] = {}  # of every client that has taken part
         self._state = ServerState.initial(task.rule.vector(task.initial).cpu().numpy())
+
+    def _calibrated(self) -> NoisePlan:
+        config, selection = self.config, self.selection
+        privacy = config.privacy
+        return calibrate(
+            clients=selection.largest,
+            smallest_cohort=selection.smallest,
+            dimension=self.task.dimension,
+            rounds=config.training.rounds,
+            participations=selection.participations,
+            epsilon=privacy.epsilon,
+            delta=default_delta(self.unit.protected) if privacy.delta is None else privacy.delta,
+            population=self.unit.protected,
+            sampling_rate=config.sampling_rate,
+            clip_norm=config.clip_norm,
+            upload_norm=self.unit.upload_norm(config.clip_norm),
+            count_noise=None if privacy.adaptive_clip is None else default_count_noise(config.cohort_size),
+            dropout_tolerance=config.dropout_tolerance,
+            colluders=selection.colluders,
+            bits=privacy.bits,
+        )
 
     @property
     def headline(self) -> str:
         """What is about to run, in a line."""
-        plan, images = self.plan, len(self.task.federation.dataset.private.labels)
+        plan, selection, images = self.plan, self.selection, len(self.task.federation.dataset.private.labels)
         noise = f"z = {plan.noise_multiplier:.3f}" if plan.noisy else "NO noise, hence NO DIFFERENTIAL PRIVACY"
+        sizes = dict.fromkeys((selection.smallest, selection.largest))
+        who = "" if selection.scheme is None else f" in cohorts of {' to '.join(map(str, sizes))}"
         return (
-            f"{plan.clients} clients with {images:,} images, {plan.rounds} rounds, "
-            f"{plan.dimension:,} values at {plan.bits} bits, {noise}, masking {self.summation.profile}"
+            f"{selection.clients} clients with {images:,} images{who}, {plan.rounds} rounds, {plan.dimension:,} values "
+            f"at {plan.bits} bits, unit {self.config.privacy.unit}, {noise}, masking {self.summation.profile}"
         )
 
     @property
@@ -145,45 +121,53 @@ class Simulation:
             self.summation.close()
 
     def _round(self, number: int) -> RoundRecord:
-        config, plan, task = self.config, self.plan, self.task
-        # refused before it runs: the worst that this round may become must still fit the budget
-        self.ledger.authorise(plan.event(number, plan.survivors_minimum))
+        candidates = self.selection.candidates(number, self._last_round)
+        exhausted = self._exhausted(number, candidates)
+        cohort = self.selection.draw(self.config.seed, number, [i for i in candidates if i not in exhausted])
+        uniform = self.selection.uniform and not exhausted
         broadcast = to_wire(self._state.adapter)
+        task, clock = self.task, _Clock()
         model_hash = hashlib.sha256(bytes.fromhex(task.clip.model_hash) + broadcast).digest()
-        traffic = Traffic()
-
-        started = time.perf_counter()
-        rate = config.training.local_rate or task.rule.local_rate
-        updates = task.batch.train(task.head, task.rule, self._received(broadcast), config.training.local_steps, rate)
-        raw = updates.double().cpu().numpy()
-        trained = time.perf_counter()
-
-        dropped = self._dropouts(number)
-        uploads, clipped = self._encode(number, raw, dropped)
-        encoded = time.perf_counter()
-
-        aborted, outcome = None, None
+        uploads: dict[int, NDArray[np.uint32]] = {}
+        traffic, masking, outcome, event, aborted, overflowed = Traffic(), None, None, None, None, None
+        contributions = clipped = 0
+        plan = self.plan.with_clip(self._clip_norm)
         try:
-            outcome = self.summation.round(number, model_hash, broadcast, uploads, traffic)
-        except TooFewSurvivors as error:
-            aborted = str(error)
-        summed = time.perf_counter()
+            plan = plan.for_cohort(len(cohort))
+            masking = self.summation.masking(plan)
+            # refused before it runs: the worst that this round may become must still fit the budgets
+            self.ledger.authorise(self._event(plan, number, plan.survivors_minimum, cohort, uniform))
+            self._last_round.update(dict.fromkeys(cohort, number))
 
-        event, overflowed = None, None
+            given = self.unit.contribute(number, self._received(broadcast), cohort, plan.clip_norm)
+            clock.lap("training")
+            vanishing = self._dropouts(number, cohort)
+            uploads, contributions, clipped = self._encode(number, plan, cohort, given, vanishing)
+            clock.lap("noise")
+            outcome = self.summation.round(number, plan, cohort, model_hash, broadcast, uploads, traffic)
+        except (CohortSizeError, ParameterError, TooFewSurvivors) as error:
+            aborted = str(error)
+        clock.lap("masking")
+
         if outcome is not None:
-            event = plan.event(number, len(uploads))
+            # whoever left because of what it computed makes the survivors no uniform subset
+            uniform = uniform and len(uploads) == len(cohort) - len(vanishing)
+            event = self._event(plan, number, len(uploads), cohort, uniform)
             self.ledger.record(event)
-            estimate = decode(outcome.total, plan, len(uploads), self._rotation(number))
             overflowed = wrapped(outcome.total, uploads.values(), plan)
-            self._state = self.optimiser.apply(self._state, estimate, len(uploads))
+            self._step(number, plan, outcome, len(uploads))
         accuracy = task.accuracy(self.factors)
-        evaluated = time.perf_counter()
+        clock.lap("evaluation")
 
         return RoundRecord(
             round=number,
-            clients=plan.clients,
+            mechanism=MECHANISM,
+            unit=self.config.privacy.unit,
+            clients=self.selection.clients,
+            participants=list(cohort),
+            exhausted=sorted(exhausted),
             survivors=sorted(uploads) if aborted is None else [],
-            dropped=sorted(set(range(plan.clients)) - uploads.keys()),
+            dropped=sorted(set(cohort) - uploads.keys()),
             recovered=0 if outcome is None else outcome.recovered,
             aborted=aborted,
             model_hash=model_hash.hex(),
@@ -195,44 +179,76 @@ class Simulation:
             bits=plan.bits,
             colluders=plan.colluders,
             honest_minimum=plan.honest_minimum,
-            threshold=self.summation.threshold,
-            epsilon=self.ledger.epsilon if plan.noisy else None,
+            sampling_rate=plan.sampling_rate,
+            population=None if event is None else event.population,
+            count_scale=plan.count_scale,
+            neighbours=None if masking is None else masking.neighbours,
+            threshold=None if masking is None else masking.threshold,
+            target_epsilon=finite_or_none(plan.epsilon),
+            # coarse cells where examples are sampled: a little above what the report will say, and quick
+            epsilon=epsilon_of(self.ledger.worst_events, plan.delta, cell=CALIBRATION_CELL) if plan.noisy else None,
             delta=plan.delta,
             accuracy=accuracy,
+            contributions=contributions,
             clipped=clipped,
             overflowed=overflowed,
             upload_bytes=traffic.upload,
             download_bytes=traffic.download,
             payload_bytes=traffic.payload,
             seconds={
-                "training": trained - started,
-                "noise": encoded - trained,
-                "masking": summed - encoded,
-                "evaluation": evaluated - summed,
+                **clock.seconds,
                 "client_mean": 0.0 if outcome is None else outcome.client_seconds,
                 "server": 0.0 if outcome is None else outcome.server_seconds,
             },
         )
+
+    def _exhausted(self, number: int, candidates: Collection[int]) -> frozenset[int]:
+        """Who must sit out, because this round may pass its budget. The plan pays for some participations of each."""
+        plan = self.plan
+        if len(candidates) < plan.survivors_minimum or all(
+            len(self.ledger.events_of(client)) < plan.participations for client in candidates
+        ):
+            return frozenset()
+        return self.ledger.refused(plan.event(number, plan.survivors_minimum, participants=candidates))
+
+    def _event(
+        self, plan: NoisePlan, number: int, survivors: int, cohort: Collection[int], uniform: bool
+    ) -> RoundEvent:
+        clients = self.selection.clients
+        named = None if len(cohort) == clients else cohort
+        return plan.event(number, survivors, participants=named, population=clients if uniform else None)
+
+    def _step(self, number: int, plan: NoisePlan, outcome: RoundSum, survivors: int) -> None:
+        """What the server does with the sum."""
+        estimate = decode(outcome.total, plan, survivors, self._rotation(number))
+        expected = self.unit.expected(survivors)
+        self._state = self.optimiser.apply(self._state, estimate, expected, plan.clip_norm)
+        if self._clip_rule is not None:
+            count = decode_count(outcome.total, plan, survivors)
+            self._clip_norm = self._clip_rule.next_norm(plan.clip_norm, count, survivors)
 
     def _received(self, broadcast: bytes) -> Factors:
         vector = torch.from_numpy(from_wire(broadcast, self.task.dimension)).to(self.task.initial.b.device)
         return self.task.rule.with_vector(self.task.initial, vector)
 
     def _encode(
-        self, number: int, updates: NDArray[np.float64], dropped: set[int]
-    ) -> tuple[dict[int, NDArray[np.uint32]], int]:
-        """The uploads of the clients that stay, and how many of their updates were clipped."""
-        plan, uploads, clipped, rotation = self.plan, {}, 0, self._rotation(number)
-        for client in range(plan.clients):
+        self, number: int, plan: NoisePlan, cohort: Sequence[int], given: Contributions, dropped: set[int]
+    ) -> tuple[dict[int, NDArray[np.uint32]], int, int]:
+        """The uploads of the clients that stay; how many contributions are in them, and how many were clipped."""
+        uploads, contributions, clipped, rotation = {}, 0, 0, self._rotation(number)
+        for row, client in enumerate(cohort):
             if client in dropped:
                 continue
+            vector = given.vectors[row]
             sampler = RoundedGaussian(self._noise_key(number, client)) if plan.noisy else None
+            below = None if self._clip_rule is None else within(vector, plan.clip_norm)
             try:
-                uploads[client] = encode(updates[client], plan, sampler, rotation)
+                uploads[client] = encode(vector, plan, sampler, rotation, below=below)
             except NonFiniteUpdateError:
                 continue  # the client leaves this round; zeros in its place would carry full weight
-            clipped += bool(np.linalg.norm(updates[client]) > plan.clip_norm)
-        return uploads, clipped
+            contributions += int(given.counts[row])
+            clipped += int(given.clipped[row])
+        return uploads, contributions, clipped
 
     def _rotation(self, number: int) -> Rotation | None:
         return Rotation(self.plan.dimension, self.config.seed, number) if self.plan.rotated else None
@@ -243,19 +259,32 @@ class Simulation:
             return None
         return hashlib.sha256(f"flora-secure simulation noise {self.config.seed} {number} {client}".encode()).digest()
 
-    def _dropouts(self, number: int) -> set[int]:
-        clients = self.config.data.clients
-        count = math.floor(self.config.aggregation.dropout * clients)
+    def _dropouts(self, number: int, cohort: Sequence[int]) -> set[int]:
+        count = math.floor(self.config.aggregation.dropout * len(cohort))
         rng = np.random.default_rng([self.config.seed, 1, number])
-        return set(rng.choice(clients, count, replace=False).tolist())
+        return {cohort[place] for place in rng.choice(len(cohort), count, replace=False).tolist()}
 
 
-def _summation(plan: NoisePlan, config: AggregationConfig) -> Summation:
-    if config.secagg == "off":
-        return PlainSum(plan)
-    profile = Profile(config.secagg)
-    masking = plan_masking(plan, profile, config.neighbours, config.threshold)
-    return MaskedSum(plan, masking, profile, default_workers(plan.clients))
+class _Clock:
+    """Wall-clock seconds of a round's parts; a part that did not run took none."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("training", "noise", "masking", "evaluation"), 0.0)
+        self._since = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[part] += now - self._since
+        self._since = now
+
+
+def _summation(config: RunConfig) -> Summation:
+    masking = config.aggregation
+    if masking.secagg == "off":
+        return PlainSum()
+    clients, profile = config.data.clients, Profile(masking.secagg)
+    workers = default_workers(config.cohort_size)
+    return MaskedSum(clients, profile, neighbours=masking.neighbours, threshold=masking.threshold, workers=workers)
 
 
 def without_noise(config: RunConfig, task: Task) -> float:

@@ -8,8 +8,9 @@ import resource
 import sys
 from statistics import fmean
 
+import dp_accounting
+
 from flora_secure import __version__
-from flora_secure.privacy.accounting import gaussian_mu
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.statement import statement
 from flora_secure.report import (
@@ -29,11 +30,14 @@ from flora_secure.simulation import Simulation
 PACKAGES = ("torch", "open_clip_torch", "peft", "numpy", "cryptography", "dp-accounting", "opacus")
 
 
-def summarise(simulation: Simulation, *, total_seconds: float, no_noise: float | None = None) -> Report:
+def summarise(
+    simulation: Simulation, *, total_seconds: float, no_noise: float | None = None, rounds_hash: str | None = None
+) -> Report:
     """The report of all rounds so far.
 
     ``total_seconds``: wall-clock of the whole command. ``no_noise``: final accuracy of the same run without noise, if
-    it was measured. Raises :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and
+    it was measured. ``rounds_hash``: :attr:`flora_secure.run_folder.RunFolder.last_hash`, if the rounds were written
+    down. Raises :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and
     ``ValueError`` before the first round.
     """
     if not simulation.records:
@@ -49,6 +53,7 @@ def summarise(simulation: Simulation, *, total_seconds: float, no_noise: float |
             config_hash=simulation.config.digest,
             model_hash=simulation.task.clip.model_hash,
             data_hash=simulation.task.federation.dataset.data_hash,
+            rounds_hash=rounds_hash,
             seed=simulation.config.seed,
             secret_noise=simulation.plan.noisy and not simulation.config.privacy.simulation_noise,
         ),
@@ -71,30 +76,33 @@ def _accuracy(simulation: Simulation, no_noise: float | None) -> Accuracy:
 def _privacy(simulation: Simulation) -> Privacy:
     plan, ledger = simulation.plan, simulation.ledger
     summed = [record for record in simulation.records if record.aborted is None]
-    checks = cross_check(ledger.worst_events, ledger.delta) if plan.noisy else {}
-    accountant = headline_accountant(ledger.worst_events)
+    worst = ledger.worst_events
+    checks = cross_check(worst, ledger.delta) if plan.noisy else {}
+    accountant = headline_accountant(worst)
     # without masking the server sees every upload by itself, and only outsiders are left with the sum
     masked = simulation.config.aggregation.secagg != "off"
     local = ledger.epsilon_local if plan.noisy else math.inf
     spent = ledger.epsilon if plan.noisy else math.inf
-    multipliers = [e.noise_multiplier if masked else e.noise_multiplier_local for e in ledger.events]
-    uploads = sum(len(record.survivors) for record in summed)
+    contributions = sum(record.contributions for record in summed)
     overflowed = sum(record.overflowed or 0 for record in summed)
-    clip_rate = sum(record.clipped for record in summed) / uploads if uploads else None
+    clip_rate = sum(record.clipped for record in summed) / contributions if contributions else None
     overflow_rate = overflowed / (len(summed) * plan.length) if summed else None
     return Privacy(
         target_epsilon=finite_or_none(plan.epsilon),
         epsilon=finite_or_none(spent if masked else local),
         delta=plan.delta,
-        mu=finite_or_none(gaussian_mu(multipliers)) if plan.noisy else None,
+        mu=finite_or_none(ledger.mu if masked else _gaussian_mu(local, plan.delta)) if plan.noisy else None,
         unit=simulation.config.privacy.unit,
         adjacency="zero-out",
         view="server",
-        epsilon_outsider=finite_or_none(spent),
+        epsilon_outsider=finite_or_none(ledger.epsilon_outsider if plan.noisy else math.inf),
         epsilon_local=finite_or_none(local),
         noise_multiplier=plan.noise_multiplier,
         clip_norm=plan.clip_norm,
         rounds=len(simulation.records),
+        participations=len(worst),
+        exhausted=len({client for record in simulation.records for client in record.exhausted}),
+        sampling_rate=plan.sampling_rate,
         honest_minimum=plan.honest_minimum,
         accountant={"name": accountant, **accountant_versions([accountant])},
         cross_check={name: epsilon for name, epsilon in checks.items() if name != accountant},
@@ -107,6 +115,8 @@ def _privacy(simulation: Simulation) -> Privacy:
             cross_check=checks,
             profile=simulation.config.aggregation.secagg,
             secret_noise=not simulation.config.privacy.simulation_noise,
+            unit=simulation.config.privacy.unit,
+            population=simulation.unit.protected,
             aborted_rounds=len(simulation.records) - len(summed),
             clip_rate=clip_rate,
             overflow_rate=overflow_rate,
@@ -114,9 +124,15 @@ def _privacy(simulation: Simulation) -> Privacy:
     )
 
 
+def _gaussian_mu(epsilon: float, delta: float) -> float:
+    """μ of the Gaussian mechanism with this ε at δ."""
+    return 0.0 if epsilon == 0 else 1 / float(dp_accounting.get_sigma_gaussian(epsilon, delta))
+
+
 def _communication(simulation: Simulation) -> Communication:
     records, clip = simulation.records, simulation.task.clip
-    messages = len(records) * simulation.plan.clients
+    # a round that was skipped because of its cohort has asked nobody for anything
+    messages = max(1, sum(len(record.participants) for record in records if record.download_bytes))
     upload = sum(record.upload_bytes for record in records) / messages
     download = sum(record.download_bytes for record in records) / messages
     payload = sum(record.payload_bytes for record in records) / messages
@@ -126,8 +142,8 @@ def _communication(simulation: Simulation) -> Communication:
         payload_bytes=payload,
         masking_bytes=upload + download - payload,
         full_model_bytes=clip.full_model_bytes,
-        reduction=2 * clip.full_model_bytes / (upload + download),
-        reduction_upload=clip.full_model_bytes / upload,
+        reduction=2 * clip.full_model_bytes / (upload + download) if upload + download else None,
+        reduction_upload=clip.full_model_bytes / upload if upload else None,
         parameters=simulation.task.dimension,
         parameter_ratio=clip.parameter_count / simulation.task.dimension,
         bits=simulation.plan.bits,
@@ -135,12 +151,17 @@ def _communication(simulation: Simulation) -> Communication:
 
 
 def _aggregation(simulation: Simulation) -> Aggregation:
-    records, summation = simulation.records, simulation.summation
+    records, how = simulation.records, simulation.config.participation
+    masking = simulation.summation.masking(simulation.plan)
     return Aggregation(
-        profile=summation.profile,
-        clients=simulation.plan.clients,
-        neighbours=summation.neighbours,
-        threshold=summation.threshold,
+        profile=simulation.summation.profile,
+        clients=simulation.selection.clients,
+        participation=how.rate,
+        sampling=how.sampling,
+        min_separation=how.min_separation,
+        cohort=[len(record.participants) for record in records],
+        neighbours=None if masking is None else masking.neighbours,
+        threshold=None if masking is None else masking.threshold,
         dropped=[len(record.dropped) for record in records],
         recovered=[record.recovered for record in records],
         aborted=[record.round for record in records if record.aborted is not None],
@@ -160,7 +181,7 @@ def _timing(simulation: Simulation, total_seconds: float) -> Timing:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Timing(
         seconds=TimingSeconds(total=total_seconds, **parts),
-        clients_per_second=len(simulation.records) * simulation.plan.clients / rounds,
+        clients_per_second=sum(len(record.participants) for record in simulation.records) / rounds,
         # kilobytes on Linux, bytes on macOS
         peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
     )

@@ -15,6 +15,7 @@ from flora_secure.adapters import Factors, Rule, initial_factors, rule_named
 from flora_secure.clip import Clip, class_prompts, load_clip
 from flora_secure.config import ConfigError, RunConfig
 from flora_secure.data.federation import Federation
+from flora_secure.examples import ClientExamples
 from flora_secure.local import ClientBatch, Head
 
 
@@ -28,6 +29,7 @@ class Task:
     initial: Factors
     head: Head
     batch: ClientBatch = field(repr=False)
+    examples: ClientExamples = field(repr=False)
     test_features: Tensor = field(repr=False)
     test_labels: Tensor = field(repr=False)
 
@@ -61,6 +63,7 @@ def prepare(config: RunConfig, federation: Federation) -> Task:
     factors = Factors(a=factors.a.to(device), b=factors.b.to(device))
     labels = torch.from_numpy(dataset.private.labels).to(device)
     mirror = dataset.mirror if config.model.mirror is None else config.model.mirror
+    features = clip.image_features(dataset.private.images, mirror=mirror)
     return Task(
         clip=clip,
         federation=federation,
@@ -68,11 +71,12 @@ def prepare(config: RunConfig, federation: Federation) -> Task:
         initial=factors,
         head=head,
         batch=ClientBatch(
-            clip.image_features(dataset.private.images, mirror=mirror),
+            features,
             labels,
             [torch.from_numpy(indices) for indices in federation.clients],
             len(dataset.class_names),
         ),
+        examples=ClientExamples(features, labels, federation.clients),
         test_features=clip.image_features(dataset.test.images, mirror=mirror),
         test_labels=torch.from_numpy(dataset.test.labels).to(device),
     )

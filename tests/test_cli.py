@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from flora_secure.report import json_schema
+from flora_secure.run_folder import read_run
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-c", "from flora_cli.main import run; run()"]
@@ -48,6 +49,16 @@ BAD = [
     (["--config", "nowhere.toml"], "nowhere.toml cannot be read"),
     (["--config", "unknown.toml"], "unknown key 'privacy.epsilom'"),
     (["--rank", "0"], "rank must be at least 1, got 0"),
+    (["--participation", "0"], "participation must be above 0 and at most 1 (everybody), got 0"),
+    (["--participation", "2", "--sampling", "fixed"], "participation must be above 0 and at most 1 (everybody), got 2"),
+    (["--participation", "0.1"], "participation 0.1 needs a kind of sampling"),
+    (["--sampling", "poisson"], "sampling poisson is for a participation below 1"),
+    (["--min-separation", "3"], "min_separation 3 is for a participation below 1"),
+    (["--example-rate", "0.1"], "example_rate 0.1 is for unit example"),
+    (["--unit", "example", "--example-rate", "2"], "example_rate must be above 0 and at most 1, got 2"),
+    (["--unit", "image"], "privacy.unit must be one of client, example; got 'image'"),
+    (["--unit", "example", "--adaptive-clip", "0.5"], "adaptive_clip 0.5 is for unit client"),
+    (["--adaptive-clip", "0"], "adaptive_clip is a quantile between 0 and 1"),
     (["--epsilom", "4"], "No such option"),
 ]
 BAD_LATE = [
@@ -58,6 +69,7 @@ BAD_LATE = [
     (["--device", "cuda:9"], "device 'cuda:9' cannot be used"),
     (["--epsilon", "1000000", "--bits", "8"], "bits"),
     (["--secagg", "malicious-server", "--threshold", "2"], "threshold 2"),
+    (["--participation", "0.2", "--sampling", "poisson"], "makes cohorts of 2 on average"),
 ]
 # the smallest data set: these are told after the model has seen the images
 BAD_LATE = [(["--dataset", "digits", "--clients", "10", *flags], says) for flags, says in BAD_LATE]
@@ -96,7 +108,10 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(tmp_path) -> None:
     report = json.loads((folder / "report.json").read_text())
     jsonschema.validate(report, json_schema())
     assert report["accuracy"]["no_noise"] is not None
-    assert len((folder / "rounds.jsonl").read_text().splitlines()) == 2
+    run = read_run(folder)
+    assert [record.round for record in run.records] == [1, 2]
+    assert run.report is not None
+    assert run.report.to_dict() == report
     # the resolved config reproduces the run's settings
     again = flora("simulate", "--config", folder / "config.toml", "--out", "again", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["provenance"]["config_hash"] == report["provenance"]["config_hash"]

@@ -17,6 +17,8 @@ HEAVY = {"torch", "open_clip", "peft", "timm", "opacus", "flwr", "torchvision", 
 WITH_TORCH = {
     "flora_secure.adapters",
     "flora_secure.clip",
+    "flora_secure.contributions",
+    "flora_secure.examples",
     "flora_secure.local",
     "flora_secure.parallel",
     "flora_secure.task",
@@ -91,7 +93,9 @@ def test_privacy_knows_neither_models_nor_simulation(name: str) -> None:
     assert not {other for other in own if not other.startswith(allowed)}
 
 
-@pytest.mark.parametrize("name", ["flora_secure.clip", "flora_secure.adapters", "flora_secure.local"])
+@pytest.mark.parametrize(
+    "name", ["flora_secure.clip", "flora_secure.adapters", "flora_secure.local", "flora_secure.examples"]
+)
 def test_training_knows_neither_protocols_nor_privacy(name: str) -> None:
     assert not {
         other

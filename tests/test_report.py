@@ -26,6 +26,10 @@ PUBLISHED = Path(__file__).parents[1] / "docs" / "report.schema.json"
 
 @pytest.fixture
 def report() -> Report:
+    return example_report()
+
+
+def example_report() -> Report:
     return Report(
         accuracy=Accuracy(
             zero_shot=0.6,
@@ -49,6 +53,9 @@ def report() -> Report:
             noise_multiplier=5.9,
             clip_norm=2.0,
             rounds=3,
+            participations=3,
+            exhausted=0,
+            sampling_rate=1.0,
             honest_minimum=90,
             accountant={"name": "closed form", "version": "1"},
             cross_check={"PLD": 3.9},
@@ -72,6 +79,10 @@ def report() -> Report:
         aggregation=Aggregation(
             profile="semi-honest",
             clients=100,
+            participation=1.0,
+            sampling=None,
+            min_separation=1,
+            cohort=[100, 100, 100],
             neighbours=99,
             threshold=51,
             dropped=[0, 20, 20],
@@ -89,6 +100,7 @@ def report() -> Report:
             config_hash="0",
             model_hash="1",
             data_hash="2",
+            rounds_hash="3",
             seed=0,
             secret_noise=True,
         ),

@@ -5,18 +5,18 @@ from flora_secure.server import DivergedError, MomentumAverage, ServerState, fro
 
 
 def test_momentum_average_by_hand() -> None:
-    optimiser = MomentumAverage(step=2.0, momentum=0.5, clip_norm=4.0)
+    optimiser = MomentumAverage(step=2.0, momentum=0.5)
     state = ServerState.initial(np.array([1.0, -1.0], np.float32))
-    state = optimiser.apply(state, np.array([8.0, 0.0]), survivors=2)  # mean in clip norms: 1, 0
+    state = optimiser.apply(state, np.array([8.0, 0.0]), 2, 4.0)  # mean in clip norms: 1, 0
     np.testing.assert_allclose(state.adapter, [3.0, -1.0])
-    state = optimiser.apply(state, np.array([8.0, 8.0]), survivors=1)  # mean 2, 2; momentum 2.5, 2
+    state = optimiser.apply(state, np.array([8.0, 8.0]), 1, 4.0)  # mean 2, 2; momentum 2.5, 2
     np.testing.assert_allclose(state.adapter, [8.0, 3.0])
 
 
 def test_the_step_does_not_depend_on_the_clip_norm() -> None:
     start, total = ServerState.initial(np.zeros(3, np.float32)), np.array([1.0, 2.0, 3.0])
-    small = MomentumAverage(step=1.0, momentum=0.8, clip_norm=1.0).apply(start, total, 5)
-    large = MomentumAverage(step=1.0, momentum=0.8, clip_norm=10.0).apply(start, 10 * total, 5)
+    optimiser = MomentumAverage(step=1.0, momentum=0.8)
+    small, large = optimiser.apply(start, total, 5, 1.0), optimiser.apply(start, 10 * total, 5, 10.0)
     np.testing.assert_allclose(small.adapter, large.adapter)
 
 

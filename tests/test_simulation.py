@@ -15,7 +15,7 @@ from flora_secure.clip import class_prompts, load_clip
 from flora_secure.config import ConfigError, RunConfig, override
 from flora_secure.data.federation import load_federation
 from flora_secure.privacy.accounting import epsilon_of
-from flora_secure.privacy.events import RoundEvent
+from flora_secure.records import RoundRecord
 from flora_secure.report import json_schema
 from flora_secure.simulation import Simulation, without_noise
 from flora_secure.summary import summarise
@@ -90,19 +90,12 @@ def test_epsilon_follows_from_the_survivors_in_the_log(task) -> None:
     events = []
     for line in (json.loads(json.dumps(record.to_dict())) for record in simulation.records):
         assert len(line["survivors"]) == 9
-        assert sorted(line["survivors"] + line["dropped"]) == list(range(10))
-        events.append(
-            RoundEvent(
-                round=line["round"],
-                survivors=len(line["survivors"]),
-                colluders=line["colluders"],
-                sigma_local=line["sigma_local"],
-                scale=line["scale"],
-                clip_norm=line["clip_norm"],
-                dimension=line["dimension"],
-            )
-        )
+        assert sorted(line["survivors"] + line["dropped"]) == line["participants"] == list(range(10))
+        events.append(RoundRecord.from_dict(line).event())
+        assert events[-1].survivors == 9
+        assert line["noise_multiplier"] == events[-1].noise_multiplier
         assert line["epsilon"] == pytest.approx(epsilon_of(events, line["delta"]), rel=1e-12)
+    assert tuple(events) == simulation.ledger.events
     report = summarise(simulation, total_seconds=1.0)
     assert report.privacy.epsilon == pytest.approx(epsilon_of(events, 1e-5), rel=1e-12)
     # nine survivors instead of the seven that the noise was sized for: less than the target is spent

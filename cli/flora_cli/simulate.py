@@ -43,6 +43,33 @@ def simulate(
         float | None,
         Setting(parser=_number, metavar="NUMBER", help="δ of the budget.  [default: min(1e-5, 1/clients^1.1)]"),
     ] = None,
+    unit: Annotated[
+        str | None,
+        Setting(help="Whom the budget protects: client or example (one image).  [default: client]", metavar="UNIT"),
+    ] = None,
+    example_rate: Annotated[
+        float | None,
+        Setting(
+            parser=_number,
+            metavar="NUMBER",
+            help="Unit example: probability of an image to enter a round, by a secret coin.  [default: 0.1]",
+        ),
+    ] = None,
+    participation: Annotated[
+        float | None,
+        Setting(parser=_number, metavar="NUMBER", help="Fraction of the clients in a round.  [default: 1]"),
+    ] = None,
+    sampling: Annotated[
+        str | None,
+        Setting(
+            help="How cohorts are drawn when participation is below 1: poisson (a coin each) or fixed (one size).",
+            metavar="KIND",
+        ),
+    ] = None,
+    min_separation: Annotated[
+        int | None,
+        Setting(parser=_whole, metavar="COUNT", help="Rounds between two participations of a client.  [default: 1]"),
+    ] = None,
     clients: Annotated[
         int | None, Setting(parser=_whole, metavar="COUNT", help="Number of clients.  [default: 100]")
     ] = None,
@@ -54,7 +81,7 @@ def simulate(
         Setting(
             parser=_number,
             metavar="NUMBER",
-            help="Fraction of clients that vanish each round after sharing keys.  [default: 0]",
+            help="Fraction of a round's clients that vanish after sharing keys.  [default: 0]",
         ),
     ] = None,
     dropout_tolerance: Annotated[
@@ -132,7 +159,19 @@ def simulate(
     ] = None,
     clip_norm: Annotated[
         float | None,
-        Setting(parser=_number, metavar="NUMBER", help="L2 norm that updates are clipped to.  [default: 0.15]"),
+        Setting(
+            parser=_number,
+            metavar="NUMBER",
+            help="L2 norm that updates, or the gradients of examples, are clipped to.  [default: tuned for the unit]",
+        ),
+    ] = None,
+    adaptive_clip: Annotated[
+        float | None,
+        Setting(
+            parser=_number,
+            metavar="QUANTILE",
+            help="Let the clip norm follow this quantile of the updates' norms, estimated privately.  [default: off]",
+        ),
     ] = None,
     seed: Annotated[
         int | None,
@@ -156,10 +195,16 @@ def simulate(
     changes: dict[str, Any] = {
         "privacy.epsilon": epsilon,
         "privacy.delta": delta,
+        "privacy.unit": unit,
+        "privacy.example_rate": example_rate,
         "privacy.clip_norm": clip_norm,
+        "privacy.adaptive_clip": adaptive_clip,
         "privacy.bits": bits,
         "privacy.dropout_tolerance": dropout_tolerance,
         "privacy.simulation_noise": simulation_noise or None,
+        "participation.rate": participation,
+        "participation.sampling": sampling,
+        "participation.min_separation": min_separation,
         "data.clients": clients,
         "data.partition": partition,
         "data.dataset": dataset,
@@ -212,14 +257,19 @@ def _run(settings: RunConfig, out: Path, compare_no_noise: bool, as_json: bool) 
             log(simulation.headline)
             with progress(settings.training.rounds, "round") as show:
                 for record in simulation.rounds():
-                    folder.append_round(record.to_dict())
+                    folder.append_round(record)
                     done = record.round
                     show(done, record.line)
             # the adapter first: whatever goes wrong from here on, what was trained is kept
             folder.write_adapter(simulation.save_adapter)
             no_noise = without_noise(settings, task) if compare_no_noise else None
             try:
-                report = summarise(simulation, total_seconds=time.perf_counter() - started, no_noise=no_noise)
+                report = summarise(
+                    simulation,
+                    total_seconds=time.perf_counter() - started,
+                    no_noise=no_noise,
+                    rounds_hash=folder.last_hash,
+                )
             except CrossCheckError as error:
                 fail(f"{error}; rounds and adapter are kept in {out}, no report was written", code=1)
             folder.write_report(report)

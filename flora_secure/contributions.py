@@ -1,0 +1,109 @@
+"""What the clients of a cohort upload before the noise, for each unit that the budget can protect."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flora_secure.adapters import Factors
+from flora_secure.config import ConfigError, RunConfig
+from flora_secure.examples import MOST
+from flora_secure.task import Task
+
+# Unit example: uploads are clipped to so many times the norm of an average client's sum if all its gradients agreed.
+UPLOAD_NORM = 2.0
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """``vectors``: float64 (m, d), a row a client, directions of descent. ``counts``: int64 (m,), of the updates or
+    gradients in each; ``clipped``: int64 (m,), how many of these were longer than the clip norm."""
+
+    vectors: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    clipped: NDArray[np.int64]
+
+
+class Unit(Protocol):
+    """Whose contribution is clipped to the clip norm c, so that it moves the sum by no more than that."""
+
+    protected: int
+    """How many there are in the whole federation."""
+
+    def upload_norm(self, clip_norm: float) -> float:
+        """L2 norm that a whole upload is clipped to."""
+        ...
+
+    def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
+        """The uploads of round ``number`` from the broadcast ``factors``."""
+        ...
+
+    def expected(self, survivors: int) -> float:
+        """How many updates or gradients are in the sum of so many uploads, on average: what the server divides by."""
+        ...
+
+
+class WholeClient:
+    """Unit ``client``: local training, one update a client; the encoder clips it."""
+
+    def __init__(self, config: RunConfig, task: Task) -> None:
+        self._task = task
+        self._steps = config.training.local_steps
+        self._rate = config.training.local_rate or task.rule.local_rate
+        self.protected = config.data.clients
+
+    def upload_norm(self, clip_norm: float) -> float:
+        return clip_norm
+
+    def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
+        task = self._task
+        updates = task.batch.train(task.head, task.rule, factors, self._steps, self._rate, cohort)
+        raw = updates.double().cpu().numpy()
+        ones = np.ones(len(cohort), np.int64)
+        return Contributions(raw, ones, (np.linalg.norm(raw, axis=1) > clip_norm).astype(np.int64))
+
+    def expected(self, survivors: int) -> float:
+        return survivors
+
+
+class SingleExample:
+    """Unit ``example``: sums of clipped gradients of the examples that secret coins choose (`examples`)."""
+
+    def __init__(self, config: RunConfig, task: Task) -> None:
+        most = max(map(len, task.federation.clients))
+        if most > MOST:
+            raise ConfigError(f"unit example allows {MOST} images a client, one has {most}; set more clients")
+        self._task = task
+        self._rate = config.sampling_rate
+        self._seed = config.seed if config.privacy.simulation_noise else None
+        self.protected = len(task.federation.dataset.private.labels)
+        self._average = self._rate * self.protected / config.data.clients  # examples of a client in a round
+
+    def upload_norm(self, clip_norm: float) -> float:
+        # One example alone may be all that a client draws, and must arrive whole.
+        return clip_norm * max(1.0, UPLOAD_NORM * self._average)
+
+    def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
+        task = self._task
+        drawn = [task.examples.draw(client, self._rate, self._coins(number, client)) for client in cohort]
+        found = task.examples.gradient_sums(task.head, task.rule, factors, drawn, clip_norm)
+        return Contributions(-found.sums, found.drawn, found.clipped)
+
+    def expected(self, survivors: int) -> float:
+        return survivors * self._average
+
+    def _coins(self, number: int, client: int) -> bytes | None:
+        """``None`` means coins from the OS; with simulation noise they follow from the seed instead."""
+        if self._seed is None:
+            return None
+        return hashlib.sha256(f"flora-secure simulation coins {self._seed} {number} {client}".encode()).digest()
+
+
+def unit_of(config: RunConfig, task: Task) -> Unit:
+    """The unit that the configuration protects."""
+    return WholeClient(config, task) if config.privacy.unit == "client" else SingleExample(config, task)

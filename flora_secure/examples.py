@@ -1,0 +1,111 @@
+"""Unit ``example``: a client's upload is the sum of the clipped gradients of examples that it drew by secret coins.
+
+DP-SGD (Abadi et al. 1607.00133, algorithm 1) over a federation: in a round every example enters its client's sum with
+probability q, by a coin that nobody but the client sees, and each example's gradient is clipped to norm c by itself.
+So one example moves the sum by at most c, whichever client holds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import grad, vmap
+
+from flora_secure.adapters import Factors, Rule
+from flora_secure.local import Head
+from flora_secure.parallel import batch_threads
+
+CHUNK = 256  # examples whose gradients are in memory together, a thread
+# Of the clip norm: what float64 may add to the distance between two neighbouring uploads, in the sums, the second clip
+# and the rotation. A sum of k terms of norm c errs by less than k²·2^-53·c, so this is enough for MOST examples.
+_MARGIN = 2.0**-20
+MOST = 1 << 15
+
+
+@dataclass(frozen=True)
+class GradientSums:
+    """``sums``: float64 (m, d), of the clipped gradients of the examples drawn; ``drawn`` and ``clipped``: int64 (m,),
+    how many these were and how many of them were longer than the clip norm. A row a client."""
+
+    sums: NDArray[np.float64]
+    drawn: NDArray[np.int64]
+    clipped: NDArray[np.int64]
+
+
+class ClientExamples:
+    """The images of all clients as cached features, for gradients of single images."""
+
+    def __init__(self, features: Tensor, labels: Tensor, clients: Sequence[NDArray[np.int64]]) -> None:
+        """``features`` float32 (N, embed) of unit norm, ``labels`` int64 (N,), ``clients[i]`` client i's indices."""
+        self.features, self.labels, self.clients = features, labels, list(clients)
+
+    def draw(self, client: int, rate: float, key: bytes | None) -> NDArray[np.int64]:
+        """Indices of the client's examples of a round, each with probability ``rate`` (never more, at most 2^-64 less).
+
+        ``key``: ``None`` for coins from the operating system; bytes for coins that follow from them, and are no secret.
+        """
+        own = self.clients[client]
+        octets = os.urandom(8 * len(own)) if key is None else hashlib.shake_256(key).digest(8 * len(own))
+        if rate == 1:
+            return own
+        return own[np.frombuffer(octets, "<u8") < np.uint64(int(rate * 2.0**64))]
+
+    def gradient_sums(
+        self, head: Head, rule: Rule, factors: Factors, chosen: Sequence[NDArray[np.int64]], clip_norm: float
+    ) -> GradientSums:
+        """For each client i the sum of the gradients at ``factors`` of the examples ``chosen[i]``, clipped one by one.
+
+        A gradient that is not finite makes its client's sum NaN. Raises ``ValueError`` for more than MOST of a client.
+        """
+        if (most := max(map(len, chosen))) > MOST:
+            raise ValueError(f"{most} examples of one client; the clipping's margin pays for {MOST}")
+        owner = np.repeat(np.arange(len(chosen)), [len(indices) for indices in chosen])
+        indices = np.concatenate(chosen)
+        start = rule.vector(factors)
+        sums = np.zeros((len(chosen), len(start)))
+        clipped = np.zeros(len(chosen), np.int64)
+
+        def gradients(part: slice) -> tuple[slice, Tensor, Tensor]:
+            rows = torch.from_numpy(indices[part]).to(start.device)
+            found = example_gradients(head, rule, factors, self.features[rows], self.labels[rows])
+            return part, *clip_rows(found.double(), clip_norm * (1 - _MARGIN))
+
+        parts = [slice(begin, begin + CHUNK) for begin in range(0, len(indices), CHUNK)]
+        with batch_threads(start.device) as pool:
+            for part, rows, norms in pool.map(gradients, parts):
+                np.add.at(clipped, owner[part], (norms > clip_norm).cpu().numpy())
+                values = rows.cpu().numpy()
+                for client in np.unique(owner[part]):
+                    sums[client] += values[owner[part] == client].sum(0)
+        return GradientSums(sums, np.array([len(indices) for indices in chosen], np.int64), clipped)
+
+
+def example_gradients(head: Head, rule: Rule, factors: Factors, features: Tensor, labels: Tensor) -> Tensor:
+    """Gradient of every example's own cross-entropy with respect to the trained values: float32 (n, d).
+
+    ``features`` (n, embed), ``labels`` int64 (n,).
+    """
+
+    def loss(vector: Tensor, feature: Tensor, label: Tensor) -> Tensor:
+        logits = head.logits(feature[None], rule.with_vector(factors, vector))
+        return torch.nn.functional.cross_entropy(logits, label[None])
+
+    gradients: Tensor = vmap(grad(loss), in_dims=(None, 0, 0))(rule.vector(factors), features, labels)
+    return gradients
+
+
+def clip_rows(gradients: Tensor, clip_norm: float) -> tuple[Tensor, Tensor]:
+    """Each row of float64 (n, d) scaled down, if need be, to L2 norm ``clip_norm``; and the norms (n,) before.
+
+    The clipped norm exceeds ``clip_norm`` by at most rounding, (d + 4)·2^-53 of it. Rows that are not finite give NaN.
+    """
+    norms = gradients.norm(dim=1)
+    shrink = (clip_norm / norms).clamp(max=1.0)
+    return gradients * shrink[:, None], norms

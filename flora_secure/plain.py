@@ -1,0 +1,58 @@
+"""Frozen dataclasses from plain JSON data, strictly: every key known, none missing, every value of its type."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+
+from flora_secure.errors import InputError
+
+T = TypeVar("T")
+
+
+class PlainError(InputError):
+    """The data is not what was written; the message names the key."""
+
+
+def from_plain(kind: type[T], table: Any, where: str = "") -> T:
+    """The inverse of :func:`dataclasses.asdict` after a trip through JSON.
+
+    Args:
+        kind: a dataclass whose fields are str, bool, int, float, lists, dictionaries (with str keys), dataclasses, or
+            one of these or ``None``.
+        table: what :func:`json.loads` returned.
+        where: prefix of the keys that an error names.
+
+    Raises :class:`PlainError` for unknown and missing keys, and for values of another type: nothing is converted but
+    int to float.
+    """
+    if not isinstance(table, dict):
+        raise PlainError(f"{where.rstrip('.') or 'the document'} must be an object, got {table!r:.60}")
+    hints = typing.get_type_hints(kind)
+    if unknown := table.keys() - hints.keys():
+        raise PlainError(f"unknown key {where + min(unknown)!r}")
+    if missing := hints.keys() - table.keys():
+        raise PlainError(f"key {where + min(missing)!r} is missing")
+    return kind(**{key: _value(hint, table[key], where + key) for key, hint in hints.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        hint = next(kind for kind in arguments if kind is not type(None))
+        return _value(hint, value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_plain(typing.cast(type, hint), value, where + ".")
+    if origin is list and isinstance(value, list):
+        return [_value(arguments[0], item, f"{where}[{place}]") for place, item in enumerate(value)]
+    if origin is dict and isinstance(value, dict):
+        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:  # a bool is no int here
+        raise PlainError(f"{where} must be of type {getattr(origin or hint, '__name__', hint)}, got {value!r:.60}")
+    return value
