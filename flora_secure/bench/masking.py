@@ -1,7 +1,8 @@
 """``bench masking``: clients, server and memory of the masking protocol, beside Flower's SecAgg+ and beside limits.
 
 Rings of 32 bits, because Flower's has 32, unless the row says otherwise; the session of the last row is that of a
-default simulation. Flower's side is in ``flower_peer``, what our side is measured with in ``our_client`` and ``our_server``.
+default simulation. Flower's side is in ``flower_peer``, what our side is measured with in ``our_client`` and
+``our_server``.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def mask_rate(scale: Scale) -> Iterator[Row]:
 
 
 def client_stage(scale: Scale) -> Iterator[Row]:
-    """A client's masking stage: in a ring as large as Flower's, and in the one that our plans choose for 100 clients."""
+    """A client's masking stage: in a ring as large as Flower's, and in the one that plans choose for 100 clients."""
     quick = scale is Scale.QUICK
     for neighbours, bits in ((4, _BITS),) if quick else product((10, 32, 100), (_BITS, _PLANNED_BITS)):
         for dimension in (500,) if quick else (2_000, 10_000, 100_000, 1_000_000):
