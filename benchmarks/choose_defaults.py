@@ -2,7 +2,8 @@
 
 Clients are made of the public slice's 9,000 pretraining images, 200 a client as in the default run; accuracy is
 measured on its 1,000 held-out images. The noise in the mean update is that of the default run (100 clients), although
-only 45 clients fit the slice. Neither the clients' images nor the test images are read.
+only 45 clients fit the slice. Neither the clients' images nor the test images are read. ``--unit example`` does the same
+for unit example, with the noise of 20,000 images; ``--rates`` are then those of the examples.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from flora_secure.adapters import Factors, initial_factors, rule_named
 from flora_secure.clip import class_prompts, load_clip
 from flora_secure.data.partitions import parse_partition, partition
 from flora_secure.data.sources import load_dataset
+from flora_secure.examples import ClientExamples
 from flora_secure.local import ClientBatch, Head
 from flora_secure.privacy.accounting import default_delta, noise_multiplier_for
 
@@ -27,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epsilon", type=float, default=4.0)
     parser.add_argument("--rule", default="prompt-basis")
+    parser.add_argument("--unit", choices=["client", "example"], default="client")
     parser.add_argument("--rounds", type=int, nargs="+", default=[20])
     parser.add_argument("--clients", type=int, default=CLIENTS, help="of the run whose noise is matched")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.3, 1.0, 3.0])
@@ -66,6 +69,27 @@ def main() -> None:
             factors = rule.with_vector(factors, rule.vector(factors) + step * momentum)
         return accuracy(factors)
 
+    def descend(rounds: int, rate: float, clip_norm: float, step: float, epsilon: float, seed: int) -> float:
+        factors = initial_factors(
+            rule, head.prompts, features.shape[1], None, generator := torch.Generator().manual_seed(seed)
+        )
+        examples = ClientExamples(features[train], labels[train], [np.arange(9000)])
+        noise = 0.0
+        if epsilon != math.inf:
+            images = IMAGES * options.clients
+            z = noise_multiplier_for(epsilon, default_delta(images), rounds, rate)
+            noise = z / math.sqrt(1 - TOLERANCE) / (rate * images)
+        momentum = torch.zeros(rule.dimension(factors))
+        for number in range(rounds):
+            drawn = [examples.draw(0, rate, f"{seed} {number}".encode())]
+            total = examples.gradient_sums(head, rule, factors, drawn, clip_norm).sums[0]
+            mean = -torch.from_numpy(total).float() / (rate * 9000 * clip_norm)
+            momentum = options.momentum * momentum + mean + noise * torch.randn(len(momentum), generator=generator)
+            factors = rule.with_vector(factors, rule.vector(factors) + step * momentum)
+        return accuracy(factors)
+
+    run = federate if options.unit == "client" else descend
+
     def accuracy(factors: Factors) -> float:
         predicted = head.logits(features[held], factors).argmax(1)
         return float((predicted == labels[held]).float().mean())
@@ -76,7 +100,7 @@ def main() -> None:
             for clip_norm in options.clips:
                 for step in options.steps:
                     found = [
-                        np.mean([federate(rounds, rate, clip_norm, step, e, s) for s in range(options.seeds)])
+                        np.mean([run(rounds, rate, clip_norm, step, e, s) for s in range(options.seeds)])
                         for e in (options.epsilon, math.inf)
                     ]
                     print(

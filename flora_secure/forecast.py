@@ -145,7 +145,11 @@ class Forecast:
 
 
 def forecast(config: RunConfig) -> Forecast:
-    """The forecast of `config`. Raises ConfigError, one line, where no noise, ring or graph satisfies it."""
+    """The forecast of `config`. Raises ConfigError, one line, where no noise, ring or graph satisfies it.
+
+    Only for unit client, full participation and a fixed clip norm: what the rest needs depends on data or on draws.
+    """
+    _refuse_what_is_not_planned(config)
     size = architecture(config.model.model)
     dimension = size.dimension(config.model)
     try:
@@ -178,10 +182,20 @@ def forecast(config: RunConfig) -> Forecast:
 
 def budget_of(config: RunConfig, noise_multiplier: float) -> float:
     """The ε to plan for, so that the noise multiplier z of `config`'s run is the one given. ConfigError for z <= 0."""
+    _refuse_what_is_not_planned(config)
     try:
         return epsilon_for(noise_multiplier, _delta(config), config.training.rounds)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _refuse_what_is_not_planned(config: RunConfig) -> None:
+    privacy, rate = config.privacy, config.participation.rate
+    if privacy.unit != "client" or rate < 1 or privacy.adaptive_clip is not None:
+        raise ConfigError(
+            f"plan knows unit client, participation 1 and a fixed clip norm; the config has unit {privacy.unit}, "
+            f"participation {rate:g}, adaptive_clip {privacy.adaptive_clip}: try it with simulate"
+        )
 
 
 def _privacy(config: RunConfig, plan: NoisePlan) -> PrivacyForecast:
@@ -266,7 +280,7 @@ def noise_plan(config: RunConfig, dimension: int) -> NoisePlan:
         rounds=config.training.rounds,
         epsilon=privacy.epsilon,
         delta=_delta(config),
-        clip_norm=privacy.clip_norm,
+        clip_norm=config.clip_norm,
         dropout_tolerance=config.dropout_tolerance,
         colluders=math.floor(config.aggregation.corrupt * clients + 1e-9),
         bits=privacy.bits,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from flora_protocols import Profile
-from flora_secure.aggregation import MaskedSum, PlainSum, plan_masking
+from flora_secure.aggregation import MaskedSum, PlainSum, Summation
 from flora_secure.architectures import architecture
-from flora_secure.config import RunConfig, override
+from flora_secure.config import ConfigError, RunConfig, override
 from flora_secure.curves import curves
 from flora_secure.forecast import budget_of, forecast
 from flora_secure.mechanisms import compare_mechanisms
@@ -56,13 +56,14 @@ def test_the_bytes_are_those_of_a_real_round(secagg, dropout, neighbours) -> Non
         model__rank=1,
     )
     found = forecast(settings)
-    summation = PlainSum(found.plan)
+    summation: Summation = PlainSum()
     if secagg != "off":
         profile = Profile(secagg)
-        summation = MaskedSum(found.plan, plan_masking(found.plan, profile, neighbours), profile)
+        summation = MaskedSum(found.plan.clients, profile, neighbours=neighbours)
     traffic, dropped = Traffic(), int(dropout * n)
     uploads = {i: np.zeros(found.plan.length, np.uint32) for i in range(dropped, n)}
-    summation.round(1, bytes(32), bytes(2 * found.communication.parameters), uploads, traffic)
+    broadcast = bytes(2 * found.communication.parameters)
+    summation.round(1, found.plan, range(n), bytes(32), broadcast, uploads, traffic)
     assert found.communication.upload_bytes == pytest.approx(traffic.upload / n)
     assert found.communication.download_bytes == pytest.approx(traffic.download / n)
     assert found.communication.payload_bytes == pytest.approx(traffic.payload / n)
@@ -186,3 +187,19 @@ def test_a_large_delta_warns_with_the_reason(tmp_path) -> None:
     done = plan("--delta", "0.02", cwd=tmp_path)
     assert done.returncode == 0
     assert "warning: delta 0.02 is not below 1/clients" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"privacy.unit": "example"},
+        {"participation.rate": 0.5, "participation.sampling": "fixed"},
+        {"privacy.adaptive_clip": 0.5},
+    ],
+)
+def test_what_is_not_planned_for_is_refused_rather_than_planned_wrongly(changes) -> None:
+    config = override(RunConfig(), changes)
+    with pytest.raises(ConfigError, match="plan knows unit client"):
+        forecast(config)
+    with pytest.raises(ConfigError, match="plan knows unit client"):
+        budget_of(config, 5.0)
