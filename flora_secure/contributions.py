@@ -15,9 +15,6 @@ from flora_secure.config import ConfigError, RunConfig
 from flora_secure.examples import MOST
 from flora_secure.task import Task
 
-# Unit example: uploads are clipped to so many times the norm of an average client's sum if all its gradients agreed.
-UPLOAD_NORM = 2.0
-
 
 @dataclass(frozen=True)
 class Contributions:
@@ -31,13 +28,6 @@ class Contributions:
 
 class Unit(Protocol):
     """Whose contribution is clipped to the clip norm c, so that it moves the sum by no more than that."""
-
-    protected: int
-    """How many there are in the whole federation."""
-
-    def upload_norm(self, clip_norm: float) -> float:
-        """L2 norm that a whole upload is clipped to."""
-        ...
 
     def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
         """The uploads of round ``number`` from the broadcast ``factors``."""
@@ -55,10 +45,6 @@ class WholeClient:
         self._task = task
         self._steps = config.training.local_steps
         self._rate = config.training.local_rate or task.rule.local_rate
-        self.protected = config.data.clients
-
-    def upload_norm(self, clip_norm: float) -> float:
-        return clip_norm
 
     def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
         task = self._task
@@ -81,12 +67,8 @@ class SingleExample:
         self._task = task
         self._rate = config.sampling_rate
         self._seed = config.seed if config.privacy.simulation_noise else None
-        self.protected = len(task.federation.dataset.private.labels)
-        self._average = self._rate * self.protected / config.data.clients  # examples of a client in a round
-
-    def upload_norm(self, clip_norm: float) -> float:
-        # One example alone may be all that a client draws, and must arrive whole.
-        return clip_norm * max(1.0, UPLOAD_NORM * self._average)
+        images = len(task.federation.dataset.private.labels)
+        self._average = self._rate * images / config.data.clients  # examples of a client in a round
 
     def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
         task = self._task

@@ -15,24 +15,28 @@ from flora_protocols import Kind, ParameterError, Profile, SessionParams, messag
 from flora_secure.aggregation import MaskingPlan, plan_masking
 from flora_secure.architectures import Architecture, architecture
 from flora_secure.config import ConfigError, RunConfig
+from flora_secure.noise import noise_plan, target_delta
 from flora_secure.privacy.accounting import (
-    default_delta,
     epsilon_for,
     epsilon_local,
     epsilon_outsider,
     gaussian_mu,
 )
-from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.plan import NoisePlan
 from flora_secure.report import Communication, finite_or_none
+from flora_secure.selection import Selection
 
 SCHEMA = "flora-secure/plan/1"
+IMAGES = 20_000  # of the clients of the embedded data set, together
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyForecast:
-    """The budget if every round keeps the fewest survivors that it may; names as in the report."""
+    """The budget if every round keeps the fewest survivors that it may; names as in the report.
+
+    ``participations``: rounds that one client may be in; it sits out the others. ``sampling_rate``: of the examples.
+    """
 
     epsilon: float | None
     delta: float
@@ -47,6 +51,8 @@ class PrivacyForecast:
     scale: float
     clip_norm: float
     rounds: int
+    participations: int
+    sampling_rate: float
     honest_minimum: int
     accountant: dict[str, str]
     cross_check: dict[str, float]
@@ -104,7 +110,9 @@ class Forecast:
             rows = [
                 (
                     "privacy",
-                    f"ε = {p.epsilon:.4g} at most after {p.rounds} rounds, δ = {p.delta:.3g}, per {p.unit}, "
+                    f"ε = {p.epsilon:.4g} at most after {p.rounds} rounds"
+                    + ("" if p.participations == p.rounds else f", {p.participations} of them with one client")
+                    + f", δ = {p.delta:.3g}, per {p.unit}, "
                     f"{p.view} view" + ("" if p.mu is None else f" (μ = {p.mu:.4g})"),
                 ),
                 ("  noise", f"multiplier {p.noise_multiplier:.6g} at {p.honest_minimum} honest survivors"),
@@ -144,62 +152,58 @@ class Forecast:
         ]
 
 
-def forecast(config: RunConfig) -> Forecast:
-    """The forecast of `config`. Raises ConfigError, one line, where no noise, ring or graph satisfies it.
+def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
+    """The forecast of `config` over clients that hold `images` in all (they matter for unit example only).
 
-    Only for unit client, full participation and a fixed clip norm: what the rest needs depends on data or on draws.
+    Figures of a round are those of a cohort of fixed size, or of average size. Raises ConfigError, one line, where no
+    noise, ring or graph satisfies the config.
     """
-    _refuse_what_is_not_planned(config)
     size = architecture(config.model.model)
     dimension = size.dimension(config.model)
     try:
-        plan = noise_plan(config, dimension)
+        selection = Selection.of(config)
+        plan = noise_plan(config, selection, dimension, images)
+        cohort = plan.for_cohort(min(max(config.cohort_size, plan.smallest_cohort), plan.clients))
         masking = None
         if config.aggregation.secagg != "off":
             wanted = config.aggregation
-            masking = plan_masking(plan, Profile(wanted.secagg), wanted.neighbours, wanted.threshold)
-        communication = _communication(config, plan, masking, size, dimension)
+            masking = plan_masking(cohort, Profile(wanted.secagg), wanted.neighbours, wanted.threshold)
+        communication = _communication(config, cohort, masking, size, dimension)
     except (ValueError, ParameterError) as error:
         raise ConfigError(str(error)) from None
     return Forecast(
         model=ModelForecast(
             name=size.name, placement=config.model.placement, rule=config.model.rule, parameters=size.parameters
         ),
-        privacy=_privacy(config, plan),
+        privacy=_privacy(config, plan, cohort, selection),
         communication=communication,
         aggregation=AggregationForecast(
             profile=config.aggregation.secagg,
-            clients=plan.clients,
+            clients=cohort.clients,
             neighbours=None if masking is None else masking.neighbours,
             threshold=None if masking is None else masking.threshold,
-            dropouts=plan.dropouts,
-            corrupt=plan.colluders,
+            dropouts=cohort.dropouts,
+            corrupt=cohort.colluders,
             corrupt_neighbours=None if masking is None else masking.corrupt,
         ),
         plan=plan,
     )
 
 
-def budget_of(config: RunConfig, noise_multiplier: float) -> float:
+def budget_of(config: RunConfig, noise_multiplier: float, images: int = IMAGES) -> float:
     """The ε to plan for, so that the noise multiplier z of `config`'s run is the one given. ConfigError for z <= 0."""
-    _refuse_what_is_not_planned(config)
     try:
-        return epsilon_for(noise_multiplier, _delta(config), config.training.rounds)
+        taken = Selection.of(config).participations
+        return epsilon_for(noise_multiplier, target_delta(config, images), taken, config.sampling_rate)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def _refuse_what_is_not_planned(config: RunConfig) -> None:
-    privacy, rate = config.privacy, config.participation.rate
-    if privacy.unit != "client" or rate < 1 or privacy.adaptive_clip is not None:
-        raise ConfigError(
-            f"plan knows unit client, participation 1 and a fixed clip norm; the config has unit {privacy.unit}, "
-            f"participation {rate:g}, adaptive_clip {privacy.adaptive_clip}: try it with simulate"
-        )
-
-
-def _privacy(config: RunConfig, plan: NoisePlan) -> PrivacyForecast:
+def _privacy(config: RunConfig, plan: NoisePlan, cohort: NoisePlan, selection: Selection) -> PrivacyForecast:
     events = plan.worst_events()
+    # outsiders do not know who was in a cohort, where it is a uniform one; they see every round
+    population = selection.clients if selection.uniform else None
+    released = [cohort.event(t, cohort.survivors_minimum, population=population) for t in range(1, plan.rounds + 1)]
     checks = cross_check(events, plan.delta, opacus=False) if plan.noisy else {}
     headline = headline_accountant(events)
     local = epsilon_local(events, plan.delta) if plan.noisy else math.inf
@@ -212,14 +216,16 @@ def _privacy(config: RunConfig, plan: NoisePlan) -> PrivacyForecast:
         unit=config.privacy.unit,
         adjacency="zero-out",
         view="server",
-        epsilon_outsider=finite_or_none(epsilon_outsider(events, plan.delta)) if plan.noisy else None,
+        epsilon_outsider=min(spent, epsilon_outsider(released, plan.delta)) if plan.noisy else None,
         epsilon_local=finite_or_none(local),
         noise_multiplier=plan.noise_multiplier,
-        sigma_local=plan.sigma_local,
+        sigma_local=cohort.sigma_local,
         scale=plan.scale,
         clip_norm=plan.clip_norm,
         rounds=plan.rounds,
-        honest_minimum=plan.honest_minimum,
+        participations=plan.participations,
+        sampling_rate=plan.sampling_rate,
+        honest_minimum=cohort.honest_minimum,
         accountant={"name": headline, **accountant_versions([headline])},
         cross_check={name: epsilon for name, epsilon in checks.items() if name != headline},
         aliasing_slack=plan.aliasing_slack,
@@ -269,23 +275,3 @@ def _communication(
         parameter_ratio=size.parameters / dimension,
         bits=plan.bits,
     )
-
-
-def noise_plan(config: RunConfig, dimension: int) -> NoisePlan:
-    """The noise of a run whose updates have `dimension` values. Raises ValueError where none satisfies the config."""
-    privacy, clients = config.privacy, config.data.clients
-    return calibrate(
-        clients=clients,
-        dimension=dimension,
-        rounds=config.training.rounds,
-        epsilon=privacy.epsilon,
-        delta=_delta(config),
-        clip_norm=config.clip_norm,
-        dropout_tolerance=config.dropout_tolerance,
-        colluders=math.floor(config.aggregation.corrupt * clients + 1e-9),
-        bits=privacy.bits,
-    )
-
-
-def _delta(config: RunConfig) -> float:
-    return default_delta(config.data.clients) if config.privacy.delta is None else config.privacy.delta

@@ -25,10 +25,10 @@ from flora_secure.cohort import default_workers
 from flora_secure.config import ConfigError, RunConfig
 from flora_secure.contributions import Contributions, unit_of
 from flora_secure.encoding import decode, decode_count, encode, wrapped
-from flora_secure.privacy.accounting import default_delta, epsilon_of
-from flora_secure.privacy.adaptive_clip import AdaptiveClip, default_count_noise, within
+from flora_secure.noise import noise_plan
+from flora_secure.privacy.accounting import epsilon_of
+from flora_secure.privacy.adaptive_clip import AdaptiveClip, within
 from flora_secure.privacy.amplification import CALIBRATION_CELL
-from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.clipping import NonFiniteUpdateError
 from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.ledger import Ledger
@@ -53,7 +53,7 @@ class Simulation:
         self.selection = Selection.of(config)
         self.unit = unit_of(config, task)
         try:
-            self.plan = self._calibrated()
+            self.plan = noise_plan(config, self.selection, task.dimension, len(task.federation.dataset.private.labels))
             self.summation = _summation(config)
             for size in (self.selection.smallest, self.selection.largest):
                 self.summation.masking(self.plan.for_cohort(size))
@@ -67,27 +67,6 @@ class Simulation:
         self._clip_norm = config.clip_norm
         self._last_round: dict[int, int] = {}  # of every client that has taken part
         self._state = ServerState.initial(task.rule.vector(task.initial).cpu().numpy())
-
-    def _calibrated(self) -> NoisePlan:
-        config, selection = self.config, self.selection
-        privacy = config.privacy
-        return calibrate(
-            clients=selection.largest,
-            smallest_cohort=selection.smallest,
-            dimension=self.task.dimension,
-            rounds=config.training.rounds,
-            participations=selection.participations,
-            epsilon=privacy.epsilon,
-            delta=default_delta(self.unit.protected) if privacy.delta is None else privacy.delta,
-            population=self.unit.protected,
-            sampling_rate=config.sampling_rate,
-            clip_norm=config.clip_norm,
-            upload_norm=self.unit.upload_norm(config.clip_norm),
-            count_noise=None if privacy.adaptive_clip is None else default_count_noise(config.cohort_size),
-            dropout_tolerance=config.dropout_tolerance,
-            colluders=selection.colluders,
-            bits=privacy.bits,
-        )
 
     @property
     def headline(self) -> str:

@@ -11,6 +11,7 @@ from statistics import fmean
 import dp_accounting
 
 from flora_secure import __version__
+from flora_secure.noise import protected_units
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.statement import statement
 from flora_secure.report import (
@@ -116,7 +117,7 @@ def _privacy(simulation: Simulation) -> Privacy:
             profile=simulation.config.aggregation.secagg,
             secret_noise=not simulation.config.privacy.simulation_noise,
             unit=simulation.config.privacy.unit,
-            population=simulation.unit.protected,
+            population=protected_units(simulation.config, len(simulation.task.federation.dataset.private.labels)),
             aborted_rounds=len(simulation.records) - len(summed),
             clip_rate=clip_rate,
             overflow_rate=overflow_rate,

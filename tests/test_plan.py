@@ -13,11 +13,12 @@ import pytest
 from flora_protocols import Profile
 from flora_secure.aggregation import MaskedSum, PlainSum, Summation
 from flora_secure.architectures import architecture
-from flora_secure.config import ConfigError, RunConfig, override
+from flora_secure.config import RunConfig, override
 from flora_secure.curves import curves
 from flora_secure.forecast import budget_of, forecast
 from flora_secure.mechanisms import compare_mechanisms
 from flora_secure.plots import PlotError, plot_budget
+from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.traffic import Traffic
 
 ROOT = Path(__file__).parents[1]
@@ -189,17 +190,19 @@ def test_a_large_delta_warns_with_the_reason(tmp_path) -> None:
     assert "warning: delta 0.02 is not below 1/clients" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"privacy.unit": "example"},
-        {"participation.rate": 0.5, "participation.sampling": "fixed"},
-        {"privacy.adaptive_clip": 0.5},
-    ],
-)
-def test_what_is_not_planned_for_is_refused_rather_than_planned_wrongly(changes) -> None:
-    config = override(RunConfig(), changes)
-    with pytest.raises(ConfigError, match="plan knows unit client"):
-        forecast(config)
-    with pytest.raises(ConfigError, match="plan knows unit client"):
-        budget_of(config, 5.0)
+def test_cohorts_and_examples_are_planned_as_they_are_run() -> None:
+    """The plan of a simulation and that of `plan` come from one place; what it says of cohorts must be theirs."""
+    fixed = forecast(config(data__clients=500, participation__rate=0.2, participation__sampling="fixed"))
+    assert fixed.aggregation.clients == 100
+    assert fixed.privacy.participations == 7  # the 95 % quantile of Binomial(20, 0.2)
+    assert fixed.privacy.noise_multiplier == pytest.approx(noise_multiplier_for(4.0, 1e-5, 7), rel=1e-6)
+    assert fixed.privacy.epsilon <= 4.0
+    poisson = forecast(config(data__clients=500, participation__rate=0.2, participation__sampling="poisson"))
+    assert poisson.aggregation.clients == 100
+    assert poisson.plan.smallest_cohort < 100 < poisson.plan.clients
+    example = forecast(config(privacy__unit="example"))
+    assert example.privacy.sampling_rate == 0.1
+    assert example.privacy.mu is None
+    assert example.privacy.noise_multiplier < 1.2
+    assert 3.9 < example.privacy.epsilon <= 4.0
+    assert budget_of(config(privacy__unit="example"), example.privacy.noise_multiplier) == pytest.approx(4.0, abs=0.02)

@@ -32,6 +32,28 @@ def plan(
     rounds: Annotated[
         int | None, Setting(parser=whole, metavar="COUNT", help="Training rounds.  [default: 20]")
     ] = None,
+    unit: Annotated[
+        str | None, Setting(help="Whom the budget protects: client or example.  [default: client]", metavar="UNIT")
+    ] = None,
+    images: Annotated[
+        int, Setting(parser=whole, metavar="COUNT", help="Images of all clients together, for unit example.")
+    ] = 20_000,
+    example_rate: Annotated[
+        float | None,
+        Setting(parser=number, metavar="NUMBER", help="Unit example: sampling rate of images.  [default: 0.1]"),
+    ] = None,
+    participation: Annotated[
+        float | None,
+        Setting(parser=number, metavar="NUMBER", help="Fraction of the clients in a round.  [default: 1]"),
+    ] = None,
+    sampling: Annotated[
+        str | None,
+        Setting(help="How cohorts are drawn when participation is below 1: poisson or fixed.", metavar="KIND"),
+    ] = None,
+    min_separation: Annotated[
+        int | None,
+        Setting(parser=whole, metavar="COUNT", help="Rounds between two participations of a client.  [default: 1]"),
+    ] = None,
     dropout: Annotated[
         float | None,
         Setting(parser=number, metavar="NUMBER", help="Fraction of clients that drop out each round.  [default: 0]"),
@@ -69,7 +91,11 @@ def plan(
     ] = None,
     clip_norm: Annotated[
         float | None,
-        Setting(parser=number, metavar="NUMBER", help="L2 norm that updates are clipped to.  [default: 0.15]"),
+        Setting(
+            parser=number,
+            metavar="NUMBER",
+            help="L2 norm of clipped updates or gradients.  [default: tuned]",
+        ),
     ] = None,
     bits: Annotated[
         int | None,
@@ -106,6 +132,11 @@ def plan(
         "privacy.clip_norm": clip_norm,
         "privacy.bits": bits,
         "privacy.dropout_tolerance": dropout_tolerance,
+        "privacy.unit": unit,
+        "privacy.example_rate": example_rate,
+        "participation.rate": participation,
+        "participation.sampling": sampling,
+        "participation.min_separation": min_separation,
         "data.clients": clients,
         "training.rounds": rounds,
         "aggregation.dropout": dropout,
@@ -123,8 +154,8 @@ def plan(
         if noise_multiplier is not None:
             if epsilon is not None:
                 fail("give either --epsilon or --noise-multiplier, each follows from the other")
-            settings = override(settings, {"privacy.epsilon": budget_of(settings, noise_multiplier)})
-        found = forecast(settings)
+            settings = override(settings, {"privacy.epsilon": budget_of(settings, noise_multiplier, images)})
+        found = forecast(settings, images)
         document, rows = found.to_dict(), found.rows()
         if mechanisms:
             from flora_secure.mechanisms import compare_mechanisms, cost_rows, to_dicts
