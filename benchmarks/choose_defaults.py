@@ -2,7 +2,7 @@
 
 Clients are made of the public slice's 9,000 pretraining images, 200 a client as in the default run; accuracy is
 measured on its 1,000 held-out images. The noise in the mean update is that of the default run (100 clients), although
-only 45 clients fit the slice. Neither the clients' images nor the test images are read. ``--unit example`` does the same
+only 45 clients fit the slice. Neither the clients' images nor the test images are read. ``--unit example`` does so
 for unit example, with the noise of 20,000 images; ``--rates`` are then those of the examples.
 """
 
@@ -78,7 +78,7 @@ def main() -> None:
         if epsilon != math.inf:
             images = IMAGES * options.clients
             z = noise_multiplier_for(epsilon, default_delta(images), rounds, rate)
-            noise = z / math.sqrt(1 - TOLERANCE) / (rate * images)
+            noise = z / math.sqrt(1 - DROPOUTS - CORRUPT) / (rate * images)
         momentum = torch.zeros(rule.dimension(factors))
         for number in range(rounds):
             drawn = [examples.draw(0, rate, f"{seed} {number}".encode())]
