@@ -2,8 +2,8 @@
 
 Clients are made of the public slice's 9,000 pretraining images, 200 a client as in the default run; accuracy is
 measured on its 1,000 held-out images. The noise in the mean update is that of the default run (100 clients), although
-only 45 clients fit the slice. Neither the clients' images nor the test images are read. ``--unit example`` does the
-same for unit example, with the noise of 20,000 images; ``--rates`` are then those of the examples.
+only 45 clients fit the slice. Neither the clients' images nor the test images are read. ``--unit example`` does so
+for unit example, with the noise of 20,000 images; ``--rates`` are then those of the examples.
 """
 
 from __future__ import annotations
