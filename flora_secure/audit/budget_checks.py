@@ -84,8 +84,8 @@ def single_round(case: Case) -> Finding:
             for number, one in ones.items():
                 below = told is not None and told < case.server - case.tolerance
                 if below and told is not None and near(told, one, 0.01):
-                    text = f"ε = {told:.4g} is that of round {number} alone; {len(case.worst)} rounds cost {_said(case.server)}"
-                    problems.append((where, text))
+                    all_of_them = f"{len(case.worst)} rounds cost {_said(case.server)}"
+                    problems.append((where, f"ε = {told:.4g} is that of round {number} alone; {all_of_them}"))
                     break
     return judged(
         "A-22", "No single round's ε is sold as the total", problems, f"{len(case.worst)} rounds are composed",

@@ -111,7 +111,14 @@ def judged(
 
 def unchecked(check: str, title: str, why: str) -> Finding:
     """A warning that a check could not be made."""
-    return Finding(check=check, severity=WARNING, title=title, evidence=f"not checked: {why}", where="", remedy="")
+    return Finding(
+        check=check,
+        severity=WARNING,
+        title=title,
+        evidence=f"not checked: {why}",
+        where="",
+        remedy="ask for what is missing",
+    )
 
 
 def json_schema() -> dict[str, Any]:

@@ -131,7 +131,7 @@ def uploads(case: Case) -> Finding:
         return unchecked("A-05", title, "the adapter's size stands in report.json, which is missing")
     broadcast, problems = 2 * case.report.communication.parameters, list[Problem]()  # float16
     for r in (released.record for released in case.released):
-        packed = -(-r.dimension * r.bits // 8)
+        packed = max(1, -(-r.dimension * r.bits // 8))
         rest = r.payload_bytes - len(r.participants) * broadcast
         if rest != len(r.survivors) * packed:
             problems.append(
@@ -162,3 +162,28 @@ def charged(case: Case) -> Finding:
         f"{len(case.histories)} different histories of {case.config.data.clients} clients",
         "name everybody who was asked for an upload as a participant",
     )  # fmt: skip
+
+
+def possible(case: Case) -> Finding:
+    """A-07: what no round can have; where it is violated, nothing can be derived."""
+    problems: list[Problem] = []
+    for r in case.records:
+        ranges = {
+            "clients": r.clients >= 1,
+            "sigma_local": 0 <= r.sigma_local < math.inf,
+            "scale": 0 < r.scale < math.inf,
+            "clip_norm": 0 < r.clip_norm < math.inf,
+            "count_scale": 0 <= r.count_scale < math.inf,
+            "dimension": r.dimension >= 1,
+            "bits": 1 <= r.bits <= 32,
+            "colluders": r.colluders >= 0,
+            "sampling_rate": 0 < r.sampling_rate <= 1,
+            "delta": 0 < r.delta < 1,
+            "payload_bytes": 0 <= r.payload_bytes <= r.upload_bytes + r.download_bytes,
+            "clipped": 0 <= r.clipped <= r.contributions,
+            "epsilon": r.epsilon is None or 0 <= r.epsilon < math.inf,
+        }
+        problems += [(at(r), f"{name} is {getattr(r, name)}") for name, holds in ranges.items() if not holds]
+    return judged(
+        "A-07", "The numbers of a round are possible", problems, "in every round", "publish the log that the run wrote"
+    )

@@ -172,8 +172,7 @@ def ring(case: Case) -> Finding:
     )
     wraps = sum(r.record.overflowed or 0 for r in case.released)
     fine = f"any wrap with probability up to {chance or 0:.2g}; {evidence or 'no sum'}; {wraps} coordinates wrapped"
-    found = judged("A-15", title, problems, fine, "take more bits, or a coarser grid")
-    return found
+    return judged("A-15", title, problems, fine, "take more bits, or a coarser grid")
 
 
 def _headroom(record: RoundRecord) -> tuple[RoundRecord, str, float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from flora_secure.privacy.ledger import BudgetExceededError, Ledger
+from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 from flora_secure.privacy.plan import NoisePlan
 from flora_secure.privacy.statement import statement
 from flora_secure.report import Report
@@ -27,7 +27,7 @@ def words(case: Case) -> Finding:
         return unchecked("A-30", title, "report.json is missing")
     try:
         expected = _paragraphs(_statement(case, case.report))
-    except (BudgetExceededError, ValueError) as error:
+    except (BudgetExceededError, LedgerError, ValueError) as error:
         return unchecked("A-30", title, f"no statement can be made from these rounds: {error}")
     told = _paragraphs(case.report.privacy.statement)
     left_out = set(_SOFTWARE)
