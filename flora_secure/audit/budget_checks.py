@@ -172,7 +172,7 @@ def within_budget(case: Case) -> Finding:
 def delta_small(case: Case) -> Finding:
     """A-25"""
     units, what = case.config.data.clients, "clients"
-    if case.config.privacy.unit == "example":
+    if case.records[0].unit == "example":
         drawn = sum(r.record.contributions for r in case.released)
         chances = math.fsum(r.record.sampling_rate * len(r.record.survivors) for r in case.released)
         units, what = (

@@ -178,7 +178,7 @@ class Case:
         """The rounds of the client that lost most in the server's view of the sums."""
         if not self.released:
             return []
-        return self.rounds_of(max(self.spent, key=lambda positions: self.spent[positions][0] or 0.0))
+        return self.rounds_of(max(self.spent.items(), key=lambda item: item[1][0] or 0.0)[0])
 
     @functools.cached_property
     def server(self) -> float:

@@ -33,7 +33,7 @@ def words(case: Case) -> Finding:
     left_out = set(_SOFTWARE)
     if not case.everybody:
         left_out |= _OF_COHORTS
-    if case.config.privacy.unit == "example":
+    if case.records[0].unit == "example":
         left_out |= _OF_EXAMPLES
     problems = []
     for label in [*expected, *(label for label in told if label not in expected)]:
