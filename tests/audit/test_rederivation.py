@@ -369,6 +369,14 @@ def coarse_grid(lines, report) -> None:
         line["scale"] /= 10
 
 
+def dropped_client_in_the_sum(lines, report) -> None:
+    lines[1]["survivors"] = sorted(lines[1]["survivors"] + lines[1]["dropped"])
+
+
+def negative_noise(lines, report) -> None:
+    lines[1]["sigma_local"] *= -1
+
+
 def change(section: str, key: str, value: Any) -> Callable[[list[Table], Table], None]:
     def cheat(lines: list[Table], report: Table) -> None:
         before = report[section][key]
@@ -407,6 +415,8 @@ CHEATS = [
     (finer_grid, "A-15", "wraps with probability up to"),
     (fewer_bits, "A-15", "wraps with probability up to"),
     (coarse_grid, "A-14", "aliasing slack"),
+    (dropped_client_in_the_sum, "A-04", "both survived and dropped out"),
+    (negative_noise, "A-07", "sigma_local is -"),
     (change("privacy", "epsilon", 3.0), "A-20", "claims ε = 3"),
     (change("privacy", "epsilon", 40.0), "A-20", "claims ε = 40"),
     (change("privacy", "epsilon", None), "A-20", "claims ε = ∞"),
