@@ -100,14 +100,13 @@ def _distinct(rounds: list[Released]) -> list[Released]:
 def amplification(case: Case) -> Finding:
     """A-23"""
     problems: list[Problem] = []
-    rate = case.table["privacy"].get("example_rate")
-    separated = case.table.get("participation", {}).get("min_separation", 1) > 1
+    rate, separated = case.config.sampling_rate, case.config.participation.min_separation > 1
     for r in (released.record for released in case.released):
         if r.unit == "client" and r.sampling_rate != 1:
             problems.append(
                 (at(r), f"claims sampling at rate {r.sampling_rate:g} for whole clients, whom the server knows")
             )
-        elif r.unit == "example" and rate is not None and r.sampling_rate != rate:
+        elif r.unit == "example" and r.sampling_rate != rate:
             problems.append((at(r), f"claims examples sampled at rate {r.sampling_rate:g}, config.toml says {rate:g}"))
         if r.population is not None and (case.everybody or separated or r.exhausted):
             problems.append((at(r), "claims a uniform cohort for outsiders, but cohorts were not drawn uniformly"))

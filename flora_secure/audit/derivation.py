@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flora_secure.config import RunConfig
 from flora_secure.privacy.accounting import gaussian_epsilon
@@ -96,11 +95,10 @@ def weight(rounds: Iterable[Released]) -> float:
 
 @dataclass(frozen=True)
 class Case:
-    """All that the checks look at. ``table``: the configuration as plain data, without the classes that made it."""
+    """All that the checks look at."""
 
     path: Path
     config: RunConfig
-    table: dict[str, Any]
     records: list[RoundRecord]
     report: Report | None
     breaks: list[Break]
@@ -125,7 +123,7 @@ class Case:
     @property
     def everybody(self) -> bool:
         """Does the configuration ask every client in every round?"""
-        return bool(self.table.get("participation", {}).get("rate", 1.0) == 1.0)
+        return self.config.participation.rate == 1
 
     @property
     def delta(self) -> float:

@@ -113,17 +113,16 @@ def honest(case: Case) -> Finding:
 def clip_norm(case: Case) -> Finding:
     """A-13"""
     problems: list[Problem] = []
-    given = case.table["privacy"].get("clip_norm")
-    adaptive = case.table["privacy"].get("adaptive_clip") is not None
+    given, adaptive = case.config.clip_norm, case.config.privacy.adaptive_clip is not None
     first = case.records[0]
     for record in case.records:
-        if given is not None and not adaptive and not near(record.clip_norm, given):
+        if not adaptive and not near(record.clip_norm, given):
             problems.append((at(record), f"clip norm {record.clip_norm:g}, config.toml says {given:g}"))
         if not near(record.scale * record.clip_norm, first.scale * first.clip_norm):
             problems.append((at(record), "the grid did not stretch with the clip norm"))
         if not adaptive and not near(record.clip_norm, first.clip_norm):
             problems.append((at(record), f"clip norm {record.clip_norm:g}, {first.clip_norm:g} before"))
-    if given is not None and adaptive and not near(first.clip_norm, given):
+    if adaptive and not near(first.clip_norm, given):
         problems.append((at(first), f"starts at clip norm {first.clip_norm:g}, config.toml says {given:g}"))
     if case.report is not None and not near(case.report.privacy.clip_norm, first.clip_norm):
         problems.append(

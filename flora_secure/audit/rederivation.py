@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import math
 from collections.abc import Callable
@@ -63,7 +62,7 @@ def audit(path: Path, *, opacus: bool = True) -> Audit:
     run, breaks = read_unverified(path)
     if not run.records:
         raise RunFolderError(f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit")
-    case = Case(path, run.config, dataclasses.asdict(run.config), run.records, run.report, breaks)
+    case = Case(path, run.config, run.records, run.report, breaks)
     left_out = {}
     if not opacus:
         left_out[PRV] = "not asked for"

@@ -139,6 +139,51 @@ def test_a_genuine_run_passes(digits, tmp_path, changes) -> None:
             assert client.second == pytest.approx(client.epsilon, abs=0.02)
 
 
+FIXED = {"participation__rate": 0.5, "participation__sampling": "fixed"}
+COHORTS = [
+    FIXED,
+    {"participation__rate": 0.6, "participation__sampling": "poisson"},
+    {"participation__rate": 0.3, "participation__sampling": "fixed", "participation__min_separation": 2},
+    {**FIXED, "aggregation__secagg": "off"},
+    {"privacy__adaptive_clip": 0.5, "privacy__epsilon": 50.0},
+    {"privacy__unit": "example"},
+    {**FIXED, "privacy__unit": "example"},
+    {"privacy__unit": "example", "aggregation__secagg": "off"},
+    {"privacy__unit": "example", "privacy__epsilon": math.inf},
+]
+
+
+@pytest.fixture(scope="module")
+def twenty() -> Task:
+    config = small(data__clients=20)
+    return prepare(config, load_federation(config.data, config.seed))
+
+
+@pytest.mark.parametrize("changes", COHORTS, ids=str)
+def test_genuine_cohorts_and_examples_pass(twenty, tmp_path, changes) -> None:
+    result = audit(
+        written(small(data__clients=20, training__rounds=4, **changes), twenty, tmp_path / "run"), opacus=False
+    )
+    assert not {f.check: f.evidence for f in result.findings if f.severity == VIOLATION}
+    if changes is FIXED:
+        assert len({(client.rounds, client.epsilon) for client in result.clients}) > 1
+
+
+def test_what_outsiders_may_claim_is_no_headline(twenty, tmp_path) -> None:
+    few = {"participation__rate": 0.2, "participation__sampling": "fixed"}
+    config = small(
+        data__clients=20, training__rounds=1, privacy__epsilon=1.0, privacy__delta=1e-3, aggregation__corrupt=0.0, **few
+    )
+    folder = written(config, twenty, tmp_path / "run")
+
+    def cheat(lines, report) -> None:
+        report["privacy"]["epsilon"] = report["privacy"]["epsilon_outsider"]
+
+    claims = json.loads((folder / "report.json").read_text())["privacy"]
+    assert claims["epsilon_outsider"] < 0.9 * claims["epsilon"]
+    assert "amplified by the draw of cohorts" in found(falsified(folder, tmp_path / "false", cheat))["A-23"]
+
+
 def test_rounds_that_were_aborted_are_not_paid_for(digits, tmp_path) -> None:
     # more vanish than the noise allows for: every round is aborted, nothing is released
     config = small(aggregation__dropout=0.5, privacy__dropout_tolerance=0.1)
