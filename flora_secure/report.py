@@ -243,30 +243,31 @@ def finite_or_none(value: float) -> float | None:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of :meth:`Report.to_dict`."""
-    schema = _schema_of(Report)
+    schema = schema_of(Report)
     schema["properties"] = {"schema": {"const": SCHEMA}, **schema["properties"]}
     schema["required"] = ["schema", *schema["required"]]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}
 
 
-def _schema_of(hint: Any) -> dict[str, Any]:
+def schema_of(hint: Any) -> dict[str, Any]:
+    """The JSON Schema of a dataclass's plain data, or of a type that its fields may have."""
     if dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return {
             "type": "object",
             "description": " ".join((hint.__doc__ or "").split()),
-            "properties": {name: _schema_of(kind) for name, kind in hints.items()},
+            "properties": {name: schema_of(kind) for name, kind in hints.items()},
             "required": list(hints),
             "additionalProperties": False,
         }
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         inner = next(kind for kind in arguments if kind is not type(None))
-        return {"anyOf": [_schema_of(inner), {"type": "null"}]}
+        return {"anyOf": [schema_of(inner), {"type": "null"}]}
     if origin is list:
-        return {"type": "array", "items": _schema_of(arguments[0])}
+        return {"type": "array", "items": schema_of(arguments[0])}
     if origin is dict:
-        return {"type": "object", "additionalProperties": _schema_of(arguments[1])}
+        return {"type": "object", "additionalProperties": schema_of(arguments[1])}
     names = {str: "string", bool: "boolean", int: "integer", float: "number"}
     return {"type": names[hint]}
 

@@ -111,45 +111,73 @@ class Run(NamedTuple):
     report: Report | None
 
 
+class Break(NamedTuple):
+    """A place where the chain of hashes does not hold."""
+
+    where: str
+    what: str
+
+
 def read_run(path: Path) -> Run:
     """Read a run folder and verify its chain of hashes.
 
     Raises :class:`RunFolderError` for a missing or unreadable file and a broken chain, naming the line that breaks it.
     Whether the figures are right is not looked at.
     """
+    run, breaks = read_unverified(path)
+    if breaks:
+        raise RunFolderError(f"{breaks[0].where}: {breaks[0].what}")
+    return run
+
+
+def read_unverified(path: Path) -> tuple[Run, list[Break]]:
+    """What a run folder says, and every break of its chain, for an auditor who reads on all the same.
+
+    Raises :class:`RunFolderError` for a missing or unreadable file.
+    """
     text = _read(path, "config.toml")
     try:
         config = from_toml(text)
     except ConfigError as error:
         raise RunFolderError(f"{path / 'config.toml'}: {error}") from None
+    log = path / "rounds.jsonl"
     config_hash = previous = hashlib.sha256(text.encode()).hexdigest()
-    records = []
-    for number, line in enumerate(_lines(path), 1):
-        where = f"{path / 'rounds.jsonl'}, line {number}"
+    records: list[RoundRecord] = []
+    breaks = []
+    lines, rest = _lines(path)
+    for number, line in enumerate(lines, 1):
+        where = f"{log}, line {number}"
         table = _parse(line, where)
         before = table.pop("previous", None)
         if before != previous:
-            what = "config.toml" if number == 1 else f"line {number - 1}"
-            raise RunFolderError(
-                f"{where}: does not follow {what}, whose SHA-256 is {previous}, not {before!r:.70}: "
-                "a line was edited, moved or taken out"
+            follows = "config.toml" if number == 1 else f"line {number - 1}"
+            breaks.append(
+                Break(
+                    where,
+                    f"does not follow {follows}, whose SHA-256 is {previous}, not {before!r:.70}: "
+                    "a line was edited, moved or taken out",
+                )
             )
         try:
             records.append(RoundRecord.from_dict(table))
         except PlainError as error:
             raise RunFolderError(f"{where}: {error}") from None
         previous = hashlib.sha256(line.encode()).hexdigest()
+    if rest:
+        breaks.append(Break(f"{log}, line {len(lines) + 1}", "ends without a newline, it was cut"))
     if not (path / "report.json").exists():
-        return Run(config, records, None)
+        return Run(config, records, None), breaks
     report = _report(path)
     if report.provenance.config_hash != config_hash:
-        raise RunFolderError(f"{path / 'report.json'}: belongs to another config.toml, or that was edited")
+        breaks.append(Break(str(path / "report.json"), "belongs to another config.toml, or that was edited"))
     if report.provenance.rounds_hash != previous:
-        raise RunFolderError(
-            f"{path / 'rounds.jsonl'}, line {len(records)}: is not the last line that report.json knows: the last line "
-            "was edited, or lines were cut off or added"
+        breaks.append(
+            Break(
+                f"{log}, line {len(records)}",
+                "is not the last line that report.json knows: the last line was edited, or lines were cut off or added",
+            )
         )
-    return Run(config, records, report)
+    return Run(config, records, report), breaks
 
 
 def _report(path: Path) -> Report:
@@ -163,13 +191,12 @@ def _report(path: Path) -> Report:
         raise RunFolderError(f"{where}: {error}") from None
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path) -> tuple[list[str], str]:
+    """The lines, and what stands after the last newline."""
     if not (path / "rounds.jsonl").exists():
-        return []  # interrupted in the first round
+        return [], ""  # interrupted in the first round
     *lines, rest = _read(path, "rounds.jsonl").split("\n")
-    if rest:
-        raise RunFolderError(f"{path / 'rounds.jsonl'}, line {len(lines) + 1}: ends without a newline, it was cut")
-    return lines
+    return lines, rest
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

@@ -93,6 +93,14 @@ def test_privacy_knows_neither_models_nor_simulation(name: str) -> None:
     assert not {other for other in own if not other.startswith(allowed)}
 
 
+@pytest.mark.parametrize("name", layer("flora_secure.audit"))
+def test_the_audit_knows_nothing_of_what_it_audits(name: str) -> None:
+    """Neither models nor the simulation: only what was written down, and the accountants."""
+    allowed = ("audit", "privacy", "config", "records", "report", "run_folder")
+    own = {other for other in imported(MODULES[name], name) if other.startswith(("flora_secure.", "flora_protocols"))}
+    assert not {other for other in own if not other.startswith(tuple(f"flora_secure.{part}" for part in allowed))}
+
+
 @pytest.mark.parametrize(
     "name", ["flora_secure.clip", "flora_secure.adapters", "flora_secure.local", "flora_secure.examples"]
 )

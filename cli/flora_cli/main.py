@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flora_cli.audit import audit
 from flora_cli.bench import bench
 from flora_cli.plan import plan
 from flora_cli.simulate import simulate
@@ -24,6 +25,7 @@ app.command()(simulate)
 app.command()(plan)
 app.command()(vectors)
 app.command()(bench)
+app.command()(audit)
 
 
 def _version(value: bool) -> None:

@@ -1,0 +1,38 @@
+"""``flora-secure audit``: derive a run's claims again from its folder alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flora_cli.output import emit, fail, log, table
+
+
+def audit(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that flora-secure simulate wrote.")],
+    opacus: Annotated[
+        bool, typer.Option("--opacus/--no-opacus", help="Ask opacus' accountant too, if installed; it takes seconds.")
+    ] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
+) -> None:
+    """Derive every client's ε again from a run's log, and set it beside what the run claims.
+
+    Exits 1 if a claim is wrong.
+    """
+    from flora_secure.audit.rederivation import audit as rederive
+    from flora_secure.errors import InputError
+
+    try:
+        found = rederive(run, opacus=opacus)
+    except InputError as error:
+        fail(str(error))
+    if json:
+        emit(found.to_json())
+    else:
+        emit(table(found.rows(), f"flora-secure audit {run}"))
+    for name, why in found.left_out.items():
+        log(f"{name} was left out: {why}")
+    if not found.passed:
+        raise typer.Exit(1)

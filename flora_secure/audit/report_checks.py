@@ -1,0 +1,205 @@
+"""A-30 to A-34: does the report say what the log says?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
+from flora_secure.privacy.plan import NoisePlan
+from flora_secure.privacy.statement import statement
+from flora_secure.report import Report
+
+from .derivation import Case
+from .findings import Finding, Problem, judged, unchecked
+from .noise_checks import near, overflow_probability
+
+# paragraphs that depend on what the log does not hold: installed software, the largest cohort, the number of examples
+_SOFTWARE = {"Accounting"}
+_OF_COHORTS = {"Participation", "Honest minimum", "Accuracy"}
+_OF_EXAMPLES = {"Guarantee", "Mechanism", "Accuracy", "WEAK DELTA"}
+
+
+def words(case: Case) -> Finding:
+    """A-30"""
+    title = "The statement is the one that the log implies"
+    if case.report is None:
+        return unchecked("A-30", title, "report.json is missing")
+    try:
+        expected = _paragraphs(_statement(case, case.report))
+    except (BudgetExceededError, LedgerError, ValueError) as error:
+        return unchecked("A-30", title, f"no statement can be made from these rounds: {error}")
+    told = _paragraphs(case.report.privacy.statement)
+    left_out = set(_SOFTWARE)
+    if not case.everybody:
+        left_out |= _OF_COHORTS
+    if case.records[0].unit == "example":
+        left_out |= _OF_EXAMPLES
+    problems = []
+    for label in [*expected, *(label for label in told if label not in expected)]:
+        if label not in left_out and told.get(label) != expected.get(label):
+            problems.append(("report.json", _difference(label, told.get(label), expected.get(label))))
+    if case.noisy and case.released and f"epsilon = {case.server:.4f}" not in told.get("Guarantee", ""):
+        problems.append(("report.json", f"the guarantee does not state epsilon = {case.server:.4f}"))
+    compared = len(expected.keys() - left_out)
+    return judged(
+        "A-30", title, problems, f"{compared} paragraphs equal word by word, {len(expected) - compared} not compared",
+        "print the statement that follows from the rounds",
+    )  # fmt: skip
+
+
+def _statement(case: Case, report: Report) -> str:
+    config, first = case.config, case.records[0]
+    ledger = Ledger(config.privacy.epsilon, case.delta)
+    for r in case.released:
+        ledger.authorise(r.event())
+        ledger.record(r.event())
+    cohort = max(len(record.participants) for record in case.records)
+    update = report.communication.parameters
+    plan = NoisePlan(
+        clients=cohort,
+        smallest_cohort=cohort,
+        dimension=update,
+        rounds=config.training.rounds,
+        participations=config.training.rounds,
+        sampling_rate=first.sampling_rate,
+        epsilon=config.privacy.epsilon,
+        delta=case.delta,
+        clip_norm=first.clip_norm,
+        upload_norm=first.clip_norm,
+        dropout_tolerance=config.dropout_tolerance,
+        colluders=first.colluders,
+        noise_multiplier=report.privacy.noise_multiplier,
+        sigma_local=first.sigma_local,
+        scale=first.scale,
+        bits=first.bits,
+        rotated=first.dimension - (1 if first.count_scale else 0) >= update + 1,
+        count_scale=first.count_scale,
+        count_coordinates=0,
+        peak_fraction=1.0,
+        overflow_probability=overflow_probability(case) or 0.0,
+        aliasing_slack=0.0,
+        rounding_error=0.0,
+    )
+    clipped, wrapped = _rates(case)
+    return statement(
+        plan,
+        ledger,
+        cross_check={},
+        profile=config.aggregation.secagg,
+        secret_noise=not config.privacy.simulation_noise,
+        unit=config.privacy.unit,
+        population=config.data.clients,
+        aborted_rounds=len(case.records) - len(case.released),
+        clip_rate=clipped,
+        overflow_rate=wrapped,
+    )
+
+
+def _paragraphs(text: str) -> dict[str, str]:
+    return {paragraph.partition(".")[0].partition(" (")[0]: paragraph for paragraph in text.split("\n\n")}
+
+
+def _difference(label: str, told: str | None, expected: str | None) -> str:
+    if told is None or expected is None:
+        return f"paragraph {label!r:.60} is {'missing' if told is None else 'not one of this run'}"
+    place = next(
+        (i for i, (a, b) in enumerate(zip(told, expected, strict=False)) if a != b), min(len(told), len(expected))
+    )
+    start = max(place - 30, 0)
+    return f"{label!r:.60} says {told[start : place + 30]!r}, the log {expected[start : place + 30]!r}"
+
+
+def accuracy(case: Case) -> Finding:
+    """A-31"""
+
+    def compare(report: Report) -> list[Problem]:
+        told, logged = report.accuracy, [record.accuracy for record in case.records]
+        return _different(
+            ("accuracy.per_round", told.per_round, logged),
+            ("accuracy.final", told.final, logged[-1]),
+            ("accuracy.best", told.best, max(logged)),
+        )
+
+    return _reported(case, "A-31", "Accuracy is that of the rounds", compare, "final, best and every round")
+
+
+def communication(case: Case) -> Finding:
+    """A-32"""
+
+    def compare(report: Report) -> list[Problem]:
+        told = report.communication
+        messages = max(1, sum(len(r.participants) for r in case.records if r.download_bytes))
+        up, down, payload = (
+            sum(getattr(r, name) for r in case.records) / messages
+            for name in ("upload_bytes", "download_bytes", "payload_bytes")
+        )
+        model = told.full_model_bytes
+        return _different(
+            ("upload_bytes", told.upload_bytes, up),
+            ("download_bytes", told.download_bytes, down),
+            ("payload_bytes", told.payload_bytes, payload),
+            ("masking_bytes", told.masking_bytes, up + down - payload),
+            ("reduction", told.reduction, 2 * model / (up + down) if up + down else None),
+            ("reduction_upload", told.reduction_upload, model / up if up else None),
+            ("parameter_ratio", told.parameter_ratio, model / 4 / told.parameters),
+        )
+
+    return _reported(case, "A-32", "Bytes and reduction follow from the rounds", compare, "recomputed from the bytes")
+
+
+def aggregation(case: Case) -> Finding:
+    """A-33"""
+
+    def compare(report: Report) -> list[Problem]:
+        told = report.aggregation
+        found = _different(
+            ("dropped", told.dropped, [len(r.dropped) for r in case.records]),
+            ("recovered", told.recovered, [r.recovered for r in case.records]),
+            ("aborted", told.aborted, [r.round for r in case.records if r.aborted is not None]),
+        )
+        if case.everybody:
+            for r in case.records:
+                found += _different(
+                    ("neighbours", told.neighbours, r.neighbours), ("threshold", told.threshold, r.threshold)
+                )
+        return found
+
+    return _reported(case, "A-33", "Dropped, recovered and aborted are those of the rounds", compare, "every round")
+
+
+def rates(case: Case) -> Finding:
+    """A-34"""
+
+    def compare(report: Report) -> list[Problem]:
+        clipped, wrapped = _rates(case)
+        told = report.privacy
+        return _different(("clip_rate", told.clip_rate, clipped), ("overflow_rate", told.overflow_rate, wrapped))
+
+    return _reported(case, "A-34", "Clip and overflow rates are those of the rounds", compare, "recomputed")
+
+
+def _rates(case: Case) -> tuple[float | None, float | None]:
+    records = [r.record for r in case.released]
+    inside = sum(r.contributions for r in records)
+    coordinates = sum(r.dimension for r in records)
+    clipped = sum(r.clipped for r in records) / inside if inside else None
+    return clipped, sum(r.overflowed or 0 for r in records) / coordinates if coordinates else None
+
+
+def _reported(case: Case, check: str, title: str, compare: Callable[[Report], list[Problem]], fine: str) -> Finding:
+    if case.report is None:
+        return unchecked(check, title, "report.json is missing")
+    return judged(check, title, compare(case.report), fine, "publish the figures of the log")
+
+
+def _different(*figures: tuple[str, object, object]) -> list[Problem]:
+    return [
+        ("report.json", f"{name} is {_short(told)}, the rounds say {_short(derived)}")
+        for name, told, derived in figures
+        if not (near(told, derived) if isinstance(told, float) and isinstance(derived, float) else told == derived)
+    ]
+
+
+def _short(value: object) -> str:
+    return f"{value:.7g}" if isinstance(value, float) and math.isfinite(value) else f"{value!s:.80}"

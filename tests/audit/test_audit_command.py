@@ -1,0 +1,83 @@
+"""`flora-secure audit` as a person meets it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "protocols", "cli"))}
+RUN = "from flora_cli.main import run; run()"
+
+
+def flora(*arguments: object, before: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", before + RUN, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("audited") / "run"
+    flags = ["--dataset", "digits", "--clients", "8", "--rounds", "2", "--simulation-noise"]
+    done = flora("simulate", *flags, "--out", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_a_genuine_run_exits_0_without_torch(folder) -> None:
+    missing = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('torch', 'opacus', 'open_clip', 'peft'): raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+    )
+    done = flora("audit", folder, "--no-opacus", before=missing)
+    assert done.returncode == 0, done.stderr
+    assert "PASSED: 0 violations" in done.stdout
+    assert done.stderr == "opacus PRV was left out: not asked for\n"
+
+
+def test_a_violation_exits_1_and_is_named_first(folder) -> None:
+    report = folder / "report.json"
+    text = report.read_text()
+    table = json.loads(text)
+    table["privacy"]["epsilon"] = 2.0
+    report.write_text(json.dumps(table))
+    try:
+        shown = flora("audit", folder, "--no-opacus")
+        plain = flora("audit", folder, "--no-opacus", "--json")
+    finally:
+        report.write_text(text)
+    assert shown.returncode == plain.returncode == 1
+    lines = shown.stdout.splitlines()
+    assert "FAILED" in lines[2]
+    assert lines[3].startswith("A-20 violation")
+    document = json.loads(plain.stdout)
+    assert document["schema"] == "flora-secure/audit/1"
+    assert [f["check"] for f in document["findings"] if f["severity"] == "violation"] == ["A-20"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("config.toml", None, "config.toml cannot be read: No such file"),
+        ("rounds.jsonl", "{\n", "rounds.jsonl, line 1: not JSON"),
+        ("rounds.jsonl", None, "holds no complete round"),
+        ("report.json", "[]", "report.json: not a JSON object"),
+        ("report.json", '{"schema": "flora-secure/report/0"}', "schema must be 'flora-secure/report/1'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(folder, tmp_path, name, content, says) -> None:
+    for file in ("config.toml", "rounds.jsonl", "report.json"):
+        text = (folder / file).read_text() if file != name else content
+        if text is not None:
+            (tmp_path / file).write_text(text)
+    done = flora("audit", tmp_path, "--no-opacus")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
