@@ -69,7 +69,7 @@ BAD_LATE = [
     (["--device", "cuda:9"], "device 'cuda:9' cannot be used"),
     (["--epsilon", "1000000", "--bits", "8"], "bits"),
     (["--secagg", "malicious-server", "--threshold", "2"], "threshold 2"),
-    (["--participation", "0.2", "--sampling", "poisson"], "makes cohorts of 2 on average"),
+    (["--participation", "0.1", "--sampling", "poisson"], "makes cohorts of 1 on average"),
 ]
 # the smallest data set: these are told after the model has seen the images
 BAD_LATE = [(["--dataset", "digits", "--clients", "10", *flags], says) for flags, says in BAD_LATE]
