@@ -6,6 +6,7 @@ import importlib.metadata
 import math
 import resource
 import sys
+from pathlib import Path
 from statistics import fmean
 
 import dp_accounting
@@ -179,10 +180,20 @@ def _timing(simulation: Simulation, total_seconds: float) -> Timing:
         for part in ("training", "noise", "masking", "evaluation")
     }
     rounds = parts["training"] + parts["noise"] + parts["masking"]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Timing(
         seconds=TimingSeconds(total=total_seconds, **parts),
         clients_per_second=sum(len(record.participants) for record in simulation.records) / rounds,
-        # kilobytes on Linux, bytes on macOS
-        peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
+        peak_memory_bytes=_peak_memory(),
     )
+
+
+def _peak_memory() -> int:
+    """Most bytes of memory that this process has held."""
+    try:
+        # what getrusage says on Linux is never less than what the parent held when it started this process
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # kilobytes on Linux, bytes on macOS
+        return peak if sys.platform == "darwin" else peak * 1024

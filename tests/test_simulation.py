@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -21,6 +25,8 @@ from flora_secure.simulation import Simulation, without_noise
 from flora_secure.summary import summarise
 from flora_secure.task import Task, prepare
 
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "protocols", "cli"))}
 SMALL = {
     "data.dataset": "digits",
     "data.clients": 10,
@@ -206,3 +212,10 @@ def test_models_without_weights_are_measured_too() -> None:
     parameters = clip.parameter_count
     width, embed = clip.text_projection.shape
     assert round(parameters / (width + embed)) == 147_732
+
+
+def test_peak_memory_is_that_of_the_process_and_not_of_its_parent() -> None:
+    program = "from flora_secure.summary import _peak_memory; print(_peak_memory())"
+    ballast = bytearray(os.urandom(1 << 20)) * 1536  # 1.5 GB, more than importing torch takes
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    assert 5e7 < int(done.stdout) < len(ballast)
