@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flora_cli.output import emit, fail, log, progress, table
+from flora_cli.values import number, whole
 
 if TYPE_CHECKING:
     from flora_secure.config import RunConfig
@@ -16,32 +17,18 @@ if TYPE_CHECKING:
 Setting = typer.Option
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number; write one such as 4 or 0.5, or inf") from None
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a whole number; write one such as 100") from None
-
-
 def simulate(
     epsilon: Annotated[
         float | None,
         Setting(
-            parser=_number,
+            parser=number,
             metavar="NUMBER",
             help="Privacy budget ε of the whole run; inf trains without noise.  [default: 4]",
         ),
     ] = None,
     delta: Annotated[
         float | None,
-        Setting(parser=_number, metavar="NUMBER", help="δ of the budget.  [default: min(1e-5, 1/clients^1.1)]"),
+        Setting(parser=number, metavar="NUMBER", help="δ of the budget.  [default: min(1e-5, 1/clients^1.1)]"),
     ] = None,
     unit: Annotated[
         str | None,
@@ -50,14 +37,14 @@ def simulate(
     example_rate: Annotated[
         float | None,
         Setting(
-            parser=_number,
+            parser=number,
             metavar="NUMBER",
             help="Unit example: probability of an image to enter a round, by a secret coin.  [default: 0.1]",
         ),
     ] = None,
     participation: Annotated[
         float | None,
-        Setting(parser=_number, metavar="NUMBER", help="Fraction of the clients in a round.  [default: 1]"),
+        Setting(parser=number, metavar="NUMBER", help="Fraction of the clients in a round.  [default: 1]"),
     ] = None,
     sampling: Annotated[
         str | None,
@@ -68,18 +55,18 @@ def simulate(
     ] = None,
     min_separation: Annotated[
         int | None,
-        Setting(parser=_whole, metavar="COUNT", help="Rounds between two participations of a client.  [default: 1]"),
+        Setting(parser=whole, metavar="COUNT", help="Rounds between two participations of a client.  [default: 1]"),
     ] = None,
     clients: Annotated[
-        int | None, Setting(parser=_whole, metavar="COUNT", help="Number of clients.  [default: 100]")
+        int | None, Setting(parser=whole, metavar="COUNT", help="Number of clients.  [default: 100]")
     ] = None,
     rounds: Annotated[
-        int | None, Setting(parser=_whole, metavar="COUNT", help="Training rounds.  [default: 20]")
+        int | None, Setting(parser=whole, metavar="COUNT", help="Training rounds.  [default: 20]")
     ] = None,
     dropout: Annotated[
         float | None,
         Setting(
-            parser=_number,
+            parser=number,
             metavar="NUMBER",
             help="Fraction of a round's clients that vanish after sharing keys.  [default: 0]",
         ),
@@ -87,7 +74,7 @@ def simulate(
     dropout_tolerance: Annotated[
         float | None,
         Setting(
-            parser=_number,
+            parser=number,
             metavar="NUMBER",
             help="Fraction of dropped clients that the noise allows for.  [default: the larger of 0.1 and dropout]",
         ),
@@ -116,7 +103,7 @@ def simulate(
     ] = None,
     rank: Annotated[
         int | None,
-        Setting(parser=_whole, metavar="COUNT", help="LoRA rank.  [default: the number of classes]"),
+        Setting(parser=whole, metavar="COUNT", help="LoRA rank.  [default: the number of classes]"),
     ] = None,
     mirror: Annotated[
         bool | None,
@@ -132,7 +119,7 @@ def simulate(
     corrupt: Annotated[
         float | None,
         Setting(
-            parser=_number,
+            parser=number,
             metavar="NUMBER",
             help="Fraction of clients that may collude with the server; sizes noise and masks.  [default: 0.05]",
         ),
@@ -140,7 +127,7 @@ def simulate(
     neighbours: Annotated[
         int | None,
         Setting(
-            parser=_whole,
+            parser=whole,
             metavar="COUNT",
             help="Clients that each shares masks with; clients − 1 for everybody.  [default: derived]",
         ),
@@ -148,19 +135,19 @@ def simulate(
     threshold: Annotated[
         int | None,
         Setting(
-            parser=_whole,
+            parser=whole,
             metavar="COUNT",
             help="Shares needed to reveal a secret.  [default: derived]",
         ),
     ] = None,
     bits: Annotated[
         int | None,
-        Setting(parser=_whole, metavar="COUNT", help="Bits a value on the wire, 8…32.  [default: solved for]"),
+        Setting(parser=whole, metavar="COUNT", help="Bits a value on the wire, 8…32.  [default: solved for]"),
     ] = None,
     clip_norm: Annotated[
         float | None,
         Setting(
-            parser=_number,
+            parser=number,
             metavar="NUMBER",
             help="L2 norm that updates, or the gradients of examples, are clipped to.  [default: tuned for the unit]",
         ),
@@ -168,14 +155,14 @@ def simulate(
     adaptive_clip: Annotated[
         float | None,
         Setting(
-            parser=_number,
+            parser=number,
             metavar="QUANTILE",
             help="Let the clip norm follow this quantile of the updates' norms, estimated privately.  [default: off]",
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        Setting(parser=_whole, metavar="COUNT", help="Seed of the experiment: partition, dropouts.  [default: 0]"),
+        Setting(parser=whole, metavar="COUNT", help="Seed of the experiment: partition, dropouts.  [default: 0]"),
     ] = None,
     device: Annotated[str | None, Setting(help="torch device.  [default: cpu]")] = None,
     simulation_noise: Annotated[
