@@ -6,12 +6,28 @@ norm is accumulated with momentum and applied with a step that is independent of
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flora_secure.errors import InputError
+
+TURN = 0.8  # chosen on public data alone, as the largest steps: benchmarks/choose_defaults.py
+
+
+def quiet_step(noise: float, rounds: int, momentum: float, width: int, most: float, turn: float = TURN) -> float:
+    """The server step at which a run's noise moves each class embedding by ``turn``, and no more than ``most``.
+
+    After ``rounds`` rounds of FedAvgM, noise of standard deviation ``noise`` in every coordinate of the mean (in units
+    of the clip norm) has moved each coordinate by step · noise · √rounds ÷ (1 - ``momentum``), and so a class
+    embedding, of unit length and ``width`` coordinates, by √width times as much. A longer step drowns the signal, a
+    shorter one leaves the clients unheard. Nothing in it is private.
+    """
+    if noise == 0:
+        return most
+    return min(most, turn * (1 - momentum) / (noise * math.sqrt(rounds * width)))
 
 
 class DivergedError(InputError):

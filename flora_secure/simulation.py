@@ -22,7 +22,7 @@ from flora_protocols import ParameterError, Profile, TooFewSurvivors
 from flora_secure.adapters import Factors, save_adapter
 from flora_secure.aggregation import MaskedSum, PlainSum, RoundSum, Summation
 from flora_secure.cohort import default_workers
-from flora_secure.config import ConfigError, RunConfig
+from flora_secure.config import SERVER_STEP, ConfigError, RunConfig
 from flora_secure.contributions import Contributions, unit_of
 from flora_secure.encoding import decode, decode_count, encode, wrapped
 from flora_secure.noise import noise_plan
@@ -38,7 +38,7 @@ from flora_secure.privacy.rounded_gaussian import RoundedGaussian
 from flora_secure.records import MECHANISM, RoundRecord
 from flora_secure.report import finite_or_none
 from flora_secure.selection import Selection
-from flora_secure.server import MomentumAverage, ServerState, from_wire, to_wire
+from flora_secure.server import MomentumAverage, ServerState, from_wire, quiet_step, to_wire
 from flora_secure.task import Task
 from flora_secure.traffic import Traffic
 
@@ -61,7 +61,7 @@ class Simulation:
             raise ConfigError(str(error)) from None
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
         self.records: list[RoundRecord] = []
-        self.optimiser = MomentumAverage(step=config.server_step, momentum=config.training.server_momentum)
+        self.optimiser = MomentumAverage(step=self._server_step(), momentum=config.training.server_momentum)
         quantile = config.privacy.adaptive_clip
         self._clip_rule = None if quantile is None else AdaptiveClip(quantile)
         self._clip_norm = config.clip_norm
@@ -98,6 +98,21 @@ class Simulation:
                 yield record
         finally:
             self.summation.close()
+
+    def _server_step(self) -> float:
+        """As given, or fitted to the noise in the mean of a round in which everybody stays."""
+        config, plan = self.config, self.plan
+        if config.training.server_step is not None:
+            return config.training.server_step
+        clients = max(config.cohort_size, plan.smallest_cohort)
+        noise = plan.for_cohort(min(clients, plan.clients)).sigma_local / (plan.scale * plan.clip_norm)
+        return quiet_step(
+            noise * math.sqrt(clients) / self.unit.expected(clients),
+            plan.rounds,
+            config.training.server_momentum,
+            self.task.head.base.shape[1],
+            SERVER_STEP[config.privacy.unit],
+        )
 
     def _round(self, number: int) -> RoundRecord:
         candidates = self.selection.candidates(number, self._last_round)

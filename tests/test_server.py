@@ -1,7 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 
-from flora_secure.server import DivergedError, MomentumAverage, ServerState, from_wire, to_wire
+from flora_secure.server import DivergedError, MomentumAverage, ServerState, from_wire, quiet_step, to_wire
 
 
 def test_momentum_average_by_hand() -> None:
@@ -33,3 +35,24 @@ def test_the_wire_carries_float16() -> None:
 def test_a_diverged_adapter_is_an_error_not_an_infinity(value: float) -> None:
     with pytest.raises(DivergedError, match="lower server_step"):
         to_wire(np.array([0.0, value]))
+
+
+@pytest.mark.parametrize(("rounds", "momentum", "width"), [(30, 0.8, 192), (100, 0.0, 512)])
+def test_the_quiet_step_turns_embeddings_as_far_as_it_says(rounds: int, momentum: float, width: int) -> None:
+    """Noise alone through the optimiser; momentum's start takes at most 1 ÷ (rounds (1 - momentum)) of it.
+
+    The mean of 4,000 lengths has a standard error below 0.1 %, so that 4 % more never happens by chance (below 1e-100).
+    """
+    noise, turn = 0.05, 0.8
+    optimiser = MomentumAverage(quiet_step(noise, rounds, momentum, width, math.inf, turn), momentum)
+    state, rng = ServerState.initial(np.zeros(4000 * width, np.float32)), np.random.default_rng(7)
+    for _ in range(rounds):
+        state = optimiser.apply(state, noise * rng.standard_normal(4000 * width), 1, 1.0)
+    moved = np.linalg.norm(state.adapter.reshape(-1, width), axis=1).mean()
+    assert turn * (1 - 1 / (rounds * (1 - momentum))) - 0.04 * turn < moved < turn * 1.04
+
+
+def test_the_quiet_step_is_the_longest_without_noise() -> None:
+    assert quiet_step(0.0, 20, 0.8, 192, 0.4) == 0.4
+    assert quiet_step(1e-9, 20, 0.8, 192, 0.4) == 0.4
+    assert quiet_step(0.1, 20, 0.8, 192, 0.4) == pytest.approx(2 * quiet_step(0.2, 20, 0.8, 192, 0.4))
