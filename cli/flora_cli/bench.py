@@ -18,10 +18,11 @@ class Subject(StrEnum):
 
     MASKING = "masking"
     NOISE = "noise"
+    TRAINING = "training"
 
 
 def bench(
-    subject: Annotated[Subject, typer.Argument(help="masking or noise.", metavar="SUBJECT")],
+    subject: Annotated[Subject, typer.Argument(help="masking, noise or training.", metavar="SUBJECT")],
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: shows that it runs, says little.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Nothing scaled up from a part; adds some minutes.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print every median as JSON on stdout.")] = False,
@@ -32,14 +33,15 @@ def bench(
     """
     import json as encoder
 
-    from flora_secure.bench import masking, noise
+    from flora_secure.bench import masking, noise, training
     from flora_secure.bench.measure import Scale, machine
 
     if quick and full:
         fail("--quick and --full exclude each other; give one of them")
     scale = Scale.QUICK if quick else Scale.FULL if full else Scale.DEFAULT
     rows = []
-    for row in {Subject.MASKING: masking.rows, Subject.NOISE: noise.rows}[subject](scale):
+    measure = {Subject.MASKING: masking.rows, Subject.NOISE: noise.rows, Subject.TRAINING: training.rows}[subject]
+    for row in measure(scale):
         rows.append(row)
         log(" ".join(_cells(row)))
     if json:

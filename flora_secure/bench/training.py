@@ -1,0 +1,132 @@
+"""``bench training``: local training beside a plain loop of peft clients and beside full fine-tuning; whole runs.
+
+Weights are random, since speed does not depend on them. CPU seconds; for whole runs, seconds on the clock.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from statistics import median
+
+from flora_secure.config import RunConfig, override
+from flora_secure.errors import InputError
+
+from .measure import Row, Scale, cpu_medians
+
+MISSING = "torch, open_clip and peft are not installed"
+CLASSES, TEMPLATES, IMAGES, STEPS = 10, 4, 50, 10  # of a client; steps over all its images
+FLORA_TIME, FLORA_MEMORY = 34.72, 2.47  # Nguyen, Muñoz, Jannesari 2024, arXiv 2404.15182
+
+
+def rows(scale: Scale) -> Iterator[Row]:
+    """Every row, as it is measured; none without the extra ``train``."""
+    if any(find_spec(name) is None for name in ("torch", "open_clip", "peft")):
+        yield Row(figure="local training", setting="", ours=None, note=MISSING)
+        return
+    yield from clients(scale)
+    yield from epochs(scale)
+    yield from runs(scale)
+
+
+def clients(scale: Scale) -> Iterator[Row]:
+    """Clients of the embedded model, their images cached: all in one batch, beside one after another through peft."""
+    from .training_peers import batched_clients, peft_client
+
+    count = 20 if scale is Scale.QUICK else 1000
+    ours, other = cpu_medians(1 if scale is Scale.QUICK else 5, batched_clients(count), peft_client())
+    yield Row(
+        figure="local training of a client",
+        setting=f"text projection, {IMAGES} images, {STEPS} steps, of {count:,} in a batch",
+        ours=ours / count,
+        other=other,
+        against="a plain loop of peft clients",
+        at_least=50.0,
+    )
+
+
+def epochs(scale: Scale) -> Iterator[Row]:
+    """A local epoch of FLoRA's setting in processes of their own: time, and peak memory."""
+    size = ("RN50", 2) if scale is Scale.QUICK else ("ViT-B-32", 64)
+    full = _epoch("full", *size, repeats=1)
+    setting = f"{size[0]}, {size[1]} images of 224 px, text projection"
+    for kind, name, targets in (
+        ("cached", "features cached", (FLORA_TIME, FLORA_MEMORY)),
+        ("first", "features computed", (None, None)),
+    ):
+        seconds, memory = _epoch(kind, *size, repeats=1 if scale is Scale.QUICK else 5)
+        for unit, ours, other, target in (("s", seconds, full[0], targets[0]), ("B", memory, full[1], targets[1])):
+            yield Row(
+                figure="local epoch" if unit == "s" else "local epoch, peak memory",
+                setting=f"{setting}, {name}",
+                ours=ours,
+                other=other,
+                against="full fine-tuning (AdamW)",
+                unit=unit,
+                at_least=target,
+            )
+
+
+def _epoch(kind: str, model: str, images: int, repeats: int) -> tuple[float, float]:
+    """CPU seconds (median of epochs) and peak memory in bytes of a fresh process: `training_peers.epoch`."""
+    program = f"from flora_secure.bench.training_peers import epoch; epoch({kind!r}, {model!r}, {images}, {repeats})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(  # noqa: S603  (our own program)
+        [sys.executable, "-c", program], capture_output=True, check=True, env=environment, text=True
+    )
+    *seconds, memory = map(float, done.stdout.split())
+    return median(seconds), memory
+
+
+def runs(scale: Scale) -> Iterator[Row]:
+    """A thousand clients for thirty rounds: the training alone, and all of it with masking on every core."""
+    count, rounds = (20, 2) if scale is Scale.QUICK else (1000, 30)
+    for secagg, figure, limit in (
+        ("off", "training of a whole run", 10.0),
+        ("semi-honest", "a whole run with masking", 60.0),
+    ):
+        seconds, dataset, neighbours = _run(count, rounds, secagg)
+        yield Row(
+            figure=figure,
+            setting=f"{count:,} clients, {rounds} rounds, {dataset}" + (f", k={neighbours}" if neighbours else ""),
+            ours=seconds["training"] if secagg == "off" else sum(seconds.values()),
+            other=limit,
+            against=f"{limit:g} s",
+            at_most=1.0,
+            note="seconds on the clock; features computed before",
+        )
+
+
+def _run(clients: int, rounds: int, secagg: str) -> tuple[dict[str, float], str, int | None]:
+    """Seconds of a run by part, the name of its data set, and k."""
+    from flora_secure.data.federation import load_federation
+    from flora_secure.simulation import Simulation
+    from flora_secure.task import prepare
+
+    def configured(dataset: str) -> RunConfig:
+        return override(
+            RunConfig(),
+            {
+                "data.dataset": dataset,
+                "data.clients": clients,
+                "training.rounds": rounds,
+                "aggregation.secagg": secagg,
+                "privacy.simulation_noise": True,
+            },
+        )
+
+    try:
+        config = configured("fashion-mnist")
+        federation = load_federation(config.data, config.seed)
+    except InputError:  # not on this machine
+        config = configured("embedded")
+        federation = load_federation(config.data, config.seed)
+    simulation = Simulation(config, prepare(config, federation))
+    total: dict[str, float] = {}
+    for record in simulation.rounds():
+        for part, seconds in record.seconds.items():
+            total[part] = total.get(part, 0.0) + seconds
+    return total, f"{len(federation.dataset.private):,} images of {config.data.dataset}", record.neighbours

@@ -1,0 +1,153 @@
+"""Both sides of `bench training`: the library's batch, and what one would write by hand with open_clip and peft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.model import CustomTextCLIP
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from flora_secure.adapters import PROMPT_BASIS, attach, initial_factors
+from flora_secure.clip import load_clip
+from flora_secure.local import ClientBatch, Head
+
+from .measure import Stopwatch
+from .training import CLASSES, IMAGES, STEPS, TEMPLATES
+
+SCALE = 20.0
+_Action = Callable[[], object]
+
+
+def _prompts(templates: int = TEMPLATES) -> list[str]:
+    return [f"a photo of a thing number {c} of kind {t}" for c in range(CLASSES) for t in range(templates)]
+
+
+def _data(count: int, embed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    features = F.normalize(torch.randn(count, embed, generator=generator), dim=-1)
+    return features, torch.randint(CLASSES, (count,), generator=generator)
+
+
+def batched_clients(count: int) -> Callable[[], _Action]:
+    """The library's way: ``count`` clients of the embedded model in one call."""
+    clip = load_clip()
+    pooled = clip.pooled_text_features(_prompts()).view(CLASSES, TEMPLATES, -1).mean(1)
+    head = Head.normalised(pooled, clip.text_projection, SCALE)
+    features, labels = _data(count * IMAGES, head.base.shape[1])
+    factors = initial_factors(PROMPT_BASIS, head.prompts, head.base.shape[1], None, torch.Generator())
+    batch = ClientBatch(features, labels, list(torch.split(torch.arange(count * IMAGES), IMAGES)), CLASSES)
+    return lambda: lambda: batch.train(head, PROMPT_BASIS, factors, STEPS, 1.0)
+
+
+def peft_client() -> Callable[[], _Action]:
+    """One client by hand: class prompts through the text tower with peft's adapter in every step, images cached."""
+    clip = load_clip()
+    pooled = clip.pooled_text_features(_prompts()).view(CLASSES, TEMPLATES, -1).mean(1)
+    embed = clip.text_projection.shape[1]
+    factors = initial_factors(PROMPT_BASIS, pooled, embed, None, torch.Generator())
+    model = attach(clip.model, factors)
+    tokens = clip.tokenizer(_prompts())
+    features, labels = _data(IMAGES, embed)
+    trained = [p for name, p in model.named_parameters() if "lora_A" in name]  # this holds B: peft transposes
+    for parameter in trained:
+        parameter.requires_grad_(True)
+
+    def train() -> None:
+        optimiser = torch.optim.SGD(trained, lr=1.0)
+        for _ in range(STEPS):
+            text = model.encode_text(tokens).view(CLASSES, TEMPLATES, -1).mean(1)
+            loss = F.cross_entropy(SCALE * features @ F.normalize(text, dim=-1).T, labels)
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+
+    return lambda: train
+
+
+def epoch(kind: str, model: str, images: int, repeats: int, batch: int = 32) -> None:
+    """Print the CPU seconds of ``repeats`` local epochs after a first one, and the process's peak memory in bytes.
+
+    ``kind``: "full" trains every parameter with AdamW; "first" computes the features of the images, then trains the
+    adapter; "cached" trains it from features and pooled prompts, without the model. Run it in a fresh process.
+    """
+    torch.set_num_threads(1)
+    config = open_clip.get_model_config(model)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(CLASSES, (images,), generator=generator)
+    if kind == "cached":
+        width, embed = config["text_cfg"]["width"], config["embed_dim"]
+        pooled, base = torch.randn(CLASSES, width, generator=generator), torch.randn(width, embed, generator=generator)
+        step = _adapter_epoch(pooled, base, _data(images, embed)[0], labels, batch)
+    else:
+        clip = CustomTextCLIP(**{k: v for k, v in config.items() if k != "custom_text"})
+        pixels = torch.randn(images, 3, 224, 224, generator=generator)
+        tokens = open_clip.get_tokenizer(model)(_prompts(templates=1))
+        step = (_full_epoch if kind == "full" else _first_epoch)(clip, pixels, tokens, labels, batch)
+    seconds = []
+    for _ in range(repeats + (kind != "first")):
+        with Stopwatch() as watch:
+            step()
+        seconds.append(watch.seconds)
+    print(*seconds[(kind != "first") :], _peak())
+
+
+def _full_epoch(clip: CustomTextCLIP, pixels: Tensor, tokens: Tensor, labels: Tensor, batch: int) -> _Action:
+    optimiser = torch.optim.AdamW(clip.parameters(), lr=1e-5)
+    clip.train()
+
+    def run() -> None:
+        for start in range(0, len(pixels), batch):
+            image = clip.encode_image(pixels[start : start + batch], normalize=True)
+            text = clip.encode_text(tokens, normalize=True)
+            loss = F.cross_entropy(SCALE * image @ text.T, labels[start : start + batch])
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+
+    return run
+
+
+@torch.no_grad()
+def _pooled(clip: CustomTextCLIP, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Text features before the projection, and the projection."""
+    projection = clip.text.text_projection
+    clip.text.text_projection = None
+    pooled = clip.encode_text(tokens)
+    clip.text.text_projection = projection
+    return pooled, projection.detach()
+
+
+def _first_epoch(clip: CustomTextCLIP, pixels: Tensor, tokens: Tensor, labels: Tensor, batch: int) -> _Action:
+    clip.eval().requires_grad_(False)
+
+    def run() -> None:
+        features = torch.cat([clip.encode_image(part, normalize=True) for part in torch.split(pixels, batch)])
+        _adapter_epoch(*_pooled(clip, tokens), features, labels, batch)()
+
+    return run
+
+
+def _adapter_epoch(pooled: Tensor, base: Tensor, features: Tensor, labels: Tensor, batch: int) -> _Action:
+    """A step on each batch of the images, as full fine-tuning takes."""
+    head = Head.normalised(pooled, base, SCALE)
+    start = initial_factors(PROMPT_BASIS, head.prompts, base.shape[1], None, torch.Generator())
+    parts = [ClientBatch(features, labels, [part], CLASSES) for part in torch.split(torch.arange(len(labels)), batch)]
+
+    def run() -> None:
+        factors = start
+        for part in parts:
+            update = part.train(head, PROMPT_BASIS, factors, 1, 1.0)[0]
+            factors = PROMPT_BASIS.with_vector(factors, PROMPT_BASIS.vector(factors) + update)
+
+    return run
+
+
+def _peak() -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM"):
+            return 1024 * int(line.split()[1])
+    raise OSError("this system does not tell a process's peak memory (VmHWM)")
