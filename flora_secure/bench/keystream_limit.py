@@ -1,10 +1,13 @@
-"""The limit that masking runs against: the fastest AES-256 keystream of the installed ``cryptography``."""
+"""The limit that masking runs against: the fastest AES-256 keystream of the installed ``cryptography``, and the same
+with the additions that no masking can do without."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -23,6 +26,30 @@ def trials(size: int) -> list[Trial]:
     """The candidates for the fastest, to be timed beside something else."""
     kinds = [_ctr, _gcm] if hasattr(AESGCM, "encrypt_into") else [_ctr]
     return [_blocks(kind, block, size) for kind in kinds for block in (1 << 17, 1 << 18)]
+
+
+def adding_trials(size: int, streams: int, dtype: np.dtype[Any]) -> list[Trial]:
+    """As ``trials`` of ``streams`` keystreams of ``size`` bytes, each block added in place to one that stays in the
+    cache, as elements of ``dtype``: nothing is derived, opened, checked, copied or sent."""
+    kinds = [_ctr, _gcm] if hasattr(AESGCM, "encrypt_into") else [_ctr]
+    return [_adding(kind, min(block, size), size, streams, dtype) for kind in kinds for block in (1 << 17, 1 << 18)]
+
+
+def _adding(
+    kind: Callable[[int], Callable[[int], object]], block: int, size: int, streams: int, dtype: np.dtype[Any]
+) -> Trial:
+    fill = kind(block)
+    values, mask = (np.ones(block // dtype.itemsize, dtype) for _ in range(2))
+
+    def act() -> None:
+        for start in range(0, size, block):
+            length = min(block, size - start)
+            part, added = values[: length // dtype.itemsize], mask[: length // dtype.itemsize]
+            for _ in range(streams):
+                fill(length)
+                np.add(part, added, part)
+
+    return lambda: act
 
 
 def _blocks(kind: Callable[[int], Callable[[int], object]], block: int, size: int) -> Trial:

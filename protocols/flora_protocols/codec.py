@@ -110,6 +110,11 @@ class Bitmap:
         flags = np.unpackbits(np.frombuffer(self.raw, np.uint8), bitorder="little")
         return iter(np.flatnonzero(flags).tolist())
 
+    def among(self, members: Iterable[int]) -> list[int]:
+        """Those of ``members`` who are in the set, in their order."""
+        raw = self.raw
+        return [member for member in members if raw[member >> 3] >> (member & 7) & 1]
+
     def without(self, other: Bitmap) -> Bitmap:
         """Those who are not in ``other``, a bitmap of the same size."""
         left = int.from_bytes(self.raw, "little") & ~int.from_bytes(other.raw, "little")

@@ -13,13 +13,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import lru_cache
+from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .errors import Culprit, MisuseError, PeerError
 
@@ -40,7 +39,9 @@ ADVERTISEMENT = b"flora-secure/1 advertisement\0"
 SURVIVORS = b"flora-secure/1 survivors\0"
 
 _INDICES = struct.Struct("<II")
-_SHA256 = SHA256()
+# HMAC (RFC 2104) as four one-shot hashes: half the time of an HKDF object, of which a client needs two a neighbour.
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
+_NO_SALT = bytes(64).translate(_INNER), bytes(64).translate(_OUTER)
 _FIELD = 2**255 - 19
 # All u-coordinates of order 1, 2, 4 or 8, on the curve and its twist: X25519 with any of them gives zero.
 SMALL_ORDER = frozenset(
@@ -65,7 +66,10 @@ def draw(randomness: Randomness, size: int) -> bytes:
 
 def hkdf(secret: bytes, info: bytes) -> bytes:
     """HKDF-SHA256 without salt, 32 bytes."""
-    return HKDF(_SHA256, KEY, None, info).derive(secret)
+    inner, outer = _NO_SALT
+    extracted = sha256(outer + sha256(inner + secret).digest()).digest().ljust(64, b"\0")
+    expanded = sha256(extracted.translate(_INNER) + info + b"\1").digest()
+    return sha256(extracted.translate(_OUTER) + expanded).digest()
 
 
 def derive(secret: bytes, purpose: bytes, session: bytes, low: int, high: int) -> bytes:

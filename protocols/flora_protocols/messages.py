@@ -98,7 +98,7 @@ def decode_roster(params: SessionParams, message: bytes, index: int, own: Advert
     reader = decode_frame(message, Kind.ROSTER, params.setup_id, "server", limit)
     present = reader.bitmap(params.clients)
     claimed = b"" if params.graph.complete else reader.take(32)
-    near = [member for member in members if member in present]
+    near = present.among(members)
     raw = dict(zip(near, reader.chunks(size, len(near)), strict=True))
     reader.finish()
     if raw.get(index) != own.entry:

@@ -100,8 +100,9 @@ class ClientUnmask(ClientPosition):
             signed = len(signers) + (index in params.graph.holders(index))
             if signed < params.threshold:
                 raise TooFewSurvivors("signatures over the survivors", signed, params.threshold)
-        shares = [pair[SHARE:] if owner in told else pair[:SHARE] for owner, pair in sorted(uploaded.held.items())]
-        direct = [key for peer, key in sorted(uploaded.pair_keys.items()) if peer not in told]
+        alive = frozenset(told.among(uploaded.held))
+        shares = [pair[SHARE:] if owner in alive else pair[:SHARE] for owner, pair in sorted(uploaded.held.items())]
+        direct = [key for peer, key in sorted(uploaded.pair_keys.items()) if peer not in alive]
         return ClientDone(self._me), messages.encode_reveal(uploaded.session, shares, direct)
 
     def _contents(self) -> bytes:
@@ -132,12 +133,12 @@ def _check_survivors(me: Member, told: Bitmap, uploaded: Uploaded) -> None:
     if me.index not in told:
         raise PeerError("server", f"the survivors lack client {me.index}, which did upload")
     near = me.params.graph.members(me.index)
-    silent = {member for member in near if member in told} - uploaded.held.keys() - {me.index}
+    silent = set(told.among(near)) - uploaded.held.keys() - {me.index}
     strangers = sorted(silent.union(told.without(uploaded.present)))
     if strangers:
         raise PeerError("server", f"the survivors include {strangers[:8]}, who did not share")
     if len(told) < me.floors.survivors:
         raise TooFewSurvivors("survivors", len(told), me.floors.survivors)
-    holders = sum(holder in told for holder in me.params.graph.holders(me.index))
+    holders = len(told.among(me.params.graph.holders(me.index)))
     if holders < me.params.threshold:
         raise TooFewSurvivors("surviving holders", holders, me.params.threshold)
