@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from flora_cli.main import app
 from flora_protocols import SessionParams, Trip
-from flora_secure.bench import masking, noise, our_server
+from flora_secure.bench import masking, noise, our_server, training
 from flora_secure.bench.measure import Row, Scale, Stopwatch, cpu_medians, installed
 
 ROOT = Path(__file__).parents[2]
@@ -59,9 +59,9 @@ def test_a_stopwatch_adds_up() -> None:
     assert watch.seconds > once > 0
 
 
-@pytest.fixture(scope="module", params=["masking", "noise"])
+@pytest.fixture(scope="module", params=["masking", "noise", pytest.param("training", marks=pytest.mark.slow)])
 def measured(request: pytest.FixtureRequest) -> list[Row]:
-    return list({"masking": masking, "noise": noise}[request.param].rows(Scale.QUICK))
+    return list({"masking": masking, "noise": noise, "training": training}[request.param].rows(Scale.QUICK))
 
 
 def test_every_row_has_our_figure_and_only_missing_peers_lack_theirs(measured: list[Row]) -> None:
@@ -83,6 +83,14 @@ def test_peers_are_measured_exactly_where_they_are_installed() -> None:
         ]
         assert rows
         assert all((row.other is None) == (installed(package) is None) for row in rows)
+
+
+def test_a_batch_of_clients_stands_beside_a_loop_through_peft() -> None:
+    (row,) = training.clients(Scale.QUICK)
+    assert row.ours is not None
+    assert row.other is not None
+    assert row.ratio == row.other / row.ours
+    assert row.met is not None
 
 
 def test_stand_ins_pass_the_servers_checks_and_the_dropped_are_recovered() -> None:
@@ -114,7 +122,7 @@ def test_the_table_says_which_targets_are_missed(monkeypatch: pytest.MonkeyPatch
     assert line.split()[-1] == "MISSED"
 
 
-@pytest.mark.parametrize("arguments", [["bench", "noise", "--quick", "--full"], ["bench", "training"], ["bench"]])
+@pytest.mark.parametrize("arguments", [["bench", "noise", "--quick", "--full"], ["bench", "sleep"], ["bench"]])
 def test_bad_input_is_refused(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
