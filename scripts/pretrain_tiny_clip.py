@@ -31,7 +31,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from pretrain.captions import public_nouns  # noqa: E402
 from pretrain.probe import accuracy, linear_probe  # noqa: E402
 from pretrain.render import render  # noqa: E402
-from pretrain.train import MEAN, STD, Corpus, Recipe, Trainer, image_embeddings, tune_text, whiten  # noqa: E402
+from pretrain.train import Corpus, Recipe, Trainer, image_embeddings, tune_text, whiten  # noqa: E402
+from pretrain.views import MEAN, STD  # noqa: E402
 
 from flora_secure.clip import class_prompts  # noqa: E402
 from flora_secure.data.sources import load_dataset  # noqa: E402

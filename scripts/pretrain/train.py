@@ -14,9 +14,9 @@ import torch.nn.functional as F  # noqa: N812
 from open_clip.model import CustomTextCLIP
 
 from pretrain.captions import attributes, caption
-from pretrain.views import TARGETS, augment, cut_out, targets
+from pretrain.teacher import COMPONENTS, Teacher
+from pretrain.views import TARGETS, augment, cut_out, targets, to_model
 
-MEAN, STD = 0.286, 0.353
 Log = Callable[[dict[str, object]], None]
 
 
@@ -30,6 +30,9 @@ class Phase:
     public: int  # images of the public slice in a batch
     rendered: int
     fine: int  # public captions that name the class
+    contrastive: float = 1.0  # weights of the three losses; what weighs 0 is not computed
+    decoder: float = 2.5
+    teacher: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,14 @@ class Recipe:
     phases: tuple[Phase, ...] = (
         Phase(steps=1500, decay=0.4, lr=3e-3, public=96, rendered=160, fine=90),
         Phase(steps=2400, decay=0.5, lr=2e-3, public=128, rendered=96, fine=180),
+        Phase(
+            steps=1000, decay=0.6, lr=2e-3, public=192, rendered=64, fine=180, contrastive=0.3, decoder=1.0, teacher=1.0
+        ),
     )
     warm_up: int = 100
     weight_decay: float = 0.05
     clip: float = 2.0
     smoothing: float = 0.05
-    decoder_weight: float = 2.5
     renders: int = 40_000
     shrink: float = 0.02  # of the whitening, in mean variances
     tune_steps: int = 400
@@ -83,12 +88,6 @@ class Corpus:
         return [caption(nouns[i], self.levels[i], rng) for i in chosen]
 
 
-def to_model(view: torch.Tensor, size: int) -> torch.Tensor:
-    """Views (n, 1, 28, 28) in 0..1 as the image tower takes them: float32 (n, 3, size, size), channels last."""
-    x = F.interpolate((view - MEAN) / STD, size=(size, size), mode="bilinear", align_corners=False)
-    return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-
-
 def encode_captions(model: CustomTextCLIP, tokens: torch.Tensor) -> torch.Tensor:
     """Normalised text embeddings; attention is causal, so cutting the padding off changes nothing but the time."""
     text = model.text
@@ -123,7 +122,10 @@ def _optimiser(modules: list[torch.nn.Module], recipe: Recipe, lr: float) -> tor
 
 
 class Trainer:
-    """Model, decoder, optimiser. Randomness is a function of seed and step, so a resumed run equals a straight one."""
+    """Model, decoders, optimiser. Randomness is a function of seed and step, so a resumed run equals a straight one.
+
+    The image tower computes in bfloat16, all else in float32.
+    """
 
     def __init__(
         self,
@@ -135,10 +137,12 @@ class Trainer:
     ) -> None:
         self.model, self.tokenizer, self.public, self.rendered, self.recipe = model, tokenizer, public, rendered, recipe
         self.size = model.visual.image_size[0]
-        self.decoder = torch.nn.Linear(model.text.text_projection.shape[1], TARGETS)
+        embed = model.text.text_projection.shape[1]
+        self.decoder, self.pupil = torch.nn.Linear(embed, TARGETS), torch.nn.Linear(embed, COMPONENTS)
+        self.teacher: Teacher | None = None
         sample = targets(public.images.float().div(255).unsqueeze(1))
         self.centre, self.spread = sample.mean(0), sample.std(0) + 0.05
-        self.optimiser = _optimiser([model, self.decoder], recipe, recipe.phases[0].lr)
+        self.optimiser = _optimiser([model, self.decoder, self.pupil], recipe, recipe.phases[0].lr)
         self.step = 0
 
     def _draw(
@@ -153,31 +157,52 @@ class Trainer:
         rng = np.random.default_rng([r.seed, self.step])
         torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
         phase, rate = r.at(self.step)
-        real, real_words = self._draw(self.public, phase.public, phase.fine, rng, torch_rng)
-        drawn, drawn_words = self._draw(self.rendered, phase.rendered, phase.fine, rng, torch_rng)
-        view = torch.cat([real, drawn])
-        words, which = np.unique(real_words + drawn_words, return_inverse=True)
-        wanted = (targets(view) - self.centre) / self.spread
+        view, words = self._draw(self.public, phase.public, phase.fine, rng, torch_rng)
+        if phase.rendered:
+            drawn, drawn_words = self._draw(self.rendered, phase.rendered, phase.fine, rng, torch_rng)
+            view, words = torch.cat([view, drawn]), words + drawn_words
 
         self.model.train()
-        embedding = self.model.encode_image(to_model(cut_out(view, torch_rng), self.size))
-        text = encode_captions(self.model, self.tokenizer(list(words)))
-        scale = self.model.logit_scale.exp()
-        clip_loss = contrastive(F.normalize(embedding, dim=-1), text, torch.from_numpy(which), scale, r.smoothing)
-        decoder_loss = F.mse_loss(self.decoder(embedding), wanted)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            embedding = self.model.encode_image(to_model(cut_out(view, torch_rng), self.size))
+        embedding = embedding.float()
+        losses = {"decoder": phase.decoder * F.mse_loss(self.decoder(embedding), self._pictures(view))}
+        if phase.contrastive:
+            losses["clip"] = phase.contrastive * self._contrastive(embedding, words)
+        if phase.teacher:
+            losses["teacher"] = phase.teacher * F.mse_loss(self.pupil(embedding), self._taught().targets(view))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        (clip_loss + r.decoder_weight * decoder_loss).backward()
-        torch.nn.utils.clip_grad_norm_([*self.model.parameters(), *self.decoder.parameters()], r.clip)
+        torch.stack(list(losses.values())).sum().backward()
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, r.clip)
         self.optimiser.step()
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=math.log(50))
         self.step += 1
-        return {"clip": clip_loss.item(), "decoder": decoder_loss.item(), "scale": scale.item()}
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def _pictures(self, view: torch.Tensor) -> torch.Tensor:
+        return (targets(view) - self.centre) / self.spread
+
+    def _contrastive(self, embedding: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        words, which = np.unique(captions, return_inverse=True)
+        text = encode_captions(self.model, self.tokenizer(list(words)))
+        scale = self.model.logit_scale.exp()
+        image = F.normalize(embedding, dim=-1)
+        return contrastive(image, text, torch.from_numpy(which), scale, self.recipe.smoothing)
+
+    def _taught(self) -> Teacher:
+        """The image tower as it was when it was first asked."""
+        if self.teacher is None:
+            trunk = self.model.visual.trunk
+            self.teacher = Teacher.of(trunk, self.size, self.public.images, self.recipe.seed)
+        return self.teacher
 
     def save(self, path: Path) -> None:
         state = {"step": self.step, "model": self.model.state_dict(), "decoder": self.decoder.state_dict()}
+        state |= {"pupil": self.pupil.state_dict(), "teacher": self.teacher and self.teacher.state()}
         part = path.with_suffix(".part")
         torch.save({**state, "optimiser": self.optimiser.state_dict()}, part)
         part.replace(path)
@@ -187,6 +212,9 @@ class Trainer:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.decoder.load_state_dict(state["decoder"])
+        self.pupil.load_state_dict(state["pupil"])
+        if state["teacher"] is not None:
+            self.teacher = Teacher.from_state(self.model.visual.trunk, self.size, state["teacher"])
         self.optimiser.load_state_dict(state["optimiser"])
 
     def run(self, log: Log, checkpoint: Path, stop: int, measure: Callable[[], dict[str, float]]) -> None:
@@ -195,7 +223,8 @@ class Trainer:
         while self.step < stop:
             losses.append(self.advance())
             if self.step % 50 == 0:
-                mean = {k: round(sum(x[k] for x in losses) / len(losses), 4) for k in losses[0]}
+                names = {name for x in losses for name in x}
+                mean = {k: round(float(np.mean([x[k] for x in losses if k in x])), 4) for k in sorted(names)}
                 pace = (time.monotonic() - start) / (self.step - first)
                 log({"step": self.step, **mean, "seconds_per_step": round(pace, 3)})
                 losses = []

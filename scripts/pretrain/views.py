@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+MEAN, STD = 0.286, 0.353  # of the public images, as the image tower takes them
 CELLS, BINS = 7, 8
 TARGETS = CELLS * CELLS * BINS + 14 * 14
 
@@ -31,6 +32,12 @@ def augment(images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     view = F.grid_sample(images.float().div(255).unsqueeze(1), grid, align_corners=False)
     gamma = torch.exp(0.3 * torch.randn(n, generator=rng)).view(n, 1, 1, 1)
     return (view.clamp(0, 1) ** gamma * u(0.75, 1.15).view(n, 1, 1, 1)).clamp(0, 1)
+
+
+def to_model(view: torch.Tensor, size: int) -> torch.Tensor:
+    """Views (n, 1, 28, 28) in 0..1 as the image tower takes them: float32 (n, 3, size, size), channels last."""
+    x = F.interpolate((view - MEAN) / STD, size=(size, size), mode="bilinear", align_corners=False)
+    return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
 def cut_out(view: torch.Tensor, rng: torch.Generator, probability: float = 0.4) -> torch.Tensor:
