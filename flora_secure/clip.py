@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F  # noqa: N812
 
+from flora_secure.data.decoding import Shape
 from flora_secure.parallel import batch_threads
 from flora_secure.weights import FORMATS, ModelError, check_activation, folder_config, load_weights
 
@@ -36,18 +37,23 @@ _BATCH = 250
 class Clip:
     """A frozen model in evaluation mode with what is needed to feed it.
 
-    `mean` and `std` are per channel, of images scaled to 0..1; `image_size` is (height, width) in pixels; `model_hash`
-    is the SHA-256 of all parameters and buffers with their names.
+    `mean` and `std` are per channel, of images scaled to 0..1; `shape` is the size of its images and how encoded ones
+    are brought to it; `model_hash` is the SHA-256 of all parameters and buffers with their names.
     """
 
     name: str
     model: CustomTextCLIP
     tokenizer: Callable[[list[str]], Tensor]
-    image_size: tuple[int, int]
+    shape: Shape
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     model_hash: str
     parameter_count: int
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.shape.size
 
     @property
     def full_model_bytes(self) -> int:
@@ -99,6 +105,20 @@ class Clip:
 
         with batch_threads(device) as pool:
             return torch.cat(list(pool.map(features, range(0, len(images), batch))))
+
+    def require_short(self, texts: Sequence[str]) -> None:
+        """Raise ModelError if a text is longer than the context: what is cut off cannot tell classes apart."""
+        encode = getattr(self.tokenizer, "encode", None)
+        context = getattr(self.tokenizer, "context_length", None)
+        if encode is None or context is None:
+            return  # another library's tokenizer
+        long = {text: count for text in texts if (count := len(encode(text)) + 2) > context}
+        if long:
+            text, count = next(iter(long.items()))
+            raise ModelError(
+                f"{len(long)} prompts are longer than the {context} tokens that model {self.name!r} reads, such as "
+                f"{text[:60]!r} with {count}: shorten class names or templates"
+            )
 
     @torch.no_grad()
     def pooled_text_features(self, prompts: Sequence[str]) -> Tensor:
@@ -172,7 +192,11 @@ def load_clip(model: str = EMBEDDED, pretrained: str | Path | None = None, devic
         name=model,
         model=built,
         tokenizer=tokenizer,
-        image_size=(size, size) if isinstance(size, int) else tuple(size),
+        shape=Shape(
+            size=(size, size) if isinstance(size, int) else tuple(size),
+            mode=preprocess["resize_mode"],
+            filter="bilinear" if preprocess["interpolation"] == "bilinear" else "bicubic",
+        ),
         mean=tuple(preprocess["mean"]),
         std=tuple(preprocess["std"]),
         model_hash=_hash(built),
@@ -193,7 +217,8 @@ def _build(model: str, weights: str, known: bool) -> CustomTextCLIP:
     path = Path(weights)
     config = {} if known else folder_config(path)
     if model == EMBEDDED:
-        source, extra = f"local-dir:{EMBEDDED_FOLDER}", {"load_weights": weights == "embedded"}
+        source: str = f"local-dir:{EMBEDDED_FOLDER}"
+        extra: dict[str, object] = {"load_weights": weights == "embedded"}
     else:
         source = model
         extra = {"pretrained": weights if known and weights != "none" else None, "pretrained_text": False}

@@ -13,7 +13,8 @@ import torch
 from torch.nn.functional import interpolate, normalize
 
 from flora_secure.clip import EMBEDDED_FOLDER, VOCABULARY, Clip, ModelError, class_prompts, load_clip
-from flora_secure.data.sources import TEMPLATES, load_dataset
+from flora_secure.data.class_names import TEMPLATES
+from flora_secure.data.sources import load_dataset
 
 PROMPTS = ["a photo of a coat", "a bag", "an image of a dark ankle boot"]
 
