@@ -63,6 +63,9 @@ def _grouped(shard: Path, skips: SkipList) -> Iterator[tuple[str, dict[str, tarf
                     members = {}
                 key = this
                 members[f".{suffix.lower()}"] = member
+            # tarfile ends without a word where a header would begin and the file does not go on
+            if EncodedFile("", shard, tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
+                skips.add("shard cut short", shard.name)
     except (tarfile.TarError, OSError, EOFError) as error:
         if not members and not key:
             raise DataError(f"shard {str(shard)!r} is no uncompressed tar file: {error}") from None
