@@ -9,6 +9,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import signal
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -192,23 +193,28 @@ def mapper(count: int) -> Iterator[Mapper]:
         yield lambda function, items: map(function, items)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(cores, 16), mp_context=context) as pool:
+    # Ctrl-C reaches the whole group; it is this process that ends the workers
+    pool = ProcessPoolExecutor(
+        min(cores, 16), mp_context=context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )
 
-        def over(function: Callable[[_T], _R], items: Iterator[_T]) -> Iterator[_R]:
-            waiting: deque[Any] = deque()
-            while True:
-                piece = list(islice(items, _PIECE))
-                if piece:
-                    waiting.append(pool.submit(_each, function, piece))
-                if not waiting:
-                    return
-                if not piece or len(waiting) > 2 * cores:
-                    yield from waiting.popleft().result()
+    def over(function: Callable[[_T], _R], items: Iterator[_T]) -> Iterator[_R]:
+        waiting: deque[Any] = deque()
+        while True:
+            piece = list(islice(items, _PIECE))
+            if piece:
+                waiting.append(pool.submit(_each, function, piece))
+            if not waiting:
+                return
+            if not piece or len(waiting) > 2 * cores:
+                yield from waiting.popleft().result()
 
-        try:
-            yield over
-        except BrokenProcessPool:
-            raise DataError("a worker that decodes images was ended, most likely for want of memory") from None
+    try:
+        yield over
+    except BrokenProcessPool:
+        raise DataError("a worker that decodes images was ended, most likely for want of memory") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _each(function: Callable[[_T], _R], items: list[_T]) -> list[_R]:
