@@ -246,7 +246,17 @@ def test_help_lists_every_option_and_needs_no_torch(tmp_path) -> None:
         env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
-    for option in ("--epsilon", "--dropout", "--partition", "--json", "--out", "--simulation-noise"):
+    for option in (
+        "--epsilon",
+        "--dropout",
+        "--partition",
+        "--class-names",
+        "--feature-cache",
+        "--no-feature-cache",
+        "--json",
+        "--out",
+        "--simulation-noise",
+    ):
         assert option in done.stdout
 
 

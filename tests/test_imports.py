@@ -18,7 +18,6 @@ HEAVY = {
     "open_clip",
     "PIL",
     "pyarrow",
-    "scipy",
     "peft",
     "timm",
     "opacus",
