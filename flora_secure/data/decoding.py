@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 100_000_000  # 300 MB as RGB; a header that promises more is refused before anything is decoded
 _FEW = 128  # that many are done in this process: starting workers takes longer
-_PIECE = 64
+_PIECE = 16  # a task: few enough that Ctrl-C waits for little
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
