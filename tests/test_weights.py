@@ -146,3 +146,9 @@ def test_without_weights_the_message_says_how_to_get_them() -> None:
     ) as caught:
         load_clip("ViT-B-32")
     assert "\n" not in str(caught.value)
+
+
+def test_a_torchscript_archive_is_told(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "w.pt"))
+    with pytest.raises(ModelError, match="a TorchScript archive; use the tag openai, or save its state dict; local"):
+        load_clip("tiny", tmp_path / "w.pt")
