@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F  # noqa: N812
 
-from flora_secure.errors import InputError
+from flora_secure.data.decoding import Shape
 from flora_secure.parallel import batch_threads
+from flora_secure.weights import FORMATS, ModelError, check_activation, folder_config, load_weights
 
 EMBEDDED = "tiny"
 EMBEDDED_FOLDER = Path(__file__).parent / "assets" / "tiny_clip"
@@ -32,26 +33,27 @@ VOCABULARY = EMBEDDED_FOLDER / "bpe_3500.txt.gz"
 _BATCH = 250
 
 
-class ModelError(InputError):
-    """An architecture or weights that cannot be had."""
-
-
 @dataclass(frozen=True, eq=False)
 class Clip:
     """A frozen model in evaluation mode with what is needed to feed it.
 
-    `mean` and `std` are per channel, of images scaled to 0..1; `image_size` is (height, width) in pixels; `model_hash`
-    is the SHA-256 of all parameters and buffers with their names.
+    `mean` and `std` are per channel, of images scaled to 0..1; `shape` is the size of its images and how encoded ones
+    are brought to it; `model_hash` is the SHA-256 of all parameters and buffers with their names.
     """
 
     name: str
     model: CustomTextCLIP
     tokenizer: Callable[[list[str]], Tensor]
-    image_size: tuple[int, int]
+    shape: Shape
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     model_hash: str
     parameter_count: int
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.shape.size
 
     @property
     def full_model_bytes(self) -> int:
@@ -104,6 +106,20 @@ class Clip:
         with batch_threads(device) as pool:
             return torch.cat(list(pool.map(features, range(0, len(images), batch))))
 
+    def require_short(self, texts: Sequence[str]) -> None:
+        """Raise ModelError if a text is longer than the context: what is cut off cannot tell classes apart."""
+        encode = getattr(self.tokenizer, "encode", None)
+        context = getattr(self.tokenizer, "context_length", None)
+        if encode is None or context is None:
+            return  # another library's tokenizer
+        long = {text: count for text in texts if (count := len(encode(text)) + 2) > context}
+        if long:
+            text, count = next(iter(long.items()))
+            raise ModelError(
+                f"{len(long)} prompts are longer than the {context} tokens that model {self.name!r} reads, such as "
+                f"{text[:60]!r} with {count}: shorten class names or templates"
+            )
+
     @torch.no_grad()
     def pooled_text_features(self, prompts: Sequence[str]) -> Tensor:
         """The text tower's output H before the projection, float32 (n, width).
@@ -135,26 +151,35 @@ def class_prompts(class_names: Sequence[str], templates: Sequence[str]) -> list[
 def load_clip(model: str = EMBEDDED, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> Clip:
     """The frozen model called `model`.
 
-    `model` is "tiny" (embedded) or one of open_clip's architectures, such as "ViT-B-32". `pretrained` is a file of
-    weights, one of open_clip's tags (downloaded once), or "none" for random weights; left out, "tiny" takes the
-    embedded weights and any other model is refused. Raises ModelError, one line, for what is unknown or unreadable.
+    `model` is "tiny" (embedded) or one of open_clip's architectures, such as "ViT-B-32". `pretrained` is a file or
+    open_clip folder of weights, one of open_clip's tags (downloaded once), or "none" for random weights; left out,
+    "tiny" takes the embedded weights and any other model is refused. Raises ModelError, one line, for what is unknown,
+    unreadable or of another architecture.
     """
     if model != EMBEDDED and model not in open_clip.list_models():
         raise ModelError(f"unknown model {model!r}: use {EMBEDDED!r} or an open_clip architecture such as ViT-B-32")
     weights: str | Path | None = "embedded" if pretrained is None and model == EMBEDDED else pretrained
     if weights is None:
-        raise ModelError(f"model {model!r} needs weights: name a file, an open_clip tag ({_tags(model)}) or 'none'")
+        raise ModelError(
+            f"model {model!r} needs weights: --pretrained TAG downloads them once ({_tags(model)}), --pretrained PATH "
+            f"takes {FORMATS}, --pretrained none takes random ones"
+        )
     known = weights in {"none", "embedded"} if model == EMBEDDED else weights in {"none", *_tag_list(model)}
-    if not known and not Path(weights).is_file():
+    if not known and not Path(weights).exists():
         tags = "'embedded'" if model == EMBEDDED else f"a tag ({_tags(model)})"
-        raise ModelError(f"model {model!r} has no weights {str(weights)!r}: use an existing file, {tags} or 'none'")
+        raise ModelError(
+            f"model {model!r} has no weights {str(weights)!r}: use an existing file or folder, {tags} or 'none'"
+        )
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # so that random weights are the same in every run
-            built = _build(model, str(weights))
+            built = _build(model, str(weights), known)
+    except ModelError:
+        raise
     except Exception as error:  # open_clip, torch, safetensors and the network each raise their own kinds
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(": ")
-        raise ModelError(f"cannot load weights {str(weights)!r} into model {model!r}: {reason}") from None
+        remedy = f"; without a network, --pretrained PATH takes {FORMATS}" if known and weights != "embedded" else ""
+        raise ModelError(f"cannot load weights {str(weights)!r} into model {model!r}: {reason}{remedy}") from None
     built = built.float().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     preprocess = built.visual.preprocess_cfg
     size = preprocess["size"]
@@ -167,7 +192,11 @@ def load_clip(model: str = EMBEDDED, pretrained: str | Path | None = None, devic
         name=model,
         model=built,
         tokenizer=tokenizer,
-        image_size=(size, size) if isinstance(size, int) else tuple(size),
+        shape=Shape(
+            size=(size, size) if isinstance(size, int) else tuple(size),
+            mode=preprocess["resize_mode"],
+            filter="bilinear" if preprocess["interpolation"] == "bilinear" else "bicubic",
+        ),
         mean=tuple(preprocess["mean"]),
         std=tuple(preprocess["std"]),
         model_hash=_hash(built),
@@ -183,15 +212,22 @@ def _tags(model: str) -> str:
     return ", ".join(_tag_list(model)[:3]) or "none known"
 
 
-def _build(model: str, weights: str) -> CustomTextCLIP:
-    if model != EMBEDDED:
-        source = None if weights == "none" else weights
-        return open_clip.create_model(model, pretrained=source, force_custom_text=True, pretrained_text=False)
+def _build(model: str, weights: str, known: bool) -> CustomTextCLIP:
+    """`known`: `weights` is a tag, "embedded" or "none"; otherwise a path."""
+    path = Path(weights)
+    config = {} if known else folder_config(path)
+    if model == EMBEDDED:
+        source: str = f"local-dir:{EMBEDDED_FOLDER}"
+        extra: dict[str, object] = {"load_weights": weights == "embedded"}
+    else:
+        source = model
+        extra = {"pretrained": weights if known and weights != "none" else None, "pretrained_text": False}
+        check_activation(config, open_clip.get_model_config(model), path, model)
     built = open_clip.create_model(
-        f"local-dir:{EMBEDDED_FOLDER}", load_weights=weights == "embedded", force_custom_text=True
+        source, force_custom_text=True, force_preprocess_cfg=config.get("preprocess_cfg"), **extra
     )
-    if weights not in {"none", "embedded"}:
-        open_clip.load_checkpoint(built, weights)
+    if not known:
+        load_weights(built, path, model)
     return built
 
 

@@ -44,10 +44,13 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What the clients hold. ``data_root`` is a folder for data sets that are not shipped."""
+    """What the clients hold. ``data_root`` is the folder (or file) of data sets that are not shipped; ``class_names``
+    and ``templates`` are files, one a line, in the place of the data set's own."""
 
     dataset: str = "embedded"
     data_root: str | None = None
+    class_names: str | None = None
+    templates: str | None = None
     clients: int = 100
     partition: str = "dirichlet:0.5"
 

@@ -31,6 +31,33 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SkippedData:
+    """What the data set holds beside, left out for ``reason``: how many, and the names of the first few."""
+
+    reason: str
+    count: int
+    names: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Images used, and how the private ones are dealt: images a client, the mean number of classes a client holds, and
+    the mean total variation distance between a client's labels and everybody's."""
+
+    dataset: str
+    partition: str
+    private_images: int
+    public_images: int
+    test_images: int
+    client_minimum: int
+    client_median: float
+    client_maximum: int
+    mean_classes: float
+    mean_label_distance: float
+    skipped: list[SkippedData]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Privacy:
     """The budget. ``epsilon`` bounds what the server, who sees every round's sum and who took part, learns about the
     worst client (or its examples); ``None`` is infinity. ``epsilon_outsider`` is for those who see only the released
@@ -144,6 +171,7 @@ class Report:
     """All that a run has to say."""
 
     accuracy: Accuracy
+    data: Data
     privacy: Privacy
     communication: Communication
     aggregation: Aggregation
@@ -219,8 +247,24 @@ class Report:
                 f"peak memory {time.peak_memory_bytes / 1e9:.2f} GB",
             ),
         ]
+        rows += self._data_rows()
         if not self.provenance.secret_noise and priv.epsilon is not None:
             rows.append(("warning", "simulation noise: the noise keys come from the seed and are NOT secret"))
+        return rows
+
+    def _data_rows(self) -> list[tuple[str, str]]:
+        data = self.data
+        rows = [
+            (
+                "data",
+                f"{data.dataset}, {data.private_images:,} images dealt {data.partition}: {data.client_minimum:,} / "
+                f"{data.client_median:,.0f} / {data.client_maximum:,} a client (min, median, max), "
+                f"{data.mean_classes:.1f} classes each, label distance {data.mean_label_distance:.2f}",
+            )
+        ]
+        for skipped in data.skipped:
+            more = ", …" if skipped.count > len(skipped.names) else ""
+            rows.append(("  skipped", f"{skipped.count:,}: {skipped.reason} ({', '.join(skipped.names)}{more})"))
         return rows
 
     def to_markdown(self) -> str:

@@ -20,9 +20,11 @@ from flora_secure.report import (
     Aggregation,
     AggregationSeconds,
     Communication,
+    Data,
     Privacy,
     Provenance,
     Report,
+    SkippedData,
     Timing,
     TimingSeconds,
     finite_or_none,
@@ -46,6 +48,7 @@ def summarise(
         raise ValueError("no round has run yet, there is nothing to report")
     return Report(
         accuracy=_accuracy(simulation, no_noise),
+        data=_data(simulation),
         privacy=_privacy(simulation),
         communication=_communication(simulation),
         aggregation=_aggregation(simulation),
@@ -72,6 +75,24 @@ def _accuracy(simulation: Simulation, no_noise: float | None) -> Accuracy:
         classes=list(simulation.task.federation.dataset.class_names),
         test_examples=len(simulation.task.test_labels),
         no_noise=no_noise,
+    )
+
+
+def _data(simulation: Simulation) -> Data:
+    federation = simulation.task.federation
+    dataset, skew = federation.dataset, federation.skew
+    return Data(
+        dataset=dataset.name,
+        partition=simulation.config.data.partition,
+        private_images=len(dataset.private),
+        public_images=len(dataset.public),
+        test_images=len(dataset.test),
+        client_minimum=skew.minimum,
+        client_median=skew.median,
+        client_maximum=skew.maximum,
+        mean_classes=skew.mean_classes,
+        mean_label_distance=skew.mean_distance,
+        skipped=[SkippedData(reason=one.reason, count=one.count, names=list(one.names)) for one in dataset.skipped],
     )
 
 

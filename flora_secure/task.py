@@ -14,8 +14,10 @@ from torch import Tensor
 from flora_secure.adapters import Factors, Rule, initial_factors, rule_named
 from flora_secure.clip import Clip, class_prompts, load_clip
 from flora_secure.config import ConfigError, RunConfig
+from flora_secure.data.cache import ArrayCache
 from flora_secure.data.federation import Federation
 from flora_secure.examples import ClientExamples
+from flora_secure.features import split_features
 from flora_secure.local import ClientBatch, Head
 
 
@@ -44,8 +46,8 @@ class Task:
         return float((predicted == self.test_labels).float().mean())
 
 
-def prepare(config: RunConfig, federation: Federation) -> Task:
-    """Load the model, cache the features of all images, make a fresh adapter.
+def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None = None) -> Task:
+    """Load the model, take the features of all images (from ``cache`` where it has them), make a fresh adapter.
 
     Raises an :class:`flora_secure.errors.InputError` for anything in ``config`` that does not fit together.
     """
@@ -56,14 +58,16 @@ def prepare(config: RunConfig, federation: Federation) -> Task:
         raise ConfigError(f"device {config.training.device!r} cannot be used: {str(error).splitlines()[0]}") from None
     dataset, rule = federation.dataset, rule_named(config.model.rule)
     clip = load_clip(config.model.model, config.model.pretrained, device)
-    prompts = clip.pooled_class_features(class_prompts(dataset.class_names, dataset.templates))
+    texts = class_prompts(dataset.class_names, dataset.templates)
+    clip.require_short([text for group in texts for text in group])
+    prompts = clip.pooled_class_features(texts)
     head = Head.normalised(prompts, clip.text_projection, config.training.logit_scale)
     generator = torch.Generator().manual_seed(config.seed)
     factors = initial_factors(rule, head.prompts.cpu(), head.base.shape[1], config.model.rank, generator)
     factors = Factors(a=factors.a.to(device), b=factors.b.to(device))
     labels = torch.from_numpy(dataset.private.labels).to(device)
     mirror = dataset.mirror if config.model.mirror is None else config.model.mirror
-    features = clip.image_features(dataset.private.images, mirror=mirror)
+    features = split_features(clip, dataset.private.images, mirror=mirror, cache=cache)
     return Task(
         clip=clip,
         federation=federation,
@@ -77,6 +81,6 @@ def prepare(config: RunConfig, federation: Federation) -> Task:
             len(dataset.class_names),
         ),
         examples=ClientExamples(features, labels, federation.clients),
-        test_features=clip.image_features(dataset.test.images, mirror=mirror),
+        test_features=split_features(clip, dataset.test.images, mirror=mirror, cache=cache),
         test_labels=torch.from_numpy(dataset.test.labels).to(device),
     )

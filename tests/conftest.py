@@ -1,4 +1,7 @@
 import os
+import tempfile
 
 # the suite trains tiny models: one thread is faster than several, and leaves the other core alone
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# what commands cache stays out of the user's home, and out of the way of the next run
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="flora-secure-tests-")

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
+from PIL import Image
 
 from flora_secure.report import json_schema
 from flora_secure.run_folder import read_run
@@ -59,6 +61,12 @@ BAD = [
     (["--unit", "image"], "privacy.unit must be one of client, example; got 'image'"),
     (["--unit", "example", "--adaptive-clip", "0.5"], "adaptive_clip 0.5 is for unit client"),
     (["--adaptive-clip", "0"], "adaptive_clip is a quantile between 0 and 1"),
+    (["--partition", "natural"], "partition natural needs a data set with clients of its own"),
+    (["--dataset", "folder"], "data set 'folder' needs --data-root"),
+    (["--dataset", "folder", "--data-root", "EMPTY"], "no image was found; see docs/data.md"),
+    (["--dataset", "digits", "--class-names", "unknown.toml"], "2 lines, data set 'digits' has 10 classes"),
+    (["--templates", "nowhere.txt"], "template file 'nowhere.txt' cannot be read"),
+    (["--no-feature-cache", "--feature-cache", "EMPTY"], "give either --feature-cache or --no-feature-cache"),
     (["--epsilom", "4"], "No such option"),
 ]
 BAD_LATE = [
@@ -89,7 +97,8 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(flags, says, tmp_path) -> N
     *before, last = done.stderr.splitlines()
     assert says in last
     assert last.startswith("flora-secure: ")
-    assert before in ([], ["loading model and data …"])
+    assert before[:1] in ([], ["loading model and data …"])
+    assert len(before) <= 1 or (len(before) == 2 and before[1].startswith("data "))
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
@@ -125,6 +134,42 @@ def test_json_is_all_there_is_on_stdout(tmp_path) -> None:
     (folder,) = (tmp_path / "runs").iterdir()
     assert json.loads((folder / "report.json").read_text()) == report
     assert "round 2/2" in done.stderr
+
+
+def test_a_folder_of_images_with_bad_ones_and_a_cache(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    for client in range(5):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "images" / f"client{client}" / label
+            folder.mkdir(parents=True)
+            for i in range(6):
+                pixels = rng.integers(0, 256, (40, 30, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    (tmp_path / "images" / "client0" / "cat" / "empty.jpg").write_bytes(b"")
+    (tmp_path / "templates").write_text("a {}\nthe {}\n", encoding="utf-8")
+    flags = ["simulate", "--dataset", "folder", "--data-root", "images", "--partition", "natural", "--clients", "5",
+             "--rounds", "2", "--templates", "templates", "--simulation-noise", "--json"]  # fmt: skip
+    runs = []
+    for extra in (["--no-feature-cache"], ["--feature-cache", "cache"], ["--feature-cache", "cache"]):
+        done = flora(*flags, *extra, "--out", f"run{len(runs)}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "skipped 1: empty file (client0/cat/empty.jpg)\n" in done.stderr
+        assert "warning" not in done.stderr
+        runs.append(json.loads(done.stdout))
+        jsonschema.validate(runs[-1], json_schema())
+    assert runs[0]["accuracy"] == runs[1]["accuracy"] == runs[2]["accuracy"]
+    assert runs[0]["data"] == runs[2]["data"]
+    data = runs[0]["data"]
+    assert (data["partition"], data["private_images"], data["test_images"]) == ("natural", 50, 10)
+    assert (data["client_minimum"], data["client_median"], data["client_maximum"]) == (10, 10, 10)
+    assert data["skipped"] == [{"reason": "empty file", "count": 1, "names": ["client0/cat/empty.jpg"]}]
+    assert len(list((tmp_path / "cache").iterdir())) == 3  # what is damaged, private features, test features
+    for path in (tmp_path / "cache").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    done = flora(*flags, "--feature-cache", "cache", "--out", "again", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is damaged") == 3
+    assert json.loads(done.stdout)["accuracy"] == runs[0]["accuracy"]
 
 
 def test_no_noise_is_loud(tmp_path) -> None:
@@ -201,7 +246,17 @@ def test_help_lists_every_option_and_needs_no_torch(tmp_path) -> None:
         env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
-    for option in ("--epsilon", "--dropout", "--partition", "--json", "--out", "--simulation-noise"):
+    for option in (
+        "--epsilon",
+        "--dropout",
+        "--partition",
+        "--class-names",
+        "--feature-cache",
+        "--no-feature-cache",
+        "--json",
+        "--out",
+        "--simulation-noise",
+    ):
         assert option in done.stdout
 
 

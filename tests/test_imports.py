@@ -13,17 +13,31 @@ PACKAGES = {
     "flora_secure": ROOT / "flora_secure",
     "flora_cli": ROOT / "cli/flora_cli",
 }
-HEAVY = {"torch", "open_clip", "peft", "timm", "opacus", "flwr", "torchvision", "sklearn", "transformers"}
+HEAVY = {
+    "torch",
+    "open_clip",
+    "PIL",
+    "pyarrow",
+    "peft",
+    "timm",
+    "opacus",
+    "flwr",
+    "torchvision",
+    "sklearn",
+    "transformers",
+}
 WITH_TORCH = {
     "flora_secure.adapters",
     "flora_secure.clip",
     "flora_secure.contributions",
     "flora_secure.examples",
+    "flora_secure.features",
     "flora_secure.local",
     "flora_secure.parallel",
     "flora_secure.task",
     "flora_secure.simulation",
     "flora_secure.summary",
+    "flora_secure.weights",
 }
 PROTOCOLS_NEVER = {"random", "pickle", "logging", "time", "datetime", "socket", "pathlib", "io", "asyncio", "threading"}
 

@@ -12,9 +12,11 @@ from flora_secure.report import (
     Aggregation,
     AggregationSeconds,
     Communication,
+    Data,
     Privacy,
     Provenance,
     Report,
+    SkippedData,
     Timing,
     TimingSeconds,
     finite_or_none,
@@ -39,6 +41,19 @@ def example_report() -> Report:
             classes=["a", "b"],
             test_examples=4000,
             no_noise=None,
+        ),
+        data=Data(
+            dataset="folder",
+            partition="natural",
+            private_images=900,
+            public_images=0,
+            test_images=4000,
+            client_minimum=1,
+            client_median=8.5,
+            client_maximum=70,
+            mean_classes=1.5,
+            mean_label_distance=0.4,
+            skipped=[SkippedData(reason="empty file", count=3, names=["a.jpg", "b.jpg"])],
         ),
         privacy=Privacy(
             target_epsilon=4.0,
@@ -149,6 +164,8 @@ def test_the_table_shows_accuracy_privacy_and_communication_together(report: Rep
     assert text["communication"].startswith("400 × less")
     assert "40 dropped, 40 recovered" in text["aggregation"]
     assert "warning" not in text
+    assert "1 / 8 / 70 a client" in text["data"]
+    assert text["  skipped"] == "3: empty file (a.jpg, b.jpg, …)"
 
 
 def test_missing_privacy_is_said_loudly(report: Report) -> None:

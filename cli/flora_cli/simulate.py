@@ -13,6 +13,7 @@ from flora_cli.values import number, whole
 
 if TYPE_CHECKING:
     from flora_secure.config import RunConfig
+    from flora_secure.data.cache import ArrayCache
 
 Setting = typer.Option
 
@@ -80,17 +81,34 @@ def simulate(
         ),
     ] = None,
     partition: Annotated[
-        str | None, Setting(help="iid, dirichlet:A or shards:K.  [default: dirichlet:0.5]", metavar="SCHEME")
+        str | None, Setting(help="iid, dirichlet:A, shards:K or natural.  [default: dirichlet:0.5]", metavar="SCHEME")
     ] = None,
     dataset: Annotated[
-        str | None, Setting(help="embedded, fashion-mnist or digits.  [default: embedded]", metavar="NAME")
+        str | None,
+        Setting(
+            help="embedded, fashion-mnist, digits, cifar10, cifar100, eurosat, oxford-pets, flowers102, food101, or "
+            "files of your own: folder, table, webdataset.  [default: embedded]",
+            metavar="NAME",
+        ),
     ] = None,
-    data_root: Annotated[Path | None, Setting(help="Folder of the data set's files.")] = None,
+    data_root: Annotated[Path | None, Setting(help="Folder (or file) of the data set.")] = None,
+    class_names: Annotated[
+        Path | None, Setting(help="File of class names, one a line, for the data set's own.")
+    ] = None,
+    templates: Annotated[
+        Path | None, Setting(help="File of prompt templates, one a line, {} for the name.  [default: the data set's]")
+    ] = None,
+    feature_cache: Annotated[
+        Path | None,
+        Setting(help="Folder that keeps image features between runs.  [default: ~/.cache/flora-secure]", metavar="DIR"),
+    ] = None,
+    no_feature_cache: Annotated[bool, Setting("--no-feature-cache", help="Keep no image features on disk.")] = False,
     model: Annotated[
         str | None, Setting(help="tiny (embedded) or an open_clip architecture.  [default: tiny]", metavar="NAME")
     ] = None,
     pretrained: Annotated[
-        str | None, Setting(help="open_clip tag, local weights file, or none for random weights.", metavar="WEIGHTS")
+        str | None,
+        Setting(help="open_clip tag, local file or open_clip folder, or none for random weights.", metavar="WEIGHTS"),
     ] = None,
     placement: Annotated[
         str | None, Setting(help="Where LoRA sits: text-projection.  [default: text-projection]", metavar="PLACE")
@@ -196,6 +214,8 @@ def simulate(
         "data.partition": partition,
         "data.dataset": dataset,
         "data.data_root": None if data_root is None else str(data_root),
+        "data.class_names": None if class_names is None else str(class_names),
+        "data.templates": None if templates is None else str(templates),
         "training.rounds": rounds,
         "training.device": device,
         "aggregation.dropout": dropout,
@@ -217,10 +237,15 @@ def simulate(
         require_new(folder)
     except ConfigError as error:
         fail(str(error))
-    _run(settings, folder, compare_no_noise, json)
+    if no_feature_cache and feature_cache is not None:
+        fail("give either --feature-cache or --no-feature-cache")
+    from flora_secure.data.cache import ArrayCache, default_folder
+
+    cache = None if no_feature_cache else ArrayCache(feature_cache or default_folder(), log)
+    _run(settings, folder, compare_no_noise, json, cache)
 
 
-def _run(settings: RunConfig, out: Path, compare_no_noise: bool, as_json: bool) -> None:
+def _run(settings: RunConfig, out: Path, compare_no_noise: bool, as_json: bool, cache: ArrayCache | None) -> None:
     started = time.perf_counter()
     done = 0
     try:
@@ -230,7 +255,9 @@ def _run(settings: RunConfig, out: Path, compare_no_noise: bool, as_json: bool) 
 
         try:
             # before the heavy imports below, so that bad data is told at once
-            federation = load_federation(settings.data, settings.seed)
+            federation = load_federation(settings.data, settings.seed, cache)
+            for line in federation.lines:
+                log(line)
 
             from flora_secure.privacy.cross_check import CrossCheckError
             from flora_secure.run_folder import RunFolder
@@ -238,7 +265,7 @@ def _run(settings: RunConfig, out: Path, compare_no_noise: bool, as_json: bool) 
             from flora_secure.summary import summarise
             from flora_secure.task import prepare
 
-            task = prepare(settings, federation)
+            task = prepare(settings, federation, cache)
             simulation = Simulation(settings, task)
             folder = RunFolder(out, settings)
             log(simulation.headline)

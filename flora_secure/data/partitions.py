@@ -1,4 +1,5 @@
-"""Dealing the private images to clients: evenly, by a Dirichlet draw per class, or by shards of sorted labels."""
+"""Dealing the private images to clients: evenly, by a Dirichlet draw per class, by shards of sorted labels, or as the
+data set has them."""
 
 from __future__ import annotations
 
@@ -38,46 +39,72 @@ class Shards:
         return f"shards:{self.per_client}"
 
 
-Scheme = Iid | Dirichlet | Shards
+@dataclass(frozen=True)
+class Natural:
+    """As the data set has it: each of its own clients keeps its images."""
+
+    def __str__(self) -> str:
+        return "natural"
+
+
+Scheme = Iid | Dirichlet | Shards | Natural
 
 
 @dataclass(frozen=True)
 class Skew:
-    """How uneven a partition is: images a client, and the mean number of classes a client holds."""
+    """How uneven a partition is: images a client, the mean number of classes a client holds, and the mean distance of a
+    client's labels from everybody's: total variation ½ Σ |p − q|, 0 for the same shares of each class."""
 
     minimum: int
     median: float
     maximum: int
     mean_classes: float
+    mean_distance: float
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        return (
+            f"{self.minimum:,} / {self.median:,.0f} / {self.maximum:,} images a client (min, median, max), "
+            f"{self.mean_classes:.1f} classes each, label distance {self.mean_distance:.2f}"
+        )
 
 
 def parse_partition(text: str) -> Scheme:
-    """The scheme written as `iid`, `dirichlet:A` (A > 0) or `shards:K` (K ≥ 1); raises DataError for anything else."""
+    """The scheme written as `iid`, `dirichlet:A` (A > 0), `shards:K` (K ≥ 1) or `natural`; DataError otherwise."""
     kind, _, value = text.partition(":")
     try:
-        if text == "iid":
-            return Iid()
+        if text in {"iid", "natural"}:
+            return Iid() if text == "iid" else Natural()
         if kind == "dirichlet" and math.isfinite(alpha := float(value)) and alpha > 0:
             return Dirichlet(alpha)
         if kind == "shards" and (count := int(value)) >= 1:
             return Shards(count)
     except ValueError:
         pass
-    raise DataError(f"unknown partition {text!r}: use iid, dirichlet:A with A > 0, or shards:K with a whole K ≥ 1")
+    raise DataError(
+        f"unknown partition {text!r}: use iid, dirichlet:A with A > 0, shards:K with a whole K ≥ 1, or natural"
+    )
 
 
-def partition(labels: np.ndarray, clients: int, scheme: Scheme, rng: np.random.Generator) -> list[np.ndarray]:
+def partition(
+    labels: np.ndarray, clients: int, scheme: Scheme, rng: np.random.Generator, owners: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Positions of each client's images in `labels` (n,): sorted int64 arrays, disjoint, none empty, covering all n.
 
-    A client that a Dirichlet draw leaves without any takes one image from whoever then holds most. Raises DataError for
-    fewer than one client, or more clients (or shards) than images.
+    A client that a Dirichlet draw leaves without any takes one image from whoever then holds most. Scheme natural reads
+    `owners` int64 (n,), each image's client; of more than `clients` it draws that many, and the images of the others
+    are left out. Raises DataError for fewer than one client, more clients (or shards) than images, and more clients
+    than the data set has by itself.
     """
     n = len(labels)
     if clients < 1:
         raise DataError(f"{clients} clients: at least 1 is needed")
     if clients > n:
         raise DataError(f"{clients} clients for {n} images: every client needs one, use at most {n} clients")
-    if isinstance(scheme, Dirichlet):
+    if isinstance(scheme, Natural):
+        parts = _natural(clients, owners, rng)
+    elif isinstance(scheme, Dirichlet):
         parts = _dirichlet(labels, clients, scheme.alpha, rng)
     elif isinstance(scheme, Shards):
         total = clients * scheme.per_client
@@ -93,6 +120,19 @@ def partition(labels: np.ndarray, clients: int, scheme: Scheme, rng: np.random.G
     else:
         parts = np.array_split(rng.permutation(n), clients)
     return [np.sort(part).astype(np.int64) for part in parts]
+
+
+def _natural(clients: int, owners: np.ndarray | None, rng: np.random.Generator) -> list[np.ndarray]:
+    if owners is None:
+        raise DataError(
+            "partition natural needs a data set with clients of its own: folders of clients, or a client for every "
+            "image of a table or shard"
+        )
+    order = np.argsort(owners, kind="stable")
+    whole = np.split(order, np.flatnonzero(np.diff(owners[order])) + 1)
+    if clients > len(whole):
+        raise DataError(f"{clients} clients, but the data set has {len(whole)} of its own: use --clients {len(whole)}")
+    return [whole[i] for i in np.sort(rng.permutation(len(whole))[:clients])]
 
 
 def _dirichlet(labels: np.ndarray, clients: int, alpha: float, rng: np.random.Generator) -> list[np.ndarray]:
@@ -116,5 +156,12 @@ def _dirichlet(labels: np.ndarray, clients: int, alpha: float, rng: np.random.Ge
 def skew(labels: np.ndarray, parts: list[np.ndarray]) -> Skew:
     """The summary of `parts` as `partition` returns them for `labels`."""
     sizes = [len(part) for part in parts]
-    classes = [len(np.unique(labels[part])) for part in parts]
-    return Skew(min(sizes), float(np.median(sizes)), max(sizes), float(np.mean(classes)))
+    counts = np.stack([np.bincount(labels[part], minlength=labels.max() + 1) for part in parts])
+    shares, whole = counts / counts.sum(1, keepdims=True), counts.sum(0) / counts.sum()
+    return Skew(
+        min(sizes),
+        float(np.median(sizes)),
+        max(sizes),
+        float((counts > 0).sum(1).mean()),
+        float(np.abs(shares - whole).sum(1).mean() / 2),
+    )

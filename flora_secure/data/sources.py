@@ -1,10 +1,13 @@
-"""Data sets of small images, each split into the clients' images, a public slice and test images that never overlap.
+"""The data sets by name, each split into the clients' images, a public slice and test images that never overlap.
 
 | name | private | public | test |
 |---|---|---|---|
 | embedded | Fashion-MNIST train[0:20000] | train[50000:60000] | t10k[0:4000] |
 | fashion-mnist | train[0:50000] | train[50000:60000] | all of t10k |
 | digits | scikit-learn's, two thirds | a sixth | a sixth |
+| cifar10, cifar100 | train[0:40000] | train[40000:50000] | test |
+
+The others are files, listed by `photographs`, `folders`, `tables` and `webdataset`; docs/data.md has their layouts.
 
 The public slice is what pretraining and the choice of hyper-parameters may see. Fashion-MNIST: Xiao, Rasul, Vollgraf
 2017, arXiv 1708.07747.
@@ -12,86 +15,121 @@ The public slice is what pretraining and the choice of hyper-parameters may see.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from flora_secure.data.cache import ArrayCache
+from flora_secure.data.cifar import cifar_names, read_cifar
+from flora_secure.data.class_names import CIFAR_TEMPLATES, TEMPLATES, read_lines, read_templates
+from flora_secure.data.dataset import Dataset, Split
 from flora_secure.data.errors import DataError
+from flora_secure.data.folders import list_folder, require_folder
 from flora_secure.data.idx import read_idx
 from flora_secure.data.pack import read_pack
+from flora_secure.data.photographs import PHOTOGRAPHS
+from flora_secure.data.samples import Naming, Sample, assemble
+from flora_secure.data.skipped import SkipList
+from flora_secure.data.tables import list_table
+from flora_secure.data.webdataset import list_shards
 
 EMBEDDED_FOLDER = Path(__file__).parent.parent / "assets" / "fashion_mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 PRIVATE_IMAGES = 50_000  # of Fashion-MNIST's 60,000 training images; the rest is public
+CLASS_FILE, TEMPLATE_FILE = "classnames.txt", "zeroshot_classification_templates.txt"  # as CLIP_benchmark has them
 _LAYOUTS = (".", "FashionMNIST/raw", "fashion-mnist", "raw")
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Images uint8 (n, H, W), labels int64 (n,), and their positions, int64 (n,), in the original called `origin`."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    origin: str
-    indices: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def digests(self) -> set[bytes]:
-        """SHA-256 of each image's pixels: what tells images apart by content, wherever they were stored."""
-        return {hashlib.sha256(image.tobytes()).digest() for image in self.images}
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """The three splits, the class names in the order of the labels, and prompt templates with `{}` for a name.
-
-    `mirror`: a mirror image shows the same class (clothes do, digits do not).
-    """
-
-    name: str
-    private: Split
-    public: Split
-    test: Split
-    class_names: tuple[str, ...]
-    templates: tuple[str, ...]
-    mirror: bool
-
-    @cached_property
-    def data_hash(self) -> str:
-        """SHA-256, hexadecimal, over shapes, images and labels of the three splits and the class names."""
-        digest = hashlib.sha256("\n".join(self.class_names).encode())
-        for split in (self.private, self.public, self.test):
-            digest.update(f"\n{split.images.shape}\n".encode())
-            digest.update(np.ascontiguousarray(split.images).data)
-            digest.update(np.ascontiguousarray(split.labels.astype("<i8")).data)
-        return digest.hexdigest()
 
 
 FASHION_CLASSES = (
     "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
-TEMPLATES = ("a photo of a {}", "a {}", "an image of a {}", "a picture of a {}")
 
 
-def load_dataset(name: str = "embedded", data_root: str | Path | None = None) -> Dataset:
-    """The data set called `name`; `data_root` is where "fashion-mnist" lies, the others need no folder.
+FIXED = ("embedded", "fashion-mnist", "digits", "cifar10", "cifar100")
+GENERIC = ("folder", "table", "webdataset")
 
-    Raises DataError for an unknown name, a missing folder or files, and files that are not what they should be.
+
+def load_dataset(
+    name: str = "embedded",
+    data_root: str | Path | None = None,
+    *,
+    natural: bool = False,
+    class_names: str | Path | None = None,
+    templates: str | Path | None = None,
+    cache: ArrayCache | None = None,
+) -> Dataset:
+    """The data set called `name`; `data_root` is where it lies ("embedded" and "digits" need none).
+
+    `natural`: the folders above the classes of data set "folder" are clients. `class_names` and `templates` are files
+    of one a line that take the place of the data set's own. `cache` remembers which image files are damaged. Raises
+    DataError for an unknown name, a missing folder or files, and files that are not what they should be.
     """
-    loaders: dict[str, Callable[[], Dataset]] = {
-        "embedded": lambda: _embedded(EMBEDDED_FOLDER),
-        "fashion-mnist": lambda: _fashion_mnist(None if data_root is None else Path(data_root)),
-        "digits": _digits,
-    }
-    if name not in loaders:
-        raise DataError(f"unknown data set {name!r}: use one of {', '.join(loaders)}")
-    return loaders[name]()
+    root = None if data_root is None else Path(data_root)
+    lines = None if class_names is None else read_lines(Path(class_names), "class name file")
+    prompts = None if templates is None else read_templates(Path(templates))
+    if name in FIXED:
+        dataset = _fixed(name, root)
+        if lines is not None:
+            _require_as_many(lines, len(dataset.class_names), name)
+            dataset = replace(dataset, class_names=lines)
+        return dataset if prompts is None else replace(dataset, templates=prompts)
+    skips = SkipList()
+    if name in PHOTOGRAPHS:
+        kind = PHOTOGRAPHS[name]
+        samples, naming = kind.listing(require_folder(root, name), skips)
+        if lines is not None:
+            assert naming.labels is not None
+            _require_as_many(lines, len(naming.labels), name)
+            naming = Naming(naming.labels, lines)
+        return assemble(name, samples, naming, prompts or kind.templates, mirror=True, cache=cache, skips=skips)
+    if name not in GENERIC:
+        raise DataError(f"unknown data set {name!r}: use one of {', '.join((*FIXED, *PHOTOGRAPHS, *GENERIC))}")
+    folder = require_folder(root, name)
+    beside = folder if folder.is_dir() else folder.parent
+    if lines is None and (beside / CLASS_FILE).is_file():
+        lines = read_lines(beside / CLASS_FILE, "class name file")
+    if prompts is None and (beside / TEMPLATE_FILE).is_file():
+        prompts = read_templates(beside / TEMPLATE_FILE)
+    if name == "folder":
+        listing = list(list_folder(folder, natural=natural, skips=skips))
+    elif name == "table":
+        listing = list(list_table(folder, skips=skips))
+    else:
+        listing = list(list_shards(folder, lines, skips=skips))
+    naming, listing = _naming(lines, listing)
+    return assemble(name, listing, naming, prompts or TEMPLATES, mirror=False, cache=cache, skips=skips)
+
+
+def _fixed(name: str, root: Path | None) -> Dataset:
+    if name.startswith("cifar"):
+        return _cifar(name, require_folder(root, name))
+    if name == "fashion-mnist":
+        return _fashion_mnist(root)
+    return _digits() if name == "digits" else _embedded(EMBEDDED_FOLDER)
+
+
+def _require_as_many(lines: tuple[str, ...], classes: int, name: str) -> None:
+    if len(lines) != classes:
+        raise DataError(f"the class name file has {len(lines)} lines, data set {name!r} has {classes} classes")
+
+
+def _naming(lines: tuple[str, ...] | None, samples: list[Sample]) -> tuple[Naming, list[Sample]]:
+    """How a list of class names reads the labels that occur: as names, as numbers from 0, or in their order."""
+    if lines is None:
+        return Naming(), samples
+    found = {sample.label for sample in samples}
+    if found & set(lines):
+        return Naming(lines), samples
+    if all(label.isascii() and label.isdigit() for label in found):
+        plain = [replace(sample, label=str(int(sample.label))) for sample in samples]
+        return Naming(tuple(str(number) for number in range(len(lines))), lines), plain
+    if len(found) == len(lines):
+        return Naming(tuple(sorted(found)), lines), samples
+    raise DataError(
+        f"none of the {len(found)} labels, such as {min(found)!r}, is among the {len(lines)} class names, such as "
+        f"{lines[0]!r}: list the labels, or a name for each in their order"
+    )
 
 
 def fashion_mnist_folder(root: Path | None) -> Path:
@@ -158,6 +196,21 @@ def _fashion_mnist(root: Path | None) -> Dataset:
         Split(test_images, test_labels, "t10k", np.arange(len(test_images))),
         FASHION_CLASSES,
         TEMPLATES,
+        True,
+    )
+
+
+def _cifar(name: str, root: Path) -> Dataset:
+    hundred = name == "cifar100"
+    (images, labels), (test_images, test_labels) = read_cifar(root, hundred)
+    private = len(images) * 4 // 5
+    return Dataset(
+        name,
+        Split(images[:private], labels[:private], "train", np.arange(private)),
+        Split(images[private:], labels[private:], "train", np.arange(private, len(images))),
+        Split(test_images, test_labels, "test", np.arange(len(test_images))),
+        cifar_names(root, hundred),
+        CIFAR_TEMPLATES,
         True,
     )
 

@@ -1,0 +1,75 @@
+"""Class names and prompt templates of data sets whose files do not hold them, and such lists from files.
+
+Names and templates are those of CLIP (https://github.com/openai/CLIP, data/prompts.md), Radford et al. 2021, arXiv
+2103.00020, appendix A.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flora_secure.data.errors import DataError
+
+TEMPLATES = ("a photo of a {}", "a {}", "an image of a {}", "a picture of a {}")
+_LOOKS = ("", "blurry ", "black and white ", "low contrast ", "high contrast ", "bad ", "good ", "small ", "big ")
+CIFAR_TEMPLATES = tuple(f"a {look}photo of {article} {{}}." for look in _LOOKS for article in ("a", "the"))
+EUROSAT_TEMPLATES = tuple(f"a centered satellite photo of {article}{{}}." for article in ("", "a ", "the "))
+FLOWERS_TEMPLATES = ("a photo of a {}, a type of flower.",)
+FOOD_TEMPLATES = ("a photo of {}, a type of food.",)
+PETS_TEMPLATES = ("a photo of a {}, a type of pet.",)
+
+EUROSAT_CLASSES = {
+    "AnnualCrop": "annual crop land",
+    "Forest": "forest",
+    "HerbaceousVegetation": "brushland or shrubland",
+    "Highway": "highway or road",
+    "Industrial": "industrial buildings or commercial buildings",
+    "Pasture": "pasture land",
+    "PermanentCrop": "permanent crop land",
+    "Residential": "residential buildings or homes or apartments",
+    "River": "river",
+    "SeaLake": "lake or sea",
+}
+FLOWERS_CLASSES = (
+    "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold",
+    "tiger lily", "moon orchid", "bird of paradise", "monkshood", "globe thistle", "snapdragon", "colt's foot",
+    "king protea", "spear thistle", "yellow iris", "globe-flower", "purple coneflower", "peruvian lily",
+    "balloon flower", "giant white arum lily", "fire lily", "pincushion flower", "fritillary", "red ginger",
+    "grape hyacinth", "corn poppy", "prince of wales feathers", "stemless gentian", "artichoke", "sweet william",
+    "carnation", "garden phlox", "love in the mist", "mexican aster", "alpine sea holly", "ruby-lipped cattleya",
+    "cape flower", "great masterwort", "siam tulip", "lenten rose", "barbeton daisy", "daffodil", "sword lily",
+    "poinsettia", "bolero deep blue", "wallflower", "marigold", "buttercup", "oxeye daisy", "common dandelion",
+    "petunia", "wild pansy", "primula", "sunflower", "pelargonium", "bishop of llandaff", "gaura", "geranium",
+    "orange dahlia", "pink-yellow dahlia", "cautleya spicata", "japanese anemone", "black-eyed susan",
+    "silverbush", "californian poppy", "osteospermum", "spring crocus", "bearded iris", "windflower", "tree poppy",
+    "gazania", "azalea", "water lily", "rose", "thorn apple", "morning glory", "passion flower", "lotus",
+    "toad lily", "anthurium", "frangipani", "clematis", "hibiscus", "columbine", "desert-rose", "tree mallow",
+    "magnolia", "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove",
+    "bougainvillea", "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower", "trumpet creeper",
+    "blackberry lily",
+)  # fmt: skip
+
+
+def read_lines(path: Path, what: str) -> tuple[str, ...]:
+    """The lines of a UTF-8 file, stripped, empty ones left out. DataError where there are none or one comes twice."""
+    try:
+        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    except OSError as error:
+        raise DataError(f"{what} {str(path)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{what} {str(path)!r} cannot be read: it is not UTF-8 text") from None
+    if not lines:
+        raise DataError(f"{what} {str(path)!r} is empty: one a line is needed")
+    twice = next((line for place, line in enumerate(lines) if line in lines[:place]), None)
+    if twice is not None:
+        raise DataError(f"{what} {str(path)!r} lists {twice!r} twice")
+    return lines
+
+
+def read_templates(path: Path) -> tuple[str, ...]:
+    """Prompt templates from a file, one a line, with `{}` (or `{c}`, as CLIP_benchmark writes it) for the name."""
+    templates = tuple(line.replace("{c}", "{}") for line in read_lines(path, "template file"))
+    for template in templates:
+        if template.count("{}") != 1 or template.replace("{}", "").count("{") or template.replace("{}", "").count("}"):
+            raise DataError(f"template file {str(path)!r}: {template!r} needs one {{}} for the class's name")
+    return templates

@@ -1,0 +1,76 @@
+"""Folders of image files: one folder a class, or one a client with the classes inside.
+
+ROOT/[SPLIT/]CLASS/…/IMAGE            SPLIT: train, test, val or public (and their usual other names)
+ROOT/[SPLIT/]CLIENT/CLASS/…/IMAGE     with partition "natural"; test images may lie in class folders directly
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from flora_secure.data.errors import DataError
+from flora_secure.data.images import EncodedFile
+from flora_secure.data.samples import IMAGE_SUFFIXES, Sample, split_named
+from flora_secure.data.skipped import SkipList
+
+
+def require_folder(root: Path | None, dataset: str) -> Path:
+    """`root`, or DataError where it is none."""
+    if root is None:
+        raise DataError(f"data set {dataset!r} needs --data-root: the folder (or file) that holds it")
+    if not root.exists():
+        raise DataError(f"data root {str(root)!r} does not exist")
+    return root
+
+
+def list_folder(root: Path, *, natural: bool, skips: SkipList) -> Iterator[Sample]:
+    """The images below `root`, in the order of their paths; `natural`: the folders above the classes are clients.
+
+    Files without an image's suffix are left out and counted; hidden ones are not looked at. Links are not followed
+    into folders, so that no loop is. Raises DataError where `root` is no folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"data root {str(root)!r} is no folder: data set 'folder' reads one folder a class")
+    splits = [(folder, split_named(folder.name)) for folder in _folders(root)]
+    if not any(split == "private" for _, split in splits):
+        # without train/, a class may well be called "test" or "public"
+        yield from _list(root, root, None, natural, skips)
+        return
+    for folder, split in splits:
+        if split is None:
+            skips.add("folder beside train/ that is no split", folder.name)
+            continue
+        clients = natural and split in {"private", None}
+        yield from _list(root, folder, split, clients or (natural and not _has_images(folder)), skips)
+
+
+def _list(root: Path, top: Path, split: str | None, clients: bool, skips: SkipList) -> Iterator[Sample]:
+    for client in _folders(top) if clients else [top]:
+        for group in _folders(client):
+            for path in _files(group):
+                name = path.relative_to(root).as_posix()
+                if path.suffix.lower() in IMAGE_SUFFIXES:
+                    yield Sample(EncodedFile(name, path), group.name, client.name if clients else None, split)
+                else:
+                    skips.add("file that is no image by its name", name)
+
+
+def _has_images(top: Path) -> bool:
+    """Whether images lie two levels down, hence `top` holds class folders."""
+    return any(
+        entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES
+        for group in _folders(top)
+        for entry in group.iterdir()
+    )
+
+
+def _folders(top: Path) -> list[Path]:
+    return sorted(entry for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(top: Path) -> Iterator[Path]:
+    for folder, inner, names in os.walk(top):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))

@@ -1,0 +1,118 @@
+"""EuroSAT, Oxford-IIIT Pets, Flowers-102 and Food-101, each in the folder that torchvision's download leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flora_secure.data.class_names import (
+    EUROSAT_CLASSES,
+    EUROSAT_TEMPLATES,
+    FLOWERS_CLASSES,
+    FLOWERS_TEMPLATES,
+    FOOD_TEMPLATES,
+    PETS_TEMPLATES,
+)
+from flora_secure.data.errors import DataError
+from flora_secure.data.folders import list_folder
+from flora_secure.data.images import EncodedFile
+from flora_secure.data.samples import Naming, Sample
+from flora_secure.data.skipped import SkipList
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """`listing`: from the data root to the images and their classes. A mirror image of any shows the same class."""
+
+    listing: Callable[[Path, SkipList], tuple[Sequence[Sample], Naming]]
+    templates: tuple[str, ...]
+
+
+def _below(root: Path, layout: str, marker: str, dataset: str) -> Path:
+    """The folder that holds `marker`: `layout` below `root`, or `root` itself."""
+    for folder in (root / layout, root):
+        if (folder / marker).exists():
+            return folder
+    raise DataError(f"data root {str(root)!r} lacks {layout}/{marker}: unpack {dataset} there, as torchvision does")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+
+
+def _eurosat(root: Path, skips: SkipList) -> tuple[Sequence[Sample], Naming]:
+    folder = _below(root, "eurosat/2750", "AnnualCrop", "EuroSAT")
+    samples = list(list_folder(folder, natural=False, skips=skips))
+    return samples, Naming(tuple(EUROSAT_CLASSES), tuple(EUROSAT_CLASSES.values()))
+
+
+def _pets(root: Path, skips: SkipList) -> tuple[Sequence[Sample], Naming]:
+    folder = _below(root, "oxford-iiit-pet", "annotations", "Oxford-IIIT Pets")
+    samples, names = [], {}
+    for file, split in (("trainval.txt", "private"), ("test.txt", "test")):
+        path = folder / "annotations" / file
+        for number, line in enumerate(_read(path).splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            image, label, *_ = [*line.split(), ""]  # name, class from 1, species, breed
+            if not label.isdigit() or label == "0":
+                raise DataError(f"{path}, line {number}: {line.strip()!r} is no image name and class number")
+            names[int(label)] = image.rpartition("_")[0].replace("_", " ").lower()
+            name = f"images/{image}.jpg"
+            samples.append(Sample(EncodedFile(name, folder / name), label, split=split))
+    numbers = sorted(names)
+    return samples, Naming(tuple(map(str, numbers)), tuple(names[number] for number in numbers))
+
+
+def _flowers(root: Path, skips: SkipList) -> tuple[Sequence[Sample], Naming]:
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise DataError("data set 'flowers102' needs scipy: pip install 'flora-secure[train]'") from None
+    folder = _below(root, "flowers-102", "imagelabels.mat", "Flowers-102")
+    try:
+        labels = loadmat(folder / "imagelabels.mat")["labels"].ravel().astype(int)
+        splits = loadmat(folder / "setid.mat")
+        chosen = {split: splits[key].ravel().astype(int) for key, split in
+                  (("trnid", "private"), ("valid", "public"), ("tstid", "test"))}  # fmt: skip
+    except Exception as error:  # scipy's reader fails in any way on damaged files
+        raise DataError(f"{folder} holds no readable imagelabels.mat and setid.mat: {error}") from None
+    samples = []
+    for split, numbers in chosen.items():
+        for number in numbers.tolist():
+            if not 1 <= number <= len(labels):
+                raise DataError(f"{folder / 'setid.mat'} names image {number}, imagelabels.mat ends at {len(labels)}")
+            name = f"jpg/image_{number:05d}.jpg"
+            samples.append(Sample(EncodedFile(name, folder / name), str(labels[number - 1]), split=split))
+    return samples, Naming(tuple(str(number) for number in range(1, 103)), FLOWERS_CLASSES)
+
+
+def _food(root: Path, skips: SkipList) -> tuple[Sequence[Sample], Naming]:
+    folder = _below(root, "food-101", "meta", "Food-101")
+    samples, labels = [], set()
+    for part, split in (("train", "private"), ("test", "test")):
+        path = folder / "meta" / f"{part}.json"
+        try:
+            listed = json.loads(_read(path))
+            pairs = [(label, str(image)) for label, images in listed.items() for image in images]
+        except (ValueError, AttributeError, TypeError) as error:
+            raise DataError(f"{path} is no list of images by class: {error}") from None
+        for label, image in pairs:
+            labels.add(label)
+            name = f"images/{image}.jpg"
+            samples.append(Sample(EncodedFile(name, folder / name), label, split=split))
+    order = tuple(sorted(labels))
+    return samples, Naming(order, tuple(label.replace("_", " ") for label in order))
+
+
+PHOTOGRAPHS = {
+    "eurosat": Photographs(_eurosat, EUROSAT_TEMPLATES),
+    "oxford-pets": Photographs(_pets, PETS_TEMPLATES),
+    "flowers102": Photographs(_flowers, FLOWERS_TEMPLATES),
+    "food101": Photographs(_food, FOOD_TEMPLATES),
+}

@@ -1,0 +1,172 @@
+"""From a list of encoded images with labels, however it was stored, to a data set of images that can be used.
+
+Every loader of files lists :class:`Sample` objects and leaves the rest to :func:`assemble`: labels become numbers, bad
+images are found and left out, images without a split are split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flora_secure.data.cache import ArrayCache, cache_key
+from flora_secure.data.dataset import Dataset, Owners, Split
+from flora_secure.data.decoding import MOST_PIXELS, damage, digest, mapper, require_pillow
+from flora_secure.data.errors import DataError
+from flora_secure.data.images import EncodedFile, EncodedImages
+from flora_secure.data.skipped import SkipList
+
+TEST_SHARE = 5  # one in so many becomes a test image where the data set has none
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+_SPLITS = {
+    "train": "private", "training": "private", "private": "private",
+    "test": "test", "testing": "test",
+    "val": "val", "valid": "val", "validation": "val",
+    "public": "public",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image as listed. `split`: "private", "public", "test", "val" or ``None``; see :func:`split_named`."""
+
+    file: EncodedFile
+    label: str
+    client: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How labels are read. `labels`: every label that counts, in the order of the classes (``None``: those that occur);
+    `names`: what prompts call them (``None``: the labels themselves)."""
+
+    labels: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
+
+
+def split_named(text: str) -> str | None:
+    """The split that a folder or a table calls `text` ("train", "val", …), ``None`` for no such name."""
+    return _SPLITS.get(text.strip().lower())
+
+
+def assemble(
+    name: str,
+    samples: Iterable[Sample],
+    naming: Naming,
+    templates: tuple[str, ...],
+    *,
+    mirror: bool,
+    cache: ArrayCache | None,
+    skips: SkipList | None = None,
+) -> Dataset:
+    """The data set of all samples that can be used.
+
+    Left out, and counted by reason: labels outside ``naming.labels``, files that are missing, empty, no image, damaged
+    or of more than ``decoding.MOST_PIXELS`` pixels. Every such file is decoded once to its end; `cache` remembers what
+    came out. Where no sample is a test image, those of "val" are, else one in five of each client (of each class,
+    where no client is named), by a fixed seed and never the last one; with test images, "val" joins the public slice.
+    Raises DataError where no private or no test image or only one class is left.
+    """
+    require_pillow()
+    skips = SkipList() if skips is None else skips
+    listed = list(samples)
+    if not listed:
+        raise DataError(f"data set {name!r}: no image was found; see docs/data.md for the layout")
+    order = naming.labels if naming.labels is not None else _sorted({sample.label for sample in listed})
+    admitted = {label: index for index, label in enumerate(order)}
+    known = [sample for sample in listed if sample.label in admitted]
+    for sample in listed:
+        if sample.label not in admitted:
+            skips.add("label outside the class list", f"{sample.file.name}: {sample.label}")
+    usable, hashes = _usable(known, cache, skips)
+    if naming.labels is None:
+        # a class of which nothing can be used is no class
+        present = {sample.label for sample in usable}
+        for label in order:
+            if label not in present:
+                skips.add("class without a usable image", label)
+        order = tuple(label for label in order if label in present)
+        admitted = {label: index for index, label in enumerate(order)}
+    names = order if naming.names is None else naming.names
+    if len(names) < 2:
+        raise DataError(f"data set {name!r} has {len(names)} class(es) with a usable image: at least 2 are needed")
+
+    labels = np.array([admitted[sample.label] for sample in usable], np.int64)
+    where = _placed(usable, labels)
+    images = EncodedImages(tuple(sample.file for sample in usable), hashes)
+
+    def split(which: str) -> Split:
+        indices = np.flatnonzero(where == which).astype(np.int64)
+        return Split(images.at(indices), labels[indices], name, indices)
+
+    private, public, test = (split(which) for which in ("private", "public", "test"))
+    for part, what in ((private, "private"), (test, "test")):
+        if len(part) == 0:
+            raise DataError(f"data set {name!r} has no usable {what} image left ({len(listed):,} listed)")
+    owners = _owners([usable[i] for i in private.indices], listed, skips)
+    return Dataset(name, private, public, test, tuple(names), templates, mirror, owners, skips.summary())
+
+
+def _sorted(labels: set[str]) -> tuple[str, ...]:
+    """Whole numbers by value, anything else as text."""
+    if all(label.isascii() and label.isdigit() for label in labels):
+        return tuple(sorted(labels, key=int))
+    return tuple(sorted(labels))
+
+
+def _usable(
+    samples: Sequence[Sample], cache: ArrayCache | None, skips: SkipList
+) -> tuple[list[Sample], NDArray[np.uint8]]:
+    """The samples whose images can be decoded, and their SHA-256, uint8 (n, 32)."""
+    import PIL
+
+    with ThreadPoolExecutor() as pool:  # reading and hashing let other threads run
+        digests = list(pool.map(lambda sample: digest(sample.file), samples))
+    found = np.frombuffer(b"".join(one or bytes(32) for one in digests), np.uint8).reshape(-1, 32)
+    key = cache_key("checked images", 1, PIL.__version__, MOST_PIXELS, found.tobytes().hex())
+    verdicts = None if cache is None else cache.get(key, len(samples), "U")
+    if verdicts is None:
+        with mapper(len(samples)) as over:
+            verdicts = np.array([*over(damage, (sample.file for sample in samples))], dtype=np.str_)
+        # what cannot be read today may be there tomorrow, with the same (empty) hash
+        if cache is not None and None not in digests:
+            cache.put(key, verdicts)
+    for sample, verdict in zip(samples, verdicts, strict=True):
+        if verdict:
+            skips.add(str(verdict), sample.file.name)
+    good = np.flatnonzero(verdicts == "")
+    return [samples[i] for i in good.tolist()], found[good]
+
+
+def _placed(samples: Sequence[Sample], labels: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Where each sample goes: "private", "public" or "test"."""
+    given = [sample.split for sample in samples]
+    if "test" in given:
+        return np.array([{"val": "public", None: "private"}.get(split, split) for split in given], dtype="<U7")
+    if "val" in given:
+        return np.array([{"val": "test", None: "private"}.get(split, split) for split in given], dtype="<U7")
+    where = np.array(["public" if split == "public" else "private" for split in given], dtype="<U7")
+    groups: dict[object, list[int]] = {}
+    for place, sample in enumerate(samples):
+        if where[place] == "private":
+            groups.setdefault(int(labels[place]) if sample.client is None else sample.client, []).append(place)
+    rng = np.random.default_rng(0)  # the same test images whatever the seed of a run
+    for members in groups.values():
+        where[rng.permutation(members)[: len(members) // TEST_SHARE]] = "test"
+    return where
+
+
+def _owners(private: Sequence[Sample], listed: Sequence[Sample], skips: SkipList) -> Owners | None:
+    if any(sample.client is None for sample in private):
+        return None
+    present = {str(sample.client) for sample in private}
+    for client in sorted({s.client for s in listed if s.client is not None and s.split != "test"} - present):
+        skips.add("client without a usable private image", client)
+    names = tuple(sorted(present))
+    position = {client: index for index, client in enumerate(names)}
+    return Owners(names, np.array([position[str(sample.client)] for sample in private], np.int64))

@@ -1,0 +1,118 @@
+"""Webdataset shards: .tar files in which the members of a sample share the name up to its first dot.
+
+https://github.com/webdataset/webdataset. Nothing is unpacked: an image is read at its place inside the tar.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from flora_secure.data.errors import DataError
+from flora_secure.data.images import EncodedFile
+from flora_secure.data.samples import IMAGE_SUFFIXES, Sample, split_named
+from flora_secure.data.skipped import SkipList
+from flora_secure.data.tables import CAPTIONS
+
+_MOST_TEXT = 1 << 20  # bytes of a label or of a sample's JSON
+
+
+def list_shards(root: Path, labels: tuple[str, ...] | None, *, skips: SkipList) -> Iterator[Sample]:
+    """The samples of `root`, a .tar file, or of all that lie in it or in its folders named like splits.
+
+    A sample's label is its .cls, or "label" (or "cls") in its .json, or its .txt where `labels` is given, since a .txt
+    is else a caption; its client is "client" in its .json. A shard's split is its folder's name, or its own up to the
+    first dash, dot or digit. Raises DataError for a shard that is no uncompressed tar, and for captions alone.
+    """
+    shards = [root] if root.is_file() else sorted(path for path in root.rglob("*.tar") if path.is_file())
+    for shard in shards:
+        split = _split(root, shard)
+        name = shard.name if root.is_file() else shard.relative_to(root).as_posix()
+        for key, members in _grouped(shard, skips):
+            yield from _sample(shard, f"{name}/{key}", members, labels, split, skips)
+
+
+def _split(root: Path, shard: Path) -> str | None:
+    if shard != root:
+        for folder in shard.relative_to(root).parts[:-1]:
+            if split_named(folder) is not None:
+                return split_named(folder)
+    stem = shard.name
+    for place, letter in enumerate(stem):
+        if not letter.isalpha():
+            return split_named(stem[:place])
+    return None
+
+
+def _grouped(shard: Path, skips: SkipList) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Consecutive members of one key: (key, suffix → member)."""
+    key = ""
+    members: dict[str, tarfile.TarInfo] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                folder, _, base = member.name.rpartition("/")
+                if not member.isreg() or member.issparse() or base.startswith(".") or "." not in base:
+                    continue
+                stem, _, suffix = base.partition(".")
+                this = f"{folder}/{stem}" if folder else stem
+                if this != key and members:
+                    yield key, members
+                    members = {}
+                key = this
+                members[f".{suffix.lower()}"] = member
+            # tarfile ends without a word where a header would begin and the file does not go on
+            if EncodedFile("", shard, tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
+                skips.add("shard cut short", shard.name)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        if not members and not key:
+            raise DataError(f"shard {str(shard)!r} is no uncompressed tar file: {error}") from None
+        skips.add("shard cut short", shard.name)
+    if members:
+        yield key, members
+
+
+def _sample(
+    shard: Path,
+    name: str,
+    members: dict[str, tarfile.TarInfo],
+    labels: tuple[str, ...] | None,
+    split: str | None,
+    skips: SkipList,
+) -> Iterator[Sample]:
+    image = next((suffix for suffix in members if suffix in IMAGE_SUFFIXES), None)
+    if image is None:
+        skips.add("sample without an image", name)
+        return
+
+    def text(suffix: str) -> str:
+        if suffix not in members or members[suffix].size > _MOST_TEXT:
+            return ""
+        member = members[suffix]
+        raw = EncodedFile(name, shard, member.offset_data, member.size).read()
+        return raw.decode("utf-8", errors="replace").strip()
+
+    about: dict[str, object] = {}
+    if ".json" in members:
+        try:
+            found = json.loads(text(".json"))
+            about = found if isinstance(found, dict) else {}
+        except ValueError:
+            skips.add("JSON of a sample that cannot be read", name)
+    label = text(".cls") or str(about.get("label", about.get("cls", ""))).strip()
+    if not label and ".txt" in members:
+        if labels is None:
+            raise DataError(
+                f"shard {str(shard)!r} holds .txt members, which are captions unless --class-names lists them: "
+                f"{CAPTIONS}"
+            )
+        label = text(".txt")
+    if not label:
+        skips.add("sample without a label", name)
+        return
+    member = members[image]
+    client = about.get("client")
+    file = EncodedFile(name + image, shard, member.offset_data, member.size)
+    yield Sample(file, label, None if client is None else str(client), split)

@@ -1,0 +1,51 @@
+"""Features of all images of a split, once: from the cache on disk, or through the frozen image tower."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from flora_secure.clip import Clip
+from flora_secure.data.cache import ArrayCache, cache_key
+from flora_secure.data.decoding import decode
+from flora_secure.data.images import EncodedImages, Images, content
+
+_CHUNK = 256  # decoded images in memory at a time: 150 MB at 448 pixels
+
+
+def split_features(clip: Clip, images: Images, *, mirror: bool, cache: ArrayCache | None = None) -> Tensor:
+    """:meth:`Clip.image_features` of pixels or encoded images, float32 (n, embed), on the model's device.
+
+    Encoded images are decoded in worker processes and cut to the model's size as `clip.shape` says. A cached result is
+    that of the same model, images, preprocessing, kind of device and release of torch. Raises DataError for an encoded
+    image that is not what it was when it was checked.
+    """
+    device = clip.model.logit_scale.device
+    key = _key(clip, images, mirror)
+    if cache is not None:
+        known = cache.get(key, len(images), "f4")
+        if known is not None:
+            return torch.from_numpy(known).to(device)
+    if isinstance(images, EncodedImages):
+        parts = [
+            clip.image_features(pixels, mirror=mirror)
+            for pixels in decode(images.files, images.hashes, clip.shape, _CHUNK)
+        ]
+        features = torch.cat(parts) if parts else torch.empty(0, clip.text_projection.shape[1], device=device)
+    else:
+        features = clip.image_features(images, mirror=mirror)
+    if cache is not None and len(images):
+        cache.put(key, features.cpu().numpy())
+    return features
+
+
+def _key(clip: Clip, images: Images, mirror: bool) -> str:
+    line, data = content(images)
+    # an array is stretched to the model's size, whatever the shape says for encoded images
+    shape = clip.shape if isinstance(images, EncodedImages) else clip.shape.size
+    return cache_key(
+        *("image features", 1, clip.model_hash, line, hashlib.sha256(data).hexdigest(), mirror),
+        *(shape, clip.mean, clip.std, clip.model.logit_scale.device.type, torch.__version__),
+    )

@@ -1,0 +1,151 @@
+"""CIFAR's pickles: read as torchvision leaves them, and nothing in them runs."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flora_secure.data.errors import DataError
+from flora_secure.data.sources import load_dataset
+
+NAMES10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined, misc]
+    """Writes bytes as Python 2's strings, the way the published files have keys, pixels and names."""
+
+    def save_string(self, text: bytes) -> None:
+        self.write(pickle.BINSTRING + struct.pack("<i", len(text)) + text)
+        self.memoize(text)
+
+    dispatch = {**pickle._Pickler.dispatch, bytes: save_string}  # type: ignore[attr-defined]  # noqa: RUF012
+
+
+def dump(path: Path, content: object, protocol: int | None = None) -> None:
+    """`protocol`: of Python 3's pickles; ``None`` for Python 2's protocol 2."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = io.BytesIO()
+    if protocol is None:
+        Python2Pickler(stream, 2).dump(content)
+    else:
+        pickle.dump(content, stream, protocol)
+    # NumPy 2 calls this module numpy._core, the published files do not
+    path.write_bytes(
+        stream.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+        if protocol in (None, 0, 2)
+        else stream.getvalue()
+    )
+
+
+def batch(seed: int, count: int, key: bytes, classes: int) -> dict[bytes, object]:
+    rng = np.random.default_rng(seed)
+    return {b"data": rng.integers(0, 256, (count, 3072), np.uint8), key: rng.integers(0, classes, count).tolist()}
+
+
+def write_cifar10(root: Path, protocol: int | None = None) -> list[dict[bytes, object]]:
+    folder = root / "cifar-10-batches-py"
+    batches = [batch(i, 20, b"labels", 10) for i in range(6)]
+    for number, content in enumerate(batches[:5], 1):
+        dump(folder / f"data_batch_{number}", content, protocol)
+    dump(folder / "test_batch", batches[5], protocol)
+    dump(folder / "batches.meta", {b"label_names": [name.encode() for name in NAMES10]}, protocol)
+    return batches
+
+
+@pytest.mark.parametrize("protocol", [None, 0, 2, 5])
+def test_cifar10(tmp_path: Path, protocol: int | None) -> None:
+    batches = write_cifar10(tmp_path, protocol)
+    data = load_dataset("cifar10", tmp_path)
+    assert [len(s) for s in (data.private, data.public, data.test)] == [80, 20, 20]
+    assert data.class_names == tuple(NAMES10)
+    assert data.private.images.shape == (80, 32, 32, 3)
+    # 1024 bytes of red row by row, then green, then blue
+    red = np.asarray(batches[0][b"data"])[3, :1024].reshape(32, 32)
+    assert np.array_equal(data.private.images[3, :, :, 0], red)
+    assert data.private.labels[:20].tolist() == batches[0][b"labels"]
+    assert data.public.labels.tolist() == batches[4][b"labels"]
+    assert data.test.labels.tolist() == batches[5][b"labels"]
+    assert load_dataset("cifar10", tmp_path / "cifar-10-batches-py").data_hash == data.data_hash
+
+
+def test_cifar10_is_what_torchvision_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import CIFAR10
+
+    write_cifar10(tmp_path)
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    theirs, ours = CIFAR10(str(tmp_path), train=False), load_dataset("cifar10", tmp_path)
+    assert np.array_equal(theirs.data, ours.test.images)
+    assert theirs.targets == ours.test.labels.tolist()
+    assert tuple(theirs.classes) == ours.class_names
+
+
+def test_cifar100_takes_the_fine_labels(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-100-python"
+    train, test = (batch(i, 50, b"fine_labels", 100) for i in range(2))
+    for name, content in (("train", train), ("test", test)):
+        dump(folder / name, {**content, b"coarse_labels": [0] * 50})
+    names = [b"aquarium_fish", *(f"class_{i}".encode() for i in range(1, 100))]
+    dump(folder / "meta", {b"fine_label_names": names, b"coarse_label_names": [b"fish"]})
+    data = load_dataset("cifar100", tmp_path)
+    assert data.class_names[:2] == ("aquarium fish", "class 1")
+    assert [len(s) for s in (data.private, data.public, data.test)] == [40, 10, 50]
+    assert data.test.labels.tolist() == test[b"fine_labels"]
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, protocol: int) -> None:
+    write_cifar10(tmp_path)
+    dump(tmp_path / "cifar-10-batches-py" / "data_batch_2", {b"data": Evil(tmp_path / "ran")}, protocol)
+    with pytest.raises(DataError, match=r"data_batch_2 is no CIFAR file: it asks for posix.mkdir"):
+        load_dataset("cifar10", tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "it holds a list"),
+        ({b"labels": [1]}, "no images of 3 × 32 × 32"),
+        ({b"data": np.zeros((2, 3072), np.float32), b"labels": [1, 2]}, "no images of 3 × 32 × 32"),
+        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}, "2 images and 1 labels"),
+        ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 10]}, "labels 1 to 10, the 10 classes end at 9"),
+    ],
+)
+def test_files_that_hold_something_else(tmp_path: Path, content: object, message: str) -> None:
+    write_cifar10(tmp_path)
+    dump(tmp_path / "cifar-10-batches-py" / "data_batch_3", content)
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset("cifar10", tmp_path)
+    assert "data_batch_3" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x80\x02", b"hello\nworld", b"cos\nsystem\n(S'true'\ntR."])
+def test_damaged_pickles(tmp_path: Path, raw: bytes) -> None:
+    write_cifar10(tmp_path)
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(raw)
+    with pytest.raises(DataError, match="test_batch is no CIFAR file") as caught:
+        load_dataset("cifar10", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_the_batches(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="lacks cifar-10-batches-py/test_batch: unpack the python version"):
+        load_dataset("cifar10", tmp_path)
+    with pytest.raises(DataError, match="needs --data-root"):
+        load_dataset("cifar100")
