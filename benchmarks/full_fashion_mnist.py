@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from flora_secure.config import RunConfig, override
+from flora_secure.data.cache import ArrayCache, default_folder
 from flora_secure.data.federation import load_federation
 from flora_secure.local import ClientBatch
 from flora_secure.simulation import Simulation
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    cache = ArrayCache(default_folder(), print)
 
     def run(seed: int, clients: int, unit: str, epsilon: float) -> tuple[float, Task]:
         changes: dict[str, Any] = {
@@ -71,7 +73,7 @@ def main() -> None:
             "aggregation.secagg": "off",
         }
         config = override(RunConfig(), changes | (NAIVE if options.naive else {}))
-        task = prepare(config, load_federation(config.data, config.seed))
+        task = prepare(config, load_federation(config.data, config.seed), cache)
         *_, last = Simulation(config, task).rounds()
         return 100 * last.accuracy, task
 

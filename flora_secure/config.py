@@ -30,6 +30,7 @@ Rule = Literal["prompt-basis", "ab"]
 SecAgg = Literal["off", "semi-honest", "malicious-server"]
 Unit = Literal["client", "example"]
 Sampling = Literal["poisson", "fixed"]
+ServerOptimiser = Literal["momentum", "adam", "yogi"]
 
 # chosen on public data alone: benchmarks/choose_defaults.py
 CLIP_NORM: dict[Unit, float] = {"client": 0.15, "example": 3.0}
@@ -90,6 +91,7 @@ class TrainingConfig:
     local_steps: int = 10
     local_rate: float | None = None
     logit_scale: float = 20.0
+    server_optimiser: ServerOptimiser = "momentum"
     server_step: float | None = None
     server_momentum: float = 0.8
     device: str = "cpu"

@@ -1,13 +1,15 @@
-"""The server's optimiser: pure steps from one state to the next.
+"""The server's optimisers: pure steps from one state to the next.
 
 Averaging with server momentum (Hsu, Qi, Brown 2019, arXiv 1909.06335, FedAvgM): the mean update in units of the clip
-norm is accumulated with momentum and applied with a step that is independent of the clip norm.
+norm is accumulated with momentum and applied with a step that is independent of the clip norm. FedAdam and FedYogi
+(Reddi et al. 2021, arXiv 2003.00295, algorithm 2) divide each coordinate by the root of its running second moment.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +38,17 @@ class DivergedError(InputError):
 
 @dataclass(frozen=True)
 class ServerState:
-    """``adapter`` and ``momentum``, float64 (d,): the trained values and the running average of updates."""
+    """``adapter``, ``momentum`` and ``second_moment``, float64 (d,): the trained values, the running average of updates
+    and that of their squares, which only adaptive optimisers use."""
 
     adapter: NDArray[np.float64]
     momentum: NDArray[np.float64]
+    second_moment: NDArray[np.float64]
 
     @classmethod
     def initial(cls, adapter: NDArray[np.float32]) -> ServerState:
-        return cls(adapter.astype(np.float64), np.zeros(adapter.shape, np.float64))
+        zeros = np.zeros(adapter.shape, np.float64)
+        return cls(adapter.astype(np.float64), zeros, zeros)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,61 @@ class MomentumAverage:
         their sign turned), each clipped to ``clip_norm``."""
         mean = total / (contributions * clip_norm)
         momentum = self.momentum * state.momentum + mean
-        return ServerState(adapter=state.adapter + self.step * momentum, momentum=momentum)
+        return replace(state, adapter=state.adapter + self.step * momentum, momentum=momentum)
+
+
+@dataclass(frozen=True)
+class AdaptiveAverage(ABC):
+    """``step``: what a coordinate moves at most in a round, roughly. ``momentum``: β1, ``decay``: β2, ``floor``: τ.
+
+    Without bias correction, as in the paper; the second moment starts at τ². It sees the square of the noise too, so
+    that in a private run every coordinate is divided by about the same: the noise's standard deviation.
+    """
+
+    step: float
+    momentum: float
+    decay: float = 0.99
+    floor: float = 1e-3
+
+    def apply(
+        self, state: ServerState, total: NDArray[np.float64], contributions: float, clip_norm: float
+    ) -> ServerState:
+        """One round, see :meth:`MomentumAverage.apply`."""
+        mean = total / (contributions * clip_norm)
+        momentum = self.momentum * state.momentum + (1 - self.momentum) * mean
+        before = np.where(state.second_moment == 0, self.floor**2, state.second_moment)  # 0 only before the first round
+        second = self._second(before, mean**2)
+        adapter = state.adapter + self.step * momentum / (np.sqrt(second) + self.floor)
+        return ServerState(adapter, momentum, second)
+
+    @abstractmethod
+    def _second(self, before: NDArray[np.float64], square: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The running second moment after a round whose mean has this ``square``."""
+
+
+@dataclass(frozen=True)
+class AdamAverage(AdaptiveAverage):
+    """FedAdam."""
+
+    def _second(self, before: NDArray[np.float64], square: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.decay * before + (1 - self.decay) * square
+
+
+@dataclass(frozen=True)
+class YogiAverage(AdaptiveAverage):
+    """FedYogi: the second moment moves by the new square alone, however large it was."""
+
+    def _second(self, before: NDArray[np.float64], square: NDArray[np.float64]) -> NDArray[np.float64]:
+        return before - (1 - self.decay) * square * np.sign(before - square)
+
+
+Optimiser = MomentumAverage | AdaptiveAverage
+
+
+def adaptive_step(rounds: int, width: int, turn: float = TURN) -> float:
+    """The step of an adaptive optimiser at which pure noise moves a class embedding of ``width`` coordinates by about
+    ``turn`` in ``rounds`` rounds: it moves each coordinate by step · √rounds, whatever the noise."""
+    return turn / math.sqrt(rounds * width)
 
 
 def to_wire(adapter: NDArray[np.float64]) -> bytes:

@@ -38,7 +38,17 @@ from flora_secure.privacy.rounded_gaussian import RoundedGaussian
 from flora_secure.records import MECHANISM, RoundRecord
 from flora_secure.report import finite_or_none
 from flora_secure.selection import Selection
-from flora_secure.server import MomentumAverage, ServerState, from_wire, quiet_step, to_wire
+from flora_secure.server import (
+    AdamAverage,
+    MomentumAverage,
+    Optimiser,
+    ServerState,
+    YogiAverage,
+    adaptive_step,
+    from_wire,
+    quiet_step,
+    to_wire,
+)
 from flora_secure.task import Task
 from flora_secure.traffic import Traffic
 
@@ -61,7 +71,7 @@ class Simulation:
             raise ConfigError(str(error)) from None
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
         self.records: list[RoundRecord] = []
-        self.optimiser = MomentumAverage(step=self._server_step(), momentum=config.training.server_momentum)
+        self.optimiser = self._optimiser()
         quantile = config.privacy.adaptive_clip
         self._clip_rule = None if quantile is None else AdaptiveClip(quantile)
         self._clip_norm = config.clip_norm
@@ -99,20 +109,19 @@ class Simulation:
         finally:
             self.summation.close()
 
-    def _server_step(self) -> float:
-        """As given, or fitted to the noise in the mean of a round in which everybody stays."""
-        config, plan = self.config, self.plan
-        if config.training.server_step is not None:
-            return config.training.server_step
-        clients = max(config.cohort_size, plan.smallest_cohort)
-        noise = plan.for_cohort(min(clients, plan.clients)).sigma_local / (plan.scale * plan.clip_norm)
-        return quiet_step(
-            noise * math.sqrt(clients) / self.unit.expected(clients),
-            plan.rounds,
-            config.training.server_momentum,
-            self.task.head.base.shape[1],
-            SERVER_STEP[config.privacy.unit],
-        )
+    def _optimiser(self) -> Optimiser:
+        """With the step that was given, or one that is fitted to the noise in the mean when everybody stays."""
+        config, plan, width = self.config, self.plan, self.task.head.base.shape[1]
+        step, momentum = config.training.server_step, config.training.server_momentum
+        if config.training.server_optimiser != "momentum":
+            kind = {"adam": AdamAverage, "yogi": YogiAverage}[config.training.server_optimiser]
+            return kind(adaptive_step(plan.rounds, width) if step is None else step, momentum)
+        if step is None:
+            clients = min(max(config.cohort_size, plan.smallest_cohort), plan.clients)
+            noise = plan.for_cohort(clients).sigma_local / (plan.scale * plan.clip_norm) * math.sqrt(clients)
+            most = SERVER_STEP[config.privacy.unit]
+            step = quiet_step(noise / self.unit.expected(clients), plan.rounds, momentum, width, most)
+        return MomentumAverage(step, momentum)
 
     def _round(self, number: int) -> RoundRecord:
         candidates = self.selection.candidates(number, self._last_round)

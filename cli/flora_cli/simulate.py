@@ -64,6 +64,10 @@ def simulate(
     rounds: Annotated[
         int | None, Setting(parser=whole, metavar="COUNT", help="Training rounds.  [default: 20]")
     ] = None,
+    server_optimiser: Annotated[
+        str | None,
+        Setting(help="momentum (FedAvgM), adam or yogi.  [default: momentum]", metavar="NAME"),
+    ] = None,
     dropout: Annotated[
         float | None,
         Setting(
@@ -217,6 +221,7 @@ def simulate(
         "data.class_names": None if class_names is None else str(class_names),
         "data.templates": None if templates is None else str(templates),
         "training.rounds": rounds,
+        "training.server_optimiser": server_optimiser,
         "training.device": device,
         "aggregation.dropout": dropout,
         "aggregation.secagg": secagg,
