@@ -14,13 +14,14 @@ import math
 import numpy as np
 import torch
 
-from flora_secure.adapters import Factors, initial_factors, rule_named
+from flora_secure.adapters import Factors, initial_factors
 from flora_secure.clip import class_prompts, load_clip
 from flora_secure.data.partitions import parse_partition, partition
 from flora_secure.data.sources import load_dataset
 from flora_secure.examples import ClientExamples
 from flora_secure.local import ClientBatch, Head
 from flora_secure.privacy.accounting import default_delta, noise_multiplier_for
+from flora_secure.rules import rule_named
 
 CLIENTS, IMAGES, DROPOUTS, CORRUPT = 100, 200, 0.1, 0.05
 

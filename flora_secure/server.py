@@ -29,6 +29,16 @@ class ServerState:
     def initial(cls, adapter: NDArray[np.float32]) -> ServerState:
         return cls(adapter.astype(np.float64), np.zeros(adapter.shape, np.float64))
 
+    def part(self, span: slice) -> ServerState:
+        """The state of some coordinates."""
+        return ServerState(self.adapter[span], self.momentum[span])
+
+    def with_part(self, span: slice, part: ServerState) -> ServerState:
+        """This state with those coordinates replaced; the others, and their momentum, rest."""
+        adapter, momentum = self.adapter.copy(), self.momentum.copy()
+        adapter[span], momentum[span] = part.adapter, part.momentum
+        return ServerState(adapter, momentum)
+
 
 @dataclass(frozen=True)
 class MomentumAverage:
