@@ -15,7 +15,7 @@ import math
 import numpy as np
 import torch
 
-from flora_secure.adapters import initial_factors, rule_named
+from flora_secure.adapters import initial_factors
 from flora_secure.clip import class_prompts, load_clip
 from flora_secure.config import CLIP_NORM, EXAMPLE_RATE, SERVER_STEP
 from flora_secure.data.partitions import parse_partition, partition
@@ -23,6 +23,7 @@ from flora_secure.data.sources import load_dataset
 from flora_secure.examples import ClientExamples
 from flora_secure.local import ClientBatch, Head
 from flora_secure.privacy.accounting import noise_multiplier_for
+from flora_secure.rules import Rule, rule_named
 from flora_secure.server import TURN, quiet_step
 
 FOLDS, DROPOUTS, CORRUPT = 5, 0.1, 0.05
@@ -74,17 +75,19 @@ def main() -> None:
             count = max(2, len(x) * options.clients // options.images)
             shares = partition(y.numpy(), count, parse_partition("dirichlet:0.5"), np.random.default_rng(fold))
             batch = ClientBatch(x, y, [torch.from_numpy(s) for s in shares], len(prompts))
-        velocity = torch.zeros(rule.dimension(factors))
+        velocities: dict[Rule, torch.Tensor] = {}  # of each factor where they take turns
         for number in range(rounds):
+            now = rule.of_round(number + 1)
             if by_example:
                 drawn = [examples.draw(0, rate, f"{fold} {number}".encode())]
-                total = examples.gradient_sums(head, rule, factors, drawn, clip_norm).sums[0]
+                total = examples.gradient_sums(head, now, factors, drawn, clip_norm).sums[0]
                 mean = -torch.from_numpy(total).float() / (rate * len(x) * clip_norm)
             else:
-                updates = batch.train(head, rule, factors, int(local), rate)
+                updates = batch.train(head, now, factors, int(local), rate)
                 mean = (updates * (clip_norm / updates.norm(dim=1, keepdim=True)).clamp(max=1)).mean(0) / clip_norm
-            velocity = momentum * velocity + mean + noise * torch.randn(len(velocity), generator=generator)
-            factors = rule.with_vector(factors, rule.vector(factors) + step * velocity)
+            mean = mean + noise * torch.randn(len(mean), generator=generator)
+            velocities[now] = momentum * velocities.get(now, torch.zeros(())) + mean
+            factors = now.with_vector(factors, now.vector(factors) + step * velocities[now])
         return 100 * float((head.logits(features[test], factors).argmax(1) == labels[test]).float().mean())
 
     grid = itertools.product(

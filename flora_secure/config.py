@@ -25,8 +25,16 @@ class ConfigError(InputError):
     """A value of the configuration is wrong; the message is one line for the person who set it."""
 
 
-Placement = Literal["text-projection"]
-Rule = Literal["prompt-basis", "ab"]
+Placement = Literal[
+    "text-projection",
+    "text-attention",
+    "text-attention-full",
+    "text-mlp",
+    "visual-projection",
+    "both-projections",
+    "visual-attention",
+]
+Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 SecAgg = Literal["off", "semi-honest", "malicious-server"]
 Unit = Literal["client", "example"]
 Sampling = Literal["poisson", "fixed"]
@@ -78,6 +86,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(self.rank is None or self.rank >= 1, f"rank must be at least 1, got {self.rank}")
+        _require(
+            self.placement == "text-projection" or self.rule != "prompt-basis",
+            f"rule prompt-basis is for placement text-projection, not {self.placement}; use --rule frozen-a or ab",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +239,10 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require(
+            self.privacy.unit == "client" or self.model.rule != "local-alternate",
+            "rule local-alternate takes turns in local steps, and unit example has none; use --rule alternate",
+        )
         _require(self.seed >= 0, f"seed must be a non-negative integer, got {self.seed}")
         n, t, k = self.data.clients, self.aggregation.threshold, self.aggregation.neighbours
         if self.participation.sampling == "fixed":

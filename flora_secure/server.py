@@ -50,6 +50,16 @@ class ServerState:
         zeros = np.zeros(adapter.shape, np.float64)
         return cls(adapter.astype(np.float64), zeros, zeros)
 
+    def part(self, span: slice) -> ServerState:
+        """The state of some coordinates."""
+        return ServerState(self.adapter[span], self.momentum[span], self.second_moment[span])
+
+    def with_part(self, span: slice, part: ServerState) -> ServerState:
+        """This state with those coordinates replaced; the others, and their moments, rest."""
+        adapter, momentum, second = self.adapter.copy(), self.momentum.copy(), self.second_moment.copy()
+        adapter[span], momentum[span], second[span] = part.adapter, part.momentum, part.second_moment
+        return ServerState(adapter, momentum, second)
+
 
 @dataclass(frozen=True)
 class MomentumAverage:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flora_secure.adapters import Factors, Rule, initial_factors, rule_named
+from flora_secure.adapters import Factors, initial_factors
 from flora_secure.clip import Clip, class_prompts, load_clip
 from flora_secure.config import ConfigError, RunConfig
 from flora_secure.data.cache import ArrayCache
@@ -19,6 +19,8 @@ from flora_secure.data.federation import Federation
 from flora_secure.examples import ClientExamples
 from flora_secure.features import split_features
 from flora_secure.local import ClientBatch, Head
+from flora_secure.placements import PLACEMENTS
+from flora_secure.rules import Rule, rule_named
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +39,8 @@ class Task:
 
     @property
     def dimension(self) -> int:
-        """Length d of an update."""
-        return self.rule.dimension(self.initial)
+        """Length d of an upload."""
+        return self.rule.upload_size(self.initial.a.numel(), self.initial.b.numel())
 
     def accuracy(self, factors: Factors) -> float:
         """Top-1 on the test images, as a fraction."""
@@ -51,6 +53,10 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
 
     Raises an :class:`flora_secure.errors.InputError` for anything in ``config`` that does not fit together.
     """
+    if not PLACEMENTS[config.model.placement].trainable:
+        raise ConfigError(
+            f"placement {config.model.placement} can be planned but not trained; use --placement text-projection"
+        )
     try:
         device = torch.device(config.training.device)
         torch.zeros(1, device=device)

@@ -78,12 +78,19 @@ def plan(
         str | None, Setting(help="tiny or an open_clip architecture.  [default: tiny]", metavar="NAME")
     ] = None,
     placement: Annotated[
-        str | None, Setting(help="Where LoRA sits: text-projection.  [default: text-projection]", metavar="PLACE")
+        str | None,
+        Setting(
+            help="Where LoRA sits: text-projection, text-attention (q, v), text-attention-full (q, k, v, out), "
+            "text-mlp, visual-projection, both-projections or visual-attention.  [default: text-projection]",
+            metavar="PLACE",
+        ),
     ] = None,
     rule: Annotated[
         str | None,
         Setting(
-            help="What trains: prompt-basis (B only) or ab (both factors).  [default: prompt-basis]", metavar="RULE"
+            help="What trains: prompt-basis, frozen-a (B only), ab (both), alternate (in turn by round) or "
+            "local-alternate (in turn by local step).  [default: prompt-basis]",
+            metavar="RULE",
         ),
     ] = None,
     rank: Annotated[
