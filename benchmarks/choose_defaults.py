@@ -15,7 +15,7 @@ import math
 import numpy as np
 import torch
 
-from flora_secure.adapters import initial_factors, rule_named
+from flora_secure.adapters import initial_factors
 from flora_secure.clip import class_prompts, load_clip
 from flora_secure.config import CLIP_NORM, EXAMPLE_RATE, SERVER_STEP
 from flora_secure.data.partitions import parse_partition, partition
@@ -23,6 +23,7 @@ from flora_secure.data.sources import load_dataset
 from flora_secure.examples import ClientExamples
 from flora_secure.local import ClientBatch, Head
 from flora_secure.privacy.accounting import noise_multiplier_for
+from flora_secure.rules import rule_named
 from flora_secure.server import TURN, quiet_step
 
 FOLDS, DROPOUTS, CORRUPT = 5, 0.1, 0.05

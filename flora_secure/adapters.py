@@ -1,14 +1,11 @@
-"""LoRA on CLIP's text projection: which factors exist, which of them train, and how peft stores them.
+"""LoRA on CLIP's text projection: their first values, and how peft stores them.
 
 open_clip applies the projection from the right, ``text = h @ W0`` with ``W0`` of shape (width, embed), so the adapter
 is ``ΔW = A @ B`` with A (width, r) and B (r, embed). peft's LoRA of a parameter is ``ΔW = lora_B @ lora_A``; hence our
 A is peft's ``lora_B.weight`` and our B its ``lora_A.weight`` (Hu et al. 2021, arXiv 2106.09685, section 4.1).
 
-Rules (arXiv 2403.12313 explains why averaging both factors is not averaging their product):
-
-* ``prompt-basis``: A is frozen to V/S from the singular value decomposition of the pooled class-prompt features
-  H = U S Vᵀ, so H A = U is orthonormal and the average of B is exact.
-* ``ab``: both factors train and are averaged separately, as in FLoRA (arXiv 2404.15182).
+Which of them train is a rule (`rules`). ``prompt-basis`` starts from A = V/S of the singular value decomposition of the
+pooled class-prompt features H = U S Vᵀ, so that H A = U is orthonormal; every other rule from a random A.
 """
 
 from __future__ import annotations
@@ -21,16 +18,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
-from flora_secure.errors import InputError
+from flora_secure.rules import AdapterError, Rule
 
 if TYPE_CHECKING:
     from open_clip.model import CustomTextCLIP
 
 TARGET = "text.text_projection"
-
-
-class AdapterError(InputError):
-    """The adapter asked for does not fit the model or the prompts."""
 
 
 @dataclass(frozen=True)
@@ -45,46 +38,6 @@ class Factors:
         return int(self.a.shape[1])
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What trains: B always, A when ``trains_a``. ``local_rate`` is the tuned local learning rate."""
-
-    name: str
-    trains_a: bool
-    local_rate: float
-
-    def dimension(self, factors: Factors) -> int:
-        """Length of the update vector."""
-        return factors.b.numel() + (factors.a.numel() if self.trains_a else 0)
-
-    def vector(self, factors: Factors) -> Tensor:
-        """The trained values as one float32 vector (d,), B first, row by row."""
-        parts = [factors.b.reshape(-1)] + ([factors.a.reshape(-1)] if self.trains_a else [])
-        return torch.cat(parts)
-
-    def with_vector(self, factors: Factors, vector: Tensor) -> Factors:
-        """``factors`` with the trained values replaced by ``vector`` (d,); the inverse of :meth:`vector`."""
-        if vector.shape != (self.dimension(factors),):
-            raise AdapterError(f"update of length {tuple(vector.shape)} for an adapter of {self.dimension(factors)}")
-        size = factors.b.numel()
-        return Factors(
-            a=vector[size:].reshape(factors.a.shape) if self.trains_a else factors.a,
-            b=vector[:size].reshape(factors.b.shape),
-        )
-
-
-PROMPT_BASIS = Rule(name="prompt-basis", trains_a=False, local_rate=1.0)
-BOTH_FACTORS = Rule(name="ab", trains_a=True, local_rate=1.0)
-
-
-def rule_named(name: str) -> Rule:
-    """The rule of that name; :class:`AdapterError` for any other."""
-    for rule in (PROMPT_BASIS, BOTH_FACTORS):
-        if rule.name == name:
-            return rule
-    raise AdapterError(f"unknown rule {name!r}; known: {PROMPT_BASIS.name}, {BOTH_FACTORS.name}")
-
-
 def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, generator: torch.Generator) -> Factors:
     """Factors of an adapter that changes nothing yet (B = 0).
 
@@ -93,7 +46,7 @@ def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, g
     """
     classes, width = prompts.shape
     rank = min(classes, width, embed) if rank is None else rank
-    if rule.trains_a:
+    if not rule.prompt_basis:
         if rank > min(width, embed):
             raise AdapterError(
                 f"rank {rank} exceeds the projection's own rank {min(width, embed)}; choose a smaller one"
@@ -107,7 +60,7 @@ def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, g
         if rank > usable:
             raise AdapterError(
                 f"rank {rank} exceeds the {usable} directions that the {classes} class prompts span; "
-                f"choose rank {usable} or less, or --rule ab"
+                f"choose rank {usable} or less, or another rule, such as --rule ab"
             )
         a = (vt[:rank].T / singular[:rank]).float()
     return Factors(a=a.contiguous(), b=torch.zeros(rank, embed))

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from flora_secure.config import ConfigError, ModelConfig
+from flora_secure.rules import rule_named
 
 CLASSES = 10  # of each data set that ships, and so the default rank
 
@@ -25,7 +26,15 @@ class Architecture:
     embed: int
 
     def dimension(self, model: ModelConfig) -> int:
-        """Length d of an update of this placement, rule and rank.
+        """Length d of an upload with this placement, rule and rank; ConfigError as :meth:`factor_sizes`."""
+        return rule_named(model.rule).upload_size(*self.factor_sizes(model))
+
+    def trained(self, model: ModelConfig) -> int:
+        """Values that the server keeps and broadcasts; ConfigError as :meth:`factor_sizes`."""
+        return rule_named(model.rule).size(*self.factor_sizes(model))
+
+    def factor_sizes(self, model: ModelConfig) -> tuple[int, int]:
+        """Values of A and of B.
 
         Raises ConfigError where the rank does not fit the projection.
         """
@@ -33,7 +42,7 @@ class Architecture:
         rank = min(CLASSES, most) if model.rank is None else model.rank
         if rank > most:
             raise ConfigError(f"rank {rank} exceeds {most}, the rank of {self.name}'s text projection; choose less")
-        return rank * (self.embed + (self.width if model.rule == "ab" else 0))
+        return rank * self.width, rank * self.embed
 
 
 @cache

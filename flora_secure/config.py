@@ -26,7 +26,7 @@ class ConfigError(InputError):
 
 
 Placement = Literal["text-projection"]
-Rule = Literal["prompt-basis", "ab"]
+Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 SecAgg = Literal["off", "semi-honest", "malicious-server"]
 Unit = Literal["client", "example"]
 Sampling = Literal["poisson", "fixed"]
@@ -227,6 +227,10 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require(
+            self.privacy.unit == "client" or self.model.rule != "local-alternate",
+            "rule local-alternate takes turns in local steps, and unit example has none; use --rule alternate",
+        )
         _require(self.seed >= 0, f"seed must be a non-negative integer, got {self.seed}")
         n, t, k = self.data.clients, self.aggregation.threshold, self.aggregation.neighbours
         if self.participation.sampling == "fixed":

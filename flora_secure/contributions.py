@@ -48,8 +48,8 @@ class WholeClient:
 
     def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
         task = self._task
-        updates = task.batch.train(task.head, task.rule, factors, self._steps, self._rate, cohort)
-        raw = updates.double().cpu().numpy()
+        updates = task.batch.train(task.head, task.rule.of_round(number), factors, self._steps, self._rate, cohort)
+        raw = _filled(updates.double().cpu().numpy(), task.dimension)
         ones = np.ones(len(cohort), np.int64)
         return Contributions(raw, ones, (np.linalg.norm(raw, axis=1) > clip_norm).astype(np.int64))
 
@@ -73,8 +73,8 @@ class SingleExample:
     def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
         task = self._task
         drawn = [task.examples.draw(client, self._rate, self._coins(number, client)) for client in cohort]
-        found = task.examples.gradient_sums(task.head, task.rule, factors, drawn, clip_norm)
-        return Contributions(-found.sums, found.drawn, found.clipped)
+        found = task.examples.gradient_sums(task.head, task.rule.of_round(number), factors, drawn, clip_norm)
+        return Contributions(-_filled(found.sums, task.dimension), found.drawn, found.clipped)
 
     def expected(self, survivors: int) -> float:
         return survivors * self._average
@@ -84,6 +84,11 @@ class SingleExample:
         if self._seed is None:
             return None
         return hashlib.sha256(f"flora-secure simulation coins {self._seed} {number} {client}".encode()).digest()
+
+
+def _filled(rows: NDArray[np.float64], dimension: int) -> NDArray[np.float64]:
+    """Rows (m, n) with zeros up to the length of an upload, where a round trains the shorter factor."""
+    return np.pad(rows, ((0, 0), (0, dimension - rows.shape[1])))
 
 
 def unit_of(config: RunConfig, task: Task) -> Unit:

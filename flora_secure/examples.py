@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import grad, vmap
 
-from flora_secure.adapters import Factors, Rule
+from flora_secure.adapters import Factors
 from flora_secure.local import Head
 from flora_secure.parallel import batch_threads
+from flora_secure.rules import Rule
 
 CHUNK = 256  # examples whose gradients are in memory together, a thread
 # Of the clip norm: what float64 may add to the distance between two neighbouring uploads, in the sums, the second clip

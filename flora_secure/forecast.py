@@ -25,6 +25,7 @@ from flora_secure.privacy.accounting import (
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.plan import NoisePlan
 from flora_secure.report import Communication, finite_or_none
+from flora_secure.rules import rule_named
 from flora_secure.selection import Selection
 
 SCHEMA = "flora-secure/plan/1"
@@ -78,11 +79,13 @@ class AggregationForecast:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelForecast:
-    """What is trained. ``parameters`` are the whole model's."""
+    """What is trained, and what the server's average is. ``parameters`` are the whole model's."""
 
     name: str
     placement: str
     rule: str
+    averaging: str
+    exact_average: bool
     parameters: int
 
 
@@ -143,6 +146,7 @@ class Forecast:
                 f"{c.parameters:,} of {self.model.parameters:,} parameters of {self.model.name} "
                 f"({c.parameter_ratio:,.0f} × fewer), {self.model.placement}, rule {self.model.rule}",
             ),
+            ("  averaging", self.model.averaging),
             (
                 "aggregation",
                 f"{a.profile}, {a.clients} clients"
@@ -159,7 +163,7 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
     noise, ring or graph satisfies the config.
     """
     size = architecture(config.model.model)
-    dimension = size.dimension(config.model)
+    dimension, rule = size.dimension(config.model), rule_named(config.model.rule)
     try:
         selection = Selection.of(config)
         plan = noise_plan(config, selection, dimension, images)
@@ -168,12 +172,17 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
         if config.aggregation.secagg != "off":
             wanted = config.aggregation
             masking = plan_masking(cohort, Profile(wanted.secagg), wanted.neighbours, wanted.threshold)
-        communication = _communication(config, cohort, masking, size, dimension)
+        communication = _communication(config, cohort, masking, size)
     except (ValueError, ParameterError) as error:
         raise ConfigError(str(error)) from None
     return Forecast(
         model=ModelForecast(
-            name=size.name, placement=config.model.placement, rule=config.model.rule, parameters=size.parameters
+            name=size.name,
+            placement=config.model.placement,
+            rule=rule.name,
+            averaging=rule.averaging,
+            exact_average=rule.exact,
+            parameters=size.parameters,
         ),
         privacy=_privacy(config, plan, cohort, selection),
         communication=communication,
@@ -236,11 +245,12 @@ def _privacy(config: RunConfig, plan: NoisePlan, cohort: NoisePlan, selection: S
 
 
 def _communication(
-    config: RunConfig, plan: NoisePlan, masking: MaskingPlan | None, size: Architecture, dimension: int
+    config: RunConfig, plan: NoisePlan, masking: MaskingPlan | None, size: Architecture
 ) -> Communication:
     n = plan.clients
     stay = 1 - math.floor(config.aggregation.dropout * n) / n
-    broadcast = 2.0 * dimension  # float16
+    trained = size.trained(config.model)
+    broadcast = 2.0 * trained  # float16
     packed = -(-plan.payload_bits // 8)
     if masking is None:
         upload, download = stay * packed, broadcast
@@ -271,7 +281,7 @@ def _communication(
         full_model_bytes=full,
         reduction=2 * full / (upload + download),
         reduction_upload=full / upload,
-        parameters=dimension,
-        parameter_ratio=size.parameters / dimension,
+        parameters=trained,
+        parameter_ratio=size.parameters / trained,
         bits=plan.bits,
     )

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flora_secure.adapters import Factors, Rule
+from flora_secure.adapters import Factors
 from flora_secure.parallel import batch_threads
+from flora_secure.rules import Rule
 
 # Clients of a group are padded to the largest one; small groups of similar sizes waste little.
 GROUP = 16
@@ -116,7 +117,8 @@ class ClientBatch:
 
         def train(group: _Group) -> None:
             a, b = _train_group(group, head, rule, factors, steps, rate)
-            end = b.flatten(1) if not rule.trains_a else torch.cat([b.flatten(1), a.flatten(1)], dim=1)
+            parts = [part.flatten(1) for part, own in ((b, rule.trains_b), (a, rule.trains_a)) if own]
+            end = torch.cat(parts, dim=1)
             updates[[place[client] for client in group.clients]] = end - start
 
         with batch_threads(start.device) as pool:
@@ -132,7 +134,7 @@ def _train_group(
     a = factors.a.expand(members, -1, -1)
     b = factors.b.expand(members, -1, -1)
     u = head.prompts @ a  # (m, C, r)
-    for _ in range(steps):
+    for step in range(steps):
         value = base + u @ b  # (m, C, e)
         norm = value.norm(dim=-1, keepdim=True)
         t = value / norm
@@ -142,10 +144,9 @@ def _train_group(
         # t = V/|V|: only the part of the gradient that is orthogonal to t moves V
         g_value = (g_t - t * (t * g_t).sum(-1, keepdim=True)) / norm
         g_b = u.mT @ g_value  # (m, r, e)
-        if rule.trains_a:
+        if rule.trains_a_in(step):
             a = a - rate * (head.prompts.T @ (g_value @ b.mT))
-            b = b - rate * g_b
             u = head.prompts @ a
-        else:
+        if rule.trains_b_in(step):
             b = b - rate * g_b
     return a, b

@@ -50,6 +50,16 @@ class ServerState:
         zeros = np.zeros(adapter.shape, np.float64)
         return cls(adapter.astype(np.float64), zeros, zeros)
 
+    def part(self, span: slice) -> ServerState:
+        """The state of some coordinates."""
+        return ServerState(self.adapter[span], self.momentum[span])
+
+    def with_part(self, span: slice, part: ServerState) -> ServerState:
+        """This state with those coordinates replaced; the others, and their momentum, rest."""
+        adapter, momentum = self.adapter.copy(), self.momentum.copy()
+        adapter[span], momentum[span] = part.adapter, part.momentum
+        return ServerState(adapter, momentum)
+
 
 @dataclass(frozen=True)
 class MomentumAverage:

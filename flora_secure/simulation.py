@@ -225,13 +225,18 @@ class Simulation:
         """What the server does with the sum."""
         estimate = decode(outcome.total, plan, survivors, self._rotation(number))
         expected = self.unit.expected(survivors)
-        self._state = self.optimiser.apply(self._state, estimate, expected, plan.clip_norm)
+        span = self.task.rule.span(number, self.task.initial)
+        part = self._state.part(span)
+        moved = self.optimiser.apply(part, estimate[: len(part.adapter)], expected, plan.clip_norm)
+        self._state = self._state.with_part(span, moved)
         if self._clip_rule is not None:
             count = decode_count(outcome.total, plan, survivors)
             self._clip_norm = self._clip_rule.next_norm(plan.clip_norm, count, survivors)
 
     def _received(self, broadcast: bytes) -> Factors:
-        vector = torch.from_numpy(from_wire(broadcast, self.task.dimension)).to(self.task.initial.b.device)
+        vector = torch.from_numpy(from_wire(broadcast, self.task.rule.dimension(self.task.initial))).to(
+            self.task.initial.b.device
+        )
         return self.task.rule.with_vector(self.task.initial, vector)
 
     def _encode(

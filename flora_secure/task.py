@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flora_secure.adapters import Factors, Rule, initial_factors, rule_named
+from flora_secure.adapters import Factors, initial_factors
 from flora_secure.clip import Clip, class_prompts, load_clip
 from flora_secure.config import ConfigError, RunConfig
 from flora_secure.data.cache import ArrayCache
@@ -19,6 +19,7 @@ from flora_secure.data.federation import Federation
 from flora_secure.examples import ClientExamples
 from flora_secure.features import split_features
 from flora_secure.local import ClientBatch, Head
+from flora_secure.rules import Rule, rule_named
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +38,8 @@ class Task:
 
     @property
     def dimension(self) -> int:
-        """Length d of an update."""
-        return self.rule.dimension(self.initial)
+        """Length d of an upload."""
+        return self.rule.upload_size(self.initial.a.numel(), self.initial.b.numel())
 
     def accuracy(self, factors: Factors) -> float:
         """Top-1 on the test images, as a fraction."""

@@ -3,18 +3,12 @@ import torch
 from open_clip.model import CustomTextCLIP
 from peft import PeftModel
 
-from flora_secure.adapters import (
-    BOTH_FACTORS,
-    PROMPT_BASIS,
-    AdapterError,
-    Factors,
-    Rule,
-    attach,
-    initial_factors,
-    rule_named,
-    save_adapter,
-)
+from flora_secure.adapters import Factors, attach, initial_factors, save_adapter
 from flora_secure.local import ClientBatch, Head
+from flora_secure.rules import ALTERNATE, BOTH_FACTORS, FROZEN_A, PROMPT_BASIS, RULES, AdapterError, Rule, rule_named
+
+# what trains in a round: with ALTERNATE one factor in odd rounds, the other in even ones
+OF_ROUNDS = [(rule, number) for rule in RULES for number in ((1, 2) if rule is ALTERNATE else (1,))]
 
 CONFIG = {
     "embed_dim": 24,
@@ -50,8 +44,8 @@ def random_factors(rule: Rule, prompts: torch.Tensor, rank: int | None = None) -
     return Factors(a=factors.a, b=0.3 * torch.randn(factors.b.shape, generator=generator))
 
 
-@pytest.mark.parametrize("rule", [PROMPT_BASIS, BOTH_FACTORS], ids=lambda rule: rule.name)
-class TestBothRules:
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+class TestEveryRule:
     def test_a_saved_adapter_loads_with_peft_and_gives_the_same_logits(self, rule, model, tokens, tmp_path) -> None:
         prompts, features = pooled(model, tokens), torch.randn(7, 24)
         factors = random_factors(rule, prompts)
@@ -87,42 +81,46 @@ class TestBothRules:
         with pytest.raises(AdapterError, match="update of length"):
             rule.with_vector(factors, vector[:-1])
 
-    def test_closed_form_training_equals_autograd_through_peft(self, rule, model, tokens) -> None:
-        """The reference trains one client at a time through the real peft model, in plain autograd."""
-        prompts = pooled(model, tokens)
-        base = model.text.text_projection.detach().clone()
-        factors = random_factors(rule, prompts)
-        generator = torch.Generator().manual_seed(3)
-        sizes = [1, 4, 9, 2]
-        features = torch.nn.functional.normalize(torch.randn(sum(sizes), 24, generator=generator), dim=-1)
-        labels = torch.randint(0, CLASSES, (sum(sizes),), generator=generator)
-        clients = list(torch.randperm(sum(sizes), generator=generator).split(sizes))
-        head = Head(prompts=prompts, base=base, logit_scale=10.0)
-        steps, rate = 3, 0.05
 
-        updates = ClientBatch(features, labels, clients, CLASSES).train(head, rule, factors, steps, rate)
+@pytest.mark.parametrize(("whole", "number"), OF_ROUNDS, ids=lambda part: getattr(part, "name", part))
+def test_closed_form_training_equals_autograd_through_peft(whole, number, model, tokens) -> None:
+    """The reference trains one client at a time through the real peft model, in plain autograd."""
+    rule = whole.of_round(number)
+    prompts = pooled(model, tokens)
+    base = model.text.text_projection.detach().clone()
+    factors = random_factors(rule, prompts)
+    generator = torch.Generator().manual_seed(3)
+    sizes = [1, 4, 9, 2]
+    features = torch.nn.functional.normalize(torch.randn(sum(sizes), 24, generator=generator), dim=-1)
+    labels = torch.randint(0, CLASSES, (sum(sizes),), generator=generator)
+    clients = list(torch.randperm(sum(sizes), generator=generator).split(sizes))
+    head = Head(prompts=prompts, base=base, logit_scale=10.0)
+    steps, rate = 3, 0.05
 
-        wrapped = attach(model, factors)
-        trained = {
-            name: parameter
-            for name, parameter in wrapped.named_parameters()
-            if "lora_A" in name or (rule.trains_a and "lora_B" in name)
-        }
-        start = {name: parameter.detach().clone() for name, parameter in trained.items()}
-        for index, client in enumerate(clients):
-            for name, parameter in trained.items():
-                parameter.data.copy_(start[name])
-                parameter.requires_grad_(True)
-            for _ in range(steps):
-                text = torch.nn.functional.normalize(wrapped.encode_text(tokens), dim=-1)
-                loss = torch.nn.functional.cross_entropy(10.0 * features[client] @ text.T, labels[client])
-                gradients = torch.autograd.grad(loss, list(trained.values()))
-                with torch.no_grad():
-                    for parameter, gradient in zip(trained.values(), gradients, strict=True):
+    updates = ClientBatch(features, labels, clients, CLASSES).train(head, rule, factors, steps, rate)
+
+    wrapped = attach(model, factors)
+    trained = {
+        name: parameter
+        for name, parameter in wrapped.named_parameters()
+        if (rule.trains_b and "lora_A" in name) or (rule.trains_a and "lora_B" in name)
+    }
+    start = {name: parameter.detach().clone() for name, parameter in trained.items()}
+    for index, client in enumerate(clients):
+        for name, parameter in trained.items():
+            parameter.data.copy_(start[name])
+            parameter.requires_grad_(True)
+        for step in range(steps):
+            text = torch.nn.functional.normalize(wrapped.encode_text(tokens), dim=-1)
+            loss = torch.nn.functional.cross_entropy(10.0 * features[client] @ text.T, labels[client])
+            gradients = torch.autograd.grad(loss, list(trained.values()))
+            with torch.no_grad():
+                for (name, parameter), gradient in zip(trained.items(), gradients, strict=True):
+                    if rule.alternates != "steps" or ("lora_A" in name) == (step in (0, 2)):
                         parameter -= rate * gradient
-            delta = {name: (parameter - start[name]).detach() for name, parameter in trained.items()}
-            expected = torch.cat([delta[n].flatten() for n in sorted(delta)])  # lora_A (our B) sorts first
-            torch.testing.assert_close(updates[index], expected, rtol=1e-4, atol=1e-6)
+        delta = {name: (parameter - start[name]).detach() for name, parameter in trained.items()}
+        expected = torch.cat([delta[n].flatten() for n in sorted(delta)])  # lora_A (our B) sorts first
+        torch.testing.assert_close(updates[index], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_prompt_basis_makes_the_prompts_orthonormal(model, tokens) -> None:
@@ -143,6 +141,39 @@ def test_averaging_b_is_exact_for_prompt_basis(model, tokens) -> None:
     torch.testing.assert_close((factors[0].a @ factors[0].b + factors[1].a @ factors[1].b) / 2, factors[0].a @ mean_b)
 
 
+def test_alternation_begins_with_b_and_never_moves_both() -> None:
+    """With B = 0 the gradient with respect to A vanishes; RoLoRA (2502.01755) trains B in odd rounds."""
+    assert [(ALTERNATE.of_round(t).trains_b, ALTERNATE.of_round(t).trains_a) for t in (1, 2, 3)] == [
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
+    factors = Factors(a=torch.arange(6.0).reshape(3, 2), b=-torch.arange(8.0).reshape(2, 4))
+    whole = ALTERNATE.vector(factors)
+    for number in (1, 2):
+        now = ALTERNATE.of_round(number)
+        assert torch.equal(whole[ALTERNATE.span(number, factors)], now.vector(factors))
+        moved = now.with_vector(factors, now.vector(factors) + 1)
+        assert torch.equal(moved.a, factors.a) == (number == 1)
+        assert torch.equal(moved.b, factors.b) == (number == 2)
+    assert ALTERNATE.upload_size(6, 8) == 8 == ALTERNATE.upload_size(8, 6)
+    assert BOTH_FACTORS.span(2, factors) == slice(0, 14)
+    assert FROZEN_A.span(2, factors) == slice(0, 8)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_exact_is_claimed_where_averaging_uploads_averages_the_products(rule) -> None:
+    generator = torch.Generator().manual_seed(4)
+    start = Factors(a=torch.randn(5, 2, generator=generator), b=torch.randn(2, 6, generator=generator))
+    for number in (1, 2):
+        now = rule.of_round(number)
+        vectors = [torch.randn(now.dimension(start), generator=generator) for _ in range(3)]
+        clients = [now.with_vector(start, vector) for vector in vectors]
+        averaged = now.with_vector(start, torch.stack(vectors).mean(0))
+        products = torch.stack([client.a @ client.b for client in clients]).mean(0)
+        assert torch.allclose(averaged.a @ averaged.b, products, atol=1e-5) == rule.exact
+
+
 def test_ranks_that_do_not_fit_are_refused(model, tokens) -> None:
     prompts = pooled(model, tokens)
     with pytest.raises(AdapterError, match="rank 6 exceeds the 5 directions"):
@@ -155,7 +186,9 @@ def test_ranks_that_do_not_fit_are_refused(model, tokens) -> None:
 
 
 def test_unknown_rule_is_named() -> None:
-    with pytest.raises(AdapterError, match="unknown rule 'b'; known: prompt-basis, ab"):
+    with pytest.raises(
+        AdapterError, match="unknown rule 'b'; known: prompt-basis, ab, frozen-a, alternate, local-alternate"
+    ):
         rule_named("b")
 
 

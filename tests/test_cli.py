@@ -41,7 +41,10 @@ BAD = [
     (["--dataset", "cifar"], "cifar"),
     (["--dataset", "fashion-mnist", "--data-root", "EMPTY"], "EMPTY"),
     (["--partition", "dirichlet:-1"], "dirichlet:-1"),
-    (["--rule", "both"], "model.rule must be one of prompt-basis, ab; got 'both'"),
+    (
+        ["--rule", "both"],
+        "model.rule must be one of prompt-basis, ab, frozen-a, alternate, local-alternate; got 'both'",
+    ),
     (["--secagg", "on"], "aggregation.secagg must be one of off, semi-honest, malicious-server; got 'on'"),
     (["--neighbours", "7"], "neighbours must be 99 (everybody) or an even number from 2 to 98, got 7"),
     (["--corrupt", "1"], "corrupt must be at least 0 and below 1"),

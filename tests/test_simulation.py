@@ -190,13 +190,27 @@ def test_the_saved_adapter_gives_the_same_predictions_through_peft(task, tmp_pat
     torch.testing.assert_close(task.head.logit_scale * task.test_features @ text.T, expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("rule", ["ab", "prompt-basis"])
-def test_both_rules_train(rule) -> None:
+@pytest.mark.parametrize("rule", ["ab", "prompt-basis", "frozen-a", "alternate", "local-alternate"])
+def test_every_rule_trains(rule) -> None:
     config = small(model__rule=rule, training__rounds=10, privacy__epsilon=math.inf)
     task = prepare(config, load_federation(config.data, config.seed))
     simulation = finish(config, task)
     assert simulation.records[-1].accuracy > task.accuracy(task.initial) + 0.05
     assert np.isfinite(simulation.records[-1].accuracy)
+
+
+@pytest.mark.parametrize("unit", ["client", "example"])
+def test_alternation_moves_one_factor_a_round_under_noise_and_masking(unit) -> None:
+    config = small(model__rule="alternate", privacy__unit=unit, training__rounds=3)
+    task = prepare(config, load_federation(config.data, config.seed))
+    simulation = Simulation(config, task)
+    before = simulation.factors
+    for record in simulation.rounds():
+        after = simulation.factors
+        assert record.aborted is None
+        assert torch.equal(after.a, before.a) == (record.round % 2 == 1)
+        assert torch.equal(after.b, before.b) == (record.round % 2 == 0)
+        before = after
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

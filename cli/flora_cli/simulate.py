@@ -120,7 +120,9 @@ def simulate(
     rule: Annotated[
         str | None,
         Setting(
-            help="What trains: prompt-basis (B only) or ab (both factors).  [default: prompt-basis]", metavar="RULE"
+            help="What trains: prompt-basis, frozen-a (B only), ab (both), alternate (in turn by round) or "
+            "local-alternate (in turn by local step).  [default: prompt-basis]",
+            metavar="RULE",
         ),
     ] = None,
     rank: Annotated[
