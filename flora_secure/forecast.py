@@ -282,6 +282,7 @@ def _communication(
         reduction=2 * full / (upload + download),
         reduction_upload=full / upload,
         parameters=trained,
+        upload_values=size.dimension(config.model),
         parameter_ratio=size.parameters / trained,
         bits=plan.bits,
     )

@@ -90,7 +90,11 @@ class Privacy:
 
 @dataclass(frozen=True, kw_only=True)
 class Communication:
-    """Bytes on the wire, the mean over clients and rounds of complete encoded messages, in both directions."""
+    """Bytes on the wire, the mean over clients and rounds of complete encoded messages, in both directions.
+
+    ``parameters``: trained values, which a broadcast carries; ``upload_values``: d, of an update before any rotation.
+    They differ where the rule trains one factor a round.
+    """
 
     upload_bytes: float
     download_bytes: float
@@ -100,6 +104,7 @@ class Communication:
     reduction: float | None
     reduction_upload: float | None
     parameters: int
+    upload_values: int
     parameter_ratio: float
     bits: int
 

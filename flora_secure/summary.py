@@ -153,7 +153,8 @@ def _gaussian_mu(epsilon: float, delta: float) -> float:
 
 
 def _communication(simulation: Simulation) -> Communication:
-    records, clip = simulation.records, simulation.task.clip
+    records, task = simulation.records, simulation.task
+    clip, trained = task.clip, task.rule.dimension(task.initial)
     # a round that was skipped because of its cohort has asked nobody for anything
     messages = max(1, sum(len(record.participants) for record in records if record.download_bytes))
     upload = sum(record.upload_bytes for record in records) / messages
@@ -167,8 +168,9 @@ def _communication(simulation: Simulation) -> Communication:
         full_model_bytes=clip.full_model_bytes,
         reduction=2 * clip.full_model_bytes / (upload + download) if upload + download else None,
         reduction_upload=clip.full_model_bytes / upload if upload else None,
-        parameters=simulation.task.dimension,
-        parameter_ratio=clip.parameter_count / simulation.task.dimension,
+        parameters=trained,
+        upload_values=task.dimension,
+        parameter_ratio=clip.parameter_count / trained,
         bits=simulation.plan.bits,
     )
 

@@ -88,6 +88,7 @@ def example_report() -> Report:
             reduction=400.0,
             reduction_upload=600.0,
             parameters=2560,
+            upload_values=2560,
             parameter_ratio=585.9,
             bits=9,
         ),

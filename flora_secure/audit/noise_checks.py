@@ -189,7 +189,7 @@ def overflow_probability(case: Case) -> float | None:
     """
     if case.report is None:
         return None
-    update, bounds = case.report.communication.parameters, []
+    update, bounds = case.report.communication.upload_values, []
     for rotated in (False, True):
         length = padded(update) if rotated else update
         total, possible = 0.0, True

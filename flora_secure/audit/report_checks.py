@@ -55,7 +55,7 @@ def _statement(case: Case, report: Report) -> str:
         ledger.authorise(r.event())
         ledger.record(r.event())
     cohort = max(len(record.participants) for record in case.records)
-    update = report.communication.parameters
+    update = report.communication.upload_values
     plan = NoisePlan(
         clients=cohort,
         smallest_cohort=cohort,
