@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from flora_secure.config import ConfigError, ModelConfig
+from flora_secure.placements import PLACEMENTS, Shapes
 from flora_secure.rules import rule_named
 
 CLASSES = 10  # of each data set that ships, and so the default rank
@@ -18,12 +19,11 @@ CLASSES = 10  # of each data set that ships, and so the default rank
 
 @dataclass(frozen=True)
 class Architecture:
-    """`parameters` of the whole model; `width` and `embed`, the shape of its text projection."""
+    """`parameters` of the whole model and the `shapes` of its towers."""
 
     name: str
     parameters: int
-    width: int
-    embed: int
+    shapes: Shapes
 
     def dimension(self, model: ModelConfig) -> int:
         """Length d of an upload with this placement, rule and rank; ConfigError as :meth:`factor_sizes`."""
@@ -34,15 +34,20 @@ class Architecture:
         return rule_named(model.rule).size(*self.factor_sizes(model))
 
     def factor_sizes(self, model: ModelConfig) -> tuple[int, int]:
-        """Values of A and of B.
+        """Values of all A and of all B.
 
-        Raises ConfigError where the rank does not fit the projection.
+        Raises ConfigError where the model lacks the placement's matrices or the rank exceeds theirs.
         """
-        most = min(self.width, self.embed)
-        rank = min(CLASSES, most) if model.rank is None else model.rank
+        placement = PLACEMENTS[model.placement]
+        matrices = placement.matrices(self.shapes)
+        if matrices is None:
+            raise ConfigError(f"{self.name}'s image tower has no matrix for {placement.name}; use a text placement")
+        most = min(map(min, matrices))
+        rank = min(placement.rank or CLASSES, most) if model.rank is None else model.rank
         if rank > most:
-            raise ConfigError(f"rank {rank} exceeds {most}, the rank of {self.name}'s text projection; choose less")
-        return rank * self.width, rank * self.embed
+            what = placement.name.replace("-", " ")
+            raise ConfigError(f"rank {rank} exceeds {most}, the rank of {self.name}'s {what}; choose less")
+        return rank * sum(inputs for inputs, _ in matrices), rank * sum(outputs for _, outputs in matrices)
 
 
 @cache
@@ -56,4 +61,5 @@ def architecture(name: str) -> Architecture:
     """The architecture called `name`; ConfigError for one whose size is not known."""
     if name not in _table():
         raise ConfigError(f"the size of model {name!r} is not known; use one such as tiny, ViT-B-32 or ViT-L-14")
-    return Architecture(name, **_table()[name])
+    sizes = dict(_table()[name])
+    return Architecture(name, sizes.pop("parameters"), Shapes(**sizes))

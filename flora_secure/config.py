@@ -25,7 +25,15 @@ class ConfigError(InputError):
     """A value of the configuration is wrong; the message is one line for the person who set it."""
 
 
-Placement = Literal["text-projection"]
+Placement = Literal[
+    "text-projection",
+    "text-attention",
+    "text-attention-full",
+    "text-mlp",
+    "visual-projection",
+    "both-projections",
+    "visual-attention",
+]
 Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 SecAgg = Literal["off", "semi-honest", "malicious-server"]
 Unit = Literal["client", "example"]
@@ -78,6 +86,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(self.rank is None or self.rank >= 1, f"rank must be at least 1, got {self.rank}")
+        _require(
+            self.placement == "text-projection" or self.rule != "prompt-basis",
+            f"rule prompt-basis is for placement text-projection, not {self.placement}; use --rule frozen-a or ab",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

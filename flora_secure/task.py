@@ -19,6 +19,7 @@ from flora_secure.data.federation import Federation
 from flora_secure.examples import ClientExamples
 from flora_secure.features import split_features
 from flora_secure.local import ClientBatch, Head
+from flora_secure.placements import PLACEMENTS
 from flora_secure.rules import Rule, rule_named
 
 
@@ -52,6 +53,10 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
 
     Raises an :class:`flora_secure.errors.InputError` for anything in ``config`` that does not fit together.
     """
+    if not PLACEMENTS[config.model.placement].trainable:
+        raise ConfigError(
+            f"placement {config.model.placement} can be planned but not trained; use --placement text-projection"
+        )
     try:
         device = torch.device(config.training.device)
         torch.zeros(1, device=device)

@@ -14,12 +14,14 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.model import CustomTextCLIP
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def measure(config: dict[str, object]) -> dict[str, int] | None:
-    """Parameters of the whole model, and (width, embed) of the text projection; None where there is no such matrix."""
+def measure(config: dict[str, object]) -> dict[str, int | None] | None:
+    """Parameters of the whole model and its `flora_secure.placements.Shapes`; None without a text projection."""
     fields = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
     with torch.device("meta"):
         model = CustomTextCLIP(**{field: config[field] for field in fields if field in config})
@@ -27,7 +29,27 @@ def measure(config: dict[str, object]) -> dict[str, int] | None:
     if not isinstance(projection, torch.nn.Parameter):
         return None
     width, embed = projection.shape
-    return {"parameters": sum(p.numel() for p in model.parameters()), "width": width, "embed": embed}
+    blocks, visual = model.text.transformer.resblocks, model.visual
+    plain = isinstance(visual, VisionTransformer)
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "width": width,
+        "embed": embed,
+        "layers": len(blocks),
+        "mlp": blocks[0].mlp.c_fc.out_features,
+        "visual_pooled": pooled_width(visual, embed),
+        "visual_width": visual.transformer.width if plain else None,
+        "visual_layers": len(visual.transformer.resblocks) if plain else None,
+    }
+
+
+def pooled_width(visual: torch.nn.Module, embed: int) -> int | None:
+    """Inputs of the matrix that ends the image tower; None where it ends otherwise."""
+    if isinstance(getattr(visual, "proj", None), torch.nn.Parameter):
+        return int(visual.proj.shape[0])
+    linear = [module for module in visual.modules() if isinstance(module, torch.nn.Linear)]
+    last = linear[-1] if isinstance(visual, TimmModel) and linear else None
+    return last.in_features if last is not None and last.out_features == embed else None
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import pytest
 from flora_protocols import Profile
 from flora_secure.aggregation import MaskedSum, PlainSum, Summation
 from flora_secure.architectures import architecture
-from flora_secure.config import RunConfig, override
+from flora_secure.config import ConfigError, RunConfig, override
 from flora_secure.curves import curves
 from flora_secure.forecast import budget_of, forecast
 from flora_secure.mechanisms import compare_mechanisms
@@ -46,7 +46,8 @@ def config(**changes) -> RunConfig:
 @pytest.mark.parametrize("secagg", ["off", "semi-honest", "malicious-server"])
 @pytest.mark.parametrize("dropout", [0.0, 0.17])
 @pytest.mark.parametrize("neighbours", [None, 8])
-def test_the_bytes_are_those_of_a_real_round(secagg, dropout, neighbours) -> None:
+@pytest.mark.parametrize("rule", ["prompt-basis", "alternate"])
+def test_the_bytes_are_those_of_a_real_round(secagg, dropout, neighbours, rule) -> None:
     n = 12
     settings = config(
         data__clients=n,
@@ -55,6 +56,7 @@ def test_the_bytes_are_those_of_a_real_round(secagg, dropout, neighbours) -> Non
         aggregation__corrupt=0.0,
         aggregation__neighbours=neighbours,
         model__rank=1,
+        model__rule=rule,
     )
     found = forecast(settings)
     summation: Summation = PlainSum()
@@ -110,12 +112,32 @@ def test_no_noise_is_said_and_null() -> None:
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-@pytest.mark.parametrize(("name", "whole", "b_only"), [("ViT-B-32", 147_732, 295_464), ("ViT-B-16", 146_114, 292_228)])
-def test_parameter_ratios_of_rank_one(name, whole, b_only) -> None:
-    size = architecture(name)
-    both = size.dimension(config(model__rule="ab", model__rank=1).model)
-    assert round(size.parameters / both) == whole
-    assert round(size.parameters / size.dimension(config(model__rank=1).model)) == b_only
+MODELS = ("ViT-B-32", "ViT-B-16", "ViT-L-14")
+
+
+@pytest.mark.parametrize(
+    ("placement", "rule", "ratios"),
+    [
+        ("text-projection", "ab", (147_732, 146_114, 278_396)),
+        ("text-projection", "frozen-a", (295_464, 292_228, 556_792)),
+        ("text-attention", "ab", (6_155, 6_088, 11_600)),
+        ("text-attention-full", "ab", (3_078, 3_044, 5_800)),
+        ("both-projections", "ab", (65_659, 64_940, 128_491)),
+    ],
+)
+def test_parameter_ratios_of_rank_one(placement, rule, ratios) -> None:
+    wanted = config(model__placement=placement, model__rule=rule, model__rank=1).model
+    sizes = [architecture(name) for name in MODELS]
+    assert tuple(round(size.parameters / size.trained(wanted)) for size in sizes) == ratios
+
+
+def test_placements_that_a_model_lacks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="tiny's image tower has no matrix for visual-attention"):
+        forecast(config(model__placement="visual-attention", model__rule="ab"))
+    with pytest.raises(ConfigError, match="rule prompt-basis is for placement text-projection, not text-mlp"):
+        config(model__placement="text-mlp")
+    with pytest.raises(ConfigError, match="rank 513 exceeds 512, the rank of ViT-B-32's text attention"):
+        forecast(config(model__model="ViT-B-32", model__placement="text-attention", model__rule="ab", model__rank=513))
 
 
 def test_sizes_are_measured_not_typed() -> None:
@@ -125,7 +147,10 @@ def test_sizes_are_measured_not_typed() -> None:
     for name, weights in (("tiny", None), ("RN50", "none")):
         clip = load_clip(name, weights)
         size = architecture(name)
-        assert (size.parameters, size.width, size.embed) == (clip.parameter_count, *clip.text_projection.shape)
+        assert (size.parameters, size.shapes.width, size.shapes.embed) == (
+            clip.parameter_count,
+            *clip.text_projection.shape,
+        )
 
 
 def test_other_mechanisms_cost_more_at_the_same_budget() -> None:

@@ -78,7 +78,12 @@ def plan(
         str | None, Setting(help="tiny or an open_clip architecture.  [default: tiny]", metavar="NAME")
     ] = None,
     placement: Annotated[
-        str | None, Setting(help="Where LoRA sits: text-projection.  [default: text-projection]", metavar="PLACE")
+        str | None,
+        Setting(
+            help="Where LoRA sits: text-projection, text-attention (q, v), text-attention-full (q, k, v, out), "
+            "text-mlp, visual-projection, both-projections or visual-attention.  [default: text-projection]",
+            metavar="PLACE",
+        ),
     ] = None,
     rule: Annotated[
         str | None,
