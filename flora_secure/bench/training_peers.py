@@ -11,9 +11,10 @@ from open_clip.model import CustomTextCLIP
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from flora_secure.adapters import PROMPT_BASIS, attach, initial_factors
+from flora_secure.adapters import attach, initial_factors
 from flora_secure.clip import load_clip
 from flora_secure.local import ClientBatch, Head
+from flora_secure.rules import PROMPT_BASIS
 
 from .measure import Stopwatch
 from .training import CLASSES, IMAGES, STEPS, TEMPLATES
