@@ -52,13 +52,13 @@ class ServerState:
 
     def part(self, span: slice) -> ServerState:
         """The state of some coordinates."""
-        return ServerState(self.adapter[span], self.momentum[span])
+        return ServerState(self.adapter[span], self.momentum[span], self.second_moment[span])
 
     def with_part(self, span: slice, part: ServerState) -> ServerState:
-        """This state with those coordinates replaced; the others, and their momentum, rest."""
-        adapter, momentum = self.adapter.copy(), self.momentum.copy()
-        adapter[span], momentum[span] = part.adapter, part.momentum
-        return ServerState(adapter, momentum)
+        """This state with those coordinates replaced; the others, and their running averages, rest."""
+        adapter, momentum, second = self.adapter.copy(), self.momentum.copy(), self.second_moment.copy()
+        adapter[span], momentum[span], second[span] = part.adapter, part.momentum, part.second_moment
+        return ServerState(adapter, momentum, second)
 
 
 @dataclass(frozen=True)
