@@ -28,6 +28,7 @@ HEAVY = {
 }
 WITH_TORCH = {
     "flora_secure.adapters",
+    "flora_secure.bench.training_peers",
     "flora_secure.clip",
     "flora_secure.contributions",
     "flora_secure.examples",
