@@ -58,7 +58,8 @@ def checksum(header: bytes | memoryview, body: memoryview) -> bytes:
     if len(body) <= FOLD:
         return zlib.crc32(body, crc).to_bytes(CHECKSUM, "little")
     blocks = len(body) // FOLD
-    folded = np.bitwise_xor.reduce(np.frombuffer(body, "<u8", blocks * FOLD // 8).reshape(blocks, -1), axis=0)
+    table = np.frombuffer(body, "<u8", blocks * FOLD // 8).reshape(blocks, -1)
+    folded = np.bitwise_xor.reduce(table, axis=0) if blocks > 1 else table[0].copy()
     rest = np.frombuffer(body[blocks * FOLD :], np.uint8)
     folded.view(np.uint8)[: len(rest)] ^= rest
     return zlib.crc32(folded, crc).to_bytes(CHECKSUM, "little")

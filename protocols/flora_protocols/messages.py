@@ -32,7 +32,7 @@ from .errors import Culprit, PeerError
 from .graph import Members
 from .params import SessionParams
 from .ring import Lanes, packed_view, unpack
-from .shamir import SHARE, Raw, canonical
+from .shamir import SHARE, Raw, canonical_bytes
 
 SEALED = 2 * SHARE + keys.TAG
 
@@ -85,10 +85,16 @@ def encode_rosters(params: SessionParams, entries: Mapping[int, Advertisement]) 
     session = params.session_id(present, digest)
     if params.graph.complete:
         return session, dict.fromkeys(raw, encode_frame(Kind.ROSTER, params.setup_id, present + joined))
+    advertised = params.graph.flags(raw)
+    place = np.cumsum(advertised) - 1  # of a client's entry among all
+    near = params.graph.neighbourhoods[advertised]
+    kept = advertised[near]
+    whose, ends = place[near[kept]], np.cumsum(kept.sum(axis=1)).tolist()
+    table = np.frombuffer(joined, np.dtype((np.void, _entry_bytes(params))))
     rosters = {}
-    for index in raw:
-        near = b"".join([raw[member] for member in params.graph.members(index) if member in raw])
-        rosters[index] = encode_frame(Kind.ROSTER, params.setup_id, present + digest + near)
+    for index, first, last in zip(raw, [0, *ends], ends, strict=False):
+        body = b"".join((present, digest, table[whose[first:last]].tobytes()))
+        rosters[index] = encode_frame(Kind.ROSTER, params.setup_id, body)
     return session, rosters
 
 
@@ -117,17 +123,17 @@ def encode_shares(session: bytes, sealed: Iterable[bytes]) -> bytes:
     return encode_frame(Kind.SHARES, session, b"".join(sealed))
 
 
-def decode_shares(session: bytes, message: bytes, client: int, recipients: Sequence[int]) -> Raw:
-    """The sealed pair for each of ``recipients``, uint8 (len(recipients), 50)."""
-    reader = decode_frame(message, Kind.SHARES, session, client, SEALED * len(recipients))
-    sealed = np.frombuffer(reader.take(SEALED * len(recipients)), np.uint8).reshape(-1, SEALED)
+def decode_shares(session: bytes, message: bytes, client: int, recipients: int) -> Raw:
+    """The sealed pair for each of so many ``recipients``, uint8 (recipients, 50)."""
+    reader = decode_frame(message, Kind.SHARES, session, client, SEALED * recipients)
+    sealed = np.frombuffer(reader.take(SEALED * recipients), np.uint8).reshape(-1, SEALED)
     reader.finish()
     return sealed
 
 
-def encode_inbox(session: bytes, members: Members, shared: Iterable[int], sealed: bytes) -> bytes:
-    """``shared``: everyone whose shares arrived, the recipient too; ``sealed``: what its neighbours sent, joined."""
-    return encode_frame(Kind.INBOX, session, encode_subset(members, shared) + sealed)
+def encode_inbox(session: bytes, shared: bytes, sealed: bytes) -> bytes:
+    """``shared``: the bitmap of who shared, the recipient too; ``sealed``: what its neighbours sent, joined."""
+    return encode_frame(Kind.INBOX, session, shared + sealed)
 
 
 def decode_inbox(session: bytes, message: bytes, index: int, members: Members) -> dict[int, bytes]:
@@ -214,17 +220,16 @@ def encode_reveal(session: bytes, shares: Iterable[bytes], pair_keys: Iterable[b
 
 
 def decode_reveal(
-    session: bytes, message: bytes, client: int, owners: Sequence[int], direct: Sequence[int]
+    session: bytes, message: bytes, client: int, owners: int, direct: Sequence[int]
 ) -> tuple[Raw, dict[int, bytes]]:
-    """The shares of ``owners``, uint8 (len(owners), 17), canonical; and the pair keys with the clients ``direct``."""
-    limit = SHARE * len(owners) + keys.KEY * len(direct)
-    reader = decode_frame(message, Kind.REVEAL, session, client, limit)
-    shares = np.frombuffer(reader.take(SHARE * len(owners)), np.uint8).reshape(-1, SHARE)
-    pair_keys = reader.chunks(keys.KEY, len(direct))
+    """The shares of so many ``owners``, uint8 (owners, 17), canonical; and the pair keys with those of ``direct``."""
+    reader = decode_frame(message, Kind.REVEAL, session, client, SHARE * owners + keys.KEY * len(direct))
+    shares = reader.take(SHARE * owners)
+    pair_keys = reader.chunks(keys.KEY, len(direct)) if direct else []
     reader.finish()
-    if not canonical(shares):
+    if not canonical_bytes(shares):
         raise PeerError(client, "a share is not canonically encoded")
-    return shares, dict(zip(direct, pair_keys, strict=True))
+    return np.frombuffer(shares, np.uint8).reshape(-1, SHARE), dict(zip(direct, pair_keys, strict=True))
 
 
 def _entry_bytes(params: SessionParams) -> int:

