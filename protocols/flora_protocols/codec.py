@@ -151,8 +151,8 @@ class Reader:
         """The next bitmap: which of ``members`` (ascending) are meant."""
         raw = self.take((len(members) + 7) // 8)
         self._padding(raw, len(members))
-        flags = np.unpackbits(np.frombuffer(raw, np.uint8), count=len(members), bitorder="little")
-        return tuple(compress(members, flags.tolist()))
+        digits = f"{int.from_bytes(raw, 'little'):0{len(members)}b}".encode().replace(b"0", b"\0")
+        return tuple(compress(members, reversed(digits)))
 
     def bitmap(self, size: int) -> Bitmap:
         """The next bitmap over 0 .. size - 1, kept as it is."""

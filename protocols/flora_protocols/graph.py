@@ -29,7 +29,9 @@ class Graph:
             # Sorting 64-bit keys shuffles uniformly up to ties, whose probability is below n^2 / 2^65.
             order = np.argsort(np.frombuffer(encryptor.update(bytes(8 * clients)), "<u8"), kind="stable")
             self._order = order.tolist()
-            self._place = np.argsort(order).tolist()
+            self._place = [0] * clients
+            for place, client in enumerate(self._order):
+                self._place[client] = place
             self._reach = range(-neighbours // 2, neighbours // 2 + 1)
         self._members: dict[int, Members] = {}  # of the clients asked for so far
         self._holders: dict[int, Members] = {}

@@ -11,7 +11,7 @@ to session and index keeps one search from covering several secrets, and shares 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from hashlib import sha256
 
@@ -82,12 +82,13 @@ def mask_key(secret: bytes, setup: bytes, index: int) -> X25519PrivateKey:
     return X25519PrivateKey.from_private_bytes(derive(secret, MASK_KEY, setup, index, index))
 
 
-def check_public(raw: bytes, culprit: Culprit) -> None:
-    """PeerError unless ``raw`` is the canonical encoding of an X25519 key of large order."""
-    if raw[31] >= 0x7F and int.from_bytes(raw, "little") >= _FIELD:  # the first test spares most keys the second
-        raise PeerError(culprit, "public key is not canonically encoded")
-    if raw in SMALL_ORDER:
-        raise PeerError(culprit, "public key has small order")
+def check_publics(publics: Iterable[bytes], culprit: Culprit) -> None:
+    """PeerError unless all of ``publics`` are canonical encodings of X25519 keys of large order."""
+    for raw in publics:
+        if raw[31] >= 0x7F and int.from_bytes(raw, "little") >= _FIELD:  # the first test spares most keys the second
+            raise PeerError(culprit, "public key is not canonically encoded")
+        if raw in SMALL_ORDER:
+            raise PeerError(culprit, "public key has small order")
 
 
 # A process that plays many clients meets every public key many times; parsing one costs a tenth of an exchange.
@@ -104,8 +105,13 @@ def exchange(private: X25519PrivateKey, public: bytes, culprit: Culprit) -> byte
 
 def pair_key(private: X25519PrivateKey, public: bytes, session: bytes, own: int, other: int) -> bytes:
     """The 32-byte key of the pairwise mask of clients ``own`` (its mask key) and ``other`` (its public mask key)."""
-    shared = exchange(private, public, other)
-    return derive(shared, PAIR_MASK, session, min(own, other), max(own, other))
+    return derive_pair_key(exchange(private, public, other), session, own, other)
+
+
+def derive_pair_key(shared: bytes, session: bytes, own: int, other: int) -> bytes:
+    """As ``pair_key``, from the X25519 secret that the two mask keys agree on."""
+    low, high = (own, other) if own < other else (other, own)
+    return derive(shared, PAIR_MASK, session, low, high)
 
 
 def sign(identity: bytes, purpose: bytes, text: bytes) -> bytes:
@@ -154,15 +160,14 @@ class Channel:
 
     def seal(self, plaintext: bytes, sender: int, recipient: int) -> bytes:
         """Ciphertext and 16-byte tag; session, sender and recipient are authenticated with it."""
-        return self._cipher.encrypt(sender.to_bytes(12, "little"), plaintext, self._context(sender, recipient))
+        context = self._session + _INDICES.pack(sender, recipient)
+        return self._cipher.encrypt(sender.to_bytes(12, "little"), plaintext, context)
 
     def open(self, sealed: bytes, sender: int, recipient: int) -> bytes:
         """The plaintext; PeerError naming the sender if it was not sealed for this session, sender and recipient."""
+        context = self._session + _INDICES.pack(sender, recipient)
         try:
-            return self._cipher.decrypt(sender.to_bytes(12, "little"), sealed, self._context(sender, recipient))
+            return self._cipher.decrypt(sender.to_bytes(12, "little"), sealed, context)
         except InvalidTag:
             reason = f"sealed shares do not open at client {recipient}: the sender or the server tampered with them"
             raise PeerError(sender, reason) from None
-
-    def _context(self, sender: int, recipient: int) -> bytes:
-        return self._session + _INDICES.pack(sender, recipient)

@@ -21,7 +21,8 @@ roster and a bitmap.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,8 @@ from .ring import Lanes, packed_view, unpack
 from .shamir import SHARE, Raw, canonical_bytes
 
 SEALED = 2 * SHARE + keys.TAG
+_ENTRY = struct.Struct(f"{keys.KEY}s{keys.KEY}s0s")
+_SIGNED_ENTRY = struct.Struct(f"{keys.KEY}s{keys.KEY}s{keys.SIGNATURE}s")
 
 
 class Advertisement(NamedTuple):
@@ -70,9 +73,14 @@ def encode_advertisement(params: SessionParams, advertisement: Advertisement) ->
 def decode_advertisement(params: SessionParams, message: bytes, client: int) -> Advertisement:
     size = _entry_bytes(params)
     reader = decode_frame(message, Kind.ADVERTISEMENT, params.setup_id, client, size)
-    entry = reader.take(size)
+    (advertisement,) = _parsed_entries(params, reader.take(size))
     reader.finish()
-    return _checked_entry(params, entry, client, client)
+    keys.check_publics(advertisement[:2], client)
+    if advertisement.mask == advertisement.transport:
+        raise PeerError(client, f"client {client}'s mask key and transport key are the same")
+    if params.malicious:
+        _check_signature(params, advertisement, client, client)
+    return advertisement
 
 
 def encode_rosters(params: SessionParams, entries: Mapping[int, Advertisement]) -> tuple[bytes, dict[int, bytes]]:
@@ -105,17 +113,23 @@ def decode_roster(params: SessionParams, message: bytes, index: int, own: Advert
     present = reader.bitmap(params.clients)
     claimed = b"" if params.graph.complete else reader.take(32)
     near = present.among(members)
-    raw = dict(zip(near, reader.chunks(size, len(near)), strict=True))
+    joined = reader.take(size * len(near))
     reader.finish()
-    if raw.get(index) != own.entry:
+    entries = dict(zip(near, _parsed_entries(params, joined), strict=True))
+    if entries.get(index) != own:
         raise PeerError("server", f"the roster lacks client {index}'s own advertisement, or changes it")
-    entries = {index: own}
-    for member, entry in raw.items():
-        if member != index:
-            entries[member] = _checked_entry(params, entry, "server", member)
-    if len({key for entry in entries.values() for key in entry[:2]}) < 2 * len(entries):
+    publics = [key for entry in entries.values() for key in entry[:2]]
+    keys.check_publics(publics, "server")
+    if len(set(publics)) < len(publics):
+        for member, entry in entries.items():
+            if entry.mask == entry.transport:
+                raise PeerError("server", f"client {member}'s mask key and transport key are the same")
         raise PeerError("server", "the roster holds one public key twice")
-    digest = claimed or hashlib.sha256(b"".join(raw.values())).digest()
+    if params.malicious:
+        for member, entry in entries.items():
+            if member != index:
+                _check_signature(params, entry, "server", member)
+    digest = claimed or hashlib.sha256(joined).digest()
     return Roster(present, entries, params.session_id(present.raw, digest))
 
 
@@ -233,17 +247,14 @@ def decode_reveal(
 
 
 def _entry_bytes(params: SessionParams) -> int:
-    return 2 * keys.KEY + (keys.SIGNATURE if params.malicious else 0)
+    return (_SIGNED_ENTRY if params.malicious else _ENTRY).size
 
 
-def _checked_entry(params: SessionParams, entry: bytes, culprit: Culprit, index: int) -> Advertisement:
-    mask, transport = entry[: keys.KEY], entry[keys.KEY : 2 * keys.KEY]
-    advertisement = Advertisement(mask, transport, entry[2 * keys.KEY :])
-    keys.check_public(mask, culprit)
-    keys.check_public(transport, culprit)
-    if mask == transport:
-        raise PeerError(culprit, f"client {index}'s mask key and transport key are the same")
-    if params.malicious:
-        text = Advertisement.signed_text(params, index, mask, transport)
-        keys.verify(params.identities[index], advertisement.signature, keys.ADVERTISEMENT, text, culprit)
-    return advertisement
+def _parsed_entries(params: SessionParams, joined: bytes) -> Iterator[Advertisement]:
+    layout = _SIGNED_ENTRY if params.malicious else _ENTRY
+    return map(Advertisement._make, layout.iter_unpack(joined))
+
+
+def _check_signature(params: SessionParams, advertisement: Advertisement, culprit: Culprit, index: int) -> None:
+    text = Advertisement.signed_text(params, index, advertisement.mask, advertisement.transport)
+    keys.verify(params.identities[index], advertisement.signature, keys.ADVERTISEMENT, text, culprit)
