@@ -221,6 +221,8 @@ def test_harary_graph(clients, neighbours):
     assert all(len(others) == neighbours and node not in others for node, others in near.items())
     assert all(node in near[other] for node, others in near.items() for other in others)
     assert all(graph.members(node) == tuple(sorted(near[node] | {node})) for node in near)
+    assert graph.neighbourhoods.tolist() == [list(graph.members(node)) for node in near]
+    assert graph.holdings.tolist() == [list(graph.holders(node)) for node in near]
     chosen = random.Random(1)
     for _ in range(100):  # k - 1 dropouts never disconnect it
         gone = chosen.sample(range(clients), neighbours - 1)
