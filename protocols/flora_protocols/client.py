@@ -122,13 +122,14 @@ class ClientShare(ClientPosition):
             for holder, at in zip(holders, range(0, len(rows), 2 * SHARE), strict=True)
         }
         held = {index: pairs.pop(index)} if index in pairs else {}
-        channels, sealed = {}, []
-        for peer, pair in pairs.items():
-            shared = keys.exchange(self._transport, entries[peer].transport, peer)
-            low, high = sorted((index, peer))
+        # One kind of work after another: taking turns, each would find the processor's caches full of the other's code.
+        secrets = [keys.exchange(self._transport, entries[peer].transport, peer) for peer in pairs]
+        channels = {}
+        for peer, shared in zip(pairs, secrets, strict=True):
+            low, high = (index, peer) if index < peer else (peer, index)
             masks = entries[low].mask, entries[high].mask
             channels[peer] = keys.Channel.between(shared, masks, session, low, high)
-            sealed.append(channels[peer].seal(pair, index, peer))
+        sealed = [channels[peer].seal(pair, index, peer) for peer, pair in pairs.items()]
         publics = {peer: entries[peer].mask for peer in pairs}
         position = ClientMask(self._me, self._identity, self._own, session, present, seed, held, channels, publics)
         return position, messages.encode_shares(session, sealed)
@@ -185,8 +186,10 @@ class ClientMask(ClientPosition):
 
         plus = [keys.derive(self._seed, keys.SELF_MASK, self._session, index, index)]
         minus: list[bytes] = []
+        secrets = [keys.exchange(self._own.mask_key, self._publics[peer], peer) for peer in sealed]
         pair_keys = {
-            peer: keys.pair_key(self._own.mask_key, self._publics[peer], self._session, index, peer) for peer in sealed
+            peer: keys.derive_pair_key(secret, self._session, index, peer)
+            for peer, secret in zip(sealed, secrets, strict=True)
         }
         for peer, key in pair_keys.items():
             (plus if index < peer else minus).append(key)

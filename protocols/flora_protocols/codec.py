@@ -58,7 +58,8 @@ def checksum(header: bytes | memoryview, body: memoryview) -> bytes:
     if len(body) <= FOLD:
         return zlib.crc32(body, crc).to_bytes(CHECKSUM, "little")
     blocks = len(body) // FOLD
-    folded = np.bitwise_xor.reduce(np.frombuffer(body, "<u8", blocks * FOLD // 8).reshape(blocks, -1), axis=0)
+    table = np.frombuffer(body, "<u8", blocks * FOLD // 8).reshape(blocks, -1)
+    folded = np.bitwise_xor.reduce(table, axis=0) if blocks > 1 else table[0].copy()
     rest = np.frombuffer(body[blocks * FOLD :], np.uint8)
     folded.view(np.uint8)[: len(rest)] ^= rest
     return zlib.crc32(folded, crc).to_bytes(CHECKSUM, "little")
@@ -150,8 +151,8 @@ class Reader:
         """The next bitmap: which of ``members`` (ascending) are meant."""
         raw = self.take((len(members) + 7) // 8)
         self._padding(raw, len(members))
-        flags = np.unpackbits(np.frombuffer(raw, np.uint8), count=len(members), bitorder="little")
-        return tuple(compress(members, flags.tolist()))
+        digits = f"{int.from_bytes(raw, 'little'):0{len(members)}b}".encode().replace(b"0", b"\0")
+        return tuple(compress(members, reversed(digits)))
 
     def bitmap(self, size: int) -> Bitmap:
         """The next bitmap over 0 .. size - 1, kept as it is."""

@@ -8,8 +8,12 @@ t clients can finish; in the Harary graph its k neighbours, as in CCS'20.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cached_property
+
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
 
 Members = range | tuple[int, ...]
 
@@ -25,9 +29,11 @@ class Graph:
             # Sorting 64-bit keys shuffles uniformly up to ties, whose probability is below n^2 / 2^65.
             order = np.argsort(np.frombuffer(encryptor.update(bytes(8 * clients)), "<u8"), kind="stable")
             self._order = order.tolist()
-            self._place = np.argsort(order).tolist()
+            self._place = [0] * clients
+            for place, client in enumerate(self._order):
+                self._place[client] = place
             self._reach = range(-neighbours // 2, neighbours // 2 + 1)
-        self._members: dict[int, Members] = {}  # of the clients asked for so far: a server asks for each nine times
+        self._members: dict[int, Members] = {}  # of the clients asked for so far
         self._holders: dict[int, Members] = {}
 
     def members(self, index: int) -> Members:
@@ -41,6 +47,32 @@ class Graph:
             near.remove(index)
             self._holders[index] = tuple(near)
         return self._members[index]
+
+    @cached_property
+    def neighbourhoods(self) -> NDArray[np.uint16]:
+        """Row per client: its ``members``, uint16 (n, k + 1). For a server, which asks about everybody."""
+        everybody = np.arange(self.clients, dtype=np.uint16)
+        if self.complete:
+            return np.broadcast_to(everybody, (self.clients, self.clients))
+        circle, table = np.array(self._order, np.uint16), np.empty((self.clients, len(self._reach)), np.uint16)
+        table[circle] = circle[(np.arange(self.clients)[:, None] + self._reach) % self.clients]
+        table.sort(axis=1)
+        return table
+
+    @cached_property
+    def holdings(self) -> NDArray[np.uint16]:
+        """Row per client: its ``holders``, hence also whose shares it holds, uint16 (n, number of holders)."""
+        if self.complete:
+            return self.neighbourhoods
+        others = self.neighbourhoods != np.arange(self.clients)[:, None]
+        table: NDArray[np.uint16] = self.neighbourhoods[others].reshape(self.clients, -1)
+        return table
+
+    def flags(self, chosen: Iterable[int]) -> NDArray[np.bool_]:
+        """For every client whether it is in ``chosen``, (n,): to be looked up for whole tables at once."""
+        there = np.zeros(self.clients, np.bool_)
+        there[list(chosen)] = True
+        return there
 
     def holders(self, index: int) -> Members:
         """Who holds shares of a client's secrets, ascending. Symmetric: j holds i's exactly if i holds j's."""

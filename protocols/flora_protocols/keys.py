@@ -11,7 +11,7 @@ to session and index keeps one search from covering several secrets, and shares 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from hashlib import sha256
 
@@ -39,9 +39,9 @@ ADVERTISEMENT = b"flora-secure/1 advertisement\0"
 SURVIVORS = b"flora-secure/1 survivors\0"
 
 _INDICES = struct.Struct("<II")
-# HMAC (RFC 2104) as four one-shot hashes: half the time of an HKDF object, of which a client needs two a neighbour.
+# HMAC (RFC 2104) as four plain hashes: half the time of an HKDF object, of which a client needs two a neighbour.
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
-_NO_SALT = bytes(64).translate(_INNER), bytes(64).translate(_OUTER)
+_NO_SALT = sha256(bytes(64).translate(_INNER)), sha256(bytes(64).translate(_OUTER))  # to be copied
 _FIELD = 2**255 - 19
 # All u-coordinates of order 1, 2, 4 or 8, on the curve and its twist: X25519 with any of them gives zero.
 SMALL_ORDER = frozenset(
@@ -66,8 +66,10 @@ def draw(randomness: Randomness, size: int) -> bytes:
 
 def hkdf(secret: bytes, info: bytes) -> bytes:
     """HKDF-SHA256 without salt, 32 bytes."""
-    inner, outer = _NO_SALT
-    extracted = sha256(outer + sha256(inner + secret).digest()).digest().ljust(64, b"\0")
+    inner, outer = _NO_SALT[0].copy(), _NO_SALT[1].copy()
+    inner.update(secret)
+    outer.update(inner.digest())
+    extracted = outer.digest().ljust(64, b"\0")
     expanded = sha256(extracted.translate(_INNER) + info + b"\1").digest()
     return sha256(extracted.translate(_OUTER) + expanded).digest()
 
@@ -82,12 +84,13 @@ def mask_key(secret: bytes, setup: bytes, index: int) -> X25519PrivateKey:
     return X25519PrivateKey.from_private_bytes(derive(secret, MASK_KEY, setup, index, index))
 
 
-def check_public(raw: bytes, culprit: Culprit) -> None:
-    """PeerError unless ``raw`` is the canonical encoding of an X25519 key of large order."""
-    if raw[31] >= 0x7F and int.from_bytes(raw, "little") >= _FIELD:  # the first test spares most keys the second
-        raise PeerError(culprit, "public key is not canonically encoded")
-    if raw in SMALL_ORDER:
-        raise PeerError(culprit, "public key has small order")
+def check_publics(publics: Iterable[bytes], culprit: Culprit) -> None:
+    """PeerError unless all of ``publics`` are canonical encodings of X25519 keys of large order."""
+    for raw in publics:
+        if raw[31] >= 0x7F and int.from_bytes(raw, "little") >= _FIELD:  # the first test spares most keys the second
+            raise PeerError(culprit, "public key is not canonically encoded")
+        if raw in SMALL_ORDER:
+            raise PeerError(culprit, "public key has small order")
 
 
 # A process that plays many clients meets every public key many times; parsing one costs a tenth of an exchange.
@@ -104,8 +107,13 @@ def exchange(private: X25519PrivateKey, public: bytes, culprit: Culprit) -> byte
 
 def pair_key(private: X25519PrivateKey, public: bytes, session: bytes, own: int, other: int) -> bytes:
     """The 32-byte key of the pairwise mask of clients ``own`` (its mask key) and ``other`` (its public mask key)."""
-    shared = exchange(private, public, other)
-    return derive(shared, PAIR_MASK, session, min(own, other), max(own, other))
+    return derive_pair_key(exchange(private, public, other), session, own, other)
+
+
+def derive_pair_key(shared: bytes, session: bytes, own: int, other: int) -> bytes:
+    """As ``pair_key``, from the X25519 secret that the two mask keys agree on."""
+    low, high = (own, other) if own < other else (other, own)
+    return derive(shared, PAIR_MASK, session, low, high)
 
 
 def sign(identity: bytes, purpose: bytes, text: bytes) -> bytes:
@@ -154,15 +162,14 @@ class Channel:
 
     def seal(self, plaintext: bytes, sender: int, recipient: int) -> bytes:
         """Ciphertext and 16-byte tag; session, sender and recipient are authenticated with it."""
-        return self._cipher.encrypt(sender.to_bytes(12, "little"), plaintext, self._context(sender, recipient))
+        context = self._session + _INDICES.pack(sender, recipient)
+        return self._cipher.encrypt(sender.to_bytes(12, "little"), plaintext, context)
 
     def open(self, sealed: bytes, sender: int, recipient: int) -> bytes:
         """The plaintext; PeerError naming the sender if it was not sealed for this session, sender and recipient."""
+        context = self._session + _INDICES.pack(sender, recipient)
         try:
-            return self._cipher.decrypt(sender.to_bytes(12, "little"), sealed, self._context(sender, recipient))
+            return self._cipher.decrypt(sender.to_bytes(12, "little"), sealed, context)
         except InvalidTag:
             reason = f"sealed shares do not open at client {recipient}: the sender or the server tampered with them"
             raise PeerError(sender, reason) from None
-
-    def _context(self, sender: int, recipient: int) -> bytes:
-        return self._session + _INDICES.pack(sender, recipient)

@@ -21,7 +21,8 @@ roster and a bitmap.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +33,11 @@ from .errors import Culprit, PeerError
 from .graph import Members
 from .params import SessionParams
 from .ring import Lanes, packed_view, unpack
-from .shamir import SHARE, Raw, canonical
+from .shamir import SHARE, Raw, canonical_bytes
 
 SEALED = 2 * SHARE + keys.TAG
+_ENTRY = struct.Struct(f"{keys.KEY}s{keys.KEY}s0s")
+_SIGNED_ENTRY = struct.Struct(f"{keys.KEY}s{keys.KEY}s{keys.SIGNATURE}s")
 
 
 class Advertisement(NamedTuple):
@@ -70,9 +73,14 @@ def encode_advertisement(params: SessionParams, advertisement: Advertisement) ->
 def decode_advertisement(params: SessionParams, message: bytes, client: int) -> Advertisement:
     size = _entry_bytes(params)
     reader = decode_frame(message, Kind.ADVERTISEMENT, params.setup_id, client, size)
-    entry = reader.take(size)
+    (advertisement,) = _parsed_entries(params, reader.take(size))
     reader.finish()
-    return _checked_entry(params, entry, client, client)
+    keys.check_publics(advertisement[:2], client)
+    if advertisement.mask == advertisement.transport:
+        raise PeerError(client, f"client {client}'s mask key and transport key are the same")
+    if params.malicious:
+        _check_signature(params, advertisement, client, client)
+    return advertisement
 
 
 def encode_rosters(params: SessionParams, entries: Mapping[int, Advertisement]) -> tuple[bytes, dict[int, bytes]]:
@@ -85,10 +93,16 @@ def encode_rosters(params: SessionParams, entries: Mapping[int, Advertisement]) 
     session = params.session_id(present, digest)
     if params.graph.complete:
         return session, dict.fromkeys(raw, encode_frame(Kind.ROSTER, params.setup_id, present + joined))
+    advertised = params.graph.flags(raw)
+    place = np.cumsum(advertised) - 1  # of a client's entry among all
+    near = params.graph.neighbourhoods[advertised]
+    kept = advertised[near]
+    whose, ends = place[near[kept]], np.cumsum(kept.sum(axis=1)).tolist()
+    table = np.frombuffer(joined, np.dtype((np.void, _entry_bytes(params))))
     rosters = {}
-    for index in raw:
-        near = b"".join([raw[member] for member in params.graph.members(index) if member in raw])
-        rosters[index] = encode_frame(Kind.ROSTER, params.setup_id, present + digest + near)
+    for index, first, last in zip(raw, [0, *ends], ends, strict=False):
+        body = b"".join((present, digest, table[whose[first:last]].tobytes()))
+        rosters[index] = encode_frame(Kind.ROSTER, params.setup_id, body)
     return session, rosters
 
 
@@ -99,17 +113,23 @@ def decode_roster(params: SessionParams, message: bytes, index: int, own: Advert
     present = reader.bitmap(params.clients)
     claimed = b"" if params.graph.complete else reader.take(32)
     near = present.among(members)
-    raw = dict(zip(near, reader.chunks(size, len(near)), strict=True))
+    joined = reader.take(size * len(near))
     reader.finish()
-    if raw.get(index) != own.entry:
+    entries = dict(zip(near, _parsed_entries(params, joined), strict=True))
+    if entries.get(index) != own:
         raise PeerError("server", f"the roster lacks client {index}'s own advertisement, or changes it")
-    entries = {index: own}
-    for member, entry in raw.items():
-        if member != index:
-            entries[member] = _checked_entry(params, entry, "server", member)
-    if len({key for entry in entries.values() for key in entry[:2]}) < 2 * len(entries):
+    publics = [key for entry in entries.values() for key in entry[:2]]
+    keys.check_publics(publics, "server")
+    if len(set(publics)) < len(publics):
+        for member, entry in entries.items():
+            if entry.mask == entry.transport:
+                raise PeerError("server", f"client {member}'s mask key and transport key are the same")
         raise PeerError("server", "the roster holds one public key twice")
-    digest = claimed or hashlib.sha256(b"".join(raw.values())).digest()
+    if params.malicious:
+        for member, entry in entries.items():
+            if member != index:
+                _check_signature(params, entry, "server", member)
+    digest = claimed or hashlib.sha256(joined).digest()
     return Roster(present, entries, params.session_id(present.raw, digest))
 
 
@@ -117,17 +137,17 @@ def encode_shares(session: bytes, sealed: Iterable[bytes]) -> bytes:
     return encode_frame(Kind.SHARES, session, b"".join(sealed))
 
 
-def decode_shares(session: bytes, message: bytes, client: int, recipients: Sequence[int]) -> Raw:
-    """The sealed pair for each of ``recipients``, uint8 (len(recipients), 50)."""
-    reader = decode_frame(message, Kind.SHARES, session, client, SEALED * len(recipients))
-    sealed = np.frombuffer(reader.take(SEALED * len(recipients)), np.uint8).reshape(-1, SEALED)
+def decode_shares(session: bytes, message: bytes, client: int, recipients: int) -> Raw:
+    """The sealed pair for each of so many ``recipients``, uint8 (recipients, 50)."""
+    reader = decode_frame(message, Kind.SHARES, session, client, SEALED * recipients)
+    sealed = np.frombuffer(reader.take(SEALED * recipients), np.uint8).reshape(-1, SEALED)
     reader.finish()
     return sealed
 
 
-def encode_inbox(session: bytes, members: Members, shared: Iterable[int], sealed: bytes) -> bytes:
-    """``shared``: everyone whose shares arrived, the recipient too; ``sealed``: what its neighbours sent, joined."""
-    return encode_frame(Kind.INBOX, session, encode_subset(members, shared) + sealed)
+def encode_inbox(session: bytes, shared: bytes, sealed: bytes) -> bytes:
+    """``shared``: the bitmap of who shared, the recipient too; ``sealed``: what its neighbours sent, joined."""
+    return encode_frame(Kind.INBOX, session, shared + sealed)
 
 
 def decode_inbox(session: bytes, message: bytes, index: int, members: Members) -> dict[int, bytes]:
@@ -214,31 +234,27 @@ def encode_reveal(session: bytes, shares: Iterable[bytes], pair_keys: Iterable[b
 
 
 def decode_reveal(
-    session: bytes, message: bytes, client: int, owners: Sequence[int], direct: Sequence[int]
+    session: bytes, message: bytes, client: int, owners: int, direct: Sequence[int]
 ) -> tuple[Raw, dict[int, bytes]]:
-    """The shares of ``owners``, uint8 (len(owners), 17), canonical; and the pair keys with the clients ``direct``."""
-    limit = SHARE * len(owners) + keys.KEY * len(direct)
-    reader = decode_frame(message, Kind.REVEAL, session, client, limit)
-    shares = np.frombuffer(reader.take(SHARE * len(owners)), np.uint8).reshape(-1, SHARE)
-    pair_keys = reader.chunks(keys.KEY, len(direct))
+    """The shares of so many ``owners``, uint8 (owners, 17), canonical; and the pair keys with those of ``direct``."""
+    reader = decode_frame(message, Kind.REVEAL, session, client, SHARE * owners + keys.KEY * len(direct))
+    shares = reader.take(SHARE * owners)
+    pair_keys = reader.chunks(keys.KEY, len(direct)) if direct else []
     reader.finish()
-    if not canonical(shares):
+    if not canonical_bytes(shares):
         raise PeerError(client, "a share is not canonically encoded")
-    return shares, dict(zip(direct, pair_keys, strict=True))
+    return np.frombuffer(shares, np.uint8).reshape(-1, SHARE), dict(zip(direct, pair_keys, strict=True))
 
 
 def _entry_bytes(params: SessionParams) -> int:
-    return 2 * keys.KEY + (keys.SIGNATURE if params.malicious else 0)
+    return (_SIGNED_ENTRY if params.malicious else _ENTRY).size
 
 
-def _checked_entry(params: SessionParams, entry: bytes, culprit: Culprit, index: int) -> Advertisement:
-    mask, transport = entry[: keys.KEY], entry[keys.KEY : 2 * keys.KEY]
-    advertisement = Advertisement(mask, transport, entry[2 * keys.KEY :])
-    keys.check_public(mask, culprit)
-    keys.check_public(transport, culprit)
-    if mask == transport:
-        raise PeerError(culprit, f"client {index}'s mask key and transport key are the same")
-    if params.malicious:
-        text = Advertisement.signed_text(params, index, mask, transport)
-        keys.verify(params.identities[index], advertisement.signature, keys.ADVERTISEMENT, text, culprit)
-    return advertisement
+def _parsed_entries(params: SessionParams, joined: bytes) -> Iterator[Advertisement]:
+    layout = _SIGNED_ENTRY if params.malicious else _ENTRY
+    return map(Advertisement._make, layout.iter_unpack(joined))
+
+
+def _check_signature(params: SessionParams, advertisement: Advertisement, culprit: Culprit, index: int) -> None:
+    text = Advertisement.signed_text(params, index, advertisement.mask, advertisement.transport)
+    keys.verify(params.identities[index], advertisement.signature, keys.ADVERTISEMENT, text, culprit)

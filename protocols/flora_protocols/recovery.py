@@ -6,13 +6,13 @@ have revealed are reconstructed with one matrix, others in batches with a matrix
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PeerError
+from .keys import SECRET
 from .shamir import LIMBS, Raw, combine
 
 Places = NDArray[np.intp]
@@ -22,17 +22,17 @@ _BATCH = 1 << 17  # elements of the Lagrange matrices, or limbs, in memory at on
 def recover(
     needed: Sequence[int],
     shares: Mapping[int, Raw],
-    owned_by: Callable[[int], Sequence[int]],
+    owners: NDArray[np.uint16],
     threshold: int,
 ) -> dict[int, bytes]:
     """The 16-byte secret of each client in ``needed``, ascending; at least t holders have revealed a share of each.
 
-    ``shares``: by holder, uint8 (len(owned_by(holder)), 17), canonical. Raises PeerError naming whose share is wrong.
+    ``shares``: by holder, ascending, uint8 (m, 17), canonical. ``owners``: whose they are, one holder after another.
+    Raises PeerError naming whose share is wrong.
     """
-    owned = {holder: owned_by(holder) for holder in sorted(shares)}
-    order, first, last = turned(list(owned.values()), needed)
-    table = np.concatenate([shares[holder] for holder in owned])[order]
-    points = np.repeat(list(owned), [len(owners) for owners in owned.values()])[order] + 1
+    order, first, last = turned(owners, needed)
+    table = picked(shares.values(), order)
+    points = np.repeat(list(shares), [len(revealed) for revealed in shares.values()])[order] + 1
     secrets: dict[int, bytes] = {}
     for count in np.unique(last - first):  # owners with equally many holders are reconstructed together
         alike = np.flatnonzero(last - first == count)
@@ -50,21 +50,29 @@ def recover(
                 bad = int(np.argmin(sound))  # one of the two leading axes has length 1
                 holders = tuple((points[rows[part][bad]] - 1).tolist())
                 raise _blame(needed[alike[part][bad]], holders, revealed[bad], threshold)
-            owners = [needed[place] for place in alike[part]]
-            secrets.update(zip(owners, map(bytes, found.reshape(len(owners), -1)), strict=True))
+            joined = found.tobytes()
+            for place, at in zip(alike[part].tolist(), range(0, len(joined), SECRET), strict=True):
+                secrets[needed[place]] = joined[at : at + SECRET]
     return secrets
 
 
-def turned(lists: Sequence[Sequence[int]], addressees: Sequence[int]) -> tuple[Places, Places, Places]:
-    """What senders, ascending, have sent, turned around. ``lists``: for each, to whom it sent, or about whom.
+def turned(sent: NDArray[np.uint16], addressees: Sequence[int]) -> tuple[Places, Places, Places]:
+    """What senders, ascending, have sent, turned around. ``sent``: one after another, to whom each sent, or about whom.
 
     Returns the order that sorts all of it by addressee and then by sender, and for each of ``addressees`` where its own
     begins and ends in that order. One sort costs a tenth of as many look-ups.
     """
-    flat = np.fromiter(chain.from_iterable(lists), np.uint16, sum(map(len, lists)))  # of 16 bits: sorted by radix
-    order = np.argsort(flat, kind="stable")
-    flat, wanted = flat[order], np.array(addressees, np.uint16)
-    return order, np.searchsorted(flat, wanted, "left"), np.searchsorted(flat, wanted, "right")
+    order = np.argsort(sent, kind="stable")  # of 16 bits: by radix
+    counts, wanted = np.bincount(sent, minlength=max(addressees) + 1), list(addressees)
+    last = np.cumsum(counts)[wanted]
+    return order, last - counts[wanted], last
+
+
+def picked(parts: Iterable[Raw], order: Places) -> Raw:
+    """The rows of ``parts``, each (m, size), joined and in ``order``; moved as whole items, in a third of the time."""
+    rows = np.concatenate(list(parts))
+    items: Raw = rows.view(np.dtype((np.void, rows.shape[1])))[:, 0][order].view(np.uint8)
+    return items.reshape(-1, rows.shape[1])
 
 
 def _blame(owner: int, holders: tuple[int, ...], shares: Raw, threshold: int) -> PeerError:

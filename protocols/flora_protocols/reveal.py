@@ -134,8 +134,9 @@ def _check_survivors(me: Member, told: Bitmap, uploaded: Uploaded) -> None:
         raise PeerError("server", f"the survivors lack client {me.index}, which did upload")
     near = me.params.graph.members(me.index)
     silent = set(told.among(near)) - uploaded.held.keys() - {me.index}
-    strangers = sorted(silent.union(told.without(uploaded.present)))
-    if strangers:
+    absent = told.without(uploaded.present)
+    if silent or len(absent):
+        strangers = sorted(silent.union(absent))
         raise PeerError("server", f"the survivors include {strangers[:8]}, who did not share")
     if len(told) < me.floors.survivors:
         raise TooFewSurvivors("survivors", len(told), me.floors.survivors)

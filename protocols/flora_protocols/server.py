@@ -12,7 +12,7 @@ leaving it unchanged, when the round cannot be finished by those who are left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from .errors import MisuseError, PeerError, TooFewSurvivors
 from .keystream import apply_masks
 from .params import SessionParams, Trip
 from .position import Position, fresh, transition
-from .recovery import recover, turned
+from .recovery import picked, recover, turned
 from .ring import Lanes, from_lanes, lane
 from .shamir import Raw
 
@@ -118,27 +118,25 @@ class ServerShare(_Server):
     def __init__(self, params: SessionParams, session: bytes, entries: Mapping[int, messages.Advertisement]) -> None:
         super().__init__(params, entries)
         self._session, self._entries = session, entries
+        self._advertised = params.graph.flags(entries)
+        self._recipients = (self._advertised[params.graph.neighbourhoods].sum(axis=1) - 1).tolist()  # how many
         self._sealed: dict[int, Raw] = {}
 
     def _take(self, client: int, message: bytes) -> None:
-        self._sealed[client] = messages.decode_shares(self._session, message, client, self._recipients(client))
-
-    def _recipients(self, client: int) -> Sequence[int]:
-        near = self._params.graph.holders(client)
-        if len(self._entries) == self._params.clients and not self._params.graph.complete:
-            return near
-        return [member for member in near if member != client and member in self._entries]
+        self._sealed[client] = messages.decode_shares(self._session, message, client, self._recipients[client])
 
     @transition
     def close(self) -> tuple[ServerMask, Outbox]:
         """End the trip; gives the inboxes."""
         shared = self._require("clients that shared")
-        order, first, last = turned([self._recipients(client) for client in shared], shared)
-        sealed = np.concatenate([self._sealed[client] for client in shared])[order]
+        near = self._params.graph.neighbourhoods[list(shared)]
+        recipients = near[self._advertised[near] & (near != np.array(shared)[:, None])]
+        order, first, last = turned(recipients, shared)
+        sealed = picked([self._sealed[client] for client in shared], order)
+        bitmaps = np.packbits(self._params.graph.flags(shared)[near], axis=1, bitorder="little")
         outbox = {}
-        for client, start, stop in zip(shared, first, last, strict=True):
-            members = self._params.graph.members(client)
-            outbox[client] = messages.encode_inbox(self._session, members, self._heard, sealed[start:stop].tobytes())
+        for client, there, start, stop in zip(shared, bitmaps, first.tolist(), last.tolist(), strict=True):
+            outbox[client] = messages.encode_inbox(self._session, there.tobytes(), sealed[start:stop].tobytes())
         publics = {client: self._entries[client].mask for client in shared}
         return ServerMask(self._params, self._session, publics), outbox
 
@@ -161,7 +159,7 @@ class ServerMask(_Server):
         """End the trip; gives the survivors."""
         survivors = self._require("clients that uploaded")
         state = _Masked(self._params, self._session, self._publics, survivors, self._sum)
-        state.needed(self._heard)
+        state.needed(survivors)
         told = messages.encode_survivors(self._params, self._session, survivors)
         following = ServerAgree(state) if self._params.malicious else ServerUnmask(state, survivors)
         return following, dict.fromkeys(survivors, told)
@@ -177,28 +175,33 @@ class _Masked:
     survivors: tuple[int, ...]
     sum: Lanes
 
-    def owned_by(self, holder: int) -> Sequence[int]:
-        """Whose shares a client holds, ascending."""
-        if self.params.graph.complete:
-            return self.sharers
-        holders = self.params.graph.holders(holder)  # the graph is symmetric
-        if len(self.publics) == self.params.clients:
-            return holders
-        return tuple([owner for owner in holders if owner in self.publics])
+    @cached_property
+    def shared(self) -> NDArray[np.bool_]:
+        """For every client whether it shared."""
+        return self.params.graph.flags(self.publics)
 
     @cached_property
-    def sharers(self) -> tuple[int, ...]:
-        """All who shared, ascending."""
-        return tuple(sorted(self.publics))
+    def alive(self) -> NDArray[np.bool_]:
+        """For every client whether it survived."""
+        return self.params.graph.flags(self.survivors)
 
     @cached_property
-    def alive(self) -> frozenset[int]:
-        """The survivors, for look-ups."""
-        return frozenset(self.survivors)
+    def held(self) -> list[int]:
+        """The shares of how many clients each client holds."""
+        counts: list[int] = self.shared[self.params.graph.holdings].sum(axis=1).tolist()
+        return counts
+
+    def dropped_owners(self, holder: int) -> list[int]:
+        """The clients that dropped after sharing and whose shares a client holds, ascending."""
+        owners = self.params.graph.holdings[holder]
+        dropped: list[int] = owners[(self.shared & ~self.alive)[owners]].tolist()
+        return dropped
 
     def near_survivors(self, dropped: int) -> list[int]:
         """The survivors whose vectors carry a pairwise mask with a dropped client."""
-        return [member for member in self.params.graph.members(dropped) if member in self.alive]
+        near = self.params.graph.neighbourhoods[dropped]
+        survivors: list[int] = near[self.alive[near]].tolist()
+        return survivors
 
     def needed(self, there: Iterable[int]) -> list[int]:
         """The clients whose secret is needed, ascending; TooFewSurvivors if fewer than t of its holders are ``there``.
@@ -206,16 +209,16 @@ class _Masked:
         A dropped client's mask secret gives the pairwise masks of its surviving neighbours; with direct reveal, those
         of them who are there give the keys themselves.
         """
-        there, result = frozenset(there), []
-        direct = there if self.params.direct_reveal else frozenset()
-        for owner in self.sharers:
-            if owner not in self.alive and direct.issuperset(self.near_survivors(owner)):
-                continue
-            holders = len(there.intersection(self.params.graph.holders(owner)))
-            if holders < self.params.threshold:
-                raise TooFewSurvivors(f"holders of client {owner}'s shares", holders, self.params.threshold)
-            result.append(owner)
-        return result
+        graph, threshold = self.params.graph, self.params.threshold
+        here = graph.flags(there)
+        silent = self.alive & ~here if self.params.direct_reveal else self.alive  # survivors who tell no keys
+        needed = self.shared & (self.alive | silent[graph.neighbourhoods].any(axis=1))
+        holders = here[graph.holdings].sum(axis=1)
+        short = np.flatnonzero(needed & (holders < threshold))
+        if len(short):
+            raise TooFewSurvivors(f"holders of client {short[0]}'s shares", int(holders[short[0]]), threshold)
+        owners: list[int] = np.flatnonzero(needed).tolist()
+        return owners
 
 
 class ServerAgree(_Server):
@@ -263,19 +266,21 @@ class ServerUnmask(_Server):
 
     def _take(self, client: int, message: bytes) -> None:
         state = self._state
-        owners = state.owned_by(client)
-        direct = [owner for owner in owners if owner not in state.alive] if self._params.direct_reveal else []
+        direct = state.dropped_owners(client) if self._params.direct_reveal else []
         self._shares[client], self._pair_keys[client] = messages.decode_reveal(
-            state.session, message, client, owners, direct
+            state.session, message, client, state.held[client], direct
         )
 
     @transition
     def close(self) -> RoundResult:
         """End the round. Raises TooFewSurvivors, or PeerError naming a client whose shares are wrong."""
         state, params = self._state, self._params
-        self._require("clients that revealed shares")
-        secrets = recover(state.needed(self._heard), self._shares, state.owned_by, params.threshold)
-        recovered = tuple(owner for owner in sorted(state.publics.keys() - state.alive) if state.near_survivors(owner))
+        revealed = self._require("clients that revealed shares")
+        owned = params.graph.holdings[list(revealed)]
+        shares = {holder: self._shares[holder] for holder in revealed}
+        secrets = recover(state.needed(revealed), shares, owned[state.shared[owned]], params.threshold)
+        gone = np.flatnonzero(state.shared & ~state.alive).tolist()
+        recovered = tuple(owner for owner in gone if state.near_survivors(owner))
         plus: list[bytes] = []
         minus = [keys.derive(secrets[owner], keys.SELF_MASK, state.session, owner, owner) for owner in state.survivors]
         for owner in recovered:
@@ -289,7 +294,7 @@ class ServerUnmask(_Server):
                 (minus if survivor < owner else plus).append(key)
         total = state.sum.copy()
         apply_masks(total, plus, minus)
-        dropped = tuple(client for client in range(params.clients) if client not in state.alive)
+        dropped = tuple(np.flatnonzero(~state.alive).tolist())
         return RoundResult(from_lanes(total, params.bits), state.survivors, dropped, recovered)
 
     def _mask_key(self, owner: int, secret: bytes) -> X25519PrivateKey:

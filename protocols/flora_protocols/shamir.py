@@ -33,8 +33,9 @@ def split(secrets: bytes, points: tuple[int, ...], threshold: int, randomness: R
     (len(points), m * 17); any ``threshold`` rows determine the secrets, fewer say nothing about them.
     """
     count = len(secrets) // SECRET
-    limbs = np.frombuffer(secrets, "<u2").astype(np.float64)
-    coefficients = np.vstack((limbs, _uniform((threshold - 1) * len(limbs), randomness).reshape(-1, len(limbs))))
+    coefficients = np.empty((threshold, LIMBS * count))
+    coefficients[0] = np.frombuffer(secrets, "<u2")
+    coefficients[1:] = _uniform((threshold - 1) * LIMBS * count, randomness).reshape(threshold - 1, -1)
     values = (_vandermonde(points, threshold) @ coefficients).astype(np.int64) % P
     return encode(values.reshape(len(points), count, LIMBS)).reshape(len(points), count * SHARE)
 
@@ -58,9 +59,12 @@ def combine(points: Field, shares: Raw, threshold: int) -> tuple[Raw, NDArray[np
 
 def encode(values: Field) -> Raw:
     """Field elements (..., 8) as shares (..., 17)."""
+    raw = np.zeros((*values.shape[:-1], SHARE), np.uint8)
+    raw[..., :SECRET] = values.astype("<u2").view(np.uint8)  # 2^16 becomes zero
     top = values == _TOP
-    low = np.where(top, 0, values).astype("<u2").view(np.uint8)
-    return np.concatenate((low, np.packbits(top, axis=-1, bitorder="little")), axis=-1)
+    if top.any():  # seldom
+        raw[..., SECRET:] = np.packbits(top, axis=-1, bitorder="little")
+    return raw
 
 
 def decode(raw: Raw) -> Field:
@@ -78,15 +82,15 @@ def canonical(raw: Raw) -> bool:
 
 def canonical_bytes(joined: bytes) -> bool:
     """As ``canonical``, for shares of 17 bytes joined."""
-    return canonical(np.frombuffer(joined, np.uint8).reshape(-1, SHARE))
+    return not any(joined[SECRET::SHARE]) or canonical(np.frombuffer(joined, np.uint8).reshape(-1, SHARE))
 
 
-def _uniform(count: int, randomness: Randomness) -> NDArray[np.float64]:
+def _uniform(count: int, randomness: Randomness) -> NDArray[np.uint32]:
     """``count`` independent, exactly uniform field elements."""
     while True:
         words = np.frombuffer(draw(randomness, 4 * count), "<u4")
-        if not (words == 2**32 - 1).any():  # p divides 2^32 - 1: without that one value, the remainder is uniform
-            return (words % P).astype(np.float64)
+        if words.max() < 2**32 - 1:  # p divides 2^32 - 1: without that one value, the remainder is uniform
+            return words % P
 
 
 @lru_cache(maxsize=8)

@@ -134,7 +134,7 @@ LARGE_TARGETS = {
     Kind.INBOX: lambda message, own: messages.decode_inbox(bytes(32), message, 1, LARGE.graph.members(1)),
     Kind.UPLOAD: lambda message, own: messages.decode_upload(LARGE, bytes(32), message, 1),
     Kind.SURVIVORS: lambda message, own: messages.decode_survivors(LARGE, bytes(32), message),
-    Kind.REVEAL: lambda message, own: messages.decode_reveal(bytes(32), message, 1, range(60), range(30)),
+    Kind.REVEAL: lambda message, own: messages.decode_reveal(bytes(32), message, 1, 60, range(30)),
 }
 
 

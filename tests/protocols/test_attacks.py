@@ -451,7 +451,7 @@ def revealing(cohort, liar, owner):
     body = bytearray(body_of(cohort.sent[liar]))
     body[owner * shamir.SHARE] ^= 1
     cohort.server._shares[liar], _ = messages.decode_reveal(
-        cohort.server._state.session, reframed(cohort.sent[liar], bytes(body)), liar, range(cohort.params.clients), ()
+        cohort.server._state.session, reframed(cohort.sent[liar], bytes(body)), liar, cohort.params.clients, ()
     )
 
 

@@ -68,17 +68,17 @@ def test_every_small_order_point_is_refused():
         with pytest.raises(PeerError, match="small order"):
             keys.exchange(private, raw, 1)
         with pytest.raises(PeerError, match="client 1: public key has small order"):
-            keys.check_public(raw, 1)
+            keys.check_publics([raw], 1)
 
 
 @pytest.mark.parametrize("point", [2**255 - 19, 2**255 - 18, 2**255 - 1, 2**255 + 9, 2**256 - 1])
 def test_second_encodings_are_refused(point):
     with pytest.raises(PeerError, match="canonical"):
-        keys.check_public(point.to_bytes(32, "little"), 1)
+        keys.check_publics([point.to_bytes(32, "little")], 1)
 
 
 def test_the_largest_canonical_key_is_accepted():
-    keys.check_public((2**255 - 21).to_bytes(32, "little"), 1)
+    keys.check_publics([(2**255 - 21).to_bytes(32, "little")], 1)
 
 
 def test_sealed_shares_open_only_where_they_belong():
@@ -221,6 +221,8 @@ def test_harary_graph(clients, neighbours):
     assert all(len(others) == neighbours and node not in others for node, others in near.items())
     assert all(node in near[other] for node, others in near.items() for other in others)
     assert all(graph.members(node) == tuple(sorted(near[node] | {node})) for node in near)
+    assert graph.neighbourhoods.tolist() == [list(graph.members(node)) for node in near]
+    assert graph.holdings.tolist() == [list(graph.holders(node)) for node in near]
     chosen = random.Random(1)
     for _ in range(100):  # k - 1 dropouts never disconnect it
         gone = chosen.sample(range(clients), neighbours - 1)
