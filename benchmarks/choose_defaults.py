@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", help="local rate; of examples in unit example")
     parser.add_argument("--clips", type=float, nargs="+")
     parser.add_argument("--momenta", type=float, nargs="+", default=[0.8])
-    parser.add_argument("--scales", type=float, nargs="+", default=[20.0])
+    parser.add_argument("--scales", type=float, nargs="+", default=[28.0])
     parser.add_argument("--turns", type=float, nargs="+", default=[TURN])
     parser.add_argument("--most", type=float, nargs="+")
     parser.add_argument("--folds", type=int, default=FOLDS)

@@ -102,7 +102,7 @@ class TrainingConfig:
     rounds: int = 20
     local_steps: int = 10
     local_rate: float | None = None
-    logit_scale: float = 20.0
+    logit_scale: float = 28.0
     server_optimiser: ServerOptimiser = "momentum"
     server_step: float | None = None
     server_momentum: float = 0.8
