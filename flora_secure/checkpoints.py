@@ -7,6 +7,7 @@ has its state. ``intent.json`` is on disk before a client uploads anything. docs
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -15,15 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flora_secure.durable import remove_file, replace_file
 from flora_secure.errors import InputError
 from flora_secure.plain import PlainError
 from flora_secure.records import RoundRecord
+from flora_secure.server import ServerState
 
 SCHEMA = "flora-secure/state/1"
 _DIGEST = 32
+_ARRAYS = tuple(field.name for field in dataclasses.fields(ServerState))
 
 
 class CheckpointError(InputError):
@@ -36,7 +38,7 @@ class Checkpoint:
 
     Attributes:
         round: the last one that is over, 0 before the first.
-        adapter, momentum: float64 (d,), of :class:`~flora_secure.server.ServerState`.
+        server: the trained values and the optimiser's moments.
         clip_norm: of the next round.
         last_round: client → the last round that it took part in.
         model_hash, data_hash: SHA-256, hex, of what the run trains and trains on.
@@ -44,8 +46,7 @@ class Checkpoint:
     """
 
     round: int
-    adapter: NDArray[np.float64]
-    momentum: NDArray[np.float64]
+    server: ServerState
     clip_norm: float
     last_round: dict[int, int]
     model_hash: str
@@ -67,8 +68,7 @@ class Checkpoint:
         np.savez(
             stream,
             facts=np.array(json.dumps(facts, allow_nan=False)),
-            adapter=self.adapter,
-            momentum=self.momentum,
+            **{name: getattr(self.server, name) for name in _ARRAYS},
             last_round=np.array(sorted(self.last_round.items()), np.int64).reshape(-1, 2),
         )
         raw = stream.getvalue()
@@ -86,13 +86,14 @@ class Checkpoint:
                 if facts.pop("schema") != SCHEMA:
                     raise ValueError(f"its schema is not {SCHEMA}")
                 line_hash = str(facts.pop("line_hash"))
-                adapter, momentum, last = (arrays[name] for name in ("adapter", "momentum", "last_round"))
-            if not (adapter.dtype == momentum.dtype == np.float64 and adapter.ndim == 1):
-                raise ValueError(f"its arrays are {adapter.dtype} {adapter.shape}")
-            if adapter.shape != momentum.shape or last.dtype != np.int64 or last.ndim != 2:
-                raise ValueError(f"its arrays are of shapes {adapter.shape}, {momentum.shape}, {last.shape}")
+                values, last = {name: arrays[name] for name in _ARRAYS}, arrays["last_round"]
+            if any(array.dtype != np.float64 for array in values.values()) or last.dtype != np.int64:
+                raise ValueError("its arrays are not float64")
+            shapes = {array.shape for array in values.values()}
+            if len(shapes) > 1 or len(min(shapes)) != 1 or last.ndim != 2:
+                raise ValueError(f"its arrays are of shapes {sorted(shapes)}, {last.shape}")
             pairs = dict(zip(last[:, 0].tolist(), last[:, 1].tolist(), strict=True))
-            return cls(adapter=adapter, momentum=momentum, last_round=pairs, **facts), line_hash
+            return cls(server=ServerState(**values), last_round=pairs, **facts), line_hash
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"is no state of a run: {error}") from None
 

@@ -104,8 +104,7 @@ class Simulation:
         """What the rounds that are left depend on, ``records`` apart."""
         return Checkpoint(
             round=len(self.records),
-            adapter=self._state.adapter,
-            momentum=self._state.momentum,
+            server=self._state,
             clip_norm=self._clip_norm,
             last_round=dict(self._last_round),
             model_hash=self.task.clip.model_hash,
@@ -128,13 +127,14 @@ class Simulation:
                     f"the {what} is not what the run began with: SHA-256 {here:.12}…, then {there:.12}…; "
                     f"bring back the {what}, or begin a new run"
                 )
-        if checkpoint.adapter.shape != (self.task.dimension,):
-            raise CheckpointError(f"the state has {len(checkpoint.adapter)} values, the adapter {self.task.dimension}")
+        length, own = len(checkpoint.server.adapter), len(self._state.adapter)
+        if length != own:
+            raise CheckpointError(f"the state has {length} values, the adapter {own}")
         for record in records:
             if record.aborted is None:
                 self._charge(record)
         self.records = list(records)
-        self._state = ServerState(checkpoint.adapter, checkpoint.momentum)
+        self._state = checkpoint.server
         self._clip_norm = checkpoint.clip_norm
         self._last_round = dict(checkpoint.last_round)
 

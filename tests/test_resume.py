@@ -1,6 +1,8 @@
 """Resume: killed at any write, a run ends as if it had not been, and no round that was released is forgotten."""
 
 import dataclasses
+import hashlib
+import io
 import json
 import math
 import os
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from flora_secure import checkpoints, durable
+from flora_secure import checkpoints, durable, summary
 from flora_secure.audit.rederivation import audit
 from flora_secure.checkpoints import Checkpoint, CheckpointError
 from flora_secure.config import RunConfig, override
@@ -24,12 +26,17 @@ from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.report import Report
 from flora_secure.resume import RecordedRun, begin, go_on
 from flora_secure.run_folder import RunFolderError, read_run, reopen
+from flora_secure.server import ServerState
 from flora_secure.simulation import Simulation
 from flora_secure.summary import summarise
 from flora_secure.task import Task, prepare
 
 ROOT = Path(__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "protocols", "cli"))}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "protocols", "cli")),
+}
 PROGRAM = [sys.executable, "-c", "from flora_cli.main import run; run()"]
 SMALL = {
     "data.dataset": "digits",
@@ -47,14 +54,18 @@ class Crash(BaseException):
 
 
 class FaultyOs:
-    """``os``, whose ``fatal``-th call that changes the disk does half of what it should, or nothing, and ends all."""
+    """``os``, whose ``fatal``-th call that changes a file or a name does half of what it should, or nothing, and ends
+    all. To a killed process a flush makes no difference; flushes have a test of their own.
+    """
 
-    COUNTED = ("write", "fsync", "replace", "rename", "unlink")
+    COUNTED = ("write", "replace", "rename", "unlink")
 
     def __init__(self, fatal: float = math.inf) -> None:
         self.calls, self.fatal = 0, fatal
 
     def __getattr__(self, name: str) -> object:
+        if name == "fsync":
+            return lambda handle: None
         real = getattr(os, name)
         if name not in self.COUNTED:
             return real
@@ -85,6 +96,12 @@ def task() -> Task:
     torch.set_num_threads(1)
     config = small()
     return prepare(config, load_federation(config.data, config.seed))
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Hundreds of reports: the second and third accountant, which ask nothing of the disk, are left out."""
+    monkeypatch.setattr(summary, "cross_check", lambda events, delta: {})
 
 
 def finish(run: RecordedRun) -> Report:
@@ -128,12 +145,20 @@ def crashed(monkeypatch, fatal: int, action: Callable[[], object]) -> bool:
     [
         {},
         {"aggregation__secagg": "semi-honest", "aggregation__dropout": 0.1, "training__rounds": 2},
-        {"privacy__adaptive_clip": 0.5, "participation__rate": 0.6, "participation__sampling": "fixed"},
+        {
+            "privacy__adaptive_clip": 0.5,
+            "participation__rate": 0.6,
+            "participation__sampling": "fixed",
+            "training__rounds": 2,
+        },
+        {"model__rule": "alternate", "training__server_optimiser": "adam", "model__rank": 2},
     ],
-    ids=["plain", "masked", "cohorts"],
+    ids=["plain", "masked", "cohorts", "alternating"],
 )
-def test_a_crash_at_any_write_changes_no_bit_of_the_result(task, tmp_path, monkeypatch, changes) -> None:
+def test_a_crash_at_any_write_changes_no_bit_of_the_result(task, tmp_path, monkeypatch, quick, changes) -> None:
     config = small(**changes)
+    if "model__rule" in changes:
+        task = prepare(config, task.federation)
     finish(begin(Simulation(config, task), tmp_path / "whole"))
     expected, fatal, kept = timeless(tmp_path / "whole"), 0, set()
     while True:
@@ -148,11 +173,11 @@ def test_a_crash_at_any_write_changes_no_bit_of_the_result(task, tmp_path, monke
         assert timeless(path) == expected, f"after a crash at call {fatal}"
         kept |= set(os.listdir(path))
         shutil.rmtree(path)
-    assert fatal > 40
+    assert fatal > 18
     assert kept - {"state"} == {"adapter", "config.toml", "report.json", "rounds.jsonl"}
 
 
-def test_crashes_while_resuming_are_survived_too(task, tmp_path, monkeypatch) -> None:
+def test_crashes_while_resuming_are_survived_too(task, tmp_path, monkeypatch, quick) -> None:
     config = small()
     finish(begin(Simulation(config, task), tmp_path / "whole"))
     expected = timeless(tmp_path / "whole")
@@ -175,7 +200,38 @@ def test_crashes_while_resuming_are_survived_too(task, tmp_path, monkeypatch) ->
         if not (path / "report.json").exists():
             finish(resumed(path, config, task))
         assert timeless(path) == expected
-    assert fatal > 20
+    assert fatal > 12
+
+
+def test_names_are_flushed_after_what_they_name(task, tmp_path, monkeypatch) -> None:
+    """A power failure may keep a name and lose the bytes, unless these were flushed first; then the name itself."""
+    calls: list[tuple[str, str]] = []
+    real = {name: getattr(os, name) for name in ("write", "fsync", "replace")}
+
+    def told(handle: int) -> str:
+        return Path(os.readlink(f"/proc/self/fd/{handle}")).name
+
+    monkeypatch.setattr(
+        os, "write", lambda handle, data: calls.append(("write", told(handle))) or real["write"](handle, data)
+    )
+    monkeypatch.setattr(os, "fsync", lambda handle: calls.append(("flush", told(handle))) or real["fsync"](handle))
+    monkeypatch.setattr(os, "replace", lambda a, b: calls.append(("name", Path(b).name)) or real["replace"](a, b))
+    next(begin(Simulation(small(), task), tmp_path / "run").rounds())
+    monkeypatch.undo()
+
+    def file(name: str, folder: str) -> list[tuple[str, str]]:
+        return [("write", f".{name}.tmp"), ("flush", f".{name}.tmp"), ("name", name), ("flush", folder)]
+
+    assert calls == [
+        *file("round-00000.npz", "state"),
+        *file("config.toml", "run"),
+        *file("intent.json", "state"),
+        *file("round-00001.npz", "state"),
+        ("write", "rounds.jsonl"),
+        ("flush", "rounds.jsonl"),
+        ("flush", "run"),
+        ("flush", "state"),  # the older state is gone
+    ]
 
 
 @pytest.fixture
@@ -227,6 +283,10 @@ def forge(path: Path, **changes) -> None:
     path.write_bytes(dataclasses.replace(checkpoint, **changes).to_bytes(line_hash))
 
 
+def zeros(adapter: int, moments: int) -> ServerState:
+    return ServerState(np.zeros(adapter), np.zeros(moments), np.zeros(moments))
+
+
 def edited(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
@@ -247,8 +307,8 @@ def cut(path: Path) -> None:
         (lambda run: forge(run / "state/round-00002.npz", round=1), "does not belong to line 2"),
         (lambda run: forge(run / "state/round-00002.npz", model_hash="0" * 64), "the model is not what the run began"),
         (lambda run: forge(run / "state/round-00002.npz", data_hash="0" * 64), "the data is not what the run began"),
-        (lambda run: forge(run / "state/round-00002.npz", adapter=np.zeros(3), momentum=np.zeros(3)), "has 3 values"),
-        (lambda run: forge(run / "state/round-00002.npz", momentum=np.zeros(3)), "of shapes"),
+        (lambda run: forge(run / "state/round-00002.npz", server=zeros(3, 3)), "has 3 values"),
+        (lambda run: forge(run / "state/round-00002.npz", server=zeros(1920, 3)), "of shapes"),
         (lambda run: (run / "state/round-00002.npz").unlink(), "cannot be read, so the run cannot go on"),
         (lambda run: shutil.rmtree(run / "state"), "state is missing: without it the run cannot go on"),
         (lambda run: (run / "state/intent.json").write_text("{"), "is not what a run wrote"),
@@ -283,8 +343,6 @@ def test_an_announced_round_after_lines_that_are_missing_is_refused(task, halfwa
     checkpoints.announce(halfway / "state", dataclasses.replace(found.records[1], round=3), found.folder.last_hash)
     (halfway / "state/round-00002.npz").rename(halfway / "state/round-00001.npz")
     log.write_bytes(first)
-    import hashlib
-
     forge(halfway / "state/round-00001.npz", round=1, line_hash=hashlib.sha256(first[:-1]).hexdigest())
     with pytest.raises(CheckpointError, match="announces round 3 after another line"):
         reopen(halfway)
@@ -293,8 +351,7 @@ def test_an_announced_round_after_lines_that_are_missing_is_refused(task, halfwa
 def test_states_are_read_back_and_never_unpickled(tmp_path) -> None:
     state = Checkpoint(
         round=4,
-        adapter=np.array([1.5, -0.1]),
-        momentum=np.array([0.1, np.pi]),
+        server=ServerState(np.array([1.5, -0.1]), np.array([0.1, np.pi]), np.array([1e-300, 0.0])),
         clip_norm=0.1,
         last_round={3: 4, 0: 1},
         model_hash="ab",
@@ -303,13 +360,10 @@ def test_states_are_read_back_and_never_unpickled(tmp_path) -> None:
     )
     checkpoints.write(tmp_path, state, "ef")
     back = checkpoints.read(tmp_path, 4, "ef")
-    assert back.adapter.tobytes() == state.adapter.tobytes()
-    assert back.momentum.tobytes() == state.momentum.tobytes()
+    for name in ("adapter", "momentum", "second_moment"):
+        assert getattr(back.server, name).tobytes() == getattr(state.server, name).tobytes()
     same = ("round", "clip_norm", "last_round", "model_hash", "data_hash", "compare_no_noise")
     assert all(getattr(back, name) == getattr(state, name) for name in same)
-    import hashlib
-    import io
-
     stream = io.BytesIO()
     np.savez(stream, facts=np.array([{}], object))
     raw = stream.getvalue()
@@ -356,7 +410,7 @@ def test_a_round_in_flight_is_lost_and_paid_for(task, tmp_path, monkeypatch, sec
     assert found.passed, [finding for finding in found.findings if finding.severity == "violation"]
 
 
-def test_a_crash_at_any_write_forgets_no_release(task, tmp_path, monkeypatch) -> None:
+def test_a_crash_at_any_write_forgets_no_release(task, tmp_path, monkeypatch, quick) -> None:
     """Every sum that was made is an event of the ledger in the end, wherever the run was killed."""
     config, made = secret(small(training__rounds=2)), []
     whole = begin(Simulation(config, task), tmp_path / "whole")
@@ -387,7 +441,7 @@ def test_a_crash_at_any_write_forgets_no_release(task, tmp_path, monkeypatch) ->
         assert again.simulation.ledger.epsilon <= 50
         lost += sum(record.lost for record in again.simulation.records)
         assert audit(path, opacus=False).passed, f"a crash at call {fatal}"
-    assert lost > 10
+    assert lost == 2 * 3  # a crash in the state's bytes, its name, or the line of each round
 
 
 def test_a_round_without_noise_is_run_again(task, tmp_path) -> None:
@@ -417,26 +471,34 @@ def flora(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*PROGRAM, *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
 
 
-def test_kill_9_and_resume(tmp_path) -> None:
-    options = ["simulate", "--dataset", "digits", "--clients", "10", "--rounds", "60", "--simulation-noise"]
+def test_kill_9_and_resume(task, tmp_path) -> None:
+    options = ["--dataset", "digits", "--clients", "10", "--partition", "iid", "--rounds", "30", "--simulation-noise"]
     process = subprocess.Popen(
-        [*PROGRAM, *options, "--out", "run"], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        [*PROGRAM, "simulate", *options, "--out", "run"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("round 5/60"):
+        if line.startswith("round 5/30"):
             break
+    os.kill(process.pid, signal.SIGSTOP)
     busy = flora("simulate", "--resume", "run", cwd=tmp_path)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    assert busy.returncode in (0, 2)
+    assert busy.returncode == 2
+    assert "run is being written by another process" in busy.stderr
+    assert not (tmp_path / "run" / "report.json").exists()
+
     done = flora("simulate", "--resume", "run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "going on after round" in done.stderr
     assert "Traceback" not in done.stderr
-    assert json.loads(done.stdout)["privacy"]["rounds"] == 60
-    whole = flora(*options, "--out", "whole", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
+    assert json.loads(done.stdout)["privacy"]["rounds"] == 30
+    finish(begin(Simulation(read_run(tmp_path / "run").config, task), tmp_path / "whole"))
     assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
     again = flora("simulate", "--resume", "run", "--json", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (0, done.stdout)
