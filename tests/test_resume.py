@@ -147,9 +147,9 @@ def crashed(monkeypatch, fatal: int, action: Callable[[], object]) -> bool:
         {"aggregation__secagg": "semi-honest", "aggregation__dropout": 0.1, "training__rounds": 2},
         {
             "privacy__adaptive_clip": 0.5,
-            "participation__rate": 0.6,
+            "participation__rate": 0.4,
             "participation__sampling": "fixed",
-            "training__rounds": 2,
+            "participation__min_separation": 2,
         },
         {"model__rule": "alternate", "training__server_optimiser": "adam", "model__rank": 2},
     ],
