@@ -220,20 +220,20 @@ def reopen(path: Path) -> Interrupted:
     Raises :class:`RunFolderError` or :class:`~flora_secure.checkpoints.CheckpointError` for what is missing, damaged or
     does not belong together, and for a run that another process is writing: nothing has changed then.
     """
-    run, breaks = read_unverified(path)
-    lines, rest = _lines(path)
-    if rest:
-        breaks = breaks[:-1]  # what was being written when the run was killed
-    if breaks:
-        raise RunFolderError(f"{breaks[0].where}: {breaks[0].what}")
-    state = path / "state"
+    text, state = _read(path, "config.toml"), path / "state"
     if not state.is_dir():
         raise RunFolderError(f"{state} is missing: without it the run cannot go on")
-    last = lines[-1] if lines else _read(path, "config.toml")
-    last_hash = hashlib.sha256(last.encode()).hexdigest()
     folder = RunFolder.__new__(RunFolder)
     try:
-        folder._open(path, last_hash, _locked(path))
+        lock = _locked(path)  # before anything is read that another process may be writing
+        run, breaks = read_unverified(path)
+        lines, rest = _lines(path)
+        if rest:
+            breaks = breaks[:-1]  # what was being written when the run was killed
+        if breaks:
+            raise RunFolderError(f"{breaks[0].where}: {breaks[0].what}")
+        last_hash = hashlib.sha256((lines[-1] if lines else text).encode()).hexdigest()
+        folder._open(path, last_hash, lock)
         checkpoint = checkpoints.read(state, len(lines), last_hash)
         begun = checkpoints.announced(state, len(lines), last_hash)
         if rest:
