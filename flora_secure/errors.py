@@ -2,6 +2,7 @@
 
 InputError            bad input: the message is one line that names the value and the remedy
 ├── ConfigError       a key or value of the configuration, a budget no noise can meet, the run folder
+├── CheckpointError   the state of an interrupted run, or a model or data that it does not belong to
 ├── DataError         a data set, its files, a partition
 ├── ModelError        an architecture or weights
 ├── AdapterError      rank, rule or placement that does not fit the model

@@ -32,6 +32,9 @@ class RoundRecord:
         dropped: participants without an upload.
         recovered: how many of these had pairwise masks that had to be removed from the sum.
         aborted: the reason when the round ended without a sum; then nothing was released.
+        lost: the round was in flight when the run was killed. Its sum may have been released, so it counts as if it
+            was, with the fewest ``survivors`` that it was authorised for; who they were is not known, the first of the
+            cohort stand for them, and nobody is said to have dropped out.
         model_hash: SHA-256, hex, of model and broadcast adapter.
         noise_multiplier: z of the released sum as claimed; ``None`` when aborted.
         sigma_local, scale, clip_norm, dimension, colluders, sampling_rate, population, count_scale: as in
@@ -86,6 +89,7 @@ class RoundRecord:
     download_bytes: int
     payload_bytes: int
     seconds: dict[str, float]
+    lost: bool = False
 
     @property
     def line(self) -> str:
@@ -93,6 +97,8 @@ class RoundRecord:
         spent = "no noise" if self.epsilon is None else f"ε {self.epsilon:.2f}"
         who = f"{len(self.survivors)} of {len(self.participants)} clients"
         what = f"aborted ({self.aborted})" if self.aborted else who
+        if self.lost:
+            what = "lost in a crash: it may have been released, and counts"
         return f"accuracy {self.accuracy:.2%}, {spent}, {what}"
 
     def event(self) -> RoundEvent:

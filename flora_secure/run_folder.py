@@ -1,8 +1,9 @@
-"""The folder of one run: ``config.toml``, ``rounds.jsonl``, ``report.json``, ``adapter/``.
+"""The folder of one run: ``config.toml``, ``rounds.jsonl``, ``report.json``, ``adapter/``; until it ends, ``state/``.
 
 Files are replaced atomically, and a line of ``rounds.jsonl`` is on disk before the next round starts, so that a crash
-loses at most the round in flight. Each line carries the SHA-256 of the line before it (of the config for the first),
-and the report that of the last line, so that an edited, reordered or truncated log is found. docs/run-folder.md.
+loses at most the round in flight; :func:`reopen` goes on after it. Each line carries the SHA-256 of the line before it
+(of the config for the first), and the report that of the last line, so that an edited, reordered or truncated log is
+found. docs/run-folder.md.
 """
 
 from __future__ import annotations
@@ -12,16 +13,25 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flora_secure import checkpoints
+from flora_secure.checkpoints import Checkpoint
 from flora_secure.config import ConfigError, RunConfig, from_toml
+from flora_secure.durable import append, remove_leftovers, replace_file, replace_folder
 from flora_secure.errors import InputError
 from flora_secure.plain import PlainError, from_plain
 from flora_secure.records import RoundRecord
 from flora_secure.report import SCHEMA as REPORT_SCHEMA
 from flora_secure.report import Report
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two processes from one folder
+    fcntl = None  # type: ignore[assignment]
 
 
 def require_new(path: Path) -> None:
@@ -34,66 +44,80 @@ def require_new(path: Path) -> None:
 
 
 class RunFolder:
-    """A new folder that one run writes to."""
+    """The folder that one run writes to: a new one, or one that :func:`reopen` found."""
 
-    def __init__(self, path: Path, config: RunConfig) -> None:
-        """Make ``path`` (and its parents) and write the resolved config.
+    path: Path
+    _state: Path
+    _previous: str
+    _lock: int | None
 
-        Raises :class:`ConfigError` if ``path`` exists or cannot be written.
+    def __init__(self, path: Path, config: RunConfig, start: Checkpoint | None = None) -> None:
+        """Make ``path`` (and its parents), write the state before the first round and the resolved config.
+
+        Without ``start`` the run cannot be resumed. Raises :class:`ConfigError` if ``path`` exists or cannot be
+        written.
         """
-        self.path = path
         require_new(path)
-        try:
+        text = config.to_toml().encode()
+        self._open(path, hashlib.sha256(text).hexdigest())
+        with self._writing():
             path.mkdir(parents=True)
-        except OSError as error:
-            raise _unwritable(path, error) from None
-        text = config.to_toml()
-        self._previous = hashlib.sha256(text.encode()).hexdigest()
-        self._write("config.toml", text)
+            if start is not None:
+                self._state.mkdir()
+                self._lock = _locked(path)
+                checkpoints.write(self._state, start, self._previous)
+            # last: a folder with a config has all that a run begins with
+            replace_file(path / "config.toml", text)
+
+    def _open(self, path: Path, last_hash: str, lock: int | None = None) -> None:
+        self.path, self._previous, self._lock = path, last_hash, lock
+        self._state = path / "state"
 
     @property
     def last_hash(self) -> str:
         """SHA-256 of the last line of ``rounds.jsonl``, of the config before there is one; for the report."""
         return self._previous
 
-    def append_round(self, record: RoundRecord) -> None:
-        """Add one round as a line of JSON; it is on disk when this returns."""
-        line = json.dumps({**record.to_dict(), "previous": self._previous}, ensure_ascii=False, allow_nan=False)
-        try:
-            with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
-        self._previous = hashlib.sha256(line.encode()).hexdigest()
+    def announce(self, record: RoundRecord) -> None:
+        """Write down what the next round may release at the worst (a record that is ``lost``), before it does."""
+        with self._writing():
+            checkpoints.announce(self._state, record, self._previous)
+
+    def append_round(self, record: RoundRecord, after: Checkpoint | None = None) -> None:
+        """Add one round as a line of JSON; it is on disk when this returns, and so is the state ``after`` it."""
+        table = {**record.to_dict(), "previous": self._previous}
+        line = json.dumps(table, ensure_ascii=False, allow_nan=False).encode()
+        line_hash = hashlib.sha256(line).hexdigest()
+        with self._writing():
+            if after is not None:
+                checkpoints.write(self._state, after, line_hash)
+            append(self.path / "rounds.jsonl", line + b"\n")
+            self._previous = line_hash
+            if after is not None:
+                checkpoints.keep_only(self._state, after.round)
 
     def write_report(self, report: Report) -> None:
-        """``report.json``, replaced as a whole."""
-        self._write("report.json", report.to_json() + "\n")
+        """``report.json``, replaced as a whole. The run is over, its ``state/`` goes."""
+        with self._writing():
+            replace_file(self.path / "report.json", (report.to_json() + "\n").encode())
+            if self._state.exists():
+                shutil.rmtree(self._state)
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     def write_adapter(self, save: Callable[[Path], None]) -> None:
         """``adapter/``, written by ``save(folder)`` beside its place and then moved there."""
-        try:
-            with tempfile.TemporaryDirectory(dir=self.path, prefix=".adapter-") as scratch:
-                fresh = Path(scratch) / "adapter"
-                fresh.mkdir()
-                save(fresh)
-                target = self.path / "adapter"
-                if target.exists():
-                    shutil.rmtree(target)
-                fresh.rename(target)
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
+        with self._writing(), tempfile.TemporaryDirectory(dir=self.path, prefix=".adapter-") as scratch:
+            fresh = Path(scratch) / "adapter"
+            fresh.mkdir()
+            save(fresh)
+            replace_folder(fresh, self.path / "adapter")
 
-    def _write(self, name: str, text: str) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            scratch = self.path / f".{name}.tmp"
-            with scratch.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(self.path / name)
+            yield
         except OSError as error:
             raise _unwritable(self.path, error) from None
 
@@ -178,6 +202,62 @@ def read_unverified(path: Path) -> tuple[Run, list[Break]]:
             )
         )
     return Run(config, records, report), breaks
+
+
+class Interrupted(NamedTuple):
+    """A run that has not ended. ``begun``: the announced record of the round that was in flight, if one was."""
+
+    folder: RunFolder
+    config: RunConfig
+    records: list[RoundRecord]
+    checkpoint: Checkpoint
+    begun: RoundRecord | None
+
+
+def reopen(path: Path) -> Interrupted:
+    """Open the folder of a run without a report, to go on after its last whole line. A line that was cut short goes.
+
+    Raises :class:`RunFolderError` or :class:`~flora_secure.checkpoints.CheckpointError` for what is missing, damaged or
+    does not belong together, and for a run that another process is writing: nothing has changed then.
+    """
+    text, state = _read(path, "config.toml"), path / "state"
+    if not state.is_dir():
+        raise RunFolderError(f"{state} is missing: without it the run cannot go on")
+    folder = RunFolder.__new__(RunFolder)
+    try:
+        lock = _locked(path)  # before anything is read that another process may be writing
+        run, breaks = read_unverified(path)
+        lines, rest = _lines(path)
+        if rest:
+            breaks = breaks[:-1]  # what was being written when the run was killed
+        if breaks:
+            raise RunFolderError(f"{breaks[0].where}: {breaks[0].what}")
+        last_hash = hashlib.sha256((lines[-1] if lines else text).encode()).hexdigest()
+        folder._open(path, last_hash, lock)
+        checkpoint = checkpoints.read(state, len(lines), last_hash)
+        begun = checkpoints.announced(state, len(lines), last_hash)
+        if rest:
+            replace_file(path / "rounds.jsonl", "".join(line + "\n" for line in lines).encode())
+        checkpoints.keep_only(state, len(lines))
+        for place in (path, state):
+            remove_leftovers(place)
+        for place in path.glob(".adapter-*"):
+            shutil.rmtree(place)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return Interrupted(folder, run.config, run.records, checkpoint, begun)
+
+
+def _locked(path: Path) -> int:
+    """Hold the run for this process until it ends, or closes this file. Raises :class:`RunFolderError`."""
+    handle = os.open(path / "state" / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    if fcntl is not None:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise RunFolderError(f"{path} is being written by another process: wait until that ends") from None
+    return handle
 
 
 def _report(path: Path) -> Report:

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from flora_protocols import ParameterError, Profile, TooFewSurvivors
 from flora_secure.adapters import Factors, save_adapter
-from flora_secure.aggregation import MaskedSum, PlainSum, RoundSum, Summation
+from flora_secure.aggregation import MaskedSum, MaskingPlan, PlainSum, RoundSum, Summation
+from flora_secure.checkpoints import Checkpoint, CheckpointError
 from flora_secure.cohort import default_workers
 from flora_secure.config import SERVER_STEP, ConfigError, RunConfig
 from flora_secure.contributions import Contributions, unit_of
@@ -31,7 +32,7 @@ from flora_secure.privacy.adaptive_clip import AdaptiveClip, within
 from flora_secure.privacy.amplification import CALIBRATION_CELL
 from flora_secure.privacy.clipping import NonFiniteUpdateError
 from flora_secure.privacy.events import RoundEvent
-from flora_secure.privacy.ledger import Ledger
+from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 from flora_secure.privacy.plan import CohortSizeError, NoisePlan
 from flora_secure.privacy.rotation import Rotation
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
@@ -99,11 +100,81 @@ class Simulation:
         """Write the adapter in peft's format."""
         save_adapter(self.task.clip.model, self.task.head.to_model(self.factors), folder)
 
-    def rounds(self) -> Iterator[RoundRecord]:
-        """Run the rounds that are left, yielding each as it ends."""
+    def checkpoint(self, *, compare_no_noise: bool = False) -> Checkpoint:
+        """What the rounds that are left depend on, ``records`` apart."""
+        return Checkpoint(
+            round=len(self.records),
+            server=self._state,
+            clip_norm=self._clip_norm,
+            last_round=dict(self._last_round),
+            model_hash=self.task.clip.model_hash,
+            data_hash=self.task.federation.dataset.data_hash,
+            compare_no_noise=compare_no_noise,
+        )
+
+    def restore(self, records: Sequence[RoundRecord], checkpoint: Checkpoint) -> None:
+        """Go on after ``records``, in the state after them. Before the first round of this simulation.
+
+        Raises :class:`CheckpointError` if model or data are not those of the checkpoint, or the budget did not allow
+        for the rounds.
+        """
+        for what, here, there in (
+            ("model", self.task.clip.model_hash, checkpoint.model_hash),
+            ("data", self.task.federation.dataset.data_hash, checkpoint.data_hash),
+        ):
+            if here != there:
+                raise CheckpointError(
+                    f"the {what} is not what the run began with: SHA-256 {here:.12}…, then {there:.12}…; "
+                    f"bring back the {what}, or begin a new run"
+                )
+        length, own = len(checkpoint.server.adapter), len(self._state.adapter)
+        if length != own:
+            raise CheckpointError(f"the state has {length} values, the adapter {own}")
+        for record in records:
+            if record.aborted is None:
+                self._charge(record)
+        self.records = list(records)
+        self._state = checkpoint.server
+        self._clip_norm = checkpoint.clip_norm
+        self._last_round = dict(checkpoint.last_round)
+
+    @property
+    def repeats(self) -> bool:
+        """Does a round that is run again release the same sum, or none that a budget protects?"""
+        return self.config.privacy.simulation_noise or not self.plan.noisy
+
+    def lose(self, announced: RoundRecord) -> RoundRecord:
+        """Count a round that was announced and whose sum is not known, as if it was released; the adapter stays.
+
+        Returns its record. Raises as :meth:`restore`.
+        """
+        self._charge(announced)
+        self._last_round.update(dict.fromkeys(announced.participants, announced.round))
+        record = dataclasses.replace(announced, epsilon=self._epsilon(), accuracy=self.task.accuracy(self.factors))
+        self.records.append(record)
+        return record
+
+    def _charge(self, record: RoundRecord) -> None:
+        try:
+            event = record.event()
+            self.ledger.authorise(event)
+            self.ledger.record(event)
+        except (BudgetExceededError, LedgerError, ValueError) as error:
+            raise CheckpointError(f"the ledger does not take round {record.round} of the log: {error}") from None
+
+    def _epsilon(self) -> float | None:
+        # coarse cells where examples are sampled: a little above what the report will say, and quick
+        plan = self.plan
+        return epsilon_of(self.ledger.worst_events, plan.delta, cell=CALIBRATION_CELL) if plan.noisy else None
+
+    def rounds(self, announce: Callable[[RoundRecord], None] | None = None) -> Iterator[RoundRecord]:
+        """Run the rounds that are left, yielding each as it ends.
+
+        ``announce`` is given, before anybody uploads, the record to count if the round is lost (:meth:`lose`).
+        """
         try:
             for number in range(len(self.records) + 1, self.config.training.rounds + 1):
-                record = self._round(number)
+                record = self._round(number, announce)
                 self.records.append(record)
                 yield record
         finally:
@@ -123,7 +194,7 @@ class Simulation:
             step = quiet_step(noise / self.unit.expected(clients), plan.rounds, momentum, width, most)
         return MomentumAverage(step, momentum)
 
-    def _round(self, number: int) -> RoundRecord:
+    def _round(self, number: int, announce: Callable[[RoundRecord], None] | None) -> RoundRecord:
         candidates = self.selection.candidates(number, self._last_round)
         exhausted = self._exhausted(number, candidates)
         cohort = self.selection.draw(self.config.seed, number, [i for i in candidates if i not in exhausted])
@@ -139,8 +210,12 @@ class Simulation:
             plan = plan.for_cohort(len(cohort))
             masking = self.summation.masking(plan)
             # refused before it runs: the worst that this round may become must still fit the budgets
-            self.ledger.authorise(self._event(plan, number, plan.survivors_minimum, cohort, uniform))
+            worst = self._event(plan, number, plan.survivors_minimum, cohort, uniform)
+            self.ledger.authorise(worst)
             self._last_round.update(dict.fromkeys(cohort, number))
+            if announce is not None:
+                begun = self._begun(number, plan, cohort, exhausted, model_hash, masking)
+                announce(dataclasses.replace(begun, noise_multiplier=worst.noise_multiplier))
 
             given = self.unit.contribute(number, self._received(broadcast), cohort, plan.clip_norm)
             clock.lap("training")
@@ -162,35 +237,16 @@ class Simulation:
         accuracy = task.accuracy(self.factors)
         clock.lap("evaluation")
 
-        return RoundRecord(
-            round=number,
-            mechanism=MECHANISM,
-            unit=self.config.privacy.unit,
-            clients=self.selection.clients,
-            participants=list(cohort),
-            exhausted=sorted(exhausted),
+        return dataclasses.replace(
+            self._begun(number, plan, cohort, exhausted, model_hash, masking),
+            lost=False,
             survivors=sorted(uploads) if aborted is None else [],
             dropped=sorted(set(cohort) - uploads.keys()),
             recovered=0 if outcome is None else outcome.recovered,
             aborted=aborted,
-            model_hash=model_hash.hex(),
             noise_multiplier=None if event is None else event.noise_multiplier,
-            sigma_local=plan.sigma_local,
-            scale=plan.scale,
-            clip_norm=plan.clip_norm,
-            dimension=plan.length,
-            bits=plan.bits,
-            colluders=plan.colluders,
-            honest_minimum=plan.honest_minimum,
-            sampling_rate=plan.sampling_rate,
             population=None if event is None else event.population,
-            count_scale=plan.count_scale,
-            neighbours=None if masking is None else masking.neighbours,
-            threshold=None if masking is None else masking.threshold,
-            target_epsilon=finite_or_none(plan.epsilon),
-            # coarse cells where examples are sampled: a little above what the report will say, and quick
-            epsilon=epsilon_of(self.ledger.worst_events, plan.delta, cell=CALIBRATION_CELL) if plan.noisy else None,
-            delta=plan.delta,
+            epsilon=self._epsilon(),
             accuracy=accuracy,
             contributions=contributions,
             clipped=clipped,
@@ -203,6 +259,55 @@ class Simulation:
                 "client_mean": 0.0 if outcome is None else outcome.client_seconds,
                 "server": 0.0 if outcome is None else outcome.server_seconds,
             },
+        )
+
+    def _begun(
+        self,
+        number: int,
+        plan: NoisePlan,
+        cohort: Sequence[int],
+        exhausted: Collection[int],
+        model_hash: bytes,
+        masking: MaskingPlan | None,
+    ) -> RoundRecord:
+        """All that is known of a round before anybody uploads, as if it was lost then: with the fewest survivors."""
+        return RoundRecord(
+            round=number,
+            mechanism=MECHANISM,
+            unit=self.config.privacy.unit,
+            clients=self.selection.clients,
+            participants=list(cohort),
+            exhausted=sorted(exhausted),
+            survivors=sorted(cohort)[: plan.survivors_minimum],
+            dropped=[],
+            recovered=0,
+            aborted=None,
+            model_hash=model_hash.hex(),
+            noise_multiplier=None,
+            sigma_local=plan.sigma_local,
+            scale=plan.scale,
+            clip_norm=plan.clip_norm,
+            dimension=plan.length,
+            bits=plan.bits,
+            colluders=plan.colluders,
+            honest_minimum=plan.honest_minimum,
+            sampling_rate=plan.sampling_rate,
+            population=None,  # who survived is not known: nothing is claimed for outsiders
+            count_scale=plan.count_scale,
+            neighbours=None if masking is None else masking.neighbours,
+            threshold=None if masking is None else masking.threshold,
+            target_epsilon=finite_or_none(plan.epsilon),
+            epsilon=None,
+            delta=plan.delta,
+            accuracy=0.0,
+            contributions=0,
+            clipped=0,
+            overflowed=None,
+            upload_bytes=0,
+            download_bytes=0,
+            payload_bytes=0,
+            seconds=_Clock().seconds | dict.fromkeys(("client_mean", "server"), 0.0),
+            lost=True,
         )
 
     def _exhausted(self, number: int, candidates: Collection[int]) -> frozenset[int]:

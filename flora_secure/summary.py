@@ -39,10 +39,11 @@ def summarise(
 ) -> Report:
     """The report of all rounds so far.
 
-    ``total_seconds``: wall-clock of the whole command. ``no_noise``: final accuracy of the same run without noise, if
-    it was measured. ``rounds_hash``: :attr:`flora_secure.run_folder.RunFolder.last_hash`, if the rounds were written
-    down. Raises :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and
-    ``ValueError`` before the first round.
+    ``total_seconds``: wall-clock of the whole command, and of the earlier rounds where the run was resumed.
+    ``no_noise``: final accuracy of the same run without noise, if it was measured. ``rounds_hash``:
+    :attr:`flora_secure.run_folder.RunFolder.last_hash`, if the rounds were written down. Raises
+    :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and ``ValueError`` before the
+    first round.
     """
     if not simulation.records:
         raise ValueError("no round has run yet, there is nothing to report")
@@ -109,7 +110,8 @@ def _privacy(simulation: Simulation) -> Privacy:
     contributions = sum(record.contributions for record in summed)
     overflowed = sum(record.overflowed or 0 for record in summed)
     clip_rate = sum(record.clipped for record in summed) / contributions if contributions else None
-    overflow_rate = overflowed / (len(summed) * plan.length) if summed else None
+    known = sum(not record.lost for record in summed)
+    overflow_rate = overflowed / (known * plan.length) if known else None
     return Privacy(
         target_epsilon=finite_or_none(plan.epsilon),
         epsilon=finite_or_none(spent if masked else local),
@@ -141,6 +143,7 @@ def _privacy(simulation: Simulation) -> Privacy:
             unit=simulation.config.privacy.unit,
             population=protected_units(simulation.config, len(simulation.task.federation.dataset.private.labels)),
             aborted_rounds=len(simulation.records) - len(summed),
+            lost_rounds=len(summed) - known,
             clip_rate=clip_rate,
             overflow_rate=overflow_rate,
         ),

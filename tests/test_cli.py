@@ -204,7 +204,11 @@ def test_interrupt_keeps_the_rounds_that_were_complete(tmp_path) -> None:
     assert process.returncode == 130
     assert out == ""
     last = rest.splitlines()[-1]
-    found = re.fullmatch(r"flora-secure: interrupted in round (\d+); rounds 1 to (\d+) are kept in run", last)
+    found = re.fullmatch(
+        r"flora-secure: interrupted in round (\d+); rounds 1 to (\d+) are kept in run; "
+        r"go on with flora-secure simulate --resume run",
+        last,
+    )
     assert found, rest
     assert int(found[1]) == int(found[2]) + 1
     assert "Traceback" not in rest

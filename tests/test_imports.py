@@ -35,6 +35,7 @@ WITH_TORCH = {
     "flora_secure.features",
     "flora_secure.local",
     "flora_secure.parallel",
+    "flora_secure.resume",
     "flora_secure.task",
     "flora_secure.simulation",
     "flora_secure.summary",

@@ -14,11 +14,14 @@ from flora_cli.values import number, whole
 if TYPE_CHECKING:
     from flora_secure.config import RunConfig
     from flora_secure.data.cache import ArrayCache
+    from flora_secure.report import Report
+    from flora_secure.run_folder import Interrupted
 
 Setting = typer.Option
 
 
 def simulate(
+    context: typer.Context,
     epsilon: Annotated[
         float | None,
         Setting(
@@ -197,9 +200,20 @@ def simulate(
     ] = False,
     config: Annotated[Path | None, Setting(help="TOML file; flags override it.")] = None,
     out: Annotated[Path | None, Setting(help="Run folder, must not exist.  [default: runs/DATE-TIME]")] = None,
+    resume: Annotated[
+        Path | None,
+        Setting(
+            help="Go on with the run in this folder, which was interrupted or killed; no other option of a run.",
+            metavar="RUN",
+        ),
+    ] = None,
     json: Annotated[bool, Setting("--json", help="Print report.json on stdout, and nothing else there.")] = False,
 ) -> None:
     """Train LoRA adapters on CLIP over simulated clients; report accuracy, privacy and communication together."""
+    if resume is not None:
+        _refuse_others(context)
+        _resume(resume, json, _cache(feature_cache, no_feature_cache))
+        return
     from flora_secure.config import ConfigError, RunConfig, load_config, override
     from flora_secure.run_folder import require_new
 
@@ -244,17 +258,61 @@ def simulate(
         require_new(folder)
     except ConfigError as error:
         fail(str(error))
-    if no_feature_cache and feature_cache is not None:
+    _run(settings, folder, compare_no_noise, json, _cache(feature_cache, no_feature_cache))
+
+
+def _cache(folder: Path | None, none: bool) -> ArrayCache | None:
+    if none and folder is not None:
         fail("give either --feature-cache or --no-feature-cache")
     from flora_secure.data.cache import ArrayCache, default_folder
 
-    cache = None if no_feature_cache else ArrayCache(feature_cache or default_folder(), log)
-    _run(settings, folder, compare_no_noise, json, cache)
+    return None if none else ArrayCache(folder or default_folder(), log)
 
 
-def _run(settings: RunConfig, out: Path, compare_no_noise: bool, as_json: bool, cache: ArrayCache | None) -> None:
+def _refuse_others(context: typer.Context) -> None:
+    """``--resume`` takes everything from the run folder; only where features are kept and what is printed is free."""
+    free = {"resume", "json", "feature_cache", "no_feature_cache"}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name not in free and source is not None and source.name != "DEFAULT":
+            fail(f"--resume takes the options of the run from its folder: leave out {parameter.opts[0]}")
+
+
+def _resume(path: Path, as_json: bool, cache: ArrayCache | None) -> None:
+    from flora_secure.errors import InputError
+    from flora_secure.run_folder import read_run, reopen
+
+    try:
+        if not path.is_dir():
+            fail(f"resume {path}: there is no such run folder")
+        if (path / "report.json").exists():
+            report = read_run(path).report
+            assert report is not None
+            log(f"the run in {path} is complete, nothing is left to do")
+            _show(report, path, as_json)
+            return
+        interrupted = reopen(path)
+    except InputError as error:
+        fail(str(error))
+    _run(interrupted.config, path, interrupted.checkpoint.compare_no_noise, as_json, cache, interrupted)
+
+
+def _show(report: Report, out: Path, as_json: bool) -> None:
+    emit(report.to_json() if as_json else table(report.rows(), f"flora-secure simulate → {out}"))
+
+
+def _run(
+    settings: RunConfig,
+    out: Path,
+    compare_no_noise: bool,
+    as_json: bool,
+    cache: ArrayCache | None,
+    interrupted: Interrupted | None = None,
+) -> None:
     started = time.perf_counter()
-    done = 0
+    begun = interrupted is not None
+    done = len(interrupted.records) if interrupted is not None else 0
     try:
         log("loading model and data …")
         from flora_secure.data.federation import load_federation
@@ -267,40 +325,42 @@ def _run(settings: RunConfig, out: Path, compare_no_noise: bool, as_json: bool, 
                 log(line)
 
             from flora_secure.privacy.cross_check import CrossCheckError
-            from flora_secure.run_folder import RunFolder
+            from flora_secure.resume import begin, go_on
             from flora_secure.simulation import Simulation, without_noise
             from flora_secure.summary import summarise
             from flora_secure.task import prepare
 
             task = prepare(settings, federation, cache)
             simulation = Simulation(settings, task)
-            folder = RunFolder(out, settings)
+            if interrupted is None:
+                run = begin(simulation, out, compare_no_noise)
+            else:
+                run = go_on(simulation, interrupted)
+                log(run.line)
+            begun, done = True, len(simulation.records)
             log(simulation.headline)
             with progress(settings.training.rounds, "round") as show:
-                for record in simulation.rounds():
-                    folder.append_round(record)
+                for record in run.rounds():
                     done = record.round
                     show(done, record.line)
             # the adapter first: whatever goes wrong from here on, what was trained is kept
-            folder.write_adapter(simulation.save_adapter)
+            run.folder.write_adapter(simulation.save_adapter)
             no_noise = without_noise(settings, task) if compare_no_noise else None
             try:
                 report = summarise(
                     simulation,
-                    total_seconds=time.perf_counter() - started,
+                    total_seconds=run.earlier_seconds + time.perf_counter() - started,
                     no_noise=no_noise,
-                    rounds_hash=folder.last_hash,
+                    rounds_hash=run.folder.last_hash,
                 )
             except CrossCheckError as error:
                 fail(f"{error}; rounds and adapter are kept in {out}, no report was written", code=1)
-            folder.write_report(report)
+            run.folder.write_report(report)
         except InputError as error:
             fail(str(error) + (f"; rounds 1 to {done} are kept in {out}" if done else ""))
     except KeyboardInterrupt:
         kept = f"rounds 1 to {done} are kept in {out}" if done else "no round was complete"
         where = "after the last round" if done == settings.training.rounds else f"in round {done + 1}"
-        fail(f"interrupted {where}; {kept}", code=130)
-    if as_json:
-        emit(report.to_json())
-    else:
-        emit(table(report.rows(), f"flora-secure simulate → {out}"))
+        again = f"; go on with flora-secure simulate --resume {out}" if begun else ""
+        fail(f"interrupted {where}; {kept}{again}", code=130)
+    _show(report, out, as_json)

@@ -173,7 +173,8 @@ def delta_small(case: Case) -> Finding:
     units, what = case.config.data.clients, "clients"
     if case.records[0].unit == "example":
         drawn = sum(r.record.contributions for r in case.released)
-        chances = math.fsum(r.record.sampling_rate * len(r.record.survivors) for r in case.released)
+        known = [r.record for r in case.released if not r.record.lost]
+        chances = math.fsum(r.sampling_rate * len(r.survivors) for r in known)
         units, what = (
             max(units, round(units * drawn / chances) if chances else 0),
             "examples, as estimated from the log",

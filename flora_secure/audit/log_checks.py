@@ -108,7 +108,9 @@ def sets(case: Case) -> Finding:
                 problems.append((here, f"{name} are not distinct clients of 0 to {r.clients - 1}"))
         if survivors & set(r.dropped):
             problems.append((here, f"clients {sorted(survivors & set(r.dropped))} both survived and dropped out"))
-        if r.aborted is None and set(r.dropped) != cohort - survivors:
+        if r.lost and (r.aborted is not None or r.dropped):
+            problems.append((here, "lost in a crash, yet it says how it ended"))
+        if r.aborted is None and not r.lost and set(r.dropped) != cohort - survivors:
             problems.append((here, f"{len(cohort)} participants, {len(survivors)} survived, {len(r.dropped)} dropped"))
         if r.aborted is not None and survivors:
             problems.append((here, f"aborted, yet {len(survivors)} survivors are in a sum"))
@@ -130,7 +132,7 @@ def uploads(case: Case) -> Finding:
     if case.report is None:
         return unchecked("A-05", title, "the adapter's size stands in report.json, which is missing")
     broadcast, problems = 2 * case.report.communication.parameters, list[Problem]()  # float16
-    for r in (released.record for released in case.released):
+    for r in (released.record for released in case.released if not released.record.lost):
         packed = max(1, -(-r.dimension * r.bits // 8))
         rest = r.payload_bytes - len(r.participants) * broadcast
         if rest != len(r.survivors) * packed:

@@ -100,6 +100,13 @@ def honest(case: Case) -> Finding:
             problems.append(
                 (at(r.record), f"{r.honest} honest survivors, fewer than {r.record.honest_minimum}, and not aborted")
             )
+        elif r.record.lost and r.honest > r.record.honest_minimum:
+            problems.append(
+                (
+                    at(r.record),
+                    f"lost, yet {r.honest} honest survivors count, more than the fewest, {r.record.honest_minimum}",
+                )
+            )
     least = case.records[0].honest_minimum
     if case.report is not None and case.everybody and case.report.privacy.honest_minimum != least:
         problems.append(("report.json", f"honest minimum {case.report.privacy.honest_minimum}, the log says {least}"))

@@ -91,6 +91,7 @@ def _statement(case: Case, report: Report) -> str:
         unit=config.privacy.unit,
         population=config.data.clients,
         aborted_rounds=len(case.records) - len(case.released),
+        lost_rounds=sum(r.record.lost for r in case.released),
         clip_rate=clipped,
         overflow_rate=wrapped,
     )
@@ -180,7 +181,7 @@ def rates(case: Case) -> Finding:
 
 
 def _rates(case: Case) -> tuple[float | None, float | None]:
-    records = [r.record for r in case.released]
+    records = [r.record for r in case.released if not r.record.lost]
     inside = sum(r.contributions for r in records)
     coordinates = sum(r.dimension for r in records)
     clipped = sum(r.clipped for r in records) / inside if inside else None

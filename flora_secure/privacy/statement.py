@@ -71,6 +71,7 @@ def statement(
     unit: Unit = "client",
     population: int | None = None,
     aborted_rounds: int = 0,
+    lost_rounds: int = 0,
     clip_rate: float | None = None,
     overflow_rate: float | None = None,
 ) -> str:
@@ -85,6 +86,7 @@ def statement(
         unit: whose contribution is protected.
         population: how many such units there are, to judge δ by; None for the clients that plan and ledger know of.
         aborted_rounds: rounds that began and released nothing.
+        lost_rounds: rounds of the ledger that were in flight when the run was killed.
         clip_rate: fraction of uploads whose update was clipped, if measured.
         overflow_rate: fraction of the sums' coordinates that may have wrapped (`encoding.overflow_rate`), if measured.
 
@@ -110,6 +112,11 @@ def statement(
         f"Rounds. All {len(ledger.events)} released sums are counted together, out of {plan.rounds} planned; "
         f"{aborted_rounds} further rounds were aborted and released nothing."
     )
+    if lost_rounds:
+        rounds += (
+            f" {lost_rounds} of the sums are counted although they are not in the model: the run was killed while they "
+            f"were in flight, and may have released them; they count with the fewest survivors."
+        )
     rates = _rates(plan, clip_rate, overflow_rate)
     if not plan.noisy:
         return "\n\n".join((_NO_PRIVACY, _TRUST[profile], rounds, rates))

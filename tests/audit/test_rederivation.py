@@ -431,7 +431,18 @@ def change(section: str, key: str, value: Any) -> Callable[[list[Table], Table],
     return cheat
 
 
+def lost_with_everybody(lines: list[Table], report: Table) -> None:
+    """A round called lost so that nobody asks for its uploads, with more noise than it is sure to have had."""
+    lines[1] |= {"lost": True, "survivors": lines[1]["participants"], "dropped": []}
+
+
+def lost_and_dropped(lines: list[Table], report: Table) -> None:
+    lines[1]["lost"] = True
+
+
 CHEATS = [
+    (lost_with_everybody, "A-12", "more than the fewest, 8"),
+    (lost_and_dropped, "A-04", "lost in a crash, yet it says how it ended"),
     (half_sigma, "A-10", "·√"),
     (half_sigma, "A-11", "planned is"),
     (half_sigma, "A-20", "3 rounds cost"),
