@@ -19,13 +19,20 @@ SCHEMA = "flora-secure/report/1"
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Top-1 on the test images, as fractions. ``no_noise``: the same run without noise, when it was asked for."""
+    """Top-1 on the test images, as fractions. ``interval``: 95 % confidence of ``final`` (Wilson). ``per_class``: in
+    the order of ``classes``, null where no test image shows one. ``client_mean``, ``client_worst_decile``: on test
+    images mixed like a client's own; known in a simulation only, and not covered by the budget. ``no_noise``: the same
+    run without noise, when it was asked for."""
 
     zero_shot: float
     final: float
+    interval: list[float]
     best: float
     per_round: list[float]
     classes: list[str]
+    per_class: list[float | None]
+    client_mean: float | None
+    client_worst_decile: float | None
     test_examples: int
     no_noise: float | None
 
@@ -195,6 +202,7 @@ class Report:
         acc, priv, comm, agg, time = self.accuracy, self.privacy, self.communication, self.aggregation, self.timing
         rows = [
             ("accuracy", f"{acc.final:.2%} on {acc.test_examples:,} test images (zero-shot {acc.zero_shot:.2%})"),
+            ("  spread", _spread(acc)),
         ]
         if acc.no_noise is not None:
             rows.append(("  without noise", f"{acc.no_noise:.2%} ({(acc.no_noise - acc.final) * 100:+.2f} points)"))
@@ -288,6 +296,17 @@ def finite_or_none(value: float) -> float | None:
     if math.isnan(value):
         raise ValueError("a figure of the report is NaN")
     return None if math.isinf(value) else value
+
+
+def _spread(acc: Accuracy) -> str:
+    low, high = acc.interval
+    parts = [f"95 % confidence {low:.2%} to {high:.2%}"]
+    classes = [(value, name) for value, name in zip(acc.per_class, acc.classes, strict=True) if value is not None]
+    worst, name = min(classes)
+    parts.append(f"worst class {name} {worst:.1%}")
+    if acc.client_worst_decile is not None:
+        parts.append(f"worst tenth of clients {acc.client_worst_decile:.1%}")
+    return ", ".join(parts)
 
 
 def json_schema() -> dict[str, Any]:

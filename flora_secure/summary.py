@@ -12,6 +12,7 @@ from statistics import fmean
 import dp_accounting
 
 from flora_secure import __version__
+from flora_secure.evaluation import evaluate
 from flora_secure.noise import protected_units
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.statement import statement
@@ -67,14 +68,25 @@ def summarise(
 
 
 def _accuracy(simulation: Simulation, no_noise: float | None) -> Accuracy:
-    per_round = [record.accuracy for record in simulation.records]
+    task, per_round = simulation.task, [record.accuracy for record in simulation.records]
+    dataset = task.federation.dataset
+    found = evaluate(
+        task.predicted(simulation.factors).cpu().numpy(),
+        task.test_labels.cpu().numpy(),
+        len(dataset.class_names),
+        [dataset.private.labels[own] for own in task.federation.clients],
+    )
     return Accuracy(
-        zero_shot=simulation.task.accuracy(simulation.task.initial),
+        zero_shot=task.accuracy(task.initial),
         final=per_round[-1],
+        interval=list(found.interval),
         best=max(per_round),
         per_round=per_round,
-        classes=list(simulation.task.federation.dataset.class_names),
-        test_examples=len(simulation.task.test_labels),
+        classes=list(dataset.class_names),
+        per_class=found.per_class,
+        client_mean=found.client_mean,
+        client_worst_decile=found.client_worst_decile,
+        test_examples=len(task.test_labels),
         no_noise=no_noise,
     )
 

@@ -42,10 +42,13 @@ class Task:
         """Length d of an upload."""
         return self.rule.upload_size(self.initial.a.numel(), self.initial.b.numel())
 
+    def predicted(self, factors: Factors) -> Tensor:
+        """The class of each test image, int64 (n,)."""
+        return self.head.logits(self.test_features, factors).argmax(dim=-1)
+
     def accuracy(self, factors: Factors) -> float:
         """Top-1 on the test images, as a fraction."""
-        predicted = self.head.logits(self.test_features, factors).argmax(dim=-1)
-        return float((predicted == self.test_labels).float().mean())
+        return float((self.predicted(factors) == self.test_labels).float().mean())
 
 
 def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None = None) -> Task:

@@ -36,9 +36,13 @@ def example_report() -> Report:
         accuracy=Accuracy(
             zero_shot=0.6,
             final=0.85,
+            interval=[0.8386, 0.8607],
             best=0.86,
             per_round=[0.8, 0.86, 0.85],
             classes=["a", "b"],
+            per_class=[0.8, 0.9],
+            client_mean=0.84,
+            client_worst_decile=0.8,
             test_examples=4000,
             no_noise=None,
         ),
