@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from flora_secure.evaluation import wilson_interval
 from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 from flora_secure.privacy.plan import NoisePlan
 from flora_secure.privacy.statement import statement
@@ -116,7 +117,10 @@ def accuracy(case: Case) -> Finding:
 
     def compare(report: Report) -> list[Problem]:
         told, logged = report.accuracy, [record.accuracy for record in case.records]
+        tests = max(1, told.test_examples)
+        interval = wilson_interval(round(min(1.0, max(0.0, logged[-1])) * tests), tests)
         return _different(
+            ("accuracy.interval", told.interval, list(interval)),
             ("accuracy.per_round", told.per_round, logged),
             ("accuracy.final", told.final, logged[-1]),
             ("accuracy.best", told.best, max(logged)),

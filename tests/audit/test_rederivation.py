@@ -492,6 +492,7 @@ CHEATS = [
     (change("privacy", "overflow_rate", 0.5), "A-34", "overflow_rate"),
     (change("accuracy", "final", 0.99), "A-31", "accuracy.final is 0.99"),
     (change("accuracy", "best", 0.99), "A-31", "accuracy.best is 0.99"),
+    (change("accuracy", "interval", [0.9, 0.99]), "A-31", "accuracy.interval"),
     (change("accuracy", "per_round", [0.1, 0.2, 0.3]), "A-31", "accuracy.per_round"),
     (change("communication", "reduction", 1e6), "A-32", "reduction is 1000000"),
     (change("communication", "reduction_upload", 1e6), "A-32", "reduction_upload"),
