@@ -410,6 +410,33 @@ def test_a_round_in_flight_is_lost_and_paid_for(task, tmp_path, monkeypatch, sec
     assert found.passed, [finding for finding in found.findings if finding.severity == "violation"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"privacy__unit": "example"},
+        {"data__clients": 20, "participation__rate": 0.6, "participation__sampling": "poisson"},
+    ],
+    ids=["examples", "cohorts"],
+)
+def test_lost_rounds_of_samples_pass_the_audit(task, tmp_path, monkeypatch, quick, changes) -> None:
+    config = secret(small(**changes))
+    if "data__clients" in changes:
+        task = prepare(config, load_federation(config.data, config.seed))
+    run = begin(Simulation(config, task), tmp_path / "run")
+    rounds = run.rounds()
+    next(rounds)
+    monkeypatch.setattr(run.folder, "append_round", lambda *_: (_ for _ in ()).throw(Crash()))
+    with pytest.raises(Crash):
+        next(rounds)
+    again = resumed(tmp_path / "run", config, task)
+    finish(again)
+    assert [record.lost for record in again.simulation.records] == [False, True, False]
+    assert {event.round for event in again.simulation.ledger.events} == {1, 2, 3}
+    found = audit(tmp_path / "run", opacus=False)
+    assert [finding for finding in found.findings if finding.severity == "violation"] == []
+
+
 def test_a_crash_at_any_write_forgets_no_release(task, tmp_path, monkeypatch, quick) -> None:
     """Every sum that was made is an event of the ledger in the end, wherever the run was killed."""
     config, made = secret(small(training__rounds=2)), []
