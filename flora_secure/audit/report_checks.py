@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from flora_secure.evaluation import wilson_interval
 from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 from flora_secure.privacy.plan import NoisePlan
+from flora_secure.privacy.rotation import padded
 from flora_secure.privacy.statement import statement
-from flora_secure.report import Report
+from flora_secure.records import RoundRecord
+from flora_secure.report import Accuracy, Report
 
 from .derivation import Case
 from .findings import Finding, Problem, judged, unchecked
@@ -74,7 +75,7 @@ def _statement(case: Case, report: Report) -> str:
         sigma_local=first.sigma_local,
         scale=first.scale,
         bits=first.bits,
-        rotated=first.dimension - (1 if first.count_scale else 0) >= update + 1,
+        rotated=_rotated(first, update, report.privacy.statement),
         count_scale=first.count_scale,
         count_coordinates=0,
         peak_fraction=1.0,
@@ -98,6 +99,14 @@ def _statement(case: Case, report: Report) -> str:
     )
 
 
+def _rotated(first: RoundRecord, update: int, told: str) -> bool:
+    """Whether uploads were longer than updates; where the rotation adds nothing, what the statement itself says, since
+    the log cannot tell."""
+    if padded(update) == update:
+        return "rotated by a public Hadamard matrix" in told
+    return first.dimension - (1 if first.count_scale else 0) > update
+
+
 def _paragraphs(text: str) -> dict[str, str]:
     return {paragraph.partition(".")[0].partition(" (")[0]: paragraph for paragraph in text.split("\n\n")}
 
@@ -112,15 +121,23 @@ def _difference(label: str, told: str | None, expected: str | None) -> str:
     return f"{label!r:.60} says {told[start : place + 30]!r}, the log {expected[start : place + 30]!r}"
 
 
+def _score_interval(told: Accuracy) -> list[float]:
+    """The proportions p that final = p does not reject at 5 %: the roots of (final - p)² = z² p (1 - p) ÷ n."""
+    n, z = max(1, told.test_examples), 1.959963984540054
+    final = round(told.final * n) / n
+    # p² (1 + z²/n) - p (2 final + z²/n) + final² = 0
+    a, b, c = 1 + z * z / n, 2 * final + z * z / n, final * final
+    root = math.sqrt(max(0.0, b * b - 4 * a * c))
+    return [round((b - root) / (2 * a), 9), round((b + root) / (2 * a), 9)]
+
+
 def accuracy(case: Case) -> Finding:
     """A-31"""
 
     def compare(report: Report) -> list[Problem]:
         told, logged = report.accuracy, [record.accuracy for record in case.records]
-        tests = max(1, told.test_examples)
-        interval = wilson_interval(round(min(1.0, max(0.0, logged[-1])) * tests), tests)
         return _different(
-            ("accuracy.interval", told.interval, list(interval)),
+            ("accuracy.interval", [round(bound, 9) for bound in told.interval], _score_interval(told)),
             ("accuracy.per_round", told.per_round, logged),
             ("accuracy.final", told.final, logged[-1]),
             ("accuracy.best", told.best, max(logged)),

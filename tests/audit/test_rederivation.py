@@ -159,6 +159,15 @@ def twenty() -> Task:
     return prepare(config, load_federation(config.data, config.seed))
 
 
+def test_a_rotated_run_passes_where_the_rotation_adds_no_coordinate(tmp_path) -> None:
+    changes = {"data.dataset": "digits", "data.clients": 20, "training.rounds": 3, "privacy.simulation_noise": True}
+    config = override(RunConfig(), {**changes, "model.rule": "alternate", "model.rank": 2})  # d = 384 = 3 · 2^7
+    task = prepare(config, load_federation(config.data, config.seed))
+    result = audit(written(config, task, tmp_path / "run"), opacus=False)
+    assert "rotated" in json.loads((tmp_path / "run" / "report.json").read_text())["privacy"]["statement"]
+    assert not {f.check: f.evidence for f in result.findings if f.severity == VIOLATION}
+
+
 @pytest.mark.parametrize("changes", COHORTS, ids=str)
 def test_genuine_cohorts_and_examples_pass(twenty, tmp_path, changes) -> None:
     result = audit(
