@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-import resource
-import sys
-from pathlib import Path
 from statistics import fmean
 
 import dp_accounting
 
 from flora_secure import __version__
 from flora_secure.evaluation import evaluate
+from flora_secure.memory import peak_memory
 from flora_secure.noise import protected_units
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.statement import statement
@@ -221,17 +219,5 @@ def _timing(simulation: Simulation, total_seconds: float) -> Timing:
     return Timing(
         seconds=TimingSeconds(total=total_seconds, **parts),
         clients_per_second=sum(len(record.participants) for record in simulation.records) / rounds,
-        peak_memory_bytes=_peak_memory(),
+        peak_memory_bytes=peak_memory(),
     )
-
-
-def _peak_memory() -> int:
-    """Most bytes of memory that this process has held."""
-    try:
-        # what getrusage says on Linux is never less than what the parent held when it started this process
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    except (OSError, IndexError, ValueError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # kilobytes on Linux, bytes on macOS
-        return peak if sys.platform == "darwin" else peak * 1024

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import open_clip
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from flora_secure.adapters import attach, initial_factors
 from flora_secure.clip import load_clip
 from flora_secure.local import ClientBatch, Head
+from flora_secure.memory import peak_memory
 from flora_secure.rules import PROMPT_BASIS
 
 from .measure import Stopwatch
@@ -93,7 +93,7 @@ def epoch(kind: str, model: str, images: int, repeats: int, batch: int = 32) -> 
         with Stopwatch() as watch:
             step()
         seconds.append(watch.seconds)
-    print(*seconds[(kind != "first") :], _peak())
+    print(*seconds[(kind != "first") :], peak_memory())
 
 
 def _full_epoch(clip: CustomTextCLIP, pixels: Tensor, tokens: Tensor, labels: Tensor, batch: int) -> _Action:
@@ -145,10 +145,3 @@ def _adapter_epoch(pooled: Tensor, base: Tensor, features: Tensor, labels: Tenso
             factors = PROMPT_BASIS.with_vector(factors, PROMPT_BASIS.vector(factors) + update)
 
     return run
-
-
-def _peak() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM"):
-            return 1024 * int(line.split()[1])
-    raise OSError("this system does not tell a process's peak memory (VmHWM)")
