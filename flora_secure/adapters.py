@@ -1,34 +1,28 @@
-"""LoRA on CLIP's text projection: their first values, and how peft stores them.
+"""LoRA factors: what they are, and their first values.
 
-open_clip applies the projection from the right, ``text = h @ W0`` with ``W0`` of shape (width, embed), so the adapter
-is ``ΔW = A @ B`` with A (width, r) and B (r, embed). peft's LoRA of a parameter is ``ΔW = lora_B @ lora_A``; hence our
-A is peft's ``lora_B.weight`` and our B its ``lora_A.weight`` (Hu et al. 2021, arXiv 2106.09685, section 4.1).
+A matrix W0 takes x to ``x @ W0``; its adapter is ``ΔW = A @ B`` with A (inputs, r) and B (r, outputs) (Hu et al. 2021,
+arXiv 2106.09685, section 4.1). All matrices of a placement share one rank, so that two tensors hold their factors: the
+As one above the other, the Bs side by side.
 
-Which of them train is a rule (`rules`). ``prompt-basis`` starts from A = V/S of the singular value decomposition of the
+Which of them train is a rule (`rules`). On the text projection, ``prompt-basis`` starts from A = V/S of the singular value decomposition of the
 pooled class-prompt features H = U S Vᵀ, so that H A = U is orthonormal; every other rule from a random A.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
+from flora_secure.matrices import Matrix
 from flora_secure.rules import AdapterError, Rule
-
-if TYPE_CHECKING:
-    from open_clip.model import CustomTextCLIP
-
-TARGET = "text.text_projection"
 
 
 @dataclass(frozen=True)
 class Factors:
-    """The two LoRA factors, float32: ``a`` (width, r) and ``b`` (r, embed)."""
+    """The LoRA factors of all adapted matrices, float32: ``a`` (sum of inputs, r) and ``b`` (r, sum of outputs)."""
 
     a: Tensor
     b: Tensor
@@ -39,7 +33,7 @@ class Factors:
 
 
 def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, generator: torch.Generator) -> Factors:
-    """Factors of an adapter that changes nothing yet (B = 0).
+    """Factors on the text projection, of an adapter that changes nothing yet (B = 0).
 
     ``prompts``: pooled class-prompt features H, float32 (classes, width), of any scale. ``rank`` defaults to the number
     of classes, which is all that H can see. Raises :class:`AdapterError` if the rank does not fit.
@@ -66,29 +60,22 @@ def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, g
     return Factors(a=a.contiguous(), b=torch.zeros(rank, embed))
 
 
-def attach(model: CustomTextCLIP, factors: Factors) -> PeftModel:
-    """``model`` wrapped by peft (in place) with the adapter's values set. No parameter requires a gradient."""
-    config = LoraConfig(
-        r=factors.rank, lora_alpha=factors.rank, lora_dropout=0.0, target_modules=[], target_parameters=[TARGET]
-    )
-    wrapped = get_peft_model(model, config)
-    own = {name: p for name, p in wrapped.named_parameters() if "lora_" in name}
-    if len(own) != 2:
-        raise AdapterError(f"peft placed {len(own)} factors on {TARGET}, expected 2: is the model a CustomTextCLIP?")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            value = factors.b if "lora_A" in name else factors.a
-            parameter.copy_(value.to(parameter.device, parameter.dtype))
-    return wrapped.requires_grad_(False).eval()
+def blocks(matrices: Sequence[Matrix], factors: Factors) -> list[tuple[Tensor, Tensor]]:
+    """A (inputs, r) and B (r, outputs) of each matrix."""
+    a = torch.split(factors.a, [matrix.inputs for matrix in matrices])
+    b = torch.split(factors.b, [matrix.outputs for matrix in matrices], dim=1)
+    return list(zip(a, b, strict=True))
 
 
-def save_adapter(model: CustomTextCLIP, factors: Factors, folder: Path) -> None:
-    """Write ``factors`` in peft's format (``adapter_config.json``, ``adapter_model.safetensors``) for
-    ``PeftModel.from_pretrained(model, folder)``. ``model`` is left as it was."""
-    wrapped = attach(model, factors)
-    try:
-        wrapped.save_pretrained(str(folder))
-    finally:
-        wrapped.unload()
-    # peft's own README is an unfilled model-card template; the run folder's report says what the adapter is
-    (folder / "README.md").unlink(missing_ok=True)
+def fresh_factors(matrices: Sequence[Matrix], rank: int, generator: torch.Generator) -> Factors:
+    """Random A, so that inputs of standard deviation 1 give each column about 1/√r, and B = 0.
+
+    Raises :class:`AdapterError` if the rank exceeds that of a matrix.
+    """
+    most = min(min(matrix.inputs, matrix.outputs) for matrix in matrices)
+    if rank > most:
+        raise AdapterError(f"rank {rank} exceeds {most}, the rank of the smallest adapted matrix; choose less")
+    parts = [
+        torch.randn(matrix.inputs, rank, generator=generator) / (matrix.inputs * rank) ** 0.5 for matrix in matrices
+    ]
+    return Factors(a=torch.cat(parts), b=torch.zeros(rank, sum(matrix.outputs for matrix in matrices)))

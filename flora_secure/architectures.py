@@ -27,11 +27,11 @@ class Architecture:
 
     def dimension(self, model: ModelConfig) -> int:
         """Length d of an upload with this placement, rule and rank; ConfigError as :meth:`factor_sizes`."""
-        return rule_named(model.rule).upload_size(*self.factor_sizes(model))
+        return rule_named(model.trained_rule).upload_size(*self.factor_sizes(model))
 
     def trained(self, model: ModelConfig) -> int:
         """Values that the server keeps and broadcasts; ConfigError as :meth:`factor_sizes`."""
-        return rule_named(model.rule).size(*self.factor_sizes(model))
+        return rule_named(model.trained_rule).size(*self.factor_sizes(model))
 
     def factor_sizes(self, model: ModelConfig) -> tuple[int, int]:
         """Values of all A and of all B.
@@ -39,7 +39,10 @@ class Architecture:
         Raises ConfigError where the model lacks the placement's matrices or the rank exceeds theirs.
         """
         placement = PLACEMENTS[model.placement]
-        matrices = placement.matrices(self.shapes)
+        try:
+            matrices = placement.matrices(self.shapes, model.last_layers)
+        except ValueError as error:
+            raise ConfigError(f"{self.name}: {error}") from None
         if matrices is None:
             raise ConfigError(f"{self.name}'s image tower has no matrix for {placement.name}; use a text placement")
         most = min(map(min, matrices))

@@ -24,6 +24,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.data.decoding import Shape
+from flora_secure.matrices import visual_unprojected
 from flora_secure.parallel import batch_threads
 from flora_secure.weights import FORMATS, ModelError, check_activation, folder_config, load_weights
 
@@ -68,13 +69,11 @@ class Clip:
             raise ModelError(f"model {self.name!r} has no text projection matrix to adapt; use one such as ViT-B-32")
         return projection.detach()
 
-    @torch.no_grad()
-    def image_features(self, images: np.ndarray, *, mirror: bool = False, batch: int = _BATCH) -> Tensor:
-        """L2-normalised embeddings, float32 (n, embed), of uint8 images (n, H, W) or (n, H, W, 3).
+    def pixels(self, images: np.ndarray) -> Tensor:
+        """What the image tower reads, float32 (n, 3, height, width), of uint8 images (n, H, W) or (n, H, W, 3).
 
         Images are scaled bilinearly (antialiased when made smaller) to the model's size, aspect ignored; grey ones feed
-        three equal channels. With `mirror`, an image's embedding is the normalised mean of its own and its mirror
-        image's, at twice the time. Raises ValueError for any other type or shape.
+        three equal channels. Raises ValueError for any other type or shape.
         """
         if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
             raise ValueError(f"images must be uint8 (n, H, W) or (n, H, W, 3), not {images.dtype} {images.shape}")
@@ -82,29 +81,41 @@ class Clip:
         mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
         shrink = images.shape[1] > self.image_size[0] or images.shape[2] > self.image_size[1]
+        x = torch.from_numpy(images.copy()).to(device)
+        x = (x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)).float() / 255
+        x = F.interpolate(x, self.image_size, mode="bilinear", align_corners=False, antialias=shrink)
+        return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
-        def pixels(start: int, stop: int) -> Tensor:
-            x = torch.from_numpy(images[start:stop].copy()).to(device)
-            x = (x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)).float() / 255
-            x = F.interpolate(x, self.image_size, mode="bilinear", align_corners=False, antialias=shrink)
-            return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+    def image_features(self, images: np.ndarray, *, mirror: bool = False, batch: int = _BATCH) -> Tensor:
+        """L2-normalised embeddings, float32 (n, embed), of images as :meth:`pixels` takes them.
 
-        if len(images) == 0:
-            return torch.empty(0, self.text_projection.shape[1], device=device)
-        visual = _folded(self.model.visual, pixels(0, 2))
+        With `mirror`, an image's embedding is the normalised mean of its own and its mirror image's, at twice the time.
+        """
+        return joined(self._views(images, mirror, batch))
+
+    def pooled_image_features(self, images: np.ndarray, *, mirror: bool = False, batch: int = _BATCH) -> Tensor:
+        """The image tower's output before its last matrix, float32 (n, views, width); two views with `mirror`.
+
+        Raises AdapterError where the tower does not end in a matrix.
+        """
+        with visual_unprojected(self.model):
+            return self._views(images, mirror, batch)
+
+    @torch.no_grad()
+    def _views(self, images: np.ndarray, mirror: bool, batch: int) -> Tensor:
+        """The image tower's output, float32 (n, views, ·), of each image and, with `mirror`, of its mirror image."""
+        device = self.model.logit_scale.device
+        sample = self.pixels(images[:2] if len(images) else np.zeros((1, *self.image_size), np.uint8))
+        visual = _folded(self.model.visual, sample)
 
         @torch.no_grad()  # it does not reach into threads by itself
-        def features(start: int) -> Tensor:
-            x = pixels(start, start + batch)
-            embedding = F.normalize(visual(x).float(), dim=-1)
-            return (
-                F.normalize(embedding + F.normalize(visual(x.flip(-1)).float(), dim=-1), dim=-1)
-                if mirror
-                else embedding
-            )
+        def outputs(start: int) -> Tensor:
+            x = self.pixels(images[start : start + batch])
+            return torch.stack([visual(view).float() for view in ((x, x.flip(-1)) if mirror else (x,))], dim=1)
 
         with batch_threads(device) as pool:
-            return torch.cat(list(pool.map(features, range(0, len(images), batch))))
+            found = list(pool.map(outputs, range(0, len(images), batch)))
+        return torch.cat(found) if found else visual(sample)[:0, None].float().expand(0, 1 + mirror, -1)
 
     def require_short(self, texts: Sequence[str]) -> None:
         """Raise ModelError if a text is longer than the context: what is cut off cannot tell classes apart."""
@@ -120,18 +131,24 @@ class Clip:
                 f"{text[:60]!r} with {count}: shorten class names or templates"
             )
 
-    @torch.no_grad()
     def pooled_text_features(self, prompts: Sequence[str]) -> Tensor:
-        """The text tower's output H before the projection, float32 (n, width).
+        """:meth:`pooled_token_features` of prompts."""
+        return self.pooled_token_features(self.tokenizer(list(prompts)))
+
+    @torch.no_grad()
+    def pooled_token_features(self, tokens: Tensor, batch: int = _BATCH) -> Tensor:
+        """The text tower's output H before the projection, float32 (n, width), of tokens int64 (n, context).
 
         `H @ text_projection` is the unnormalised output of `model.encode_text`: the projection is the last thing the
         tower does, so it is evaluated with the identity in its place.
         """
         projection = self.text_projection
-        tokens = self.tokenizer(list(prompts)).to(projection.device)
         identity = torch.eye(projection.shape[0], dtype=projection.dtype, device=projection.device)
-        pooled: Tensor = torch.func.functional_call(self.model.text, {"text_projection": identity}, (tokens,))
-        return pooled.float()
+        pooled = [
+            torch.func.functional_call(self.model.text, {"text_projection": identity}, (part.to(projection.device),))
+            for part in torch.split(tokens, batch)
+        ]
+        return torch.cat(pooled).float()
 
     def pooled_class_features(self, prompts: Sequence[Sequence[str]]) -> Tensor:
         """Pooled features averaged over the prompts of each class, float32 (classes, width).
@@ -141,6 +158,11 @@ class Clip:
         counts = [len(group) for group in prompts]
         pooled = self.pooled_text_features([prompt for group in prompts for prompt in group])
         return torch.stack([part.mean(0) for part in torch.split(pooled, counts)])
+
+
+def joined(views: Tensor) -> Tensor:
+    """Unit-norm embeddings (…, embed) of outputs (…, views, embed): the normalised mean of the normalised views."""
+    return F.normalize(F.normalize(views, dim=-1).sum(-2), dim=-1)
 
 
 def class_prompts(class_names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:

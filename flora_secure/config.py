@@ -19,6 +19,7 @@ from typing import Any, Literal
 import tomli_w
 
 from flora_secure.errors import InputError
+from flora_secure.placements import PLACEMENTS
 
 
 class ConfigError(InputError):
@@ -72,16 +73,19 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The frozen CLIP and where its adapter sits. ``rank=None`` means the rule's own default.
+    """The frozen CLIP and where its adapter sits. ``rule`` and ``rank`` are the placement's own where they are ``None``.
 
-    ``mirror``: embed an image together with its mirror image; ``None`` does so where the data set allows it.
+    ``alpha``: LoRA's, ``None`` for the rank, which adds A B as it is. ``last_layers``: hold a placement in a tower's
+    blocks to the last so many. ``mirror``: embed an image together with its mirror image; ``None`` does so where the data set allows it.
     """
 
     model: str = "tiny"
     pretrained: str | None = None
     placement: Placement = "text-projection"
-    rule: Rule = "prompt-basis"
+    rule: Rule | None = None
     rank: int | None = None
+    alpha: float | None = None
+    last_layers: int | None = None
     mirror: bool | None = None
 
     def __post_init__(self) -> None:
@@ -90,6 +94,27 @@ class ModelConfig:
             self.placement == "text-projection" or self.rule != "prompt-basis",
             f"rule prompt-basis is for placement text-projection, not {self.placement}; use --rule frozen-a or ab",
         )
+        _require(
+            self.alpha is None or (math.isfinite(self.alpha) and self.alpha > 0),
+            f"alpha must be a positive number (leave it out for the rank), got {self.alpha}",
+        )
+        _require(
+            self.last_layers is None or self.last_layers >= 1, f"last_layers must be at least 1, got {self.last_layers}"
+        )
+        _require(
+            self.last_layers is None or PLACEMENTS[self.placement].blocks,
+            f"last_layers {self.last_layers} is for a placement in a tower's blocks, such as text-attention; "
+            f"{self.placement} has one matrix a tower",
+        )
+
+    @property
+    def trained_rule(self) -> str:
+        """The rule's name: as given, or the placement's default."""
+        return self.rule or PLACEMENTS[self.placement].rule
+
+    def scale(self, rank: int) -> float:
+        """What A B is multiplied by: alpha ÷ ``rank``."""
+        return 1.0 if self.alpha is None else self.alpha / rank
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from flora_secure.adapters import Factors
 from flora_secure.config import ConfigError, RunConfig
-from flora_secure.examples import MOST
+from flora_secure.examples import MOST, ClientExamples, gradient_sums
 from flora_secure.task import Task
 
 
@@ -44,11 +45,11 @@ class WholeClient:
     def __init__(self, config: RunConfig, task: Task) -> None:
         self._task = task
         self._steps = config.training.local_steps
-        self._rate = config.training.local_rate or task.rule.local_rate
+        self._rate = config.training.local_rate or task.rule.local_rate * task.learner.rate
 
     def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
         task = self._task
-        updates = task.batch.train(task.head, task.rule.of_round(number), factors, self._steps, self._rate, cohort)
+        updates = task.learner.train(task.rule.of_round(number), factors, self._steps, self._rate, cohort)
         raw = _filled(updates.double().cpu().numpy(), task.dimension)
         ones = np.ones(len(cohort), np.int64)
         return Contributions(raw, ones, (np.linalg.norm(raw, axis=1) > clip_norm).astype(np.int64))
@@ -61,10 +62,13 @@ class SingleExample:
     """Unit ``example``: sums of clipped gradients of the examples that secret coins choose (`examples`)."""
 
     def __init__(self, config: RunConfig, task: Task) -> None:
+        if task.federation.dataset.captioned:
+            raise ConfigError("unit example needs labels: with captions a loss belongs to all of a client's pairs")
         most = max(map(len, task.federation.clients))
         if most > MOST:
             raise ConfigError(f"unit example allows {MOST} images a client, one has {most}; set more clients")
         self._task = task
+        self._examples = ClientExamples(task.federation.clients)
         self._rate = config.sampling_rate
         self._seed = config.seed if config.privacy.simulation_noise else None
         images = len(task.federation.dataset.private.labels)
@@ -72,8 +76,13 @@ class SingleExample:
 
     def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
         task = self._task
-        drawn = [task.examples.draw(client, self._rate, self._coins(number, client)) for client in cohort]
-        found = task.examples.gradient_sums(task.head, task.rule.of_round(number), factors, drawn, clip_norm)
+        rule = task.rule.of_round(number)
+        drawn = [self._examples.draw(client, self._rate, self._coins(number, client)) for client in cohort]
+
+        def gradients(parts: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+            return task.learner.example_gradients(rule, factors, parts)
+
+        found = gradient_sums(gradients, drawn, rule.dimension(factors), clip_norm)
         return Contributions(-_filled(found.sums, task.dimension), found.drawn, found.clipped)
 
     def expected(self, survivors: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,6 @@ from torch.func import grad, vmap
 
 from flora_secure.adapters import Factors
 from flora_secure.local import Head
-from flora_secure.parallel import batch_threads
 from flora_secure.rules import Rule
 
 CHUNK = 256  # examples whose gradients are in memory together, a thread
@@ -41,11 +40,11 @@ class GradientSums:
 
 
 class ClientExamples:
-    """The images of all clients as cached features, for gradients of single images."""
+    """Which images each client has, for gradients of single images."""
 
-    def __init__(self, features: Tensor, labels: Tensor, clients: Sequence[NDArray[np.int64]]) -> None:
-        """``features`` float32 (N, embed) of unit norm, ``labels`` int64 (N,), ``clients[i]`` client i's indices."""
-        self.features, self.labels, self.clients = features, labels, list(clients)
+    def __init__(self, clients: Sequence[NDArray[np.int64]]) -> None:
+        """``clients[i]``: indices of client i's images."""
+        self.clients = list(clients)
 
     def draw(self, client: int, rate: float, key: bytes | None) -> NDArray[np.int64]:
         """Indices of the client's examples of a round, each with probability ``rate`` (never more, at most 2^-64 less).
@@ -58,34 +57,32 @@ class ClientExamples:
             return own
         return own[np.frombuffer(octets, "<u8") < np.uint64(int(rate * 2.0**64))]
 
-    def gradient_sums(
-        self, head: Head, rule: Rule, factors: Factors, chosen: Sequence[NDArray[np.int64]], clip_norm: float
-    ) -> GradientSums:
-        """For each client i the sum of the gradients at ``factors`` of the examples ``chosen[i]``, clipped one by one.
 
-        A gradient that is not finite makes its client's sum NaN. Raises ``ValueError`` for more than MOST of a client.
-        """
-        if (most := max(map(len, chosen))) > MOST:
-            raise ValueError(f"{most} examples of one client; the clipping's margin pays for {MOST}")
-        owner = np.repeat(np.arange(len(chosen)), [len(indices) for indices in chosen])
-        indices = np.concatenate(chosen)
-        start = rule.vector(factors)
-        sums = np.zeros((len(chosen), len(start)))
-        clipped = np.zeros(len(chosen), np.int64)
+def gradient_sums(
+    gradients: Callable[[Sequence[NDArray[np.int64]]], Iterator[Tensor]],
+    chosen: Sequence[NDArray[np.int64]],
+    dimension: int,
+    clip_norm: float,
+) -> GradientSums:
+    """For each client i the sum of the gradients of the examples ``chosen[i]``, clipped one by one.
 
-        def gradients(part: slice) -> tuple[slice, Tensor, Tensor]:
-            rows = torch.from_numpy(indices[part]).to(start.device)
-            found = example_gradients(head, rule, factors, self.features[rows], self.labels[rows])
-            return part, *clip_rows(found.double(), clip_norm * (1 - _MARGIN))
-
-        parts = [slice(begin, begin + CHUNK) for begin in range(0, len(indices), CHUNK)]
-        with batch_threads(start.device) as pool:
-            for part, rows, norms in pool.map(gradients, parts):
-                np.add.at(clipped, owner[part], (norms > clip_norm).cpu().numpy())
-                values = rows.cpu().numpy()
-                for client in np.unique(owner[part]):
-                    sums[client] += values[owner[part] == client].sum(0)
-        return GradientSums(sums, np.array([len(indices) for indices in chosen], np.int64), clipped)
+    ``gradients`` takes parts of the indices to float32 (n, ``dimension``) for each part, in order. A gradient that is
+    not finite makes its client's sum NaN. Raises ``ValueError`` for more than MOST examples of a client.
+    """
+    if (most := max(map(len, chosen))) > MOST:
+        raise ValueError(f"{most} examples of one client; the clipping's margin pays for {MOST}")
+    owner = np.repeat(np.arange(len(chosen)), [len(indices) for indices in chosen])
+    indices = np.concatenate(chosen)
+    sums = np.zeros((len(chosen), dimension))
+    clipped = np.zeros(len(chosen), np.int64)
+    starts = range(0, len(indices), CHUNK)
+    for start, found in zip(starts, gradients([indices[start : start + CHUNK] for start in starts]), strict=True):
+        rows, norms = clip_rows(found.double(), clip_norm * (1 - _MARGIN))
+        owners, values = owner[start : start + CHUNK], rows.cpu().numpy()
+        np.add.at(clipped, owners, (norms > clip_norm).cpu().numpy())
+        for client in np.unique(owners):
+            sums[client] += values[owners == client].sum(0)
+    return GradientSums(sums, np.array([len(indices) for indices in chosen], np.int64), clipped)
 
 
 def example_gradients(head: Head, rule: Rule, factors: Factors, features: Tensor, labels: Tensor) -> Tensor:

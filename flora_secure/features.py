@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,30 +25,44 @@ def split_features(clip: Clip, images: Images, *, mirror: bool, cache: ArrayCach
     that of the same model, images, preprocessing, kind of device and release of torch. Raises DataError for an encoded
     image that is not what it was when it was checked.
     """
+    return _split(clip, images, mirror, cache, "image features", partial(clip.image_features, mirror=mirror))
+
+
+def split_pooled_features(clip: Clip, images: Images, *, mirror: bool, cache: ArrayCache | None = None) -> Tensor:
+    """:meth:`Clip.pooled_image_features`, float32 (n, views, width), in all else as :func:`split_features`."""
+    embed = partial(clip.pooled_image_features, mirror=mirror)
+    return _split(clip, images, mirror, cache, "pooled image features", embed)
+
+
+def _split(
+    clip: Clip,
+    images: Images,
+    mirror: bool,
+    cache: ArrayCache | None,
+    what: str,
+    embed: Callable[[np.ndarray], Tensor],
+) -> Tensor:
     device = clip.model.logit_scale.device
-    key = _key(clip, images, mirror)
+    key = _key(clip, images, mirror, what)
     if cache is not None:
         known = cache.get(key, len(images), "f4")
         if known is not None:
             return torch.from_numpy(known).to(device)
     if isinstance(images, EncodedImages):
-        parts = [
-            clip.image_features(pixels, mirror=mirror)
-            for pixels in decode(images.files, images.hashes, clip.shape, _CHUNK)
-        ]
-        features = torch.cat(parts) if parts else torch.empty(0, clip.text_projection.shape[1], device=device)
+        parts = [embed(pixels) for pixels in decode(images.files, images.hashes, clip.shape, _CHUNK)]
+        features = torch.cat(parts) if parts else embed(np.zeros((0, 1, 1), np.uint8))
     else:
-        features = clip.image_features(images, mirror=mirror)
+        features = embed(images)
     if cache is not None and len(images):
         cache.put(key, features.cpu().numpy())
     return features
 
 
-def _key(clip: Clip, images: Images, mirror: bool) -> str:
+def _key(clip: Clip, images: Images, mirror: bool, what: str) -> str:
     line, data = content(images)
     # an array is stretched to the model's size, whatever the shape says for encoded images
     shape = clip.shape if isinstance(images, EncodedImages) else clip.shape.size
     return cache_key(
-        *("image features", 1, clip.model_hash, line, hashlib.sha256(data).hexdigest(), mirror),
+        *(what, 1, clip.model_hash, line, hashlib.sha256(data).hexdigest(), mirror),
         *(shape, clip.mean, clip.std, clip.model.logit_scale.device.type, torch.__version__),
     )

@@ -163,7 +163,7 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
     noise, ring or graph satisfies the config.
     """
     size = architecture(config.model.model)
-    dimension, rule = size.dimension(config.model), rule_named(config.model.rule)
+    dimension, rule = size.dimension(config.model), rule_named(config.model.trained_rule)
     try:
         selection = Selection.of(config)
         plan = noise_plan(config, selection, dimension, images)

@@ -3,7 +3,7 @@
 With the image tower frozen and LoRA on the text projection, a client's problem is small and explicit. Its images are
 constant features F (n, embed), the class prompts constant pooled features H (classes, width), and
 
-    V = H W0 + (H A) B        t = V / |V|        loss = mean cross-entropy of  scale · F tᵀ
+    V = H W0 + s (H A) B      t = V / |V|        loss = mean cross-entropy of  scale · F tᵀ
 
 so the gradients with respect to A and B are a few matrix products (derived below, tested against autograd through
 the real peft model). Clients are padded to the size of their group and train as one batch.
@@ -29,22 +29,23 @@ GROUP = 16
 class Head:
     """The frozen part of the classifier: ``prompts`` H (classes, width) and ``base`` W0 (width, embed), float32.
 
-    ``gain`` relates these to the model's own units, see :meth:`normalised`.
+    ``gain`` relates these to the model's own units, see :meth:`normalised`; ``scale`` is LoRA's alpha ÷ rank.
     """
 
     prompts: Tensor
     base: Tensor
     logit_scale: float
     gain: float = 1.0
+    scale: float = 1.0
 
     @classmethod
-    def normalised(cls, prompts: Tensor, base: Tensor, logit_scale: float) -> Head:
+    def normalised(cls, prompts: Tensor, base: Tensor, logit_scale: float, scale: float = 1.0) -> Head:
         """The head with H and H W0 scaled to unit rows (on average), which changes no class embedding t = V/|V|.
 
         Learning rates and clip norms then mean the same for every model: B is in units of a class embedding's length.
         """
         size, length = prompts.norm(dim=1).mean(), (prompts @ base).norm(dim=1).mean()
-        return cls(prompts / size, base * size / length, logit_scale, float(length / size))
+        return cls(prompts / size, base * size / length, logit_scale, float(length / size), scale)
 
     def to_model(self, factors: Factors) -> Factors:
         """Factors in this head's units → factors for the model's own projection."""
@@ -52,7 +53,7 @@ class Head:
 
     def text(self, factors: Factors) -> Tensor:
         """Unit-norm class embeddings (classes, embed) under the adapter."""
-        value = self.prompts @ self.base + (self.prompts @ factors.a) @ factors.b
+        value = self.prompts @ self.base + self.scale * (self.prompts @ factors.a) @ factors.b
         return torch.nn.functional.normalize(value, dim=-1)
 
     def logits(self, features: Tensor, factors: Factors) -> Tensor:
@@ -130,10 +131,10 @@ def _train_group(
     group: _Group, head: Head, rule: Rule, factors: Factors, steps: int, rate: float
 ) -> tuple[Tensor, Tensor]:
     members = len(group.clients)
-    base = head.prompts @ head.base  # (C, e)
+    base, read = head.prompts @ head.base, head.scale * head.prompts  # (C, e), (C, w)
     a = factors.a.expand(members, -1, -1)
     b = factors.b.expand(members, -1, -1)
-    u = head.prompts @ a  # (m, C, r)
+    u = read @ a  # (m, C, r)
     for step in range(steps):
         value = base + u @ b  # (m, C, e)
         norm = value.norm(dim=-1, keepdim=True)
@@ -145,8 +146,8 @@ def _train_group(
         g_value = (g_t - t * (t * g_t).sum(-1, keepdim=True)) / norm
         g_b = u.mT @ g_value  # (m, r, e)
         if rule.trains_a_in(step):
-            a = a - rate * (head.prompts.T @ (g_value @ b.mT))
-            u = head.prompts @ a
+            a = a - rate * (read.T @ (g_value @ b.mT))
+            u = read @ a
         if rule.trains_b_in(step):
             b = b - rate * g_b
     return a, b

@@ -22,44 +22,56 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Placement:
-    """``rank``: the default, ``None`` for one a class. ``trainable``: whether ``simulate`` can train it."""
+    """``rank``: the default, ``None`` for one a class. ``rule``: the default rule's name. ``blocks``: whether it sits
+    in the blocks of a tower, so that it can be held to the last of them."""
 
     name: str
-    rank: int | None
-    trainable: bool = False
+    rank: int | None = 4
+    rule: str = "frozen-a"
+    blocks: bool = False
 
-    def matrices(self, model: Shapes) -> list[tuple[int, int]] | None:
-        """(inputs, outputs) of each adapted matrix; ``None`` where the model lacks them."""
+    def matrices(self, model: Shapes, last: int | None = None) -> list[tuple[int, int]] | None:
+        """(inputs, outputs) of each adapted matrix, of the ``last`` blocks or all; ``None`` where the model lacks them.
+
+        ValueError where ``last`` is more than there are, or the placement sits in no blocks.
+        """
         text = (model.width, model.embed)
         image = None if model.visual_pooled is None else (model.visual_pooled, model.embed)
+        layers = model.visual_layers if self.name == "visual-attention" else model.layers
+        if last is not None and not self.blocks:
+            raise ValueError(f"placement {self.name} sits in no blocks; leave out the last {last}")
+        if last is not None and layers is not None and last > layers:
+            raise ValueError(f"last_layers {last} is more than the tower's {layers} blocks; choose at most that")
+        count = layers if last is None else last
         match self.name:
             case "text-projection":
                 return [text]
-            case "text-attention":  # query and value, of each block
-                return [(model.width, model.width)] * (2 * model.layers)
-            case "text-attention-full":  # query, key, value and output
-                return [(model.width, model.width)] * (4 * model.layers)
-            case "text-mlp":
-                return [(model.width, model.mlp), (model.mlp, model.width)] * model.layers
             case "visual-projection":
                 return None if image is None else [image]
             case "both-projections":
                 return None if image is None else [text, image]
+        if count is None:
+            return None
+        match self.name:
+            case "text-attention":  # query and value, of each block
+                return [(model.width, model.width)] * (2 * count)
+            case "text-attention-full":  # query, key, value and output
+                return [(model.width, model.width)] * (4 * count)
+            case "text-mlp":
+                return [(model.width, model.mlp), (model.mlp, model.width)] * count
             case _:  # visual-attention: query and value
-                if model.visual_width is None or model.visual_layers is None:
-                    return None
-                return [(model.visual_width, model.visual_width)] * (2 * model.visual_layers)
+                return None if model.visual_width is None else [(model.visual_width, model.visual_width)] * (2 * count)
 
 
 PLACEMENTS = {
     placement.name: placement
     for placement in (
-        Placement("text-projection", None, trainable=True),
-        Placement("text-attention", 4),
-        Placement("text-attention-full", 4),
-        Placement("text-mlp", 4),
-        Placement("visual-projection", 4),
-        Placement("both-projections", 4),
-        Placement("visual-attention", 4),
+        Placement("text-projection", rank=None, rule="prompt-basis"),
+        Placement("text-attention", blocks=True),
+        Placement("text-attention-full", blocks=True),
+        Placement("text-mlp", blocks=True),
+        Placement("visual-projection"),
+        Placement("both-projections"),
+        Placement("visual-attention", blocks=True),
     )
 }

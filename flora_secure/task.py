@@ -1,41 +1,39 @@
-"""What is trained: the frozen model, the clients' images as cached features, the test images, the fresh adapter.
+"""What is trained: the frozen model, the clients' images and texts as far as they are constant, the fresh adapter.
 
-The image tower is frozen, so every image goes through it once; the class prompts are the same for all, so their pooled
-features are constants too. Everything a round needs afterwards is a few small matrices.
+What an adapter does not touch goes through the model once. On the text projection that is all but a few small
+matrices: every image feature, and the pooled features of the prompts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from flora_secure.adapters import Factors, initial_factors
-from flora_secure.clip import Clip, class_prompts, load_clip
+from flora_secure.adapters import Factors
+from flora_secure.clip import Clip, load_clip
 from flora_secure.config import ConfigError, RunConfig
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.federation import Federation
-from flora_secure.examples import ClientExamples
-from flora_secure.features import split_features
-from flora_secure.local import ClientBatch, Head
-from flora_secure.placements import PLACEMENTS
+from flora_secure.data.skipped import SkipList
+from flora_secure.learners import Learner
+from flora_secure.placing import Setting, any_placement, closed_form
+from flora_secure.retrieval import Ranks, ranks
 from flora_secure.rules import Rule, rule_named
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Everything of a run that does not depend on noise or masking."""
+    """Everything of a run that does not depend on noise or masking. ``test_target`` int64 (n,): the class of each test
+    image, or the image of each test caption."""
 
     clip: Clip
     federation: Federation
     rule: Rule
     initial: Factors
-    head: Head
-    batch: ClientBatch = field(repr=False)
-    examples: ClientExamples = field(repr=False)
-    test_features: Tensor = field(repr=False)
-    test_labels: Tensor = field(repr=False)
+    learner: Learner = field(repr=False)
+    test_target: Tensor = field(repr=False)
 
     @property
     def dimension(self) -> int:
@@ -43,12 +41,21 @@ class Task:
         return self.rule.upload_size(self.initial.a.numel(), self.initial.b.numel())
 
     def predicted(self, factors: Factors) -> Tensor:
-        """The class of each test image, int64 (n,)."""
-        return self.head.logits(self.test_features, factors).argmax(dim=-1)
+        """The class of each test image, int64 (n,); not for captions."""
+        texts, images = self.learner.test_embeddings(factors)
+        return (images @ texts.T).argmax(dim=-1)
+
+    def ranks(self, factors: Factors) -> Ranks:
+        """Which rank test images and test captions have with each other; not for labels."""
+        texts, images = self.learner.test_embeddings(factors)
+        first = torch.unique(self.test_target, return_inverse=True)[1]
+        return ranks(images, texts, first)
 
     def accuracy(self, factors: Factors) -> float:
-        """Top-1 on the test images, as a fraction."""
-        return float((self.predicted(factors) == self.test_labels).float().mean())
+        """Top-1 on the test images, or recall@1 from image to text, as a fraction."""
+        if self.federation.dataset.captioned:
+            return self.ranks(factors).recall(1)[0]
+        return float((self.predicted(factors) == self.test_target).float().mean())
 
 
 def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None = None) -> Task:
@@ -56,40 +63,33 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
 
     Raises an :class:`flora_secure.errors.InputError` for anything in ``config`` that does not fit together.
     """
-    if not PLACEMENTS[config.model.placement].trainable:
-        raise ConfigError(
-            f"placement {config.model.placement} can be planned but not trained; use --placement text-projection"
-        )
     try:
         device = torch.device(config.training.device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {config.training.device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    dataset, rule = federation.dataset, rule_named(config.model.rule)
+    rule = rule_named(config.model.trained_rule)
+    captioned = federation.dataset.captioned
+    if captioned and rule.prompt_basis:
+        if config.model.rule is not None:
+            raise ConfigError("rule prompt-basis needs class prompts, and captions have none; use --rule frozen-a or ab")
+        rule = rule_named("frozen-a")
     clip = load_clip(config.model.model, config.model.pretrained, device)
-    texts = class_prompts(dataset.class_names, dataset.templates)
-    clip.require_short([text for group in texts for text in group])
-    prompts = clip.pooled_class_features(texts)
-    head = Head.normalised(prompts, clip.text_projection, config.training.logit_scale)
-    generator = torch.Generator().manual_seed(config.seed)
-    factors = initial_factors(rule, head.prompts.cpu(), head.base.shape[1], config.model.rank, generator)
-    factors = Factors(a=factors.a.to(device), b=factors.b.to(device))
-    labels = torch.from_numpy(dataset.private.labels).to(device)
-    mirror = dataset.mirror if config.model.mirror is None else config.model.mirror
-    features = split_features(clip, dataset.private.images, mirror=mirror, cache=cache)
+    setting, cuts = Setting(config, federation, clip, rule, cache), SkipList()
+    learner: Learner
+    if config.model.placement == "text-projection" and not captioned:
+        learner, factors = closed_form(setting)
+    else:
+        learner, factors = any_placement(setting, cuts)
+    if cut := cuts.summary():
+        dataset = federation.dataset
+        federation = replace(federation, dataset=replace(dataset, skipped=(*dataset.skipped, *cut)))
+    test = federation.dataset.test
     return Task(
         clip=clip,
         federation=federation,
         rule=rule,
         initial=factors,
-        head=head,
-        batch=ClientBatch(
-            features,
-            labels,
-            [torch.from_numpy(indices) for indices in federation.clients],
-            len(dataset.class_names),
-        ),
-        examples=ClientExamples(features, labels, federation.clients),
-        test_features=split_features(clip, dataset.test.images, mirror=mirror, cache=cache),
-        test_labels=torch.from_numpy(dataset.test.labels).to(device),
+        learner=learner,
+        test_target=torch.from_numpy(test.distinct[1] if captioned else test.labels).to(device),
     )

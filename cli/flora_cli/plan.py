@@ -155,6 +155,8 @@ def plan(
         "model.placement": placement,
         "model.rule": rule,
         "model.rank": rank,
+        "model.alpha": alpha,
+        "model.last_layers": last_layers,
     }
     try:
         settings = override(RunConfig() if config is None else load_config(config), changes)

@@ -249,6 +249,8 @@ def simulate(
         "model.placement": placement,
         "model.rule": rule,
         "model.rank": rank,
+        "model.alpha": alpha,
+        "model.last_layers": last_layers,
         "model.mirror": mirror,
         "seed": seed,
     }

@@ -1,0 +1,117 @@
+"""How clients train and what their adapter then gives: one interface, in closed form where there is one.
+
+Only labels on the text projection have a closed form, and any placement has the general way; the simulation cannot tell
+them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from flora_secure.adapters import Factors
+from flora_secure.clip import Clip
+from flora_secure.examples import example_gradients
+from flora_secure.general import General, Indices
+from flora_secure.inputs import Inputs
+from flora_secure.local import ClientBatch, Head
+from flora_secure.matrices import matrices_of
+from flora_secure.parallel import batch_threads
+from flora_secure.peft_format import save_adapter
+from flora_secure.placements import PLACEMENTS
+from flora_secure.rules import Rule
+from flora_secure.towers import Placed
+
+
+class Learner(Protocol):
+    """``rate``: what a rule's local rate is multiplied by. ``width``: trained values that turn one class embedding."""
+
+    rate: float
+    width: float
+
+    def train(
+        self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
+    ) -> Tensor:
+        """Updates after ``steps`` full-batch gradient steps: float32 (clients, d), a row for each of ``cohort``."""
+        ...
+
+    def example_gradients(self, rule: Rule, factors: Factors, parts: Sequence[Indices]) -> Iterator[Tensor]:
+        """Gradient of each private image's own loss, float32 (n, d), for each part of indices, in order."""
+        ...
+
+    def test_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor]:
+        """Unit-norm embeddings of the classes (or the test captions) and of the test images, under the adapter."""
+        ...
+
+    def save(self, factors: Factors, folder: Path) -> None:
+        """Write the adapter in peft's format."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedForm:
+    """Labels on the text projection (`local`)."""
+
+    clip: Clip
+    head: Head
+    batch: ClientBatch = field(repr=False)
+    features: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+    test_features: Tensor = field(repr=False)
+    rate: float = 1.0
+
+    @property
+    def width(self) -> float:
+        return float(self.head.base.shape[1])
+
+    def train(
+        self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
+    ) -> Tensor:
+        return self.batch.train(self.head, rule, factors, steps, rate, cohort)
+
+    def example_gradients(self, rule: Rule, factors: Factors, parts: Sequence[Indices]) -> Iterator[Tensor]:
+        def of(part: Indices) -> Tensor:
+            rows = torch.from_numpy(part).to(self.labels.device)
+            return example_gradients(self.head, rule, factors, self.features[rows], self.labels[rows])
+
+        with batch_threads(self.labels.device) as pool:
+            yield from pool.map(of, parts)
+
+    def test_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor]:
+        return self.head.text(factors), self.test_features
+
+    def save(self, factors: Factors, folder: Path) -> None:
+        matrices = matrices_of(self.clip.model, PLACEMENTS["text-projection"])
+        save_adapter(self.clip.model, matrices, self.head.to_model(factors), folder, self.head.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class AnyPlacement:
+    """`general`, with its test inputs."""
+
+    clip: Clip
+    general: General
+    placed: Placed
+    test_texts: Inputs = field(repr=False)
+    test_images: Inputs = field(repr=False)
+    rate: float
+    width: float
+
+    def train(
+        self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
+    ) -> Tensor:
+        return self.general.train(rule, factors, steps, rate, cohort)
+
+    def example_gradients(self, rule: Rule, factors: Factors, parts: Sequence[Indices]) -> Iterator[Tensor]:
+        return self.general.example_gradients(rule, factors, parts)
+
+    def test_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor]:
+        return self.general.embeddings(factors, self.test_texts, self.test_images)
+
+    def save(self, factors: Factors, folder: Path) -> None:
+        save_adapter(self.clip.model, self.placed.matrices, self.placed.to_model(factors), folder, self.placed.scale)

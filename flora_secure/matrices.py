@@ -1,0 +1,120 @@
+"""The adapted matrices of a real model: where each one is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from open_clip.model import CustomTextCLIP
+from torch import Tensor, nn
+
+from flora_secure.placements import Placement
+from flora_secure.rules import AdapterError
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """``parameter`` is its name within ``tower``, "text" or "visual". ``transposed``: stored as (outputs, inputs), as
+    `nn.Linear` does. ``row``: where it begins in a parameter that holds several, one above the other."""
+
+    tower: str
+    parameter: str
+    inputs: int
+    outputs: int
+    transposed: bool = True
+    row: int | None = None
+
+    def added(self, stored: Tensor, delta: Tensor) -> Tensor:
+        """The stored parameter with ``delta`` (inputs, outputs) added to this matrix."""
+        change = delta.T if self.transposed else delta
+        if self.row is None:
+            return stored + change
+        below = stored.shape[0] - self.row - self.outputs
+        return stored + nn.functional.pad(change, (0, 0, self.row, below))
+
+
+def matrices_of(model: CustomTextCLIP, placement: Placement, last: int | None = None) -> tuple[Matrix, ...]:
+    """The matrices that ``placement`` adapts in ``model``, in the ``last`` blocks of the tower or in all of them.
+
+    Raises :class:`AdapterError` where the model has no such matrices.
+    """
+    try:
+        match placement.name:
+            case "text-projection":
+                return (_text_projection(model),)
+            case "visual-projection":
+                return (_visual_projection(model),)
+            case "both-projections":
+                return (_text_projection(model), _visual_projection(model))
+        tower = "visual" if placement.name == "visual-attention" else "text"
+        blocks = list(getattr(model, tower).transformer.resblocks)
+        if last is not None and last > len(blocks):
+            raise AdapterError(f"last_layers {last} is more than the {tower} tower's {len(blocks)} blocks; choose at most that")
+        first = 0 if last is None else len(blocks) - last
+        return tuple(
+            matrix
+            for number, block in enumerate(blocks[first:], first)
+            for matrix in _of_block(placement.name, tower, f"transformer.resblocks.{number}", block)
+        )
+    except AttributeError:
+        raise AdapterError(
+            f"the model has no matrices for placement {placement.name}; use a text placement such as text-projection"
+        ) from None
+
+
+def _of_block(placement: str, tower: str, name: str, block: nn.Module) -> list[Matrix]:
+    if placement == "text-mlp":
+        pairs = (("c_fc", block.mlp.c_fc), ("c_proj", block.mlp.c_proj))
+        return [
+            Matrix(tower, f"{name}.mlp.{part}.weight", linear.in_features, linear.out_features)
+            for part, linear in pairs
+        ]
+    if not isinstance(block.attn, nn.MultiheadAttention):
+        raise AdapterError(f"the {tower} tower's attention is no nn.MultiheadAttention; use another placement")
+    width = block.attn.embed_dim
+    parts = range(3) if placement == "text-attention-full" else (0, 2)  # of query, key and value
+    found = [Matrix(tower, f"{name}.attn.in_proj_weight", width, width, row=part * width) for part in parts]
+    if placement == "text-attention-full":
+        found.append(Matrix(tower, f"{name}.attn.out_proj.weight", width, width))
+    return found
+
+
+def _text_projection(model: CustomTextCLIP) -> Matrix:
+    projection = model.text.text_projection
+    if not isinstance(projection, nn.Parameter):
+        raise AdapterError("the text tower has no projection matrix to adapt; use a model such as ViT-B-32")
+    return Matrix("text", "text_projection", *projection.shape, transposed=False)
+
+
+def _visual_projection(model: CustomTextCLIP) -> Matrix:
+    """The matrix onto the embedding, if it is the last thing that the image tower does."""
+    visual, embed = model.visual, model.text.text_projection.shape[1]
+    projection = getattr(visual, "proj", None)
+    if isinstance(projection, nn.Parameter):
+        return Matrix("visual", "proj", *projection.shape, transposed=False)
+    linear = [(name, module) for name, module in visual.named_modules() if isinstance(module, nn.Linear)]
+    if not hasattr(visual, "trunk") or not linear or linear[-1][1].out_features != embed:
+        raise AdapterError("the image tower does not end in a matrix onto the embedding; use a text placement")
+    name, last = linear[-1]
+    return Matrix("visual", f"{name}.weight", last.in_features, last.out_features)
+
+
+@contextmanager
+def visual_unprojected(model: CustomTextCLIP) -> Iterator[None]:
+    """While it lasts, the image tower leaves out its last matrix. AdapterError as :func:`matrices_of`."""
+    matrix, visual = _visual_projection(model), model.visual
+    if not matrix.transposed:
+        projection, visual.proj = visual.proj, None
+        try:
+            yield
+        finally:
+            visual.proj = projection
+        return
+    name = matrix.parameter.removesuffix(".weight")
+    linear = visual.get_submodule(name)
+    visual.set_submodule(name, nn.Identity())
+    try:
+        yield
+    finally:
+        visual.set_submodule(name, linear)

@@ -1,0 +1,209 @@
+"""Setting up local training for a placement: what each tower reads, units that fit it, and a fresh adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from flora_secure.adapters import Factors, fresh_factors, initial_factors
+from flora_secure.architectures import CLASSES
+from flora_secure.captions import caption_tokens
+from flora_secure.clip import Clip, class_prompts
+from flora_secure.config import RunConfig
+from flora_secure.data.cache import ArrayCache
+from flora_secure.data.dataset import Split
+from flora_secure.data.federation import Federation
+from flora_secure.data.skipped import SkipList
+from flora_secure.features import split_features, split_pooled_features
+from flora_secure.gains import steepness, tower_gain
+from flora_secure.general import General
+from flora_secure.inputs import Held, Inputs, Pixels
+from flora_secure.learners import AnyPlacement, ClosedForm
+from flora_secure.local import ClientBatch, Head
+from flora_secure.matrices import matrices_of
+from flora_secure.objectives import ClassLabels, Pairs
+from flora_secure.placements import PLACEMENTS
+from flora_secure.rules import Rule
+from flora_secure.towers import Fixed, Placed, Projected, Through, Tower, cut
+
+_PUBLIC = 64  # public images that units are measured on
+# gradient steps are this many times as long as the steepest direction alone would have them: chosen on public folds
+_STRIDE = 10.0
+# what units are measured on where there are no classes and no public captions
+_PHRASES = ("a photo of a person", "a dog", "a red car on a street", "food on a plate", "two cats", "a tall building",
+            "a tree by the water", "people in a room", "a bag", "a page of text")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every learner is made from."""
+
+    config: RunConfig
+    federation: Federation
+    clip: Clip
+    rule: Rule
+    cache: ArrayCache | None
+
+    @property
+    def mirror(self) -> bool:
+        """Whether images are embedded together with their mirror images."""
+        given = self.config.model.mirror
+        return self.federation.dataset.mirror if given is None else given
+
+    @property
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.config.seed)
+
+    def class_texts(self) -> list[list[str]]:
+        """The prompts of each class; ModelError where one is longer than the context."""
+        data = self.federation.dataset
+        texts = class_prompts(data.class_names, data.templates)
+        self.clip.require_short([text for group in texts for text in group])
+        return texts
+
+    @property
+    def device(self) -> torch.device:
+        return self.clip.model.logit_scale.device
+
+    def features(self, split: Split) -> Tensor:
+        return split_features(self.clip, split.images, mirror=self.mirror, cache=self.cache)
+
+    def on_device(self, factors: Factors) -> Factors:
+        return Factors(a=factors.a.to(self.device), b=factors.b.to(self.device))
+
+
+def closed_form(setting: Setting) -> tuple[ClosedForm, Factors]:
+    """Labels on the text projection: features of all images, the classifier's frozen part, a fresh adapter."""
+    config, data, clip = setting.config, setting.federation.dataset, setting.clip
+    prompts = clip.pooled_class_features(setting.class_texts())
+    head = Head.normalised(prompts, clip.text_projection, config.training.logit_scale)
+    factors = initial_factors(
+        setting.rule, head.prompts.cpu(), head.base.shape[1], config.model.rank, setting.generator
+    )
+    head = replace(head, scale=config.model.scale(factors.rank))
+    features, labels = setting.features(data.private), torch.from_numpy(data.private.labels).to(prompts.device)
+    clients = [torch.from_numpy(indices) for indices in setting.federation.clients]
+    batch = ClientBatch(features, labels, clients, len(data.class_names))
+    learner = ClosedForm(clip, head, batch, features, labels, setting.features(data.test))
+    return learner, setting.on_device(factors)
+
+
+def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Factors]:
+    """Whatever the placement, with labels or captions; ``cuts`` counts captions that are longer than the context.
+
+    Raises AdapterError where the model lacks the placement's matrices or the rank exceeds theirs.
+    """
+    model, data, clip = setting.config.model, setting.federation.dataset, setting.clip
+    placement = PLACEMENTS[model.placement]
+    matrices = matrices_of(clip.model, placement, model.last_layers)
+    most = min(min(matrix.inputs, matrix.outputs) for matrix in matrices)
+    rank = min(placement.rank or CLASSES, most) if model.rank is None else model.rank
+    factors = setting.on_device(fresh_factors(matrices, rank, setting.generator))
+    placed = Placed(matrices, (1.0,) * len(matrices))
+    classes = None if data.captioned else _class_tokens(setting)
+
+    def tokens(split: Split) -> Tensor:
+        return caption_tokens(clip, split, cuts)[:, None] if classes is None else classes
+
+    units = CLASSES if classes is None else len(classes)
+    probe = _probe_tokens(setting) if classes is None else classes
+    public = _public_images(setting)
+    towers, gains, steepest = _towers(placed, setting, probe.shape[1]), [1.0] * len(matrices), 0.0
+    for name, tower in towers.items():
+        if isinstance(tower, Fixed):
+            continue
+        inputs = _texts(probe, tower, clip) if name == "text" else _images(public, tower, setting)
+        sample, places = inputs.take(np.arange(min(len(inputs), _PUBLIC))), placed.of_tower(name)
+        gain = tower_gain(tower, places, sample, factors, units)
+        for place in places:
+            gains[place] = gain
+        measured = replace(tower, placed=replace(placed, gains=tuple(gains)))
+        steepest = max(steepest, steepness(measured, sample, factors, units))
+    placed = replace(placed, gains=tuple(gains), scale=model.scale(rank))
+    text, image = (
+        tower if isinstance(tower, Fixed) else replace(tower, placed=placed) for tower in towers.values()
+    )
+    scale = setting.config.training.logit_scale
+    general = General(
+        text=text,
+        image=image,
+        objective=Pairs(scale) if data.captioned else ClassLabels(scale),
+        texts=_texts(tokens(data.private), text, clip),
+        images=_images(data.private, image, setting),
+        target=torch.from_numpy(data.private.distinct[1] if data.captioned else data.private.labels).to(setting.device),
+        clients=setting.federation.clients,
+    )
+    return AnyPlacement(
+        clip=clip,
+        general=general,
+        placed=placed,
+        test_texts=_texts(tokens(data.test), text, clip),
+        test_images=_images(data.test, image, setting),
+        rate=_STRIDE / steepest,
+        width=factors.b.numel() / units,
+    ), factors
+
+
+def _towers(placed: Placed, setting: Setting, prompts: int) -> dict[str, Fixed | Projected | Through]:
+    """What the adapter leaves of each tower."""
+    found: dict[str, Fixed | Projected | Through] = {}
+    for name in ("text", "visual"):
+        tower, places = getattr(setting.clip.model, name), placed.of_tower(name)
+        matrix = placed.matrices[places[0]] if places else None
+        if matrix is None:
+            found[name] = Fixed()
+        elif "resblocks" in matrix.parameter:
+            through = Through.of_text(placed, tower, prompts) if name == "text" else None
+            found[name] = through or Through.of_images(placed, tower, 1 + setting.mirror)
+        else:
+            parts = dict(tower.named_parameters())
+            base = parts[matrix.parameter].detach().float()
+            bias = parts.get(f"{matrix.parameter.removesuffix('.weight')}.bias") if matrix.transposed else None
+            found[name] = Projected(placed, places[0], base.T if matrix.transposed else base, bias)
+    return found
+
+
+def _class_tokens(setting: Setting) -> Tensor:
+    """int64 (classes, prompts, context)."""
+    return torch.stack([setting.clip.tokenizer(group) for group in setting.class_texts()])
+
+
+def _probe_tokens(setting: Setting) -> Tensor:
+    """Captions that units are measured on: public ones, or phrases that are nobody's."""
+    public = setting.federation.dataset.public
+    texts = list((public.captions or ())[:_PUBLIC]) or list(_PHRASES)
+    return setting.clip.tokenizer(texts)[:, None]
+
+
+def _public_images(setting: Setting) -> Split:
+    """Images that units are measured on: public ones, or random colours."""
+    public = setting.federation.dataset.public
+    if len(public):
+        return public.at(np.arange(min(len(public), _PUBLIC)))
+    colours = np.random.default_rng(0).integers(0, 256, (_PUBLIC, 8, 8, 3), dtype=np.uint8)
+    return Split(colours, np.zeros(_PUBLIC, np.int64), "random colours", np.arange(_PUBLIC))
+
+
+def _texts(tokens: Tensor, tower: Tower, clip: Clip) -> Inputs:
+    """What the text tower reads of tokens (n, prompts, context); the average over prompts is of pooled features."""
+    if isinstance(tower, Through):
+        return Held(cut(clip.model.text, tokens).to(clip.model.logit_scale.device))
+    pooled = clip.pooled_token_features(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2]).mean(1)
+    return Held(pooled[:, None] if isinstance(tower, Projected) else F.normalize(pooled @ clip.text_projection, dim=-1))
+
+
+def _images(split: Split, tower: Tower, setting: Setting) -> Inputs:
+    """What the image tower reads of a split; an image that stands in it several times is embedded once."""
+    clip = setting.clip
+    if isinstance(tower, Through):
+        return Pixels(clip, split.images, setting.mirror)
+    embed = split_pooled_features if isinstance(tower, Projected) else split_features
+    if split.captions is None:
+        return Held(embed(clip, split.images, mirror=setting.mirror, cache=setting.cache))
+    images, which = split.distinct
+    found = embed(clip, images, mirror=setting.mirror, cache=setting.cache)
+    return Held(found[torch.from_numpy(which).to(found.device)])

@@ -1,0 +1,144 @@
+"""From what stays constant to embeddings, for each tower: the part of a model that an adapter changes, as a function.
+
+Whatever lies below the lowest adapted matrix gives the same in every round, so it is computed once. What is left of a
+tower is one of three things: nothing (:class:`Fixed`), its last matrix (:class:`Projected`), or all of it
+(:class:`Through`). Each is a function of constant inputs and the adapter's factors, so that `torch.func` can take
+gradients of it for many clients at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F  # noqa: N812
+
+from flora_secure.adapters import Factors, blocks
+from flora_secure.clip import joined
+from flora_secure.matrices import Matrix
+
+_ACTIVATIONS = 1 << 27  # float32 values of a tower's activations that may be in memory at a time: 512 MB
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where the adapter sits: ``ΔW_m = scale · gains[m] · A_m B_m``. The gains make a trained value mean the same wherever
+    it sits (`gains`); ``scale`` is LoRA's alpha ÷ rank."""
+
+    matrices: tuple[Matrix, ...]
+    gains: tuple[float, ...]
+    scale: float = 1.0
+
+    def of_tower(self, tower: str) -> list[int]:
+        """Positions of that tower's matrices."""
+        return [place for place, matrix in enumerate(self.matrices) if matrix.tower == tower]
+
+    def factors(self, factors: Factors) -> list[tuple[Tensor, Tensor]]:
+        """Of each matrix A and B whose product is ``ΔW_m``."""
+        found = zip(self.gains, blocks(self.matrices, factors), strict=True)
+        return [(self.scale * gain * a, b) for gain, (a, b) in found]
+
+    def to_model(self, factors: Factors) -> Factors:
+        """Factors in the model's own units, all but the scale."""
+        found = zip(self.gains, blocks(self.matrices, factors), strict=True)
+        return Factors(a=torch.cat([gain * a for gain, (a, _) in found]), b=factors.b)
+
+
+class Tower(Protocol):
+    """``rows``: inputs whose activations fit in memory together."""
+
+    rows: int
+
+    def __call__(self, inputs: Tensor, factors: Factors) -> Tensor:
+        """Unit-norm embeddings (n, embed) of ``inputs`` (n, …)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """No adapter: the inputs are the embeddings."""
+
+    rows: int = 1 << 16
+
+    def __call__(self, inputs: Tensor, factors: Factors) -> Tensor:
+        return inputs
+
+
+@dataclass(frozen=True)
+class Projected:
+    """An adapter on the last matrix alone. Inputs are what it reads, (n, views, width): the views of an image are
+    embedded by themselves and joined, a text is one view. ``base`` (width, embed)."""
+
+    placed: Placed
+    place: int
+    base: Tensor = field(repr=False)
+    bias: Tensor | None = field(default=None, repr=False)
+    rows: int = 1 << 14
+
+    def __call__(self, inputs: Tensor, factors: Factors) -> Tensor:
+        a, b = self.placed.factors(factors)[self.place]
+        value = inputs @ self.base + (inputs @ a) @ b
+        return joined(value if self.bias is None else value + self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Through:
+    """Adapters inside a tower. Inputs of the text tower are tokens (n, prompts, context), whose pooled outputs are
+    averaged before the projection; those of the image tower pixels (n, views, 3, height, width)."""
+
+    placed: Placed
+    tower: Any = field(repr=False)  # one of open_clip's
+    places: Sequence[int]
+    projection: Tensor | None = field(default=None, repr=False)  # of the text tower
+    rows: int = 1
+
+    @classmethod
+    def of_text(cls, placed: Placed, tower: Any, prompts: int) -> Through:
+        """``prompts``: of each input."""
+        projection = tower.text_projection.detach()
+        context, inner = tower.context_length, tower.transformer
+        return cls(
+            placed, tower, placed.of_tower("text"), projection, _rows(prompts * context, inner.width, inner.layers)
+        )
+
+    @classmethod
+    def of_images(cls, placed: Placed, tower: Any, views: int) -> Through:
+        tokens = int(tower.positional_embedding.shape[0])
+        inner = tower.transformer
+        return cls(placed, tower, placed.of_tower("visual"), None, _rows(views * tokens, inner.width, inner.layers))
+
+    def __call__(self, inputs: Tensor, factors: Factors) -> Tensor:
+        stored = dict(self.tower.named_parameters())
+        found, changed = self.placed.factors(factors), {}
+        for place in self.places:
+            matrix, (a, b) = self.placed.matrices[place], found[place]
+            before = changed.get(matrix.parameter, stored[matrix.parameter])
+            changed[matrix.parameter] = matrix.added(before, a @ b)
+        if self.projection is not None:
+            width = self.projection.shape[0]
+            changed["text_projection"] = torch.eye(width, dtype=self.projection.dtype, device=self.projection.device)
+            if (mask := self.tower.attn_mask) is not None:  # as long as the tokens, which may be cut (:func:`cut`)
+                changed["attn_mask"] = mask[: inputs.shape[-1], : inputs.shape[-1]]
+        # the fused kernels have no rule for batches of parameters
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            out: Tensor = functional_call(self.tower, changed, (inputs.flatten(0, 1),))
+        out = out.float().unflatten(0, inputs.shape[:2])
+        return joined(out) if self.projection is None else F.normalize(out.mean(1) @ self.projection, dim=-1)
+
+
+def cut(tower: Any, tokens: Tensor) -> Tensor:
+    """``tokens`` (…, context) without the places at the end that fill up every text, where the tower never looks there:
+    with causal attention, pooled at the end of the text."""
+    causal = tower.attn_mask is not None and tower.cls_emb is None and not tower.use_pad_mask
+    if not causal or tower.pool_type != "argmax":
+        return tokens
+    return tokens[..., : int(tokens.argmax(-1).max()) + 1]
+
+
+def _rows(tokens: int, width: int, layers: int) -> int:
+    """A block of a transformer keeps some twenty values a token and unit of width for the gradient."""
+    return max(1, _ACTIVATIONS // (20 * tokens * width * layers))
