@@ -66,6 +66,10 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {config.training.device!r} cannot be used: {str(error).splitlines()[0]}") from None
     dataset, rule = federation.dataset, rule_named(config.model.rule)
+    if dataset.captioned:
+        raise ConfigError(
+            f"data set {dataset.name!r} has captions alone, which are not trained on: give images a label"
+        )
     clip = load_clip(config.model.model, config.model.pretrained, device)
     texts = class_prompts(dataset.class_names, dataset.templates)
     clip.require_short([text for group in texts for text in group])
