@@ -65,10 +65,11 @@ def load_federation(config: DataConfig, seed: int, cache: ArrayCache | None = No
         cache=cache,
     )
     owners = None if dataset.owners is None else dataset.owners.of
-    deal, by = partition, dataset.private.labels
+    rng = np.random.default_rng([seed, 0])
     if dataset.captioned:
-        deal, by = partition_captioned, dataset.private.distinct[1]
-    clients = deal(by, config.clients, scheme, np.random.default_rng([seed, 0]), owners)
+        clients = partition_captioned(dataset.private.distinct[1], config.clients, scheme, rng, owners)
+    else:
+        clients = partition(dataset.private.labels, config.clients, scheme, rng, owners)
     if natural:
         dataset, clients = _only(dataset, clients)
     return Federation(dataset, clients)

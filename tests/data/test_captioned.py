@@ -235,7 +235,7 @@ def test_iid_federation_of_a_table(tmp_path: Path) -> None:
         "data table: 16 private, 0 public, 4 test images with 48, 0 and 12 captions; "
         "4 / 4 / 4 images a client (min, median, max)"
     )
-    with pytest.raises(DataError, match="dirichlet:0.5 deals by label"):
+    with pytest.raises(DataError, match=r"dirichlet:0\.5 deals by label"):
         load_federation(replace(config, partition="dirichlet:0.5"), 0)
     with pytest.raises(DataError, match="17 clients for 16 images"):
         load_federation(replace(config, clients=17), 0)
