@@ -20,7 +20,7 @@ from flora_secure.clip import class_prompts, load_clip
 from flora_secure.config import CLIP_NORM, EXAMPLE_RATE, SERVER_STEP
 from flora_secure.data.partitions import parse_partition, partition
 from flora_secure.data.sources import load_dataset
-from flora_secure.examples import ClientExamples
+from flora_secure.examples import ClientExamples, example_gradients, gradient_sums
 from flora_secure.local import ClientBatch, Head
 from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.rules import Rule, rule_named
@@ -70,7 +70,7 @@ def main() -> None:
             noise = z / math.sqrt(1 - DROPOUTS - CORRUPT) / contributions
         step = quiet_step(noise, rounds, momentum, x.shape[1], most, turn)
         if by_example:
-            examples = ClientExamples(x, y, [np.arange(len(x))])
+            examples = ClientExamples([np.arange(len(x))])
         else:
             count = max(2, len(x) * options.clients // options.images)
             shares = partition(y.numpy(), count, parse_partition("dirichlet:0.5"), np.random.default_rng(fold))
@@ -80,7 +80,8 @@ def main() -> None:
             now = rule.of_round(number + 1)
             if by_example:
                 drawn = [examples.draw(0, rate, f"{fold} {number}".encode())]
-                total = examples.gradient_sums(head, now, factors, drawn, clip_norm).sums[0]
+                found = lambda parts: (example_gradients(head, now, factors, x[i], y[i]) for i in parts)  # noqa: B023, E731
+                total = gradient_sums(found, drawn, now.dimension(factors), clip_norm).sums[0]
                 mean = -torch.from_numpy(total).float() / (rate * len(x) * clip_norm)
             else:
                 updates = batch.train(head, now, factors, int(local), rate)

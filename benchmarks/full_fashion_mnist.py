@@ -20,6 +20,7 @@ import torch
 from flora_secure.config import RunConfig, override
 from flora_secure.data.cache import ArrayCache, default_folder
 from flora_secure.data.federation import load_federation
+from flora_secure.learners import ClosedForm
 from flora_secure.local import ClientBatch
 from flora_secure.simulation import Simulation
 from flora_secure.task import Task, prepare
@@ -29,7 +30,8 @@ NAIVE = {"model.rule": "ab", "privacy.clip_norm": 1.0, "training.server_step": 1
 
 def public_labels_alone(task: Task) -> dict[str, float]:
     """The head trained on the labels of the public slice, by number of labels: percent on the test images."""
-    public = task.federation.dataset.public
+    public, learner = task.federation.dataset.public, task.learner
+    assert isinstance(learner, ClosedForm)
     features, labels = (
         task.clip.image_features(public.images, mirror=task.federation.dataset.mirror),
         torch.from_numpy(public.labels),
@@ -41,7 +43,7 @@ def public_labels_alone(task: Task) -> dict[str, float]:
         factors = task.initial
         best = 0.0
         for _ in range(20):  # the best of its training, measured on the test images: a bound in its favour
-            update = batch.train(task.head, task.rule, factors, 50, task.rule.local_rate)[0]
+            update = batch.train(learner.head, task.rule, factors, 50, task.rule.local_rate)[0]
             factors = task.rule.with_vector(factors, task.rule.vector(factors) + update)
             best = max(best, 100 * task.accuracy(factors))
         found[f"{count} labels"] = best

@@ -4,8 +4,9 @@ A matrix W0 takes x to ``x @ W0``; its adapter is ``ΔW = A @ B`` with A (inputs
 arXiv 2106.09685, section 4.1). All matrices of a placement share one rank, so that two tensors hold their factors: the
 As one above the other, the Bs side by side.
 
-Which of them train is a rule (`rules`). On the text projection, ``prompt-basis`` starts from A = V/S of the singular value decomposition of the
-pooled class-prompt features H = U S Vᵀ, so that H A = U is orthonormal; every other rule from a random A.
+Which of them train is a rule (`rules`). On the text projection, ``prompt-basis`` starts from A = V/S of the singular
+value decomposition of the pooled class-prompt features H = U S Vᵀ, so that H A = U is orthonormal; every other rule
+from a random A.
 """
 
 from __future__ import annotations

@@ -73,10 +73,11 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The frozen CLIP and where its adapter sits. ``rule`` and ``rank`` are the placement's own where they are ``None``.
+    """The frozen CLIP and where its adapter sits. ``rule`` and ``rank``: ``None`` for the placement's own.
 
     ``alpha``: LoRA's, ``None`` for the rank, which adds A B as it is. ``last_layers``: hold a placement in a tower's
-    blocks to the last so many. ``mirror``: embed an image together with its mirror image; ``None`` does so where the data set allows it.
+    blocks to the last so many. ``mirror``: embed an image together with its mirror image; ``None`` does so where the
+    data set allows it.
     """
 
     model: str = "tiny"

@@ -45,7 +45,7 @@ class WholeClient:
     def __init__(self, config: RunConfig, task: Task) -> None:
         self._task = task
         self._steps = config.training.local_steps
-        self._rate = config.training.local_rate or task.rule.local_rate * task.learner.rate
+        self._rate = config.training.local_rate or task.rule.local_rate
 
     def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
         task = self._task

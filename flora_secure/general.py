@@ -1,22 +1,24 @@
 """Local training for any placement: gradients by `torch.func`, clients of a round in batches where memory allows.
 
-On the text projection with labels it gives what the closed form (`local`) gives, at some times the cost. Where the image
-tower itself trains, a client's images may not fit in memory together: then the gradient with respect to the embeddings
-is taken first and carried through the tower part by part (Gao et al. 2021, arXiv 2101.06983), which is exact.
+On the text projection with labels it gives what the closed form (`local`) gives, at some times the cost. Where the
+image tower itself trains, a client's images may not fit in memory together: then the gradient with respect to the
+embeddings is taken first and carried through the tower part by part (Gao et al. 2021, arXiv 2101.06983).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import grad, vjp, vmap
+from torch.func import grad, vmap
 
 from flora_secure.adapters import Factors
+from flora_secure.derivatives import pullback
 from flora_secure.inputs import Inputs
 from flora_secure.objectives import Objective
 from flora_secure.rules import Rule
@@ -78,12 +80,12 @@ class General:
         def own_loss(text: Tensor, image: Tensor, target: Tensor) -> Tensor:
             return self.objective(text, image[None], target[None], one)
 
-        text, through_text = vjp(text_of, start)  # one pass for all images
+        text, through_text = pullback(text_of, start)  # one pass for all images
 
         def gradient(image: Tensor, target: Tensor) -> Tensor:
-            embedded, through_image = vjp(lambda vector: image_of(vector, image), start)
+            embedded, through_image = pullback(lambda vector: image_of(vector, image), start)
             by_text, by_image = grad(own_loss, argnums=(0, 1))(text, embedded, target)
-            return through_text(by_text)[0] + through_image(by_image)[0]
+            return through_text(by_text) + through_image(by_image)
 
         for part in parts:
             inside = _parts(part, min(self.image.rows, self.text.rows))
@@ -116,7 +118,7 @@ class General:
         shared, device = self.objective.shares_text, self.target.device
 
         def taken(inputs: Inputs) -> Tensor:
-            return inputs.take(filled.ravel()).unflatten(0, filled.shape)
+            return inputs.take(filled.ravel()).view(*filled.shape, *inputs.take(filled[0, :1]).shape[1:])
 
         def loss(vector: Tensor, texts: Tensor, images: Tensor, target: Tensor, weight: Tensor) -> Tensor:
             now = rule.with_vector(factors, vector)
@@ -125,7 +127,7 @@ class General:
         texts = self._all_texts() if shared else taken(self.texts)
         given = texts, taken(self.images), self.target[torch.from_numpy(filled).to(device)]
         weights = torch.from_numpy(weight.astype(np.float32)).to(device)
-        gradient = vmap(grad(loss), in_dims=(0, None if shared else 0, 0, 0, 0))
+        gradient: Callable[..., Tensor] = vmap(grad(loss), in_dims=(0, None if shared else 0, 0, 0, 0))
         return lambda vectors: gradient(vectors, *given, weights)
 
     def _in_parts(self, own: Indices, rule: Rule, factors: Factors) -> Callable[[Tensor], Tensor]:
@@ -150,8 +152,8 @@ class General:
                 _parts(own, self.image.rows), torch.split(cotangents, self.image.rows), strict=True
             ):
                 inputs = self.images.take(part)
-                total = total + vjp(lambda v: self.image(inputs, at(v)), vector)[1](cotangent)[0]  # noqa: B023
-            return total
+                total = total + pullback(lambda v: self.image(inputs, at(v)), vector)[1](cotangent)  # noqa: B023
+            return cast(Tensor, total)
 
         return lambda vectors: gradient(vectors[0])[None]
 

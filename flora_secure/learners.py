@@ -29,10 +29,12 @@ from flora_secure.towers import Placed
 
 
 class Learner(Protocol):
-    """``rate``: what a rule's local rate is multiplied by. ``width``: trained values that turn one class embedding."""
+    """Local training on one placement, and what its adapter gives."""
 
-    rate: float
-    width: float
+    @property
+    def width(self) -> float:
+        """Trained values that turn one class embedding."""
+        ...
 
     def train(
         self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
@@ -63,7 +65,6 @@ class ClosedForm:
     features: Tensor = field(repr=False)
     labels: Tensor = field(repr=False)
     test_features: Tensor = field(repr=False)
-    rate: float = 1.0
 
     @property
     def width(self) -> float:
@@ -99,7 +100,6 @@ class AnyPlacement:
     placed: Placed
     test_texts: Inputs = field(repr=False)
     test_images: Inputs = field(repr=False)
-    rate: float
     width: float
 
     def train(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from open_clip.model import CustomTextCLIP
 from torch import Tensor, nn
@@ -50,7 +51,9 @@ def matrices_of(model: CustomTextCLIP, placement: Placement, last: int | None = 
         tower = "visual" if placement.name == "visual-attention" else "text"
         blocks = list(getattr(model, tower).transformer.resblocks)
         if last is not None and last > len(blocks):
-            raise AdapterError(f"last_layers {last} is more than the {tower} tower's {len(blocks)} blocks; choose at most that")
+            raise AdapterError(
+                f"last_layers {last} is more than the {tower} tower's {len(blocks)} blocks; choose at most that"
+            )
         first = 0 if last is None else len(blocks) - last
         return tuple(
             matrix
@@ -63,7 +66,7 @@ def matrices_of(model: CustomTextCLIP, placement: Placement, last: int | None = 
         ) from None
 
 
-def _of_block(placement: str, tower: str, name: str, block: nn.Module) -> list[Matrix]:
+def _of_block(placement: str, tower: str, name: str, block: Any) -> list[Matrix]:
     if placement == "text-mlp":
         pairs = (("c_fc", block.mlp.c_fc), ("c_proj", block.mlp.c_proj))
         return [
@@ -84,7 +87,8 @@ def _text_projection(model: CustomTextCLIP) -> Matrix:
     projection = model.text.text_projection
     if not isinstance(projection, nn.Parameter):
         raise AdapterError("the text tower has no projection matrix to adapt; use a model such as ViT-B-32")
-    return Matrix("text", "text_projection", *projection.shape, transposed=False)
+    width, embed = projection.shape
+    return Matrix("text", "text_projection", width, embed, transposed=False)
 
 
 def _visual_projection(model: CustomTextCLIP) -> Matrix:
@@ -92,7 +96,7 @@ def _visual_projection(model: CustomTextCLIP) -> Matrix:
     visual, embed = model.visual, model.text.text_projection.shape[1]
     projection = getattr(visual, "proj", None)
     if isinstance(projection, nn.Parameter):
-        return Matrix("visual", "proj", *projection.shape, transposed=False)
+        return Matrix("visual", "proj", projection.shape[0], projection.shape[1], transposed=False)
     linear = [(name, module) for name, module in visual.named_modules() if isinstance(module, nn.Linear)]
     if not hasattr(visual, "trunk") or not linear or linear[-1][1].out_features != embed:
         raise AdapterError("the image tower does not end in a matrix onto the embedding; use a text placement")

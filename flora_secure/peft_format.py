@@ -3,10 +3,10 @@
 peft's LoRA adds ``lora_B @ lora_A`` (times alpha ÷ rank) to a parameter as it is stored. open_clip stores a projection
 as (inputs, outputs), so there our A is peft's ``lora_B`` and our B its ``lora_A``; a `nn.Linear` is stored as (outputs,
 inputs), so there our A is ``lora_A`` transposed. Query, key and value of a `nn.MultiheadAttention` are one parameter,
-for which peft has one ``lora_A``: ours are stacked in it, at as many times the rank, and each ``lora_B`` is zero outside
-its own rows. peft adapts such a module's output matrix too, ours by zeros where the placement leaves it alone; releases
-of today add that matrix's delta twice (https://github.com/huggingface/peft/pull/3774), so what is saved is divided by
-what the installed release does, and loads right with it.
+for which peft has one ``lora_A``: ours are stacked in it, at as many times the rank, and each ``lora_B`` is zero
+outside its own rows. peft adapts such a module's output matrix too, ours by zeros where the placement leaves it alone;
+today's releases add that matrix's delta twice (https://github.com/huggingface/peft/pull/3774), so what is saved is
+divided by what the installed release does, and loads right with it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def attach(model: CustomTextCLIP, matrices: Sequence[Matrix], factors: Factors, 
     parameters = [f"{m.tower}.{m.parameter}" for m in matrices if not m.transposed]
     config = LoraConfig(
         r=rank,
-        lora_alpha=scale * rank,  # type: ignore[arg-type]  (peft divides by the rank, whatever the type)
+        lora_alpha=scale * rank,
         lora_dropout=0.0,
         target_modules=[name for name in targets if name not in parameters],
         target_parameters=parameters,
@@ -96,14 +96,13 @@ def _attention(matrices: Sequence[Matrix], factors: Factors) -> dict[str, Tensor
 def _times_added() -> float:
     """How often the installed peft adds the delta of an attention's output matrix."""
     module = nn.Sequential(nn.MultiheadAttention(1, 1, bias=False)).requires_grad_(False)
-    wrapped = get_peft_model(module, LoraConfig(r=1, lora_alpha=1, target_modules=["0"]))  # type: ignore[arg-type]
+    wrapped = get_peft_model(module, LoraConfig(r=1, lora_alpha=1, target_modules=["0"]))
     for name, parameter in wrapped.named_parameters():
         if ".lora_" in name:
             parameter.data.fill_(1.0 if "out_proj" in name else 0.0)
-    weight = wrapped.base_model.model[0].base_layer.out_proj.base_layer.weight  # type: ignore[index, union-attr]
+    weight = next(p for name, p in wrapped.named_parameters() if name.endswith("out_proj.base_layer.weight"))
     before = float(weight)
-    merged: nn.Sequential = wrapped.merge_and_unload()  # type: ignore[operator, assignment]
-    return round(float(merged[0].out_proj.weight) - before, 3)  # type: ignore[union-attr, arg-type]
+    return round(float(wrapped.merge_and_unload()[0].out_proj.weight) - before, 3)
 
 
 def save_adapter(

@@ -17,9 +17,10 @@ from flora_secure.config import RunConfig
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Split
 from flora_secure.data.federation import Federation
+from flora_secure.data.images import Images, images_at
 from flora_secure.data.skipped import SkipList
 from flora_secure.features import split_features, split_pooled_features
-from flora_secure.gains import steepness, tower_gain
+from flora_secure.gains import measure
 from flora_secure.general import General
 from flora_secure.inputs import Held, Inputs, Pixels
 from flora_secure.learners import AnyPlacement, ClosedForm
@@ -31,8 +32,6 @@ from flora_secure.rules import Rule
 from flora_secure.towers import Fixed, Placed, Projected, Through, Tower, cut
 
 _PUBLIC = 64  # public images that units are measured on
-# gradient steps are this many times as long as the steepest direction alone would have them: chosen on public folds
-_STRIDE = 10.0
 # what units are measured on where there are no classes and no public captions
 _PHRASES = ("a photo of a person", "a dog", "a red car on a street", "food on a plate", "two cats", "a tall building",
             "a tree by the water", "people in a room", "a bag", "a page of text")  # fmt: skip
@@ -67,7 +66,8 @@ class Setting:
 
     @property
     def device(self) -> torch.device:
-        return self.clip.model.logit_scale.device
+        device: torch.device = self.clip.model.logit_scale.device
+        return device
 
     def features(self, split: Split) -> Tensor:
         return split_features(self.clip, split.images, mirror=self.mirror, cache=self.cache)
@@ -112,28 +112,26 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
     units = CLASSES if classes is None else len(classes)
     probe = _probe_tokens(setting) if classes is None else classes
     public = _public_images(setting)
-    towers, gains, steepest = _towers(placed, setting, probe.shape[1]), [1.0] * len(matrices), 0.0
+    towers, gains, width = _towers(placed, setting, probe.shape[1]), [1.0] * len(matrices), 0.0
     for name, tower in towers.items():
         if isinstance(tower, Fixed):
             continue
         inputs = _texts(probe, tower, clip) if name == "text" else _images(public, tower, setting)
-        sample, places = inputs.take(np.arange(min(len(inputs), _PUBLIC))), placed.of_tower(name)
-        gain = tower_gain(tower, places, sample, factors, units)
-        for place in places:
-            gains[place] = gain
-        measured = replace(tower, placed=replace(placed, gains=tuple(gains)))
-        steepest = max(steepest, steepness(measured, sample, factors, units))
+        found = measure(tower, inputs.take(np.arange(min(len(inputs), _PUBLIC))), factors, units)
+        width += found.width
+        for place in placed.of_tower(name):
+            gains[place] = found.gain
     placed = replace(placed, gains=tuple(gains), scale=model.scale(rank))
-    text, image = (
-        tower if isinstance(tower, Fixed) else replace(tower, placed=placed) for tower in towers.values()
-    )
+    text, image = (tower if isinstance(tower, Fixed) else replace(tower, placed=placed) for tower in towers.values())
     scale = setting.config.training.logit_scale
     general = General(
         text=text,
         image=image,
         objective=Pairs(scale) if data.captioned else ClassLabels(scale),
         texts=_texts(tokens(data.private), text, clip),
-        images=_images(data.private, image, setting),
+        images=_paired_images(data.private, image, setting)
+        if data.captioned
+        else _images(data.private.images, image, setting),
         target=torch.from_numpy(data.private.distinct[1] if data.captioned else data.private.labels).to(setting.device),
         clients=setting.federation.clients,
     )
@@ -142,9 +140,8 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
         general=general,
         placed=placed,
         test_texts=_texts(tokens(data.test), text, clip),
-        test_images=_images(data.test, image, setting),
-        rate=_STRIDE / steepest,
-        width=factors.b.numel() / units,
+        test_images=_images(data.test.distinct[0] if data.captioned else data.test.images, image, setting),
+        width=width,
     ), factors
 
 
@@ -179,31 +176,36 @@ def _probe_tokens(setting: Setting) -> Tensor:
     return setting.clip.tokenizer(texts)[:, None]
 
 
-def _public_images(setting: Setting) -> Split:
+def _public_images(setting: Setting) -> Images:
     """Images that units are measured on: public ones, or random colours."""
-    public = setting.federation.dataset.public
+    public = setting.federation.dataset.public.images
     if len(public):
-        return public.at(np.arange(min(len(public), _PUBLIC)))
-    colours = np.random.default_rng(0).integers(0, 256, (_PUBLIC, 8, 8, 3), dtype=np.uint8)
-    return Split(colours, np.zeros(_PUBLIC, np.int64), "random colours", np.arange(_PUBLIC))
+        return images_at(public, np.arange(min(len(public), _PUBLIC)))
+    return np.random.default_rng(0).integers(0, 256, (_PUBLIC, 8, 8, 3), dtype=np.uint8)
 
 
 def _texts(tokens: Tensor, tower: Tower, clip: Clip) -> Inputs:
     """What the text tower reads of tokens (n, prompts, context); the average over prompts is of pooled features."""
     if isinstance(tower, Through):
         return Held(cut(clip.model.text, tokens).to(clip.model.logit_scale.device))
-    pooled = clip.pooled_token_features(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2]).mean(1)
+    pooled = clip.pooled_token_features(tokens.flatten(0, 1))
+    pooled = pooled.view(*tokens.shape[:2], -1).mean(1)
     return Held(pooled[:, None] if isinstance(tower, Projected) else F.normalize(pooled @ clip.text_projection, dim=-1))
 
 
-def _images(split: Split, tower: Tower, setting: Setting) -> Inputs:
-    """What the image tower reads of a split; an image that stands in it several times is embedded once."""
+def _images(images: Images, tower: Tower, setting: Setting) -> Inputs:
+    """What the image tower reads of images."""
     clip = setting.clip
     if isinstance(tower, Through):
-        return Pixels(clip, split.images, setting.mirror)
+        return Pixels(clip, images, setting.mirror)
     embed = split_pooled_features if isinstance(tower, Projected) else split_features
-    if split.captions is None:
-        return Held(embed(clip, split.images, mirror=setting.mirror, cache=setting.cache))
+    return Held(embed(clip, images, mirror=setting.mirror, cache=setting.cache))
+
+
+def _paired_images(split: Split, tower: Tower, setting: Setting) -> Inputs:
+    """:func:`_images` for each caption of a split: an image that has several is embedded once."""
+    if isinstance(tower, Through):
+        return _images(split.images, tower, setting)
     images, which = split.distinct
-    found = embed(clip, images, mirror=setting.mirror, cache=setting.cache)
-    return Held(found[torch.from_numpy(which).to(found.device)])
+    found = _images(images, tower, setting)
+    return Held(found.take(which))

@@ -17,13 +17,19 @@ from typing import Any
 SCHEMA = "flora-secure/report/1"
 
 
+TOP_1, IMAGE_TO_TEXT = "top-1", "recall@1 image to text"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Top-1 on the test images, as fractions. ``interval``: 95 % confidence of ``final`` (Wilson). ``per_class``: in
-    the order of ``classes``, null where no test image shows one. ``client_mean``, ``client_worst_decile``: on test
-    images mixed like a client's own; known in a simulation only, and not covered by the budget. ``no_noise``: the same
-    run without noise, when it was asked for."""
+    """Right answers on the test images, as fractions. ``measures``: "top-1" (its class), or, of a captioned data set,
+    "recall@1 image to text" (the nearest of all test captions is one of its own). ``interval``: 95 % confidence of
+    ``final`` (Wilson). ``per_class``: in the order of ``classes``, null where no test image shows one; both are empty
+    where there are captions. ``client_mean``, ``client_worst_decile``: on test images mixed like a client's own; known
+    in a simulation only, and not covered by the budget. ``no_noise``: the same run without noise, when it was asked
+    for."""
 
+    measures: str
     zero_shot: float
     final: float
     interval: list[float]
@@ -38,8 +44,29 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecallAt:
+    """Fractions of the test images of which a caption is among the ``k`` nearest captions, and of the test captions
+    whose image is among the ``k`` nearest images."""
+
+    k: int
+    image_to_text: float
+    text_to_image: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """How well test images and test captions find each other among so many, with the final adapter and without one.
+    Ties count as wrong."""
+
+    images: int
+    captions: int
+    final: list[RecallAt]
+    zero_shot: list[RecallAt]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SkippedData:
-    """What the data set holds beside, left out for ``reason``: how many, and the names of the first few."""
+    """What the data set holds beside, left out (or cut) for ``reason``: how many, and the names of the first few."""
 
     reason: str
     count: int
@@ -49,18 +76,20 @@ class SkippedData:
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Images used, and how the private ones are dealt: images a client, the mean number of classes a client holds, and
-    the mean total variation distance between a client's labels and everybody's."""
+    the mean total variation distance between a client's labels and everybody's. ``private_captions``: of a captioned
+    data set, whose examples they are; it has neither classes nor labels, and an image with several counts once."""
 
     dataset: str
     partition: str
     private_images: int
     public_images: int
     test_images: int
+    private_captions: int | None
     client_minimum: int
     client_median: float
     client_maximum: int
-    mean_classes: float
-    mean_label_distance: float
+    mean_classes: float | None
+    mean_label_distance: float | None
     skipped: list[SkippedData]
 
 
@@ -183,6 +212,7 @@ class Report:
     """All that a run has to say."""
 
     accuracy: Accuracy
+    retrieval: Retrieval | None
     data: Data
     privacy: Privacy
     communication: Communication
@@ -200,9 +230,14 @@ class Report:
     def rows(self) -> list[tuple[str, str]]:
         """The table that people see: (what, figure), accuracy, privacy and communication together."""
         acc, priv, comm, agg, time = self.accuracy, self.privacy, self.communication, self.aggregation, self.timing
+        what = "" if acc.measures == TOP_1 else f"{acc.measures} "
         rows = [
-            ("accuracy", f"{acc.final:.2%} on {acc.test_examples:,} test images (zero-shot {acc.zero_shot:.2%})"),
+            (
+                "accuracy",
+                f"{what}{acc.final:.2%} on {acc.test_examples:,} test images (zero-shot {acc.zero_shot:.2%})",
+            ),
             ("  spread", _spread(acc)),
+            *([] if self.retrieval is None else _recalls(self.retrieval)),
         ]
         if acc.no_noise is not None:
             rows.append(("  without noise", f"{acc.no_noise:.2%} ({(acc.no_noise - acc.final) * 100:+.2f} points)"))
@@ -267,12 +302,18 @@ class Report:
 
     def _data_rows(self) -> list[tuple[str, str]]:
         data = self.data
+        captions = "" if data.private_captions is None else f" with {data.private_captions:,} captions"
+        classes = (
+            ""
+            if data.mean_classes is None or data.mean_label_distance is None
+            else f", {data.mean_classes:.1f} classes each, label distance {data.mean_label_distance:.2f}"
+        )
         rows = [
             (
                 "data",
-                f"{data.dataset}, {data.private_images:,} images dealt {data.partition}: {data.client_minimum:,} / "
-                f"{data.client_median:,.0f} / {data.client_maximum:,} a client (min, median, max), "
-                f"{data.mean_classes:.1f} classes each, label distance {data.mean_label_distance:.2f}",
+                f"{data.dataset}, {data.private_images:,} images{captions} dealt {data.partition}: "
+                f"{data.client_minimum:,} / {data.client_median:,.0f} / {data.client_maximum:,} a client "
+                f"(min, median, max){classes}",
             )
         ]
         for skipped in data.skipped:
@@ -302,11 +343,30 @@ def _spread(acc: Accuracy) -> str:
     low, high = acc.interval
     parts = [f"95 % confidence {low:.2%} to {high:.2%}"]
     classes = [(value, name) for value, name in zip(acc.per_class, acc.classes, strict=True) if value is not None]
-    worst, name = min(classes)
-    parts.append(f"worst class {name} {worst:.1%}")
+    if classes:
+        worst, name = min(classes)
+        parts.append(f"worst class {name} {worst:.1%}")
     if acc.client_worst_decile is not None:
         parts.append(f"worst tenth of clients {acc.client_worst_decile:.1%}")
     return ", ".join(parts)
+
+
+def _recalls(found: Retrieval) -> list[tuple[str, str]]:
+    at = "/".join(str(recall.k) for recall in found.final)
+    sides = (
+        ("  image to text", [r.image_to_text for r in found.final], [r.image_to_text for r in found.zero_shot],
+         f"{found.captions:,} captions"),
+        ("  text to image", [r.text_to_image for r in found.final], [r.text_to_image for r in found.zero_shot],
+         f"{found.images:,} images"),
+    )  # fmt: skip
+    return [
+        (name, f"recall@{at} {_percents(final)} among {among} (zero-shot {_percents(before)})")
+        for name, final, before, among in sides
+    ]
+
+
+def _percents(shares: list[float]) -> str:
+    return " / ".join(f"{share:.1%}" for share in shares)
 
 
 def json_schema() -> dict[str, Any]:

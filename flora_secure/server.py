@@ -19,7 +19,7 @@ from flora_secure.errors import InputError
 TURN = 0.8  # chosen on public data alone, as the largest steps: benchmarks/choose_defaults.py
 
 
-def quiet_step(noise: float, rounds: int, momentum: float, width: int, most: float, turn: float = TURN) -> float:
+def quiet_step(noise: float, rounds: int, momentum: float, width: float, most: float, turn: float = TURN) -> float:
     """The server step at which a run's noise moves each class embedding by ``turn``, and no more than ``most``.
 
     After ``rounds`` rounds of FedAvgM, noise of standard deviation ``noise`` in every coordinate of the mean (in units
@@ -126,7 +126,7 @@ class YogiAverage(AdaptiveAverage):
 Optimiser = MomentumAverage | AdaptiveAverage
 
 
-def adaptive_step(rounds: int, width: int, turn: float = TURN) -> float:
+def adaptive_step(rounds: int, width: float, turn: float = TURN) -> float:
     """The step of an adaptive optimiser at which pure noise moves a class embedding of ``width`` coordinates by about
     ``turn`` in ``rounds`` rounds: it moves each coordinate by step · √rounds, whatever the noise."""
     return turn / math.sqrt(rounds * width)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from flora_protocols import ParameterError, Profile, TooFewSurvivors
-from flora_secure.adapters import Factors, save_adapter
+from flora_secure.adapters import Factors
 from flora_secure.aggregation import MaskedSum, MaskingPlan, PlainSum, RoundSum, Summation
 from flora_secure.checkpoints import Checkpoint, CheckpointError
 from flora_secure.cohort import default_workers
@@ -98,7 +98,7 @@ class Simulation:
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter in peft's format."""
-        save_adapter(self.task.clip.model, self.task.head.to_model(self.factors), folder)
+        self.task.learner.save(self.factors, folder)
 
     def checkpoint(self, *, compare_no_noise: bool = False) -> Checkpoint:
         """What the rounds that are left depend on, ``records`` apart."""
@@ -182,7 +182,7 @@ class Simulation:
 
     def _optimiser(self) -> Optimiser:
         """With the step that was given, or one that is fitted to the noise in the mean when everybody stays."""
-        config, plan, width = self.config, self.plan, self.task.head.base.shape[1]
+        config, plan, width = self.config, self.plan, self.task.learner.width
         step, momentum = config.training.server_step, config.training.server_momentum
         if config.training.server_optimiser != "momentum":
             kind = {"adam": AdamAverage, "yogi": YogiAverage}[config.training.server_optimiser]

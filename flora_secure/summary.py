@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+from collections.abc import Sequence
 from statistics import fmean
 
 import dp_accounting
 
 from flora_secure import __version__
-from flora_secure.evaluation import evaluate
+from flora_secure.evaluation import evaluate, wilson_interval
 from flora_secure.memory import peak_memory
 from flora_secure.noise import protected_units
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.statement import statement
 from flora_secure.report import (
+    IMAGE_TO_TEXT,
+    TOP_1,
     Accuracy,
     Aggregation,
     AggregationSeconds,
@@ -22,19 +25,26 @@ from flora_secure.report import (
     Data,
     Privacy,
     Provenance,
+    RecallAt,
     Report,
+    Retrieval,
     SkippedData,
     Timing,
     TimingSeconds,
     finite_or_none,
 )
+from flora_secure.retrieval import RECALLS, Ranks
 from flora_secure.simulation import Simulation
 
 PACKAGES = ("torch", "open_clip_torch", "peft", "numpy", "cryptography", "dp-accounting", "opacus")
 
 
 def summarise(
-    simulation: Simulation, *, total_seconds: float, no_noise: float | None = None, rounds_hash: str | None = None
+    simulation: Simulation,
+    *,
+    total_seconds: float,
+    no_noise: float | None = None,
+    rounds_hash: str | None = None,
 ) -> Report:
     """The report of all rounds so far.
 
@@ -46,8 +56,17 @@ def summarise(
     """
     if not simulation.records:
         raise ValueError("no round has run yet, there is nothing to report")
+    task, per_round = simulation.task, [record.accuracy for record in simulation.records]
+    retrieved = None
+    if task.federation.dataset.captioned:
+        retrieved = task.ranks(task.initial), task.ranks(simulation.factors)
     return Report(
-        accuracy=_accuracy(simulation, no_noise),
+        accuracy=(
+            _accuracy(simulation, per_round, no_noise)
+            if retrieved is None
+            else retrieval_accuracy(*retrieved, per_round, no_noise)
+        ),
+        retrieval=None if retrieved is None else retrieval(*retrieved),
         data=_data(simulation),
         privacy=_privacy(simulation),
         communication=_communication(simulation),
@@ -65,39 +84,82 @@ def summarise(
     )
 
 
-def _accuracy(simulation: Simulation, no_noise: float | None) -> Accuracy:
-    task, per_round = simulation.task, [record.accuracy for record in simulation.records]
+def _accuracy(simulation: Simulation, per_round: Sequence[float], no_noise: float | None) -> Accuracy:
+    task = simulation.task
     dataset = task.federation.dataset
     found = evaluate(
         task.predicted(simulation.factors).cpu().numpy(),
-        task.test_labels.cpu().numpy(),
+        task.test_target.cpu().numpy(),
         len(dataset.class_names),
         [dataset.private.labels[own] for own in task.federation.clients],
     )
     return Accuracy(
+        measures=TOP_1,
         zero_shot=task.accuracy(task.initial),
         final=per_round[-1],
         interval=list(found.interval),
         best=max(per_round),
-        per_round=per_round,
+        per_round=list(per_round),
         classes=list(dataset.class_names),
         per_class=found.per_class,
         client_mean=found.client_mean,
         client_worst_decile=found.client_worst_decile,
-        test_examples=len(task.test_labels),
+        test_examples=len(task.test_target),
         no_noise=no_noise,
+    )
+
+
+def retrieval_accuracy(
+    zero_shot: Ranks, final: Ranks, per_round: Sequence[float], no_noise: float | None = None
+) -> Accuracy:
+    """Of a captioned data set: recall@1 image to text. Raises ValueError unless the last of ``per_round`` is that of
+    ``final``."""
+    first = final.recall(1)[0]
+    if not math.isclose(per_round[-1], first, abs_tol=1e-6):
+        raise ValueError(f"the last round's accuracy is {per_round[-1]}, recall@1 image to text {first}")
+    images = len(final.image_to_text)
+    return Accuracy(
+        measures=IMAGE_TO_TEXT,
+        zero_shot=zero_shot.recall(1)[0],
+        final=per_round[-1],
+        interval=list(wilson_interval(round(first * images), images)),
+        best=max(per_round),
+        per_round=list(per_round),
+        classes=[],
+        per_class=[],
+        client_mean=None,
+        client_worst_decile=None,
+        test_examples=images,
+        no_noise=no_noise,
+    )
+
+
+def retrieval(zero_shot: Ranks, final: Ranks) -> Retrieval:
+    """The section of the report of a captioned data set."""
+
+    def recalls(ranks: Ranks) -> list[RecallAt]:
+        found = ((k, *ranks.recall(k)) for k in RECALLS)
+        return [RecallAt(k=k, image_to_text=image, text_to_image=text) for k, image, text in found]
+
+    return Retrieval(
+        images=len(final.image_to_text),
+        captions=len(final.text_to_image),
+        final=recalls(final),
+        zero_shot=recalls(zero_shot),
     )
 
 
 def _data(simulation: Simulation) -> Data:
     federation = simulation.task.federation
     dataset, skew = federation.dataset, federation.skew
+    private, public, test = federation.image_counts
     return Data(
         dataset=dataset.name,
         partition=simulation.config.data.partition,
-        private_images=len(dataset.private),
-        public_images=len(dataset.public),
-        test_images=len(dataset.test),
+        private_images=private,
+        public_images=public,
+        test_images=test,
+        private_captions=len(dataset.private) if dataset.captioned else None,
         client_minimum=skew.minimum,
         client_median=skew.median,
         client_maximum=skew.maximum,

@@ -48,8 +48,7 @@ class Task:
     def ranks(self, factors: Factors) -> Ranks:
         """Which rank test images and test captions have with each other; not for labels."""
         texts, images = self.learner.test_embeddings(factors)
-        first = torch.unique(self.test_target, return_inverse=True)[1]
-        return ranks(images, texts, first)
+        return ranks(images, texts, self.test_target)
 
     def accuracy(self, factors: Factors) -> float:
         """Top-1 on the test images, or recall@1 from image to text, as a fraction."""
@@ -72,7 +71,9 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
     captioned = federation.dataset.captioned
     if captioned and rule.prompt_basis:
         if config.model.rule is not None:
-            raise ConfigError("rule prompt-basis needs class prompts, and captions have none; use --rule frozen-a or ab")
+            raise ConfigError(
+                "rule prompt-basis needs class prompts, and captions have none; use --rule frozen-a or ab"
+            )
         rule = rule_named("frozen-a")
     clip = load_clip(config.model.model, config.model.pretrained, device)
     setting, cuts = Setting(config, federation, clip, rule, cache), SkipList()

@@ -26,8 +26,8 @@ _ACTIVATIONS = 1 << 27  # float32 values of a tower's activations that may be in
 
 @dataclass(frozen=True)
 class Placed:
-    """Where the adapter sits: ``ΔW_m = scale · gains[m] · A_m B_m``. The gains make a trained value mean the same wherever
-    it sits (`gains`); ``scale`` is LoRA's alpha ÷ rank."""
+    """Where the adapter sits: ``ΔW_m = scale · gains[m] · A_m B_m``. The gains make a trained value mean the same
+    wherever it sits (`gains`); ``scale`` is LoRA's alpha ÷ rank."""
 
     matrices: tuple[Matrix, ...]
     gains: tuple[float, ...]
@@ -49,9 +49,12 @@ class Placed:
 
 
 class Tower(Protocol):
-    """``rows``: inputs whose activations fit in memory together."""
+    """A part of a model, as a function."""
 
-    rows: int
+    @property
+    def rows(self) -> int:
+        """Inputs whose activations fit in memory together."""
+        ...
 
     def __call__(self, inputs: Tensor, factors: Factors) -> Tensor:
         """Unit-norm embeddings (n, embed) of ``inputs`` (n, …)."""
@@ -112,12 +115,12 @@ class Through:
         return cls(placed, tower, placed.of_tower("visual"), None, _rows(views * tokens, inner.width, inner.layers))
 
     def __call__(self, inputs: Tensor, factors: Factors) -> Tensor:
-        stored = dict(self.tower.named_parameters())
-        found, changed = self.placed.factors(factors), {}
+        stored: dict[str, Tensor] = dict(self.tower.named_parameters())
+        found, changed = self.placed.factors(factors), dict[str, Tensor]()
         for place in self.places:
             matrix, (a, b) = self.placed.matrices[place], found[place]
-            before = changed.get(matrix.parameter, stored[matrix.parameter])
-            changed[matrix.parameter] = matrix.added(before, a @ b)
+            before = changed if matrix.parameter in changed else stored
+            changed[matrix.parameter] = matrix.added(before[matrix.parameter], a @ b)
         if self.projection is not None:
             width = self.projection.shape[0]
             changed["text_projection"] = torch.eye(width, dtype=self.projection.dtype, device=self.projection.device)
@@ -126,7 +129,7 @@ class Through:
         # the fused kernels have no rule for batches of parameters
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             out: Tensor = functional_call(self.tower, changed, (inputs.flatten(0, 1),))
-        out = out.float().unflatten(0, inputs.shape[:2])
+        out = out.float().view(*inputs.shape[:2], -1)
         return joined(out) if self.projection is None else F.normalize(out.mean(1) @ self.projection, dim=-1)
 
 

@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 from open_clip.model import CustomTextCLIP
 from peft import PeftModel
 
-from flora_secure.adapters import Factors, attach, initial_factors, save_adapter
+from flora_secure import peft_format
+from flora_secure.adapters import Factors, initial_factors
 from flora_secure.local import ClientBatch, Head
+from flora_secure.matrices import matrices_of
+from flora_secure.placements import PLACEMENTS
 from flora_secure.rules import ALTERNATE, BOTH_FACTORS, FROZEN_A, PROMPT_BASIS, RULES, AdapterError, Rule, rule_named
 
 # what trains in a round: with ALTERNATE one factor in odd rounds, the other in even ones
@@ -36,6 +41,14 @@ def pooled(model: CustomTextCLIP, tokens: torch.Tensor) -> torch.Tensor:
     out = model.encode_text(tokens)
     model.text.text_projection = projection
     return out
+
+
+def attach(model: CustomTextCLIP, factors: Factors, scale: float = 1.0) -> PeftModel:
+    return peft_format.attach(model, matrices_of(model, PLACEMENTS["text-projection"]), factors, scale)
+
+
+def save_adapter(model: CustomTextCLIP, factors: Factors, folder: Path, scale: float = 1.0) -> None:
+    peft_format.save_adapter(model, matrices_of(model, PLACEMENTS["text-projection"]), factors, folder, scale)
 
 
 def random_factors(rule: Rule, prompts: torch.Tensor, rank: int | None = None) -> Factors:
@@ -83,7 +96,8 @@ class TestEveryRule:
 
 
 @pytest.mark.parametrize(("whole", "number"), OF_ROUNDS, ids=lambda part: getattr(part, "name", part))
-def test_closed_form_training_equals_autograd_through_peft(whole, number, model, tokens) -> None:
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+def test_closed_form_training_equals_autograd_through_peft(whole, number, scale, model, tokens) -> None:
     """The reference trains one client at a time through the real peft model, in plain autograd."""
     rule = whole.of_round(number)
     prompts = pooled(model, tokens)
@@ -94,12 +108,12 @@ def test_closed_form_training_equals_autograd_through_peft(whole, number, model,
     features = torch.nn.functional.normalize(torch.randn(sum(sizes), 24, generator=generator), dim=-1)
     labels = torch.randint(0, CLASSES, (sum(sizes),), generator=generator)
     clients = list(torch.randperm(sum(sizes), generator=generator).split(sizes))
-    head = Head(prompts=prompts, base=base, logit_scale=10.0)
+    head = Head(prompts=prompts, base=base, logit_scale=10.0, scale=scale)
     steps, rate = 3, 0.05
 
     updates = ClientBatch(features, labels, clients, CLASSES).train(head, rule, factors, steps, rate)
 
-    wrapped = attach(model, factors)
+    wrapped = attach(model, factors, scale)
     trained = {
         name: parameter
         for name, parameter in wrapped.named_parameters()

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from test_adapters import CLASSES, model, pooled, random_factors, tokens  # noqa: F401  (fixtures)
+from test_adapters import CLASSES, attach, model, pooled, random_factors, tokens  # noqa: F401  (fixtures)
 
-from flora_secure.adapters import attach
-from flora_secure.examples import ClientExamples, clip_rows, example_gradients
+from flora_secure.examples import ClientExamples, clip_rows, example_gradients, gradient_sums
 from flora_secure.local import Head
 from flora_secure.rules import ALTERNATE, BOTH_FACTORS, FROZEN_A, PROMPT_BASIS
 
@@ -40,6 +39,15 @@ def problem(request, model, tokens):  # noqa: F811
     return rule, head, factors, features, labels, torch.stack(expected)
 
 
+def sums_of(problem, chosen, norm):
+    rule, head, factors, features, labels, expected = problem
+
+    def gradients(parts):
+        return (example_gradients(head, rule, factors, features[part], labels[part]) for part in parts)
+
+    return gradient_sums(gradients, chosen, expected.shape[1], norm)
+
+
 def test_every_gradient_equals_autograd_through_peft(problem) -> None:
     rule, head, factors, features, labels, expected = problem
     found = example_gradients(head, rule, factors, features, labels)
@@ -47,12 +55,12 @@ def test_every_gradient_equals_autograd_through_peft(problem) -> None:
 
 
 def test_sums_are_of_gradients_clipped_one_by_one(problem) -> None:
-    rule, head, factors, features, labels, expected = problem
+    *_, expected = problem
     clients = [np.arange(3), np.array([3]), np.arange(4, 9)]
     chosen = [clients[0][[0, 2]], clients[1][:0], clients[2]]
     lengths = expected.double().norm(dim=1)
     norm = 1.001 * float(lengths.median())  # some are clipped, some are not, and none is a tie
-    found = ClientExamples(features, labels, clients).gradient_sums(head, rule, factors, chosen, norm)
+    found = sums_of(problem, chosen, norm)
     for row, indices in enumerate(chosen):
         total = np.zeros(expected.shape[1])
         for index in indices:
@@ -64,12 +72,8 @@ def test_sums_are_of_gradients_clipped_one_by_one(problem) -> None:
 
 
 def test_one_example_moves_its_clients_sum_by_at_most_the_clip_norm(problem) -> None:
-    rule, head, factors, features, labels, _ = problem
-    clients = [np.arange(9)]
-    examples = ClientExamples(features, labels, clients)
-
     def total(indices) -> np.ndarray:
-        return examples.gradient_sums(head, rule, factors, [np.array(indices, np.int64)], 1e-3).sums[0]
+        return sums_of(problem, [np.array(indices, np.int64)], 1e-3).sums[0]
 
     for left_out in range(9):
         moved = np.linalg.norm(total(range(9)) - total([i for i in range(9) if i != left_out]))
@@ -87,7 +91,7 @@ def test_clipping_keeps_directions_and_says_the_norms() -> None:
 def test_coins_fall_with_the_rate_and_follow_from_a_key_only_if_there_is_one() -> None:
     """4,000 coins at 0.3: mean 1,200, standard deviation 29; outside 1,000 to 1,400 once in 1e11."""
     own = np.arange(100, 4100)
-    examples = ClientExamples(torch.zeros(1), torch.zeros(1), [own])
+    examples = ClientExamples([own])
     drawn = examples.draw(0, 0.3, None)
     assert 1000 < len(drawn) < 1400
     assert set(drawn) <= set(own)

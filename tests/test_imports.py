@@ -29,6 +29,7 @@ HEAVY = {
 WITH_TORCH = {
     "flora_secure.adapters",
     "flora_secure.bench.training_peers",
+    "flora_secure.captions",
     "flora_secure.clip",
     "flora_secure.contributions",
     "flora_secure.examples",
@@ -36,6 +37,7 @@ WITH_TORCH = {
     "flora_secure.local",
     "flora_secure.parallel",
     "flora_secure.resume",
+    "flora_secure.retrieval",
     "flora_secure.task",
     "flora_secure.simulation",
     "flora_secure.summary",

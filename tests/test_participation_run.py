@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_simulation import finish, small, task  # noqa: F401  (fixture)
 
+from flora_secure import contributions, examples
 from flora_secure.config import ConfigError, override
 from flora_secure.data.federation import load_federation
 from flora_secure.privacy.accounting import epsilon_of
@@ -74,18 +75,18 @@ def test_the_same_seed_gives_the_same_run_in_every_mode(crowd, mode, unit) -> No
 
 def test_only_the_cohort_trains_and_is_counted(crowd, monkeypatch) -> None:
     config = small(**MANY, participation__sampling="fixed")
-    asked, train = [], crowd.batch.train
+    asked, train = [], crowd.learner.batch.train
 
     def watched(*arguments):
         asked.append(list(arguments[-1]))
         return train(*arguments)
 
-    monkeypatch.setattr(crowd.batch, "train", watched)
+    monkeypatch.setattr(crowd.learner.batch, "train", watched)
     simulation = finish(config, crowd)
     assert asked == [record.participants for record in simulation.records]
     for number, cohort in enumerate(asked):
-        part = train(crowd.head, crowd.rule, crowd.initial, 2, 1.0, cohort)
-        whole = train(crowd.head, crowd.rule, crowd.initial, 2, 1.0)
+        part = train(crowd.learner.head, crowd.rule, crowd.initial, 2, 1.0, cohort)
+        whole = train(crowd.learner.head, crowd.rule, crowd.initial, 2, 1.0)
         torch.testing.assert_close(part, whole[cohort], rtol=1e-4, atol=1e-6)
         if number:
             break
@@ -163,14 +164,13 @@ def test_unit_example_learns_and_its_noise_is_sized_for_one_example(task) -> Non
 
 def test_a_non_finite_gradient_drops_its_client_only(task, monkeypatch) -> None:  # noqa: F811
     simulation = Simulation(small(privacy__unit="example"), task)
-    gradient_sums = task.examples.gradient_sums
 
     def broken(*arguments):
-        found = gradient_sums(*arguments)
+        found = examples.gradient_sums(*arguments)
         found.sums[4, 0] = math.nan
         return found
 
-    monkeypatch.setattr(task.examples, "gradient_sums", broken)
+    monkeypatch.setattr(contributions, "gradient_sums", broken)
     list(simulation.rounds())
     assert [record.dropped for record in simulation.records] == [[4], [4], [4]]
 

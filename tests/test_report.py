@@ -6,6 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from flora_secure.plain import from_plain
 from flora_secure.report import (
     SCHEMA,
     Accuracy,
@@ -15,7 +16,9 @@ from flora_secure.report import (
     Data,
     Privacy,
     Provenance,
+    RecallAt,
     Report,
+    Retrieval,
     SkippedData,
     Timing,
     TimingSeconds,
@@ -34,6 +37,7 @@ def report() -> Report:
 def example_report() -> Report:
     return Report(
         accuracy=Accuracy(
+            measures="top-1",
             zero_shot=0.6,
             final=0.85,
             interval=[0.8386, 0.8607],
@@ -46,12 +50,14 @@ def example_report() -> Report:
             test_examples=4000,
             no_noise=None,
         ),
+        retrieval=None,
         data=Data(
             dataset="folder",
             partition="natural",
             private_images=900,
             public_images=0,
             test_images=4000,
+            private_captions=None,
             client_minimum=1,
             client_median=8.5,
             client_maximum=70,
@@ -134,11 +140,40 @@ def without_noise(report: Report) -> Report:
     )
 
 
+def captioned(report: Report) -> Report:
+    return dataclasses.replace(
+        report,
+        accuracy=dataclasses.replace(
+            report.accuracy,
+            measures="recall@1 image to text",
+            classes=[],
+            per_class=[],
+            client_mean=None,
+            client_worst_decile=None,
+        ),
+        retrieval=Retrieval(
+            images=4000,
+            captions=20_000,
+            final=[
+                RecallAt(k=1, image_to_text=0.85, text_to_image=0.7),
+                RecallAt(k=5, image_to_text=0.95, text_to_image=0.9),
+            ],
+            zero_shot=[
+                RecallAt(k=1, image_to_text=0.6, text_to_image=0.4),
+                RecallAt(k=5, image_to_text=0.8, text_to_image=0.7),
+            ],
+        ),
+        data=dataclasses.replace(
+            report.data, partition="iid", private_captions=4500, mean_classes=None, mean_label_distance=None
+        ),
+    )
+
+
 def test_json_follows_the_published_schema(report: Report) -> None:
     schema = json.loads(PUBLISHED.read_text())
     assert schema == json_schema(), "run: python -m flora_secure.report > docs/report.schema.json"
     jsonschema.Draft202012Validator.check_schema(schema)
-    for document in (report, without_noise(report)):
+    for document in (report, without_noise(report), captioned(report)):
         jsonschema.validate(json.loads(document.to_json()), schema)
 
 
@@ -171,6 +206,23 @@ def test_the_table_shows_accuracy_privacy_and_communication_together(report: Rep
     assert "warning" not in text
     assert "1 / 8 / 70 a client" in text["data"]
     assert text["  skipped"] == "3: empty file (a.jpg, b.jpg, …)"
+
+
+def test_the_table_of_a_captioned_run_says_what_its_accuracy_is(report: Report) -> None:
+    text = dict(captioned(report).rows())
+    assert text["accuracy"] == "recall@1 image to text 85.00% on 4,000 test images (zero-shot 60.00%)"
+    assert text["  spread"] == "95 % confidence 83.86% to 86.07%"
+    assert text["  image to text"] == "recall@1/5 85.0% / 95.0% among 20,000 captions (zero-shot 60.0% / 80.0%)"
+    assert text["  text to image"] == "recall@1/5 70.0% / 90.0% among 4,000 images (zero-shot 40.0% / 70.0%)"
+    assert text["data"] == "folder, 900 images with 4,500 captions dealt iid: 1 / 8 / 70 a client (min, median, max)"
+    assert not {"  image to text", "  text to image"} & dict(report.rows()).keys()
+
+
+def test_a_captioned_report_survives_its_file(report: Report) -> None:
+    for document in (report, captioned(report)):
+        table = json.loads(document.to_json())
+        table.pop("schema")
+        assert from_plain(Report, table) == document
 
 
 def test_missing_privacy_is_said_loudly(report: Report) -> None:

@@ -120,14 +120,14 @@ def test_rounds_with_too_few_survivors_abort_and_the_run_goes_on(task) -> None:
 
 def test_a_client_with_a_non_finite_update_drops_out(task, monkeypatch) -> None:
     simulation = Simulation(small(), task)
-    train = task.batch.train
+    train = task.learner.batch.train
 
     def broken(*arguments) -> torch.Tensor:
         updates = train(*arguments)
         updates[4, 0] = math.nan
         return updates
 
-    monkeypatch.setattr(task.batch, "train", broken)
+    monkeypatch.setattr(task.learner.batch, "train", broken)
     list(simulation.rounds())
     assert [record.dropped for record in simulation.records] == [[4], [4], [4]]
     assert torch.isfinite(simulation.factors.b).all()
@@ -186,8 +186,9 @@ def test_the_saved_adapter_gives_the_same_predictions_through_peft(task, tmp_pat
     with torch.no_grad():
         text = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
     text = torch.nn.functional.normalize(text, dim=-1)
-    expected = task.head.logits(task.test_features, simulation.factors)
-    torch.testing.assert_close(task.head.logit_scale * task.test_features @ text.T, expected, rtol=1e-4, atol=1e-3)
+    expected, images = task.learner.test_embeddings(simulation.factors)
+    torch.testing.assert_close(text, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(task.predicted(simulation.factors), (images @ text.T).argmax(1))
 
 
 @pytest.mark.parametrize("rule", ["ab", "prompt-basis", "frozen-a", "alternate", "local-alternate"])

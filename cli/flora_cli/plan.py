@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flora_cli.adapter_options import Alpha, LastLayers, Placement, Rank, Rule
 from flora_cli.output import emit, fail, log, table
 from flora_cli.values import number, whole
 
@@ -77,25 +78,11 @@ def plan(
     model: Annotated[
         str | None, Setting(help="tiny or an open_clip architecture.  [default: tiny]", metavar="NAME")
     ] = None,
-    placement: Annotated[
-        str | None,
-        Setting(
-            help="Where LoRA sits: text-projection, text-attention (q, v), text-attention-full (q, k, v, out), "
-            "text-mlp, visual-projection, both-projections or visual-attention.  [default: text-projection]",
-            metavar="PLACE",
-        ),
-    ] = None,
-    rule: Annotated[
-        str | None,
-        Setting(
-            help="What trains: prompt-basis, frozen-a (B only), ab (both), alternate (in turn by round) or "
-            "local-alternate (in turn by local step).  [default: prompt-basis]",
-            metavar="RULE",
-        ),
-    ] = None,
-    rank: Annotated[
-        int | None, Setting(parser=whole, metavar="COUNT", help="LoRA rank.  [default: 10, a rank for each class]")
-    ] = None,
+    placement: Placement = None,
+    rule: Rule = None,
+    rank: Rank = None,
+    alpha: Alpha = None,
+    last_layers: LastLayers = None,
     clip_norm: Annotated[
         float | None,
         Setting(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flora_cli.adapter_options import Alpha, LastLayers, Placement, Rank, Rule
 from flora_cli.output import emit, fail, log, progress, table
 from flora_cli.values import number, whole
 
@@ -117,21 +118,11 @@ def simulate(
         str | None,
         Setting(help="open_clip tag, local file or open_clip folder, or none for random weights.", metavar="WEIGHTS"),
     ] = None,
-    placement: Annotated[
-        str | None, Setting(help="Where LoRA sits: text-projection.  [default: text-projection]", metavar="PLACE")
-    ] = None,
-    rule: Annotated[
-        str | None,
-        Setting(
-            help="What trains: prompt-basis, frozen-a (B only), ab (both), alternate (in turn by round) or "
-            "local-alternate (in turn by local step).  [default: prompt-basis]",
-            metavar="RULE",
-        ),
-    ] = None,
-    rank: Annotated[
-        int | None,
-        Setting(parser=whole, metavar="COUNT", help="LoRA rank.  [default: the number of classes]"),
-    ] = None,
+    placement: Placement = None,
+    rule: Rule = None,
+    rank: Rank = None,
+    alpha: Alpha = None,
+    last_layers: LastLayers = None,
     mirror: Annotated[
         bool | None,
         Setting(

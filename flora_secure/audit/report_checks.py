@@ -10,7 +10,7 @@ from flora_secure.privacy.plan import NoisePlan
 from flora_secure.privacy.rotation import padded
 from flora_secure.privacy.statement import statement
 from flora_secure.records import RoundRecord
-from flora_secure.report import Accuracy, Report
+from flora_secure.report import IMAGE_TO_TEXT, TOP_1, Accuracy, Report
 
 from .derivation import Case
 from .findings import Finding, Problem, judged, unchecked
@@ -141,9 +141,29 @@ def accuracy(case: Case) -> Finding:
             ("accuracy.per_round", told.per_round, logged),
             ("accuracy.final", told.final, logged[-1]),
             ("accuracy.best", told.best, max(logged)),
-        )
+        ) + _retrieved(report)
 
     return _reported(case, "A-31", "Accuracy is that of the rounds", compare, "final, best and every round")
+
+
+def _retrieved(report: Report) -> list[Problem]:
+    """A captioned run's accuracy is its recall@1, which grows with k; a labelled run has classes and no recall."""
+    told, found = report.accuracy, report.retrieval
+    if found is None:
+        return _different(("accuracy.measures", told.measures, TOP_1))
+    problems = _different(
+        ("accuracy.measures", told.measures, IMAGE_TO_TEXT),
+        ("accuracy.test_examples", told.test_examples, found.images),
+        ("accuracy.classes", told.classes, []),
+    )
+    for name, recalls, first in (("final", found.final, told.final), ("zero_shot", found.zero_shot, told.zero_shot)):
+        one = {recall.k: recall.image_to_text for recall in recalls}.get(1)
+        problems += _different((f"retrieval.{name} at 1, image to text,", one, first))
+        for side in ("image_to_text", "text_to_image"):
+            values = [getattr(recall, side) for recall in sorted(recalls, key=lambda recall: recall.k)]
+            if values != sorted(values) or not all(0 <= value <= 1 for value in values):
+                problems.append(("report.json", f"retrieval.{name}: {side} {values} does not grow with k within 0…1"))
+    return problems
 
 
 def communication(case: Case) -> Finding:

@@ -10,10 +10,13 @@ from open_clip.model import CustomTextCLIP
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from flora_secure.adapters import attach, initial_factors
+from flora_secure.adapters import initial_factors
 from flora_secure.clip import load_clip
 from flora_secure.local import ClientBatch, Head
+from flora_secure.matrices import matrices_of
 from flora_secure.memory import peak_memory
+from flora_secure.peft_format import attach
+from flora_secure.placements import PLACEMENTS
 from flora_secure.rules import PROMPT_BASIS
 
 from .measure import Stopwatch
@@ -50,7 +53,7 @@ def peft_client() -> Callable[[], _Action]:
     pooled = clip.pooled_text_features(_prompts()).view(CLASSES, TEMPLATES, -1).mean(1)
     embed = clip.text_projection.shape[1]
     factors = initial_factors(PROMPT_BASIS, pooled, embed, None, torch.Generator())
-    model = attach(clip.model, factors)
+    model = attach(clip.model, matrices_of(clip.model, PLACEMENTS["text-projection"]), factors)
     tokens = clip.tokenizer(_prompts())
     features, labels = _data(IMAGES, embed)
     trained = [p for name, p in model.named_parameters() if "lora_A" in name]  # this holds B: peft transposes

@@ -1,34 +1,64 @@
-"""A data set: the clients' images, a public slice and test images that never overlap."""
+"""A data set: the clients' images, a public slice and test images that never overlap.
+
+Images have labels or captions. One with captions is a list of pairs: an image with five captions stands in it five
+times, and its examples are the pairs.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flora_secure.data.images import Images, content, image_digests
+from flora_secure.data.images import EncodedImages, Images, content, image_digests, images_at
 from flora_secure.data.skipped import Skipped
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images uint8 (n, H, W) or (n, H, W, 3), or encoded; labels int64 (n,), and their positions, int64 (n,), in the
-    original called `origin`."""
+    original called `origin`. `captions`: one for each of the n, whose labels are then all 0."""
 
     images: Images
     labels: np.ndarray
     origin: str
     indices: np.ndarray
+    captions: tuple[str, ...] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.captions is not None and len(self.captions) != len(self.images):
+            raise ValueError(f"{len(self.captions)} captions for {len(self.images)} images: one for each is needed")
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def at(self, places: NDArray[np.int64]) -> Split:
+        """What stands at the int64 `places`, in that order."""
+        captions = None if self.captions is None else tuple(self.captions[i] for i in places.tolist())
+        return Split(images_at(self.images, places), self.labels[places], self.origin, self.indices[places], captions)
+
     def digests(self) -> set[bytes]:
         """What tells images apart by content, wherever they were stored: SHA-256 of pixels or encoded bytes."""
-        return image_digests(self.images)
+        return set(image_digests(self.images))
+
+    @cached_property
+    def distinct(self) -> tuple[Images, NDArray[np.int64]]:
+        """Every image once, by content, in the order in which it first comes up, and which of them each of the n is,
+        int64 (n,): the images that are embedded, and the image that each caption belongs to."""
+        first: dict[bytes, int] = {}
+        which = np.array([first.setdefault(key, len(first)) for key in image_digests(self.images)], np.int64)
+        _, places = np.unique(which, return_index=True)
+        return images_at(self.images, places.astype(np.int64)), which
+
+    def name(self, place: int) -> str:
+        """What people are told of the image at `place`."""
+        if isinstance(self.images, EncodedImages):
+            return self.images.files[place].name
+        return f"{self.origin}[{self.indices[place]}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +71,8 @@ class Owners:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The three splits, the class names in the order of the labels, and prompt templates with `{}` for a name.
+    """The three splits, the class names in the order of the labels, and prompt templates with `{}` for a name; neither
+    names nor templates where it is captioned.
 
     `mirror`: a mirror image shows the same class (clothes do, digits do not). `owners`: whose the private images are,
     where the data set says so. `skipped`: what it holds beside, and why it is not used.
@@ -57,14 +88,21 @@ class Dataset:
     owners: Owners | None = None
     skipped: tuple[Skipped, ...] = ()
 
+    @property
+    def captioned(self) -> bool:
+        """Whether images have captions, and no labels."""
+        return self.private.captions is not None
+
     @cached_property
     def data_hash(self) -> str:
         """SHA-256, hexadecimal, over shapes, images (pixels or the hashes of encoded files) and labels of the three
-        splits and the class names."""
+        splits, the class names, and the captions where there are any."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for split in (self.private, self.public, self.test):
             line, data = content(split.images)
             digest.update(f"\n{line}\n".encode())
             digest.update(data)
             digest.update(np.ascontiguousarray(split.labels.astype("<i8")).data)
+            if split.captions is not None:
+                digest.update(f"\ncaptions {json.dumps(split.captions)}".encode())
         return digest.hexdigest()

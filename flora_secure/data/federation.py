@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from flora_secure.config import DataConfig
 from flora_secure.data.cache import ArrayCache
-from flora_secure.data.dataset import Dataset, Owners, Split
-from flora_secure.data.images import EncodedImages
-from flora_secure.data.partitions import Natural, Skew, parse_partition, partition, skew
+from flora_secure.data.dataset import Dataset, Owners
+from flora_secure.data.partitions import Natural, Skew, parse_partition, partition, partition_captioned, skew
 from flora_secure.data.sources import load_dataset
 
 
@@ -26,15 +25,29 @@ class Federation:
     @cached_property
     def skew(self) -> Skew:
         """How unevenly the images are dealt."""
-        return skew(self.dataset.private.labels, self.clients)
+        private = self.dataset.private
+        if self.dataset.captioned:
+            return skew(None, [np.unique(private.distinct[1][part]) for part in self.clients])
+        return skew(private.labels, self.clients)
+
+    @property
+    def image_counts(self) -> tuple[int, int, int]:
+        """Private, public and test images; one with several captions counts once."""
+        splits = (self.dataset.private, self.dataset.public, self.dataset.test)
+        private, public, test = (len(s.distinct[0] if self.dataset.captioned else s) for s in splits)
+        return private, public, test
 
     @property
     def lines(self) -> list[str]:
-        """What a person should know before training: images and classes, the skew, and what was left out."""
+        """What a person should know before training: images and classes or captions, the skew, and what was left
+        out."""
         data = self.dataset
+        private, public, test = self.image_counts
+        described = f"images, {len(data.class_names)} classes"
+        if data.captioned:
+            described = f"images with {len(data.private):,}, {len(data.public):,} and {len(data.test):,} captions"
         return [
-            f"data {data.name}: {len(data.private):,} private, {len(data.public):,} public, {len(data.test):,} test "
-            f"images, {len(data.class_names)} classes; {self.skew.line}",
+            f"data {data.name}: {private:,} private, {public:,} public, {test:,} test {described}; {self.skew.line}",
             *(skipped.line for skipped in data.skipped),
         ]
 
@@ -52,7 +65,11 @@ def load_federation(config: DataConfig, seed: int, cache: ArrayCache | None = No
         cache=cache,
     )
     owners = None if dataset.owners is None else dataset.owners.of
-    clients = partition(dataset.private.labels, config.clients, scheme, np.random.default_rng([seed, 0]), owners)
+    rng = np.random.default_rng([seed, 0])
+    if dataset.captioned:
+        clients = partition_captioned(dataset.private.distinct[1], config.clients, scheme, rng, owners)
+    else:
+        clients = partition(dataset.private.labels, config.clients, scheme, rng, owners)
     if natural:
         dataset, clients = _only(dataset, clients)
     return Federation(dataset, clients)
@@ -63,10 +80,8 @@ def _only(dataset: Dataset, clients: list[NDArray[np.int64]]) -> tuple[Dataset, 
     kept = np.sort(np.concatenate(clients))
     if len(kept) == len(dataset.private):
         return dataset, clients
-    private, owners = dataset.private, dataset.owners
-    images = private.images.at(kept) if isinstance(private.images, EncodedImages) else private.images[kept]
-    split = Split(images, private.labels[kept], private.origin, private.indices[kept])
+    owners = None if dataset.owners is None else Owners(dataset.owners.names, dataset.owners.of[kept])
     return (
-        replace(dataset, private=split, owners=None if owners is None else Owners(owners.names, owners.of[kept])),
+        replace(dataset, private=dataset.private.at(kept), owners=owners),
         [np.searchsorted(kept, part).astype(np.int64) for part in clients],
     )

@@ -7,6 +7,7 @@ where each image lies and the SHA-256 of its bytes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,11 +52,16 @@ class EncodedImages:
 Images = np.ndarray | EncodedImages
 
 
-def image_digests(images: Images) -> set[bytes]:
+def images_at(images: Images, indices: NDArray[np.int64]) -> Images:
+    """Those at the int64 positions `indices`, in that order."""
+    return images.at(indices) if isinstance(images, EncodedImages) else images[indices]
+
+
+def image_digests(images: Images) -> Iterator[bytes]:
     """What tells images apart by content: SHA-256 of each one's pixels, or of its encoded bytes."""
     if isinstance(images, EncodedImages):
-        return {row.tobytes() for row in images.hashes}
-    return {hashlib.sha256(image.tobytes()).digest() for image in images}
+        return (row.tobytes() for row in images.hashes)
+    return (hashlib.sha256(image.tobytes()).digest() for image in images)
 
 
 def content(images: Images) -> tuple[str, memoryview]:

@@ -53,21 +53,22 @@ Scheme = Iid | Dirichlet | Shards | Natural
 @dataclass(frozen=True)
 class Skew:
     """How uneven a partition is: images a client, the mean number of classes a client holds, and the mean distance of a
-    client's labels from everybody's: total variation ½ Σ |p − q|, 0 for the same shares of each class."""
+    client's labels from everybody's: total variation ½ Σ |p − q|, 0 for the same shares of each class. The last two are
+    ``None`` where there are no classes."""
 
     minimum: int
     median: float
     maximum: int
-    mean_classes: float
-    mean_distance: float
+    mean_classes: float | None
+    mean_distance: float | None
 
     @property
     def line(self) -> str:
         """For people."""
-        return (
-            f"{self.minimum:,} / {self.median:,.0f} / {self.maximum:,} images a client (min, median, max), "
-            f"{self.mean_classes:.1f} classes each, label distance {self.mean_distance:.2f}"
-        )
+        sizes = f"{self.minimum:,} / {self.median:,.0f} / {self.maximum:,} images a client (min, median, max)"
+        if self.mean_classes is None:
+            return sizes
+        return f"{sizes}, {self.mean_classes:.1f} classes each, label distance {self.mean_distance:.2f}"
 
 
 def parse_partition(text: str) -> Scheme:
@@ -122,6 +123,26 @@ def partition(
     return [np.sort(part).astype(np.int64) for part in parts]
 
 
+def partition_captioned(
+    images: np.ndarray, clients: int, scheme: Scheme, rng: np.random.Generator, owners: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """:func:`partition` of n pairs of an image and a caption; `images` int64 (n,) says which image each shows.
+
+    Scheme iid deals images, each to one client with all its captions. Raises DataError for the schemes that deal by
+    label, too.
+    """
+    if isinstance(scheme, Natural):
+        return partition(images, clients, scheme, rng, owners)
+    if not isinstance(scheme, Iid):
+        raise DataError(f"partition {scheme} deals by label, and captions have none: use --partition iid or natural")
+    parts = partition(np.zeros(images.max(initial=-1) + 1, np.int64), clients, scheme, rng)
+    holder = np.empty(sum(map(len, parts)), np.int64)
+    for client, part in enumerate(parts):
+        holder[part] = client
+    of = holder[images]
+    return np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of, minlength=clients))[:-1])
+
+
 def _natural(clients: int, owners: np.ndarray | None, rng: np.random.Generator) -> list[np.ndarray]:
     if owners is None:
         raise DataError(
@@ -153,9 +174,11 @@ def _dirichlet(labels: np.ndarray, clients: int, alpha: float, rng: np.random.Ge
     return whole
 
 
-def skew(labels: np.ndarray, parts: list[np.ndarray]) -> Skew:
-    """The summary of `parts` as `partition` returns them for `labels`."""
+def skew(labels: np.ndarray | None, parts: list[np.ndarray]) -> Skew:
+    """The summary of `parts` as `partition` returns them for `labels`; ``None`` where there are no classes."""
     sizes = [len(part) for part in parts]
+    if labels is None:
+        return Skew(min(sizes), float(np.median(sizes)), max(sizes), None, None)
     counts = np.stack([np.bincount(labels[part], minlength=labels.max() + 1) for part in parts])
     shares, whole = counts / counts.sum(1, keepdims=True), counts.sum(0) / counts.sum()
     return Skew(

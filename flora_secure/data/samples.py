@@ -1,12 +1,13 @@
-"""From a list of encoded images with labels, however it was stored, to a data set of images that can be used.
+"""From a list of encoded images with labels or captions, however it was stored, to a data set of images that can be
+used.
 
-Every loader of files lists :class:`Sample` objects and leaves the rest to :func:`assemble`: labels become numbers, bad
-images are found and left out, images without a split are split.
+Every loader of files lists :class:`Sample` objects and leaves the rest to :func:`assemble` or
+:func:`assemble_captioned`: labels become numbers, bad images are found and left out, images without a split are split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,12 +33,14 @@ _SPLITS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """An image as listed. `split`: "private", "public", "test", "val" or ``None``; see :func:`split_named`."""
+    """An image as listed, with a label or else a caption, the other being "". `split`: "private", "public", "test",
+    "val" or ``None``; see :func:`split_named`."""
 
     file: EncodedFile
     label: str
     client: str | None = None
     split: str | None = None
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,19 +100,43 @@ def assemble(
         raise DataError(f"data set {name!r} has {len(names)} class(es) with a usable image: at least 2 are needed")
 
     labels = np.array([admitted[sample.label] for sample in usable], np.int64)
-    where = _placed(usable, labels)
-    images = EncodedImages(tuple(sample.file for sample in usable), hashes)
-
-    def split(which: str) -> Split:
-        indices = np.flatnonzero(where == which).astype(np.int64)
-        return Split(images.at(indices), labels[indices], name, indices)
-
-    private, public, test = (split(which) for which in ("private", "public", "test"))
-    for part, what in ((private, "private"), (test, "test")):
-        if len(part) == 0:
-            raise DataError(f"data set {name!r} has no usable {what} image left ({len(listed):,} listed)")
+    where = _placed(usable, labels.tolist(), np.arange(len(usable)))
+    whole = Split(EncodedImages(tuple(sample.file for sample in usable), hashes), labels, name, np.arange(len(usable)))
+    private, public, test = _splits(whole, where, len(listed))
     owners = _owners([usable[i] for i in private.indices], listed, skips)
     return Dataset(name, private, public, test, tuple(names), templates, mirror, owners, skips.summary())
+
+
+def assemble_captioned(
+    name: str, samples: Iterable[Sample], *, cache: ArrayCache | None, skips: SkipList | None = None
+) -> Dataset:
+    """The captioned data set of all samples that can be used: pairs, several of one image where it has several
+    captions.
+
+    As :func:`assemble`, without labels and classes. Images without a split are split as images, so that none has
+    captions on two sides; all that have no client are one group.
+    """
+    require_pillow()
+    skips = SkipList() if skips is None else skips
+    listed = list(samples)
+    if not listed:
+        raise DataError(f"data set {name!r}: no image was found; see docs/data.md for the layout")
+    # a file is read, decoded and, if it is bad, counted once, however many captions it has
+    once, found = _usable([*{sample.file: sample for sample in listed}.values()], cache, skips)
+    row = {sample.file: place for place, sample in enumerate(once)}
+    usable = [sample for sample in listed if sample.file in row]
+    hashes = found[[row[sample.file] for sample in usable]]
+    whole = Split(
+        EncodedImages(tuple(sample.file for sample in usable), hashes),
+        np.zeros(len(usable), np.int64),
+        name,
+        np.arange(len(usable)),
+        tuple(sample.caption for sample in usable),
+    )
+    where = _placed(usable, [0] * len(usable), whole.distinct[1])
+    private, public, test = _splits(whole, where, len(listed))
+    owners = _owners([usable[i] for i in private.indices], listed, skips)
+    return Dataset(name, private, public, test, (), (), False, owners, skips.summary())
 
 
 def _sorted(labels: set[str]) -> tuple[str, ...]:
@@ -143,21 +170,36 @@ def _usable(
     return [samples[i] for i in good.tolist()], found[good]
 
 
-def _placed(samples: Sequence[Sample], labels: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Where each sample goes: "private", "public" or "test"."""
+def _splits(whole: Split, where: NDArray[np.str_], listed: int) -> tuple[Split, Split, Split]:
+    """Private, public and test part of `whole`; DataError where there is no private or no test image."""
+    private, public, test = (
+        whole.at(np.flatnonzero(where == which).astype(np.int64)) for which in ("private", "public", "test")
+    )
+    for part, what in ((private, "private"), (test, "test")):
+        if len(part) == 0:
+            raise DataError(f"data set {whole.origin!r} has no usable {what} image left ({listed:,} listed)")
+    return private, public, test
+
+
+def _placed(samples: Sequence[Sample], classes: Sequence[int], images: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Where each sample goes: "private", "public" or "test". `images` int64 (n,): which image it shows; samples of one
+    image go to one place unless their own splits differ."""
     given = [sample.split for sample in samples]
     if "test" in given:
         return np.array([{"val": "public", None: "private"}.get(split, split) for split in given], dtype="<U7")
     if "val" in given:
         return np.array([{"val": "test", None: "private"}.get(split, split) for split in given], dtype="<U7")
     where = np.array(["public" if split == "public" else "private" for split in given], dtype="<U7")
-    groups: dict[object, list[int]] = {}
+    group_of: dict[int, Hashable] = {}  # an image belongs to the first that has it
     for place, sample in enumerate(samples):
         if where[place] == "private":
-            groups.setdefault(int(labels[place]) if sample.client is None else sample.client, []).append(place)
+            group_of.setdefault(int(images[place]), classes[place] if sample.client is None else sample.client)
+    groups: dict[Hashable, list[int]] = {}
+    for image, group in group_of.items():
+        groups.setdefault(group, []).append(image)
     rng = np.random.default_rng(0)  # the same test images whatever the seed of a run
-    for members in groups.values():
-        where[rng.permutation(members)[: len(members) // TEST_SHARE]] = "test"
+    drawn = [rng.permutation(members)[: len(members) // TEST_SHARE] for members in groups.values()]
+    where[(where == "private") & np.isin(images, np.concatenate([np.empty(0, np.int64), *drawn]))] = "test"
     return where
 
 

@@ -29,7 +29,7 @@ from flora_secure.data.folders import list_folder, require_folder
 from flora_secure.data.idx import read_idx
 from flora_secure.data.pack import read_pack
 from flora_secure.data.photographs import PHOTOGRAPHS
-from flora_secure.data.samples import Naming, Sample, assemble
+from flora_secure.data.samples import Naming, Sample, assemble, assemble_captioned
 from flora_secure.data.skipped import SkipList
 from flora_secure.data.tables import list_table
 from flora_secure.data.webdataset import list_shards
@@ -63,7 +63,8 @@ def load_dataset(
 
     `natural`: the folders above the classes of data set "folder" are clients. `class_names` and `templates` are files
     of one a line that take the place of the data set's own. `cache` remembers which image files are damaged. Raises
-    DataError for an unknown name, a missing folder or files, and files that are not what they should be.
+    DataError for an unknown name, a missing folder or files, files that are not what they should be, and class names or
+    templates for captions, which need neither.
     """
     root = None if data_root is None else Path(data_root)
     lines = None if class_names is None else read_lines(Path(class_names), "class name file")
@@ -87,6 +88,9 @@ def load_dataset(
         raise DataError(f"unknown data set {name!r}: use one of {', '.join((*FIXED, *PHOTOGRAPHS, *GENERIC))}")
     folder = require_folder(root, name)
     beside = folder if folder.is_dir() else folder.parent
+    asked = [
+        option for option, file in (("--class-names", class_names), ("--templates", templates)) if file is not None
+    ]
     if lines is None and (beside / CLASS_FILE).is_file():
         lines = read_lines(beside / CLASS_FILE, "class name file")
     if prompts is None and (beside / TEMPLATE_FILE).is_file():
@@ -96,7 +100,13 @@ def load_dataset(
     elif name == "table":
         listing = list(list_table(folder, skips=skips))
     else:
-        listing = list(list_shards(folder, lines, skips=skips))
+        listing = list_shards(folder, lines, skips=skips)
+    if any(sample.caption for sample in listing):
+        if asked:
+            raise DataError(
+                f"data set {name!r} has captions, which are used as they are: leave out {' and '.join(asked)}"
+            )
+        return assemble_captioned(name, listing, cache=cache, skips=skips)
     naming, listing = _naming(lines, listing)
     return assemble(name, listing, naming, prompts or TEMPLATES, mirror=False, cache=cache, skips=skips)
 

@@ -1,4 +1,4 @@
-"""CSV and Parquet tables of image paths and labels: columns path, label [, client] [, split]."""
+"""CSV and Parquet tables of image paths and labels or captions: columns path, label or caption [, client] [, split]."""
 
 from __future__ import annotations
 
@@ -12,41 +12,47 @@ from flora_secure.data.images import EncodedFile
 from flora_secure.data.samples import Sample, split_named
 from flora_secure.data.skipped import SkipList
 
-CAPTIONS = "captions without labels are not trained on: give every image a label"
-
 
 def list_table(path: Path, *, skips: SkipList) -> Iterator[Sample]:
     """The rows of a .csv, .tsv or .parquet file; paths are relative to the table's folder.
 
-    Rows without a path or label, and splits of no known name, are left out and counted. Raises DataError for a table
-    that cannot be read or lacks a column.
+    A table with a column "label" gives labels, one without it captions: a caption a row, or more where Parquet holds
+    lists. Rows without a path or a label (a caption), and splits of no known name, are left out and counted. Raises
+    DataError for a table that cannot be read or lacks a column.
     """
     if not path.is_file():
         raise DataError(f"data root {str(path)!r} is no file: data set 'table' reads a .csv, .tsv or .parquet file")
     rows = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    column = ""
     for number, row in enumerate(rows, 1):
-        if number == 1:
-            _require_columns(path, row)
+        column = column or _described_by(path, row)
         where = f"row {number}"
-        name, label = _text(row.get("path")), _text(row.get("label"))
-        if not name or not label:
-            skips.add("row without a path or a label", where)
+        name, value = _text(row.get("path")), row.get(column)
+        texts = [text for one in (value if isinstance(value, list) else [value]) if (text := _text(one))]
+        if not name or not texts:
+            skips.add(f"row without a path or a {column}", where)
             continue
         given = _text(row.get("split"))
         split = split_named(given) if given else None
         if given and split is None:
             skips.add("split that is none of train, test, val, public", f"{where}: {given}")
             continue
-        yield Sample(EncodedFile(name, path.parent / name), label, _text(row.get("client")) or None, split)
+        file, client = EncodedFile(name, path.parent / name), _text(row.get("client")) or None
+        if column == "label":
+            yield Sample(file, _text(value), client, split)
+        else:
+            for text in texts:
+                yield Sample(file, "", client, split, text)
 
 
-def _require_columns(path: Path, row: dict[str, Any]) -> None:
-    if "path" in row and "label" not in row and "caption" in row:
-        raise DataError(f"table {str(path)!r} has captions and no column 'label': {CAPTIONS}")
-    for column in ("path", "label"):
-        if column not in row:
-            have = ", ".join(str(key) for key in row if key is not None)
-            raise DataError(f"table {str(path)!r} lacks the column {column!r}; it has {have}")
+def _described_by(path: Path, row: dict[str, Any]) -> str:
+    """The column that says what an image shows: "label" or, without that, "caption"."""
+    found = next((column for column in ("label", "caption") if column in row), None)
+    if "path" in row and found is not None:
+        return found
+    have = ", ".join(str(key) for key in row if key is not None)
+    lacks = "'path'" if "path" not in row else "'label' (or 'caption')"
+    raise DataError(f"table {str(path)!r} lacks the column {lacks}; it has {have}")
 
 
 def _text(value: Any) -> str:

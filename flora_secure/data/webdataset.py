@@ -14,24 +14,31 @@ from flora_secure.data.errors import DataError
 from flora_secure.data.images import EncodedFile
 from flora_secure.data.samples import IMAGE_SUFFIXES, Sample, split_named
 from flora_secure.data.skipped import SkipList
-from flora_secure.data.tables import CAPTIONS
 
-_MOST_TEXT = 1 << 20  # bytes of a label or of a sample's JSON
+_MOST_TEXT = 1 << 20  # bytes of a label, of captions or of a sample's JSON
 
 
-def list_shards(root: Path, labels: tuple[str, ...] | None, *, skips: SkipList) -> Iterator[Sample]:
+def list_shards(root: Path, labels: tuple[str, ...] | None, *, skips: SkipList) -> list[Sample]:
     """The samples of `root`, a .tar file, or of all that lie in it or in its folders named like splits.
 
     A sample's label is its .cls, or "label" (or "cls") in its .json, or its .txt where `labels` is given, since a .txt
-    is else a caption; its client is "client" in its .json. A shard's split is its folder's name, or its own up to the
-    first dash, dot or digit. Raises DataError for a shard that is no uncompressed tar, and for captions alone.
+    is else captions, one a line as CLIP_benchmark has them; without a .txt they are "caption" in its .json, a text or
+    a list. Labels win: captions count where no sample has a label. A sample's client is "client" in its .json. A
+    shard's split is its folder's name, or its own up to the first dash, dot or digit. Raises DataError for a shard that
+    is no uncompressed tar.
     """
     shards = [root] if root.is_file() else sorted(path for path in root.rglob("*.tar") if path.is_file())
+    listed: list[tuple[str, Sample]] = []
     for shard in shards:
         split = _split(root, shard)
         name = shard.name if root.is_file() else shard.relative_to(root).as_posix()
         for key, members in _grouped(shard, skips):
-            yield from _sample(shard, f"{name}/{key}", members, labels, split, skips)
+            sample = f"{name}/{key}"
+            listed += [(sample, one) for one in _samples(shard, sample, members, labels, split, skips)]
+    captioned = any(one.caption for _, one in listed) and not any(one.label for _, one in listed)
+    for sample in dict.fromkeys(name for name, one in listed if not (one.caption if captioned else one.label)):
+        skips.add(f"sample without a {'caption' if captioned else 'label'}", sample)
+    return [one for _, one in listed if (one.caption if captioned else one.label)]
 
 
 def _split(root: Path, shard: Path) -> str | None:
@@ -74,7 +81,7 @@ def _grouped(shard: Path, skips: SkipList) -> Iterator[tuple[str, dict[str, tarf
         yield key, members
 
 
-def _sample(
+def _samples(
     shard: Path,
     name: str,
     members: dict[str, tarfile.TarInfo],
@@ -82,6 +89,7 @@ def _sample(
     split: str | None,
     skips: SkipList,
 ) -> Iterator[Sample]:
+    """One with its label, or with "", or one for each of its captions."""
     image = next((suffix for suffix in members if suffix in IMAGE_SUFFIXES), None)
     if image is None:
         skips.add("sample without an image", name)
@@ -102,17 +110,15 @@ def _sample(
         except ValueError:
             skips.add("JSON of a sample that cannot be read", name)
     label = text(".cls") or str(about.get("label", about.get("cls", ""))).strip()
-    if not label and ".txt" in members:
-        if labels is None:
-            raise DataError(
-                f"shard {str(shard)!r} holds .txt members, which are captions unless --class-names lists them: "
-                f"{CAPTIONS}"
-            )
+    if not label and labels is not None:
         label = text(".txt")
-    if not label:
-        skips.add("sample without a label", name)
-        return
     member = members[image]
-    client = about.get("client")
+    client = None if about.get("client") is None else str(about["client"])
     file = EncodedFile(name + image, shard, member.offset_data, member.size)
-    yield Sample(file, label, None if client is None else str(client), split)
+    captions = [""]
+    if not label:
+        given = text(".txt").splitlines() if labels is None and ".txt" in members else about.get("caption")
+        texts = given if isinstance(given, list) else [given]
+        captions = [found for one in texts if isinstance(one, str) and (found := one.strip())] or [""]
+    for caption in captions:
+        yield Sample(file, label, client, split, caption)

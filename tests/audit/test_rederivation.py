@@ -503,6 +503,7 @@ CHEATS = [
     (change("accuracy", "best", 0.99), "A-31", "accuracy.best is 0.99"),
     (change("accuracy", "interval", [0.9, 0.99]), "A-31", "accuracy.interval"),
     (change("accuracy", "per_round", [0.1, 0.2, 0.3]), "A-31", "accuracy.per_round"),
+    (change("accuracy", "measures", "recall@1 image to text"), "A-31", "accuracy.measures is recall@1"),
     (change("communication", "reduction", 1e6), "A-32", "reduction is 1000000"),
     (change("communication", "reduction_upload", 1e6), "A-32", "reduction_upload"),
     (change("communication", "upload_bytes", 1.0), "A-32", "upload_bytes is 1"),
