@@ -40,7 +40,8 @@ Vector = NDArray[np.uint32]
 @dataclass(frozen=True)
 class RoundSum:
     """``total``: uint32 (d,), the sum of the survivors' vectors modulo 2^bits. ``recovered``: how many dropped clients'
-    pairwise masks had to be removed. CPU seconds: mean of a client, total of the server."""
+    pairwise masks had to be removed. CPU seconds: mean of a client, as it would spend them outside a simulation
+    (`cohort`); total of the server."""
 
     total: Vector
     recovered: int

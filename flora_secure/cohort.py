@@ -3,6 +3,9 @@
 A worker holds the protocol positions of its clients and answers trip by trip: messages in, messages out. It is the
 transport of the simulation and nothing more; what travels to the server are the protocol's own bytes. Workers are fresh
 interpreters that import `flora_protocols` and nothing heavier; pickled frames go over their pipes.
+
+Each worker has an arc of the graph's circle, so that nearly all neighbours live together: what a pair agrees on is
+computed once (`shared_secrets`). It counts in the CPU seconds of both, as each would spend them by itself.
 """
 
 from __future__ import annotations
@@ -13,28 +16,38 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flora_protocols import ClientAdvertise, Floors, SessionParams, TooFewSurvivors
+from flora_secure.shared_secrets import SharedSecrets
 
 Vectors = Mapping[int, NDArray[np.uint32]]
 Replies = dict[int, bytes]
 
 
 class Clients:
-    """The positions of some clients, moved together."""
+    """The positions of some clients, moved together. ``clock``: CPU seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
+        self._clock = clock
         self._positions: dict[int, Any] = {}
+        self._secrets = SharedSecrets(clock)
+
+    def timed(self, method: str, *arguments: Any) -> tuple[Replies, float]:
+        """What ``begin`` or ``answer`` replies, and the CPU seconds that it takes clients who share no process."""
+        before = self._clock() + self._secrets.spared_seconds
+        replies: Replies = getattr(self, method)(*arguments)
+        return replies, self._clock() + self._secrets.spared_seconds - before
 
     def begin(self, params: SessionParams, floors: Floors, identities: Mapping[int, bytes | None]) -> Replies:
         """Start a round: a position for every client in ``identities``, whose first message is the reply."""
         self._positions = {
-            index: ClientAdvertise(params, index, floors=floors, identity=identity)
+            index: ClientAdvertise(params, index, floors=floors, identity=identity, exchange=self._secrets.exchange)
             for index, identity in identities.items()
         }
         return self._move("advertise", dict.fromkeys(identities, ()))
@@ -48,11 +61,14 @@ class Clients:
 
     def _move(self, transition: str, inputs: Mapping[int, tuple[Any, ...]]) -> Replies:
         moved, replies = {}, {}
-        for index, arguments in inputs.items():
-            try:
-                moved[index], replies[index] = getattr(self._positions[index], transition)(*arguments)
-            except TooFewSurvivors:
-                continue  # a client that sees too few others leaves; the server counts who is left
+        try:
+            for index, arguments in inputs.items():
+                try:
+                    moved[index], replies[index] = getattr(self._positions[index], transition)(*arguments)
+                except TooFewSurvivors:
+                    continue  # a client that sees too few others leaves; the server counts who is left
+        finally:
+            self._secrets.forget()
         self._positions = moved
         return replies
 
@@ -63,9 +79,13 @@ class Cohort:
     def __init__(self, workers: int = 0) -> None:
         self._local = Clients()
         self._workers = [_start_worker() for _ in range(workers)]
+        self._parts: list[Sequence[int]] = []  # whose positions each worker holds, in the order in which they move
         self.cpu_seconds = 0.0  # of all clients so far
 
     def begin(self, params: SessionParams, floors: Floors, identities: Mapping[int, bytes | None]) -> Replies:
+        circle, count = params.graph.circle, max(len(self._workers), 1)
+        cuts = [number * len(circle) // count for number in range(count + 1)]
+        self._parts = [circle[first:last] for first, last in pairwise(cuts)]
         return self._call("begin", identities, lambda part: (params, floors, part))
 
     def answer(self, transition: str, mail: Mapping[int, bytes], vectors: Vectors | None = None) -> Replies:
@@ -83,23 +103,21 @@ class Cohort:
         self._workers = []
 
     def _call(self, method: str, mail: Mapping[int, Any], arguments: Any) -> Replies:
-        if not self._workers:
-            before = time.process_time()
-            replies: Replies = getattr(self._local, method)(*arguments(dict(mail)))
-            self.cpu_seconds += time.process_time() - before
-            return replies
-        count = len(self._workers)
-        for number, worker in enumerate(self._workers):
-            # a client stays with its worker for the whole round: its position lives there
-            part = {index: message for index, message in mail.items() if index % count == number}
-            _send(_pipe(worker.stdin), (method, arguments(part)))
+        mails = [{index: mail[index] for index in part if index in mail} for part in self._parts]
         gathered: Replies = {}
-        for worker in self._workers:
-            outcome, seconds = pickle.load(_pipe(worker.stdout))  # noqa: S301  (our own child)
+        if not self._workers:
+            gathered, seconds = self._local.timed(method, *arguments(mails[0]))
             self.cpu_seconds += seconds
+        for worker, part in zip(self._workers, mails, strict=False):
+            _send(_pipe(worker.stdin), (method, arguments(part)))
+        # all of them, before any error is raised: what is left in a pipe would be taken for the next trip's
+        outcomes = [pickle.load(_pipe(worker.stdout)) for worker in self._workers]  # noqa: S301  (our own children)
+        for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
-            gathered.update(outcome)
+            replies, seconds = outcome
+            self.cpu_seconds += seconds
+            gathered.update(replies)
         return {index: gathered[index] for index in mail if index in gathered}
 
 
@@ -135,13 +153,12 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
             method, arguments = pickle.load(requests)  # noqa: S301  (our own parent)
         except EOFError:
             return
-        before = time.process_time()
         outcome: object
         try:
-            outcome = getattr(clients, method)(*arguments)
+            outcome = clients.timed(method, *arguments)
         except Exception as error:
             outcome = error
-        _send(replies, (outcome, time.process_time() - before))
+        _send(replies, outcome)
 
 
 if __name__ == "__main__":

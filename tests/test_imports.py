@@ -32,15 +32,25 @@ WITH_TORCH = {
     "flora_secure.captions",
     "flora_secure.clip",
     "flora_secure.contributions",
+    "flora_secure.derivatives",
     "flora_secure.examples",
     "flora_secure.features",
+    "flora_secure.gains",
+    "flora_secure.general",
+    "flora_secure.inputs",
+    "flora_secure.learners",
     "flora_secure.local",
+    "flora_secure.matrices",
+    "flora_secure.objectives",
     "flora_secure.parallel",
+    "flora_secure.peft_format",
+    "flora_secure.placing",
     "flora_secure.resume",
     "flora_secure.retrieval",
     "flora_secure.task",
     "flora_secure.simulation",
     "flora_secure.summary",
+    "flora_secure.towers",
     "flora_secure.weights",
 }
 PROTOCOLS_NEVER = {"random", "pickle", "logging", "time", "datetime", "socket", "pathlib", "io", "asyncio", "threading"}
@@ -120,7 +130,11 @@ def test_the_audit_knows_nothing_of_what_it_audits(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["flora_secure.clip", "flora_secure.adapters", "flora_secure.local", "flora_secure.examples"]
+    "name",
+    [
+        f"flora_secure.{part}"
+        for part in ("clip", "adapters", "matrices", "towers", "general", "objectives", "local", "examples")
+    ],
 )
 def test_training_knows_neither_protocols_nor_privacy(name: str) -> None:
     assert not {

@@ -135,7 +135,11 @@ def test_placements_that_a_model_lacks_are_refused() -> None:
     with pytest.raises(ConfigError, match="tiny's image tower has no matrix for visual-attention"):
         forecast(config(model__placement="visual-attention", model__rule="ab"))
     with pytest.raises(ConfigError, match="rule prompt-basis is for placement text-projection, not text-mlp"):
-        config(model__placement="text-mlp")
+        config(model__placement="text-mlp", model__rule="prompt-basis")
+    with pytest.raises(ConfigError, match="ViT-B-32: last_layers 13 is more than the tower's 12 blocks"):
+        forecast(config(model__model="ViT-B-32", model__placement="text-mlp", model__last_layers=13))
+    with pytest.raises(ConfigError, match="last_layers 1 is for a placement in a tower's blocks"):
+        config(model__last_layers=1)
     with pytest.raises(ConfigError, match="rank 513 exceeds 512, the rank of ViT-B-32's text attention"):
         forecast(config(model__model="ViT-B-32", model__placement="text-attention", model__rule="ab", model__rank=513))
 

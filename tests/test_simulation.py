@@ -220,12 +220,6 @@ def test_a_device_that_is_not_there_is_named() -> None:
         prepare(config, load_federation(config.data, config.seed))
 
 
-def test_a_placement_that_cannot_be_trained_is_refused() -> None:
-    config = small(model__placement="text-mlp", model__rule="ab")
-    with pytest.raises(ConfigError, match="text-mlp can be planned but not trained; use --placement text-projection"):
-        prepare(config, load_federation(config.data, config.seed))
-
-
 def test_models_without_weights_are_measured_too() -> None:
     """Any open_clip architecture runs with random weights, and its adapter has the size the table of ratios says."""
     assert "ViT-B-32" in open_clip.list_models()

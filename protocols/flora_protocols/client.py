@@ -46,17 +46,24 @@ class ClientAdvertise(ClientPosition):
     """The first position.
 
     ``index``: the client's place in the roster, 0 .. n - 1. ``identity``: its Ed25519 secret key of 32 bytes, in the
-    malicious-server profile only. Raises MisuseError, or ParameterError if ``params`` fall short of its floors.
+    malicious-server profile only. ``exchange``: for simulations; it sees the client's secrets.
+    Raises MisuseError, or ParameterError if ``params`` fall short of its floors.
     """
 
     _CODE, _SIGNS = 1, True
 
     def __init__(
-        self, params: SessionParams, index: int, *, floors: Floors | None = None, identity: bytes | None = None
+        self,
+        params: SessionParams,
+        index: int,
+        *,
+        floors: Floors | None = None,
+        identity: bytes | None = None,
+        exchange: keys.Exchange = keys.exchange_all,
     ) -> None:
         if not isinstance(index, int) or not 0 <= index < params.clients:
             raise MisuseError(f"client index {index!r}; 0 .. {params.clients - 1} are possible")
-        super().__init__(Member(params, index, floors or Floors()))
+        super().__init__(Member(params, index, floors or Floors(), exchange))
         for name, offered, floor in (
             ("clients", params.clients, self._me.floors.clients),
             ("threshold", params.threshold, self._me.floors.threshold),
@@ -123,9 +130,9 @@ class ClientShare(ClientPosition):
         }
         held = {index: pairs.pop(index)} if index in pairs else {}
         # One kind of work after another: taking turns, each would find the processor's caches full of the other's code.
-        secrets = [keys.exchange(self._transport, entries[peer].transport, peer) for peer in pairs]
+        secrets = self._me.exchange(self._transport, {peer: entries[peer].transport for peer in pairs})
         channels = {}
-        for peer, shared in zip(pairs, secrets, strict=True):
+        for peer, shared in secrets.items():
             low, high = (index, peer) if index < peer else (peer, index)
             masks = entries[low].mask, entries[high].mask
             channels[peer] = keys.Channel.between(shared, masks, session, low, high)
@@ -186,11 +193,8 @@ class ClientMask(ClientPosition):
 
         plus = [keys.derive(self._seed, keys.SELF_MASK, self._session, index, index)]
         minus: list[bytes] = []
-        secrets = [keys.exchange(self._own.mask_key, self._publics[peer], peer) for peer in sealed]
-        pair_keys = {
-            peer: keys.derive_pair_key(secret, self._session, index, peer)
-            for peer, secret in zip(sealed, secrets, strict=True)
-        }
+        secrets = self._me.exchange(self._own.mask_key, {peer: self._publics[peer] for peer in sealed})
+        pair_keys = {peer: keys.derive_pair_key(secret, self._session, index, peer) for peer, secret in secrets.items()}
         for peer, key in pair_keys.items():
             (plus if index < peer else minus).append(key)
         apply_masks(values, plus, minus)

@@ -48,6 +48,11 @@ class Graph:
             self._holders[index] = tuple(near)
         return self._members[index]
 
+    @property
+    def circle(self) -> Members:
+        """All clients in the order of the circle, where neighbours are close; in the complete graph, ascending."""
+        return range(self.clients) if self.complete else tuple(self._order)
+
     @cached_property
     def neighbourhoods(self) -> NDArray[np.uint16]:
         """Row per client: its ``members``, uint16 (n, k + 1). For a server, which asks about everybody."""

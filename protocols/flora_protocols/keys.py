@@ -11,7 +11,7 @@ to session and index keeps one search from covering several secrets, and shares 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from hashlib import sha256
 
@@ -103,6 +103,15 @@ def exchange(private: X25519PrivateKey, public: bytes, culprit: Culprit) -> byte
         return private.exchange(_parse(public))
     except ValueError:
         raise PeerError(culprit, "public key has small order") from None
+
+
+Exchange = Callable[[X25519PrivateKey, Mapping[int, bytes]], dict[int, bytes]]
+"""As ``exchange_all``, which it is everywhere but in a simulation, whose one process holds both ends of a pair."""
+
+
+def exchange_all(private: X25519PrivateKey, publics: Mapping[int, bytes]) -> dict[int, bytes]:
+    """The X25519 shared secrets with peers, in their order, from their public keys; PeerError as ``exchange``."""
+    return {peer: exchange(private, public, peer) for peer, public in publics.items()}
 
 
 def pair_key(private: X25519PrivateKey, public: bytes, session: bytes, own: int, other: int) -> bytes:

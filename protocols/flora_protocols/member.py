@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn, Self
 
 from . import keys
@@ -39,11 +39,12 @@ _HOLDING = 2 * SHARE
 
 @dataclass(frozen=True)
 class Member:
-    """Who a client is: its parameters, its index in the roster, its own policy."""
+    """Who a client is: its parameters, its index in the roster, its own policy; and how it makes shared secrets."""
 
     params: SessionParams
     index: int
     floors: Floors
+    exchange: keys.Exchange = field(default=keys.exchange_all, repr=False)
 
     @property
     def name(self) -> str:
