@@ -19,12 +19,14 @@ SCHEMA = "flora-secure/report/1"
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Top-1 on the test images, as fractions. ``interval``: 95 % confidence of ``final`` (Wilson). ``per_class``: in
-    the order of ``classes``, null where no test image shows one. ``client_mean``, ``client_worst_decile``: on test
-    images mixed like a client's own; known in a simulation only, and not covered by the budget. ``no_noise``: the same
-    run without noise, when it was asked for."""
+    """Top-1 on the test images, as fractions. ``zero_shot``: of the frozen model; ``warm_start``: of the adapter before
+    round 1, trained on public images without labels. ``interval``: 95 % confidence of ``final`` (Wilson).
+    ``per_class``: in the order of ``classes``, null where no test image shows one. ``client_mean``,
+    ``client_worst_decile``: on test images mixed like a client's own; known in a simulation only, and not covered by
+    the budget. ``no_noise``: the same run without noise, when it was asked for."""
 
     zero_shot: float
+    warm_start: float
     final: float
     interval: list[float]
     best: float
@@ -201,7 +203,8 @@ class Report:
         """The table that people see: (what, figure), accuracy, privacy and communication together."""
         acc, priv, comm, agg, time = self.accuracy, self.privacy, self.communication, self.aggregation, self.timing
         rows = [
-            ("accuracy", f"{acc.final:.2%} on {acc.test_examples:,} test images (zero-shot {acc.zero_shot:.2%})"),
+            ("accuracy", f"{acc.final:.2%} on {acc.test_examples:,} test images"),
+            ("  before", f"zero-shot {acc.zero_shot:.2%}, warm start {acc.warm_start:.2%}"),
             ("  spread", _spread(acc)),
         ]
         if acc.no_noise is not None:

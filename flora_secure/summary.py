@@ -75,7 +75,8 @@ def _accuracy(simulation: Simulation, no_noise: float | None) -> Accuracy:
         [dataset.private.labels[own] for own in task.federation.clients],
     )
     return Accuracy(
-        zero_shot=task.accuracy(task.initial),
+        zero_shot=task.accuracy(task.frozen),
+        warm_start=task.accuracy(task.initial),
         final=per_round[-1],
         interval=list(found.interval),
         best=max(per_round),

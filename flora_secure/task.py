@@ -16,11 +16,13 @@ from flora_secure.clip import Clip, class_prompts, load_clip
 from flora_secure.config import ConfigError, RunConfig
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.federation import Federation
+from flora_secure.data.images import EncodedImages
 from flora_secure.examples import ClientExamples
 from flora_secure.features import split_features
 from flora_secure.local import ClientBatch, Head
 from flora_secure.placements import PLACEMENTS
 from flora_secure.rules import Rule, rule_named
+from flora_secure.warm_start import public_sample, warm_start
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,11 @@ class Task:
     def dimension(self) -> int:
         """Length d of an upload."""
         return self.rule.upload_size(self.initial.a.numel(), self.initial.b.numel())
+
+    @property
+    def frozen(self) -> Factors:
+        """An adapter that changes nothing: the frozen model, before the warm start."""
+        return Factors(a=self.initial.a, b=torch.zeros_like(self.initial.b))
 
     def predicted(self, factors: Factors) -> Tensor:
         """The class of each test image, int64 (n,)."""
@@ -77,6 +84,11 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
     labels = torch.from_numpy(dataset.private.labels).to(device)
     mirror = dataset.mirror if config.model.mirror is None else config.model.mirror
     features = split_features(clip, dataset.private.images, mirror=mirror, cache=cache)
+    if config.training.warm_start:
+        images, chosen = dataset.public.images, public_sample(len(dataset.public))
+        images = images.at(chosen) if isinstance(images, EncodedImages) else images[chosen]
+        public = split_features(clip, images, mirror=mirror, cache=cache)
+        factors = warm_start(head, factors, public, config.training.warm_start)
     return Task(
         clip=clip,
         federation=federation,
