@@ -52,4 +52,5 @@ def gradient(head: Head, factors: Factors, features: Tensor) -> Tensor:
     g_logits = p * (slope - (p * slope).sum(dim=0)) / len(features)
     g_t = head.logit_scale * g_logits @ features
     g_value = (g_t - t * (t * g_t).sum(-1, keepdim=True)) / norm
-    return u.T @ g_value + 2 * PENALTY * factors.b
+    found: Tensor = u.T @ g_value + 2 * PENALTY * factors.b
+    return found
