@@ -1,6 +1,7 @@
 """How the defaults of training were chosen: ``python benchmarks/choose_defaults.py`` (public data only).
 
-The public slice is cut into five folds; clients are made of four of them and accuracy is measured on the fifth. The
+The public slice is cut into five folds: accuracy is measured on one, the warm start sees the images of another, and
+clients are made of the other three. The
 noise in the mean is that of a run over ``--clients`` clients who hold ``--images`` images in all, although only some of
 them fit the slice. Neither the clients' images nor the test images are read. Lists of values make a grid; all else
 stays at its default. ``--turns`` are values of `flora_secure.server.TURN`, ``--most`` of `config.SERVER_STEP`.
@@ -17,7 +18,7 @@ import torch
 
 from flora_secure.adapters import initial_factors
 from flora_secure.clip import class_prompts, load_clip
-from flora_secure.config import CLIP_NORM, EXAMPLE_RATE, SERVER_STEP
+from flora_secure.config import CLIP_NORM, EXAMPLE_RATE, SERVER_STEP, TrainingConfig
 from flora_secure.data.partitions import parse_partition, partition
 from flora_secure.data.sources import load_dataset
 from flora_secure.examples import ClientExamples, example_gradients, gradient_sums
@@ -25,6 +26,7 @@ from flora_secure.local import ClientBatch, Head
 from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.rules import Rule, rule_named
 from flora_secure.server import TURN, quiet_step
+from flora_secure.warm_start import warm_start
 
 FOLDS, DROPOUTS, CORRUPT = 5, 0.1, 0.05
 
@@ -46,6 +48,7 @@ def main() -> None:
     parser.add_argument("--scales", type=float, nargs="+", default=[28.0])
     parser.add_argument("--turns", type=float, nargs="+", default=[TURN])
     parser.add_argument("--most", type=float, nargs="+")
+    parser.add_argument("--warm-starts", type=int, nargs="+", default=[TrainingConfig().warm_start])
     parser.add_argument("--folds", type=int, default=FOLDS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -57,12 +60,14 @@ def main() -> None:
     sampled = rule.local_rate if not by_example else EXAMPLE_RATE
 
     def run(epsilon: float, fold: int, values: tuple[float, ...]) -> float:
-        rounds, local, rate, clip_norm, momentum, scale, turn, most = values
+        rounds, local, rate, clip_norm, momentum, scale, turn, most, warm = values
         rounds, head = int(rounds), Head.normalised(prompts, clip.text_projection, scale)
-        test = torch.arange(len(labels)) % FOLDS == fold
-        x, y = features[~test], labels[~test]
+        part = torch.arange(len(labels)) % FOLDS
+        test, public = part == fold, part == (fold + 1) % FOLDS
+        x, y = features[~test & ~public], labels[~test & ~public]
         generator = torch.Generator().manual_seed(fold)
         factors = initial_factors(rule, head.prompts, x.shape[1], None, generator)
+        factors = warm_start(head, factors, features[public], int(warm))
         # the noise in the mean, in units of the clip norm
         noise, contributions = 0.0, options.clients if not by_example else rate * options.images
         if epsilon != math.inf:
@@ -100,8 +105,9 @@ def main() -> None:
         options.scales,
         options.turns,
         options.most or [SERVER_STEP[options.unit]],
+        options.warm_starts,
     )
-    print("rounds  local  rate  clip  momentum  scale  turn  most   percent at epsilon", *options.epsilons)
+    print("rounds  local  rate  clip  momentum  scale  turn  most  warm   percent at epsilon", *options.epsilons)
     for values in grid:
         found = [np.mean([run(e, fold, values) for fold in range(options.folds)]) for e in options.epsilons]
         print("  ".join(f"{v:5g}" for v in values), "  ", *(f"{f:6.2f}" for f in found), flush=True)

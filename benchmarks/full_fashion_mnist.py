@@ -25,7 +25,13 @@ from flora_secure.local import ClientBatch
 from flora_secure.simulation import Simulation
 from flora_secure.task import Task, prepare
 
-NAIVE = {"model.rule": "ab", "privacy.clip_norm": 1.0, "training.server_step": 1.0, "training.server_momentum": 0.0}
+NAIVE = {
+    "model.rule": "ab",
+    "privacy.clip_norm": 1.0,
+    "training.server_step": 1.0,
+    "training.server_momentum": 0.0,
+    "training.warm_start": 0,
+}
 
 
 def public_labels_alone(task: Task) -> dict[str, float]:
@@ -92,8 +98,10 @@ def main() -> None:
             rows[name] = found
             if not options.json:
                 spread = f"± {pstdev(found):.2f}, least {min(found):.2f}"
+                frozen, warm = 100 * task.accuracy(task.frozen), 100 * task.accuracy(task.initial)
+                start = f"zero-shot {frozen:.2f} %, warm start {warm:.2f} %"
                 print(
-                    f"{name:40} {fmean(found):6.2f} % {spread}  zero-shot {100 * task.accuracy(task.initial):.2f} %",
+                    f"{name:40} {fmean(found):6.2f} % {spread}  {start}",
                     flush=True,
                 )
     if not options.naive:

@@ -122,7 +122,8 @@ class ModelConfig:
 class TrainingConfig:
     """Rounds, local steps (full batch) and the server optimiser. ``None`` means the tuned default of rule or unit.
 
-    Local steps and rate are those of unit ``client``; unit ``example`` takes one gradient a round.
+    Local steps and rate are those of unit ``client``; unit ``example`` takes one gradient a round. ``warm_start``:
+    steps of self-training on public images, without labels, before round 1; 0 starts from the frozen model.
     """
 
     rounds: int = 20
@@ -132,11 +133,13 @@ class TrainingConfig:
     server_optimiser: ServerOptimiser = "momentum"
     server_step: float | None = None
     server_momentum: float = 0.8
+    warm_start: int = 100
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         _require(self.rounds >= 1, f"rounds must be at least 1, got {self.rounds}")
         _require(self.local_steps >= 1, f"local_steps must be at least 1, got {self.local_steps}")
+        _require(self.warm_start >= 0, f"warm_start must be at least 0 steps, got {self.warm_start}")
         for name in ("local_rate", "server_step", "logit_scale"):
             value = getattr(self, name)
             _require(

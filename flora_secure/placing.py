@@ -30,6 +30,7 @@ from flora_secure.objectives import ClassLabels, Pairs
 from flora_secure.placements import PLACEMENTS
 from flora_secure.rules import Rule
 from flora_secure.towers import Fixed, Placed, Projected, Through, Tower, cut
+from flora_secure.warm_start import public_sample, warm_start
 
 _PUBLIC = 64  # public images that units are measured on
 # what units are measured on where there are no classes and no public captions
@@ -69,15 +70,16 @@ class Setting:
         device: torch.device = self.clip.model.logit_scale.device
         return device
 
-    def features(self, split: Split) -> Tensor:
-        return split_features(self.clip, split.images, mirror=self.mirror, cache=self.cache)
+    def features(self, images: Images) -> Tensor:
+        return split_features(self.clip, images, mirror=self.mirror, cache=self.cache)
 
     def on_device(self, factors: Factors) -> Factors:
         return Factors(a=factors.a.to(self.device), b=factors.b.to(self.device))
 
 
 def closed_form(setting: Setting) -> tuple[ClosedForm, Factors]:
-    """Labels on the text projection: features of all images, the classifier's frozen part, a fresh adapter."""
+    """Labels on the text projection: features of all images, the classifier's frozen part, an adapter that may have
+    had a warm start."""
     config, data, clip = setting.config, setting.federation.dataset, setting.clip
     prompts = clip.pooled_class_features(setting.class_texts())
     head = Head.normalised(prompts, clip.text_projection, config.training.logit_scale)
@@ -85,11 +87,14 @@ def closed_form(setting: Setting) -> tuple[ClosedForm, Factors]:
         setting.rule, head.prompts.cpu(), head.base.shape[1], config.model.rank, setting.generator
     )
     head = replace(head, scale=config.model.scale(factors.rank))
-    features, labels = setting.features(data.private), torch.from_numpy(data.private.labels).to(prompts.device)
+    features, labels = setting.features(data.private.images), torch.from_numpy(data.private.labels).to(prompts.device)
     clients = [torch.from_numpy(indices) for indices in setting.federation.clients]
     batch = ClientBatch(features, labels, clients, len(data.class_names))
-    learner = ClosedForm(clip, head, batch, features, labels, setting.features(data.test))
-    return learner, setting.on_device(factors)
+    factors = setting.on_device(factors)
+    if steps := config.training.warm_start:
+        public = images_at(data.public.images, public_sample(len(data.public)))
+        factors = warm_start(head, factors, setting.features(public), steps)
+    return ClosedForm(clip, head, batch, features, labels, setting.features(data.test.images)), factors
 
 
 def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Factors]:

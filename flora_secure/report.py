@@ -23,7 +23,8 @@ TOP_1, IMAGE_TO_TEXT = "top-1", "recall@1 image to text"
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """Right answers on the test images, as fractions. ``measures``: "top-1" (its class), or, of a captioned data set,
-    "recall@1 image to text" (the nearest of all test captions is one of its own). ``interval``: 95 % confidence of
+    "recall@1 image to text" (the nearest of all test captions is one of its own). ``zero_shot``: of the frozen model;
+    ``warm_start``: of the adapter before round 1, trained on public images without labels. ``interval``: 95 % confidence of
     ``final`` (Wilson). ``per_class``: in the order of ``classes``, null where no test image shows one; both are empty
     where there are captions. ``client_mean``, ``client_worst_decile``: on test images mixed like a client's own; known
     in a simulation only, and not covered by the budget. ``no_noise``: the same run without noise, when it was asked
@@ -31,6 +32,7 @@ class Accuracy:
 
     measures: str
     zero_shot: float
+    warm_start: float
     final: float
     interval: list[float]
     best: float
@@ -232,9 +234,11 @@ class Report:
         acc, priv, comm, agg, time = self.accuracy, self.privacy, self.communication, self.aggregation, self.timing
         what = "" if acc.measures == TOP_1 else f"{acc.measures} "
         rows = [
+            ("accuracy", f"{what}{acc.final:.2%} on {acc.test_examples:,} test images"),
             (
-                "accuracy",
-                f"{what}{acc.final:.2%} on {acc.test_examples:,} test images (zero-shot {acc.zero_shot:.2%})",
+                "  before",
+                f"zero-shot {acc.zero_shot:.2%}"
+                + ("" if acc.warm_start == acc.zero_shot else f", warm start {acc.warm_start:.2%}"),
             ),
             ("  spread", _spread(acc)),
             *([] if self.retrieval is None else _recalls(self.retrieval)),

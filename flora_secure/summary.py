@@ -59,7 +59,7 @@ def summarise(
     task, per_round = simulation.task, [record.accuracy for record in simulation.records]
     retrieved = None
     if task.federation.dataset.captioned:
-        retrieved = task.ranks(task.initial), task.ranks(simulation.factors)
+        retrieved = task.ranks(task.frozen), task.ranks(simulation.factors)
     return Report(
         accuracy=(
             _accuracy(simulation, per_round, no_noise)
@@ -95,7 +95,8 @@ def _accuracy(simulation: Simulation, per_round: Sequence[float], no_noise: floa
     )
     return Accuracy(
         measures=TOP_1,
-        zero_shot=task.accuracy(task.initial),
+        zero_shot=task.accuracy(task.frozen),
+        warm_start=task.accuracy(task.initial),
         final=per_round[-1],
         interval=list(found.interval),
         best=max(per_round),
@@ -121,6 +122,7 @@ def retrieval_accuracy(
     return Accuracy(
         measures=IMAGE_TO_TEXT,
         zero_shot=zero_shot.recall(1)[0],
+        warm_start=zero_shot.recall(1)[0],  # captions have none
         final=per_round[-1],
         interval=list(wilson_interval(round(first * images), images)),
         best=max(per_round),

@@ -40,6 +40,11 @@ class Task:
         """Length d of an upload."""
         return self.rule.upload_size(self.initial.a.numel(), self.initial.b.numel())
 
+    @property
+    def frozen(self) -> Factors:
+        """An adapter that changes nothing: the frozen model, before the warm start."""
+        return Factors(a=self.initial.a, b=torch.zeros_like(self.initial.b))
+
     def predicted(self, factors: Factors) -> Tensor:
         """The class of each test image, int64 (n,); not for captions."""
         texts, images = self.learner.test_embeddings(factors)

@@ -51,6 +51,7 @@ WITH_TORCH = {
     "flora_secure.simulation",
     "flora_secure.summary",
     "flora_secure.towers",
+    "flora_secure.warm_start",
     "flora_secure.weights",
 }
 PROTOCOLS_NEVER = {"random", "pickle", "logging", "time", "datetime", "socket", "pathlib", "io", "asyncio", "threading"}

@@ -39,6 +39,7 @@ def example_report() -> Report:
         accuracy=Accuracy(
             measures="top-1",
             zero_shot=0.6,
+            warm_start=0.7,
             final=0.85,
             interval=[0.8386, 0.8607],
             best=0.86,

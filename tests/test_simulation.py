@@ -114,7 +114,7 @@ def test_rounds_with_too_few_survivors_abort_and_the_run_goes_on(task) -> None:
     assert report.aggregation.aborted == [1, 2, 3]
     assert report.aggregation.recovered == [0, 0, 0]
     assert report.privacy.epsilon == 0
-    assert report.accuracy.final == report.accuracy.zero_shot
+    assert report.accuracy.final == report.accuracy.warm_start
     assert all("needed" in (record.aborted or "") for record in simulation.records)
 
 
@@ -136,7 +136,7 @@ def test_a_client_with_a_non_finite_update_drops_out(task, monkeypatch) -> None:
 def test_training_learns_and_noise_costs(task) -> None:
     config = small(training__rounds=10, data__clients=10)
     clean = without_noise(config, task)
-    zero_shot = task.accuracy(task.initial)
+    zero_shot = task.accuracy(task.frozen)
     assert clean > zero_shot + 0.1
     drowned = finish(override(config, {"privacy.epsilon": 0.05}), task).records[-1].accuracy
     assert drowned < clean - 0.1
