@@ -101,8 +101,8 @@ def _times_added() -> float:
         if ".lora_" in name:
             parameter.data.fill_(1.0 if "out_proj" in name else 0.0)
     weight = next(p for name, p in wrapped.named_parameters() if name.endswith("out_proj.base_layer.weight"))
-    before = float(weight)
-    return round(float(wrapped.merge_and_unload()[0].out_proj.weight) - before, 3)
+    before = float(weight.detach())
+    return round(float(wrapped.merge_and_unload()[0].out_proj.weight.detach()) - before, 3)
 
 
 def save_adapter(

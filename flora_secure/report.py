@@ -24,11 +24,11 @@ TOP_1, IMAGE_TO_TEXT = "top-1", "recall@1 image to text"
 class Accuracy:
     """Right answers on the test images, as fractions. ``measures``: "top-1" (its class), or, of a captioned data set,
     "recall@1 image to text" (the nearest of all test captions is one of its own). ``zero_shot``: of the frozen model;
-    ``warm_start``: of the adapter before round 1, trained on public images without labels. ``interval``: 95 % confidence of
-    ``final`` (Wilson). ``per_class``: in the order of ``classes``, null where no test image shows one; both are empty
-    where there are captions. ``client_mean``, ``client_worst_decile``: on test images mixed like a client's own; known
-    in a simulation only, and not covered by the budget. ``no_noise``: the same run without noise, when it was asked
-    for."""
+    ``warm_start``: of the adapter before round 1, trained on public images without labels. ``interval``: 95 %
+    confidence of ``final`` (Wilson). ``per_class``: in the order of ``classes``, null where no test image shows one;
+    both are empty where there are captions. ``client_mean``, ``client_worst_decile``: on test images mixed like a
+    client's own; known in a simulation only, and not covered by the budget. ``no_noise``: the same run without noise,
+    when it was asked for."""
 
     measures: str
     zero_shot: float

@@ -8,7 +8,8 @@ gradients of it for many clients at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -126,11 +127,22 @@ class Through:
             changed["text_projection"] = torch.eye(width, dtype=self.projection.dtype, device=self.projection.device)
             if (mask := self.tower.attn_mask) is not None:  # as long as the tokens, which may be cut (:func:`cut`)
                 changed["attn_mask"] = mask[: inputs.shape[-1], : inputs.shape[-1]]
-        # the fused kernels have no rule for batches of parameters
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        with _plain_attention():
             out: Tensor = functional_call(self.tower, changed, (inputs.flatten(0, 1),))
         out = out.float().view(*inputs.shape[:2], -1)
         return joined(out) if self.projection is None else F.normalize(out.mean(1) @ self.projection, dim=-1)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention without its fused kernels, which have no rule for batches of parameters."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def cut(tower: Any, tokens: Tensor) -> Tensor:

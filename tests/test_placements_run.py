@@ -1,0 +1,144 @@
+"""Runs on every kind of placement, and on captions: they train, and what they save predicts the same through peft."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from peft import PeftModel
+from small_clip import CONFIG
+from test_simulation import finish, small
+
+from flora_secure.clip import class_prompts, joined, load_clip
+from flora_secure.config import ConfigError, override
+from flora_secure.data.dataset import Split
+from flora_secure.data.federation import Federation, load_federation
+from flora_secure.simulation import Simulation
+from flora_secure.summary import summarise
+from flora_secure.task import Task, prepare
+
+FEW = {"training__rounds": 2, "training__local_steps": 2, "privacy__epsilon": math.inf, "data__clients": 10}
+
+
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An architecture of open_clip's that is small enough to train here."""
+    text = {**CONFIG["text_cfg"], "vocab_size": 49_408, "context_length": 12}
+    path = tmp_path_factory.mktemp("models") / "small-transformer.json"
+    path.write_text(json.dumps({**CONFIG, "text_cfg": text}))
+    open_clip.add_model_config(path)
+    return path.stem
+
+
+def task_of(**changes) -> Task:
+    torch.set_num_threads(1)
+    config = small(**{**FEW, **changes})
+    federation = load_federation(config.data, config.seed)
+    data = federation.dataset
+    few = np.arange(60)  # images and clients: a tower that trains is slow
+    private, test = data.private.at(few), data.test.at(few)
+    return prepare(config, Federation(replace(data, private=private, test=test), np.array_split(few, 10)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model__placement": "text-attention"},
+        {"model__placement": "text-attention-full", "model__last_layers": 1},
+        {"model__placement": "text-mlp", "model__alpha": 2.0, "model__rule": "ab"},
+        {"model__placement": "visual-projection", "model__mirror": True},
+        {"model__placement": "both-projections", "model__rule": "alternate"},
+        {"model__placement": "visual-attention"},
+    ],
+    ids=lambda changes: changes["model__placement"],
+)
+def test_it_trains_and_its_saved_adapter_predicts_the_same(changes, transformer: str, tmp_path: Path) -> None:
+    model = {"model__model": transformer, "model__pretrained": "none", **changes}
+    task = task_of(**model)
+    simulation = finish(small(**FEW, **model), task)
+    assert len(simulation.records) == 2
+    assert all(record.dropped == [] for record in simulation.records)
+    assert float(simulation.factors.b.abs().max()) > 1e-4
+    simulation.save_adapter(tmp_path)
+
+    fresh, data = load_clip(transformer, "none"), task.federation.dataset
+    loaded = PeftModel.from_pretrained(fresh.model, str(tmp_path))
+    with torch.no_grad():
+        prompts = class_prompts(data.class_names, data.templates)
+        texts = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
+        pixels = fresh.pixels(data.test.images)
+        views = (pixels, pixels.flip(-1)) if changes.get("model__mirror") else (pixels,)
+        images = joined(torch.stack([loaded.encode_image(view) for view in views], dim=1))
+    expected_texts, expected_images = task.learner.test_embeddings(simulation.factors)
+    normal = torch.nn.functional.normalize
+    torch.testing.assert_close(normal(texts, dim=-1), expected_texts, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(images, expected_images, rtol=1e-3, atol=1e-4)
+
+
+def test_a_tower_that_trains_learns() -> None:
+    """On the embedded model, whose start is good: more right answers after three rounds."""
+    changes = {"model__placement": "text-mlp", "model__last_layers": 1, "training__rounds": 3}
+    config = small(**{**FEW, **changes})
+    federation = load_federation(config.data, config.seed)
+    task = prepare(config, federation)
+    assert finish(config, task).records[-1].accuracy > task.accuracy(task.initial) + 0.05
+
+
+def test_single_examples_train_on_any_placement() -> None:
+    changes = {"model__placement": "visual-projection", "privacy__unit": "example"}
+    task = task_of(**changes)
+    simulation = finish(small(**{**FEW, **changes}), task)
+    assert sum(record.contributions for record in simulation.records) > 0
+    assert float(simulation.factors.b.abs().max()) > 0
+
+
+def captioned(federation: Federation) -> Federation:
+    """Every image twice, with captions that tell its class."""
+    data = federation.dataset
+
+    def twice(split: Split) -> Split:
+        pairs = split.at(np.repeat(np.arange(min(len(split), 80)), 2))
+        texts = [f"the number {data.class_names[label]}, {i}" for i, label in enumerate(pairs.labels)]
+        return replace(pairs, labels=np.zeros_like(pairs.labels), captions=tuple(texts))
+
+    splits = {name: twice(getattr(data, name)) for name in ("private", "public", "test")}
+    clients = np.array_split(np.arange(160), 10)
+    return Federation(replace(data, **splits, class_names=(), templates=()), clients)
+
+
+@pytest.mark.parametrize("placement", ["text-projection", "text-mlp", "both-projections"])
+def test_captions_train(placement: str) -> None:
+    """What every client minimises becomes less; recall is over 160 captions of 80 images, of 10 kinds."""
+    config = small(**{**FEW, "model__placement": placement, "training__rounds": 4})
+    federation = captioned(load_federation(config.data, config.seed))
+    task = prepare(config, federation)
+    simulation = finish(config, task)
+    engine = task.learner.general
+
+    def loss(factors) -> float:
+        texts, images = engine.embeddings(factors, engine.texts, engine.images)
+        weight = torch.full((16,), 1 / 16)
+        return sum(
+            float(engine.objective(texts[own], images[own], engine.target[own], weight)) for own in engine.clients
+        )
+
+    assert loss(simulation.factors) < loss(task.frozen) - 0.05
+    report = summarise(simulation, total_seconds=1.0)
+    assert report.retrieval is not None
+    assert (report.retrieval.images, report.retrieval.captions) == (80, 160)
+    assert report.accuracy.final == simulation.records[-1].accuracy == report.retrieval.final[0].image_to_text
+
+
+def test_what_captions_cannot_have_is_refused() -> None:
+    config = small(**FEW)
+    federation = captioned(load_federation(config.data, config.seed))
+    with pytest.raises(ConfigError, match="rule prompt-basis needs class prompts"):
+        prepare(override(config, {"model.rule": "prompt-basis"}), federation)
+    task = prepare(config, federation)
+    assert task.rule.name == "frozen-a"
+    with pytest.raises(ConfigError, match="unit example needs labels"):
+        Simulation(override(config, {"privacy.unit": "example", "privacy.epsilon": 8.0}), task)
