@@ -39,7 +39,8 @@ class Clip:
     """A frozen model in evaluation mode with what is needed to feed it.
 
     `mean` and `std` are per channel, of images scaled to 0..1; `shape` is the size of its images and how encoded ones
-    are brought to it; `model_hash` is the SHA-256 of all parameters and buffers with their names.
+    are brought to it; `model_hash` is the SHA-256 of all parameters and buffers with their names. `precision` is that
+    of the products inside a tower that stays frozen (`torch.autocast`); parameters and embeddings are float32.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Clip:
     std: tuple[float, float, float]
     model_hash: str
     parameter_count: int
+    precision: torch.dtype = torch.float32
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -111,7 +113,8 @@ class Clip:
         @torch.no_grad()  # it does not reach into threads by itself
         def outputs(start: int) -> Tensor:
             x = self.pixels(images[start : start + batch])
-            return torch.stack([visual(view).float() for view in ((x, x.flip(-1)) if mirror else (x,))], dim=1)
+            with mixed(device, self.precision):  # of the thread, like no_grad
+                return torch.stack([visual(view).float() for view in ((x, x.flip(-1)) if mirror else (x,))], dim=1)
 
         with batch_threads(device) as pool:
             found = list(pool.map(outputs, range(0, len(images), batch)))
@@ -144,10 +147,13 @@ class Clip:
         """
         projection = self.text_projection
         identity = torch.eye(projection.shape[0], dtype=projection.dtype, device=projection.device)
-        pooled = [
-            torch.func.functional_call(self.model.text, {"text_projection": identity}, (part.to(projection.device),))
-            for part in torch.split(tokens, batch)
-        ]
+        with mixed(projection.device, self.precision):
+            pooled = [
+                torch.func.functional_call(
+                    self.model.text, {"text_projection": identity}, (part.to(projection.device),)
+                )
+                for part in torch.split(tokens, batch)
+            ]
         return torch.cat(pooled).float()
 
     def pooled_class_features(self, prompts: Sequence[Sequence[str]]) -> Tensor:
@@ -160,6 +166,11 @@ class Clip:
         return torch.stack([part.mean(0) for part in torch.split(pooled, counts)])
 
 
+def mixed(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Within it, matrix products and convolutions are of that precision, where it is not float32."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
 def joined(views: Tensor) -> Tensor:
     """Unit-norm embeddings (…, embed) of outputs (…, views, embed): the normalised mean of the normalised views."""
     return F.normalize(F.normalize(views, dim=-1).sum(-2), dim=-1)
@@ -170,7 +181,12 @@ def class_prompts(class_names: Sequence[str], templates: Sequence[str]) -> list[
     return [[template.format(name) for template in templates] for name in class_names]
 
 
-def load_clip(model: str = EMBEDDED, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> Clip:
+def load_clip(
+    model: str = EMBEDDED,
+    pretrained: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    precision: torch.dtype = torch.float32,
+) -> Clip:
     """The frozen model called `model`.
 
     `model` is "tiny" (embedded) or one of open_clip's architectures, such as "ViT-B-32". `pretrained` is a file or
@@ -223,6 +239,7 @@ def load_clip(model: str = EMBEDDED, pretrained: str | Path | None = None, devic
         std=tuple(preprocess["std"]),
         model_hash=_hash(built),
         parameter_count=sum(p.numel() for p in built.parameters()),
+        precision=precision,
     )
 
 

@@ -40,6 +40,7 @@ SecAgg = Literal["off", "semi-honest", "malicious-server"]
 Unit = Literal["client", "example"]
 Sampling = Literal["poisson", "fixed"]
 ServerOptimiser = Literal["momentum", "adam", "yogi"]
+Precision = Literal["float32", "bfloat16"]
 
 # chosen on public data alone: benchmarks/choose_defaults.py
 CLIP_NORM: dict[Unit, float] = {"client": 0.15, "example": 3.0}
@@ -124,6 +125,7 @@ class TrainingConfig:
 
     Local steps and rate are those of unit ``client``; unit ``example`` takes one gradient a round. ``warm_start``:
     steps of self-training on public images, without labels, before round 1; 0 starts from the frozen model.
+    ``precision``: of the products inside a tower that stays frozen; all that trains is float32.
     """
 
     rounds: int = 20
@@ -135,6 +137,7 @@ class TrainingConfig:
     server_momentum: float = 0.8
     warm_start: int = 100
     device: str = "cpu"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         _require(self.rounds >= 1, f"rounds must be at least 1, got {self.rounds}")

@@ -65,4 +65,5 @@ def _key(clip: Clip, images: Images, mirror: bool, what: str) -> str:
     return cache_key(
         *(what, 1, clip.model_hash, line, hashlib.sha256(data).hexdigest(), mirror),
         *(shape, clip.mean, clip.std, clip.model.logit_scale.device.type, torch.__version__),
+        *(() if clip.precision == torch.float32 else (str(clip.precision),)),
     )

@@ -80,7 +80,8 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
                 "rule prompt-basis needs class prompts, and captions have none; use --rule frozen-a or ab"
             )
         rule = rule_named("frozen-a")
-    clip = load_clip(config.model.model, config.model.pretrained, device)
+    precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.training.precision]
+    clip = load_clip(config.model.model, config.model.pretrained, device, precision)
     setting, cuts = Setting(config, federation, clip, rule, cache), SkipList()
     learner: Learner
     if config.model.placement == "text-projection" and not captioned:

@@ -224,4 +224,6 @@ def test_under_its_units_the_steepest_direction_has_slope_one(placement, last) -
             return unit(inputs, replace(start, b=b)).flatten() * (CLASSES / len(inputs)) ** 0.5
 
         jacobian = torch.autograd.functional.jacobian(flat, start.b).flatten(1)
-        assert float(torch.linalg.matrix_norm(jacobian, 2)) == pytest.approx(1.05, abs=0.06)  # the power iteration ends below
+        assert float(torch.linalg.matrix_norm(jacobian, 2)) == pytest.approx(
+            1.05, abs=0.06
+        )  # the power iteration ends below

@@ -88,6 +88,23 @@ def test_a_tower_that_trains_learns() -> None:
     assert finish(config, task).records[-1].accuracy > task.accuracy(task.initial) + 0.05
 
 
+@pytest.mark.parametrize("placement", ["text-projection", "both-projections"])
+def test_mixed_precision_gives_nearly_the_same(placement: str) -> None:
+    changes = {"model__placement": placement, "training__warm_start": 0}
+    exact, mixed = task_of(**changes), task_of(**changes, training__precision="bfloat16")
+    for one, other in zip(
+        exact.learner.test_embeddings(exact.initial), mixed.learner.test_embeddings(mixed.initial), strict=True
+    ):
+        assert one.dtype == other.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=0, atol=0.02)
+    images, rough = exact.learner.test_embeddings(exact.initial)[1], mixed.learner.test_embeddings(mixed.initial)[1]
+    assert not torch.equal(images, rough)
+    config = small(**FEW, **changes)
+    updates = [task.learner.train(task.rule, task.initial, 2, 1.0) for task in (exact, mixed)]
+    assert torch.nn.functional.cosine_similarity(*updates).min() > 0.98
+    assert finish(config, mixed).records[-1].dropped == []
+
+
 def test_single_examples_train_on_any_placement() -> None:
     changes = {"model__placement": "visual-projection", "privacy__unit": "example"}
     task = task_of(**changes)

@@ -183,6 +183,10 @@ def simulate(
         Setting(parser=whole, metavar="COUNT", help="Seed of the experiment: partition, dropouts.  [default: 0]"),
     ] = None,
     device: Annotated[str | None, Setting(help="torch device.  [default: cpu]")] = None,
+    precision: Annotated[
+        str | None,
+        Setting(help="Of towers that stay frozen: float32, or bfloat16 (mixed).  [default: float32]", metavar="KIND"),
+    ] = None,
     simulation_noise: Annotated[
         bool, Setting("--simulation-noise", help="Draw the noise from the seed: repeatable, and NOT secret.")
     ] = False,
@@ -230,6 +234,7 @@ def simulate(
         "training.rounds": rounds,
         "training.server_optimiser": server_optimiser,
         "training.device": device,
+        "training.precision": precision,
         "aggregation.dropout": dropout,
         "aggregation.secagg": secagg,
         "aggregation.neighbours": neighbours,
