@@ -85,9 +85,10 @@ class Simulation:
         plan, selection, images = self.plan, self.selection, len(self.task.federation.dataset.private.labels)
         noise = f"z = {plan.noise_multiplier:.3f}" if plan.noisy else "NO noise, hence NO DIFFERENTIAL PRIVACY"
         sizes = dict.fromkeys((selection.smallest, selection.largest))
+        held = "captions" if self.task.federation.dataset.captioned else "images"
         who = "" if selection.scheme is None else f" in cohorts of {' to '.join(map(str, sizes))}"
         return (
-            f"{selection.clients} clients with {images:,} images{who}, {plan.rounds} rounds, {plan.dimension:,} values "
+            f"{selection.clients} clients with {images:,} {held}{who}, {plan.rounds} rounds, {plan.dimension:,} values "
             f"at {plan.bits} bits, unit {self.config.privacy.unit}, {noise}, masking {self.summation.profile}"
         )
 

@@ -329,6 +329,8 @@ def _run(
             from flora_secure.task import prepare
 
             task = prepare(settings, federation, cache)
+            for skipped in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:
+                log(skipped.line)
             simulation = Simulation(settings, task)
             if interrupted is None:
                 run = begin(simulation, out, compare_no_noise)
