@@ -1,6 +1,6 @@
 """Accuracy and bytes of every placement that the embedded model has: ``python benchmarks/placements.py``.
 
-The embedded data set, 100 clients, fewer rounds and local steps than the default run, since a tower that trains costs
+The embedded data set, with fewer clients, rounds and local steps than the default run, since a tower that trains costs
 some hundred times as much as its last matrix; the same for all, so that the rows compare. Noise comes from the seed,
 masking is left out (the sum is the same with it); bytes are those that `plan` gives with it.
 """
@@ -34,8 +34,9 @@ ROWS: tuple[dict[str, Any], ...] = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--local-steps", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--local-steps", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -47,6 +48,7 @@ def main() -> None:
         for epsilon in (4.0, math.inf):
             changes = {
                 "seed": options.seed,
+                "data.clients": options.clients,
                 "training.rounds": options.rounds,
                 "training.local_steps": options.local_steps,
                 "training.warm_start": 0,
@@ -60,7 +62,7 @@ def main() -> None:
             *_, last = simulation.rounds()
             found.append(100 * last.accuracy)
             seconds += sum(record.seconds["training"] for record in simulation.records) / 2
-        config = override(RunConfig(), {"training.rounds": options.rounds, **row})
+        config = override(RunConfig(), {"data.clients": options.clients, "training.rounds": options.rounds, **row})
         bytes_ = forecast(config).communication
         name = config.model.placement + (f", last {config.model.last_layers}" if config.model.last_layers else "")
         print(
