@@ -20,12 +20,12 @@ from flora_secure.clip import class_prompts, load_clip  # noqa: E402
 from flora_secure.data.sources import load_dataset  # noqa: E402
 
 
-def evaluate(dataset: str = "embedded", data_root: str | None = None) -> dict[str, float]:
+def evaluate(dataset: str = "embedded", data_root: str | None = None, weights: str | None = None) -> dict[str, float]:
     """Zero-shot on the test images, and the probe from all private images and from the public ones, in percent.
 
     Each for one view of an image and, where the data set allows it, for an image together with its mirror image.
     """
-    data, clip = load_dataset(dataset, data_root), load_clip()
+    data, clip = load_dataset(dataset, data_root), load_clip("tiny", weights)
     labels = [torch.from_numpy(split.labels) for split in (data.private, data.public, data.test)]
     text = clip.pooled_class_features(class_prompts(data.class_names, data.templates)) @ clip.text_projection
     found = {}
@@ -48,8 +48,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="embedded")
     parser.add_argument("--data-root", default=None)
+    parser.add_argument("--weights", default=None, help="the folder of another pretraining, not the embedded weights")
     arguments = parser.parse_args()
-    print(json.dumps({k: round(v, 2) for k, v in evaluate(arguments.dataset, arguments.data_root).items()}))
+    print(
+        json.dumps(
+            {k: round(v, 2) for k, v in evaluate(arguments.dataset, arguments.data_root, arguments.weights).items()}
+        )
+    )
 
 
 if __name__ == "__main__":
