@@ -52,6 +52,7 @@ def example_report() -> Report:
             no_noise=None,
         ),
         retrieval=None,
+        forgetting=None,
         data=Data(
             dataset="folder",
             partition="natural",
