@@ -58,6 +58,9 @@ def _statement(case: Case, report: Report) -> str:
         ledger.record(r.event())
     cohort = max(len(record.participants) for record in case.records)
     update = report.communication.upload_values
+    rotated = _rotated(first, update, report.privacy.statement)
+    # where the rotation adds nothing, the statement says whether there was one, and the bound is that of this way
+    ways = (rotated,) if padded(update) == update else (False, True)
     plan = NoisePlan(
         clients=cohort,
         smallest_cohort=cohort,
@@ -75,11 +78,11 @@ def _statement(case: Case, report: Report) -> str:
         sigma_local=first.sigma_local,
         scale=first.scale,
         bits=first.bits,
-        rotated=_rotated(first, update, report.privacy.statement),
+        rotated=rotated,
         count_scale=first.count_scale,
         count_coordinates=0,
         peak_fraction=1.0,
-        overflow_probability=overflow_probability(case) or 0.0,
+        overflow_probability=overflow_probability(case, ways) or 0.0,
         aliasing_slack=0.0,
         rounding_error=0.0,
     )
