@@ -71,7 +71,7 @@ class DataConfig:
         unseen = self.unseen_classes
         _require(
             unseen is None or (len(unseen) > 0 and all(unseen) and len(set(unseen)) == len(unseen)),
-            f"unseen_classes must name at least one class, and each once; got {', '.join(map(repr, unseen or ()))}",
+            f"unseen_classes must name at least one class, and each once; got {', '.join(map(repr, unseen or ())) or 'nothing'}",
         )
         _require(
             self.clients >= 2,

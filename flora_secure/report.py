@@ -106,8 +106,8 @@ class SkippedData:
 class Data:
     """Images used, and how the private ones are dealt: images a client, the mean number of classes a client holds, and
     the mean total variation distance between a client's labels and everybody's. ``private_captions``: of a captioned
-    data set, whose examples they are; it has neither classes nor labels, and an image with several counts once. Images of
-    unseen classes count in ``Forgetting`` alone."""
+    data set, whose examples they are; it has neither classes nor labels, and an image with several counts once. Unseen
+    classes are left out: see ``Forgetting``."""
 
     dataset: str
     partition: str
