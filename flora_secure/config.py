@@ -68,10 +68,11 @@ class DataConfig:
     partition: str = "dirichlet:0.5"
 
     def __post_init__(self) -> None:
-        unseen = self.unseen_classes
+        names = self.unseen_classes
         _require(
-            unseen is None or (len(unseen) > 0 and all(unseen) and len(set(unseen)) == len(unseen)),
-            f"unseen_classes must name at least one class, and each once; got {', '.join(map(repr, unseen or ())) or 'nothing'}",
+            names is None or (len(names) > 0 and all(names) and len(set(names)) == len(names)),
+            "unseen_classes must name at least one class, and each once; got "
+            + (", ".join(map(repr, names or ())) or "nothing"),
         )
         _require(
             self.clients >= 2,
