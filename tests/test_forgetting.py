@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Any
 
 import jsonschema
 import numpy as np
-import open_clip
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from small_clip import CONFIG
 from test_simulation import finish, outcome, small
 from torch.nn import functional as F  # noqa: N812
 
@@ -100,24 +97,12 @@ def test_fractions_are_of_their_own_images() -> None:
 # --- runs
 
 
-@pytest.fixture(scope="module")
-def transformer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An architecture of open_clip's that is small enough to train here."""
-    text = {**CONFIG["text_cfg"], "vocab_size": 49_408, "context_length": 12}
-    path = tmp_path_factory.mktemp("models") / "small-unseen.json"
-    path.write_text(json.dumps({**CONFIG, "text_cfg": text}))
-    open_clip.add_model_config(path)
-    return path.stem
-
-
 PLACEMENTS = ("text-projection", "text-attention", "visual-projection")
 
 
-def settings_of(placement: str, transformer: str, **changes: Any) -> RunConfig:
-    own: dict[str, Any] = {}
-    if placement != "text-projection":
-        own = {"model__model": transformer, "model__pretrained": "none", "training__local_steps": 2}
-    return small(**{"model__placement": placement, "data__unseen_classes": UNSEEN, **own, **changes})
+def settings_of(placement: str, **changes: Any) -> RunConfig:
+    local = {} if placement == "text-projection" else {"training__local_steps": 2}
+    return small(**{"model__placement": placement, "data__unseen_classes": UNSEEN, **local, **changes})
 
 
 def fewer(federation: Federation) -> Federation:
@@ -134,9 +119,9 @@ def task_of(config: RunConfig, **of_dataset: Any) -> Task:
     return prepare(config, replace(federation, dataset=replace(federation.dataset, **of_dataset)))
 
 
-def through_peft(task: Task, adapter: Path | None, model: str, weights: str | None) -> Hits:
+def through_peft(task: Task, adapter: Path | None) -> Hits:
     """The same count from the adapter on disk, with the whole model of open_clip and peft, and all classes in order."""
-    fresh, data = load_clip(model, weights), task.federation.dataset
+    fresh, data = load_clip(), task.federation.dataset
     loaded: Any = fresh.model if adapter is None else PeftModel.from_pretrained(fresh.model, str(adapter))
     assert data.unseen is not None
     classes = [*data.class_names, *data.unseen.class_names]
@@ -157,10 +142,8 @@ def through_peft(task: Task, adapter: Path | None, model: str, weights: str | No
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_report_says_what_the_saved_adapter_does_to_unseen_classes(
-    placement: str, transformer: str, tmp_path: Path
-) -> None:
-    config = settings_of(placement, transformer, training__rounds=6, privacy__epsilon=math.inf)
+def test_the_report_says_what_the_saved_adapter_does_to_unseen_classes(placement: str, tmp_path: Path) -> None:
+    config = settings_of(placement, training__rounds=6, privacy__epsilon=math.inf)
     task = task_of(config)
     simulation = finish(config, task)
     report = summarise(simulation, total_seconds=1.0)
@@ -172,9 +155,8 @@ def test_the_report_says_what_the_saved_adapter_does_to_unseen_classes(
     assert report.accuracy.classes == [f"digit {i}" for i in (0, 1, 3, 4, 5, 6, 8, 9)]
     assert (found.test_examples, report.accuracy.test_examples) == (len(data.unseen.test), len(data.test))
     simulation.save_adapter(tmp_path)
-    model = (config.model.model, config.model.pretrained)
-    before, after = through_peft(task, None, *model), through_peft(task, tmp_path, *model)
-    assert max(abs(a - b) for a, b in zip(astuple(before), astuple(after), strict=True)) > 1
+    before, after = through_peft(task, None), through_peft(task, tmp_path)
+    assert max(abs(a - b) for a, b in zip(astuple(before), astuple(after), strict=True)) > 10
     expected = forgetting(before, after, found.classes, len(data.unseen.test), len(data.test))
     for name in ("among_unseen", "unseen_among_all", "among_all"):
         told, top = getattr(found, name), getattr(expected, name)
@@ -196,9 +178,9 @@ def shuffled(data: Dataset) -> Dataset:
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_training_does_not_know_of_unseen_classes(placement: str, transformer: str) -> None:
+def test_training_does_not_know_of_unseen_classes(placement: str) -> None:
     """The same run, bit for bit, where they and their images are others, and where there are none."""
-    config = settings_of(placement, transformer)
+    config = settings_of(placement)
     given = load_federation(config.data, config.seed).dataset
     task = task_of(config)
     assert len(task.federation.dataset.public) > 0  # the warm start and the units read it
