@@ -56,16 +56,24 @@ def _require(condition: bool, message: str) -> None:
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What the clients hold. ``data_root`` is the folder (or file) of data sets that are not shipped; ``class_names``
-    and ``templates`` are files, one a line, in the place of the data set's own."""
+    and ``templates`` are files, one a line, in the place of the data set's own. ``unseen_classes``: names of classes
+    that nothing trains on, evaluated apart."""
 
     dataset: str = "embedded"
     data_root: str | None = None
     class_names: str | None = None
     templates: str | None = None
+    unseen_classes: tuple[str, ...] | None = None
     clients: int = 100
     partition: str = "dirichlet:0.5"
 
     def __post_init__(self) -> None:
+        names = self.unseen_classes
+        _require(
+            names is None or (len(names) > 0 and all(names) and len(set(names)) == len(names)),
+            "unseen_classes must name at least one class, and each once; got "
+            + (", ".join(map(repr, names or ())) or "nothing"),
+        )
         _require(
             self.clients >= 2,
             f"clients must be at least 2, since one client's sum is its own update; got {self.clients}",
@@ -399,6 +407,10 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
         allowed = typing.get_args(hint)
         _require(value in allowed, f"{name} must be one of {', '.join(allowed)}; got {value!r}")
         return value
+    if typing.get_origin(hint) is tuple:
+        names = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+        _require(names, f"{name} must be a list of strings, got {value!r}")
+        return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     # bool is an int for isinstance, and never what a numeric key wants

@@ -50,6 +50,10 @@ class Learner(Protocol):
         """Unit-norm embeddings of the classes (or the test captions) and of the test images, under the adapter."""
         ...
 
+    def unseen_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor] | None:
+        """:meth:`test_embeddings` of the unseen classes and of their test images; ``None`` where there are none."""
+        ...
+
     def save(self, factors: Factors, folder: Path) -> None:
         """Write the adapter in peft's format."""
         ...
@@ -57,7 +61,8 @@ class Learner(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ClosedForm:
-    """Labels on the text projection (`local`)."""
+    """Labels on the text projection (`local`). ``unseen``: the head of the unseen classes, and the features of their
+    test images."""
 
     clip: Clip
     head: Head
@@ -65,6 +70,7 @@ class ClosedForm:
     features: Tensor = field(repr=False)
     labels: Tensor = field(repr=False)
     test_features: Tensor = field(repr=False)
+    unseen: tuple[Head, Tensor] | None = field(default=None, repr=False)
 
     @property
     def width(self) -> float:
@@ -86,6 +92,12 @@ class ClosedForm:
     def test_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor]:
         return self.head.text(factors), self.test_features
 
+    def unseen_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor] | None:
+        if self.unseen is None:
+            return None
+        head, features = self.unseen
+        return head.text(factors), features
+
     def save(self, factors: Factors, folder: Path) -> None:
         matrices = matrices_of(self.clip.model, PLACEMENTS["text-projection"])
         save_adapter(self.clip.model, matrices, self.head.to_model(factors), folder, self.head.scale)
@@ -93,7 +105,7 @@ class ClosedForm:
 
 @dataclass(frozen=True, eq=False)
 class AnyPlacement:
-    """`general`, with its test inputs."""
+    """`general`, with its test inputs. ``unseen``: those of the unseen classes, texts and images."""
 
     clip: Clip
     general: General
@@ -101,6 +113,7 @@ class AnyPlacement:
     test_texts: Inputs = field(repr=False)
     test_images: Inputs = field(repr=False)
     width: float
+    unseen: tuple[Inputs, Inputs] | None = field(default=None, repr=False)
 
     def train(
         self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
@@ -112,6 +125,9 @@ class AnyPlacement:
 
     def test_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor]:
         return self.general.embeddings(factors, self.test_texts, self.test_images)
+
+    def unseen_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor] | None:
+        return None if self.unseen is None else self.general.embeddings(factors, *self.unseen)
 
     def save(self, factors: Factors, folder: Path) -> None:
         save_adapter(self.clip.model, self.placed.matrices, self.placed.to_model(factors), folder, self.placed.scale)

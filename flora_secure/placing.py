@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,10 +59,9 @@ class Setting:
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.config.seed)
 
-    def class_texts(self) -> list[list[str]]:
+    def class_texts(self, class_names: Sequence[str]) -> list[list[str]]:
         """The prompts of each class; ModelError where one is longer than the context."""
-        data = self.federation.dataset
-        texts = class_prompts(data.class_names, data.templates)
+        texts = class_prompts(class_names, self.federation.dataset.templates)
         self.clip.require_short([text for group in texts for text in group])
         return texts
 
@@ -81,7 +81,7 @@ def closed_form(setting: Setting) -> tuple[ClosedForm, Factors]:
     """Labels on the text projection: features of all images, the classifier's frozen part, an adapter that may have
     had a warm start."""
     config, data, clip = setting.config, setting.federation.dataset, setting.clip
-    prompts = clip.pooled_class_features(setting.class_texts())
+    prompts = clip.pooled_class_features(setting.class_texts(data.class_names))
     head = Head.normalised(prompts, clip.text_projection, config.training.logit_scale)
     factors = initial_factors(
         setting.rule, head.prompts.cpu(), head.base.shape[1], config.model.rank, setting.generator
@@ -94,7 +94,12 @@ def closed_form(setting: Setting) -> tuple[ClosedForm, Factors]:
     if steps := config.training.warm_start:
         public = images_at(data.public.images, public_sample(len(data.public)))
         factors = warm_start(head, factors, setting.features(public), steps)
-    return ClosedForm(clip, head, batch, features, labels, setting.features(data.test.images)), factors
+    unseen = None
+    if data.unseen is not None:
+        # a prompt's length does not matter to its class embedding
+        others = clip.pooled_class_features(setting.class_texts(data.unseen.class_names))
+        unseen = replace(head, prompts=others), setting.features(data.unseen.test.images)
+    return ClosedForm(clip, head, batch, features, labels, setting.features(data.test.images), unseen), factors
 
 
 def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Factors]:
@@ -109,7 +114,7 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
     rank = min(placement.rank or CLASSES, most) if model.rank is None else model.rank
     factors = setting.on_device(fresh_factors(matrices, rank, setting.generator))
     placed = Placed(matrices, (1.0,) * len(matrices))
-    classes = None if data.captioned else _class_tokens(setting)
+    classes = None if data.captioned else _class_tokens(setting, data.class_names)
 
     def tokens(split: Split) -> Tensor:
         return caption_tokens(clip, split, cuts)[:, None] if classes is None else classes
@@ -129,6 +134,10 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
     placed = replace(placed, gains=tuple(gains), scale=model.scale(rank))
     text, image = (tower if isinstance(tower, Fixed) else replace(tower, placed=placed) for tower in towers.values())
     scale = setting.config.training.logit_scale
+    unseen = None
+    if data.unseen is not None:
+        others = _texts(_class_tokens(setting, data.unseen.class_names), text, clip)
+        unseen = others, _images(data.unseen.test.images, image, setting)
     general = General(
         text=text,
         image=image,
@@ -147,6 +156,7 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
         test_texts=_texts(tokens(data.test), text, clip),
         test_images=_images(data.test.distinct[0] if data.captioned else data.test.images, image, setting),
         width=width,
+        unseen=unseen,
     ), factors
 
 
@@ -169,9 +179,9 @@ def _towers(placed: Placed, setting: Setting, prompts: int) -> dict[str, Fixed |
     return found
 
 
-def _class_tokens(setting: Setting) -> Tensor:
+def _class_tokens(setting: Setting, class_names: Sequence[str]) -> Tensor:
     """int64 (classes, prompts, context)."""
-    return torch.stack([setting.clip.tokenizer(group) for group in setting.class_texts()])
+    return torch.stack([setting.clip.tokenizer(group) for group in setting.class_texts(class_names)])
 
 
 def _probe_tokens(setting: Setting) -> Tensor:

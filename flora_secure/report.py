@@ -67,6 +67,33 @@ class Retrieval:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TopOne:
+    """Fractions of test images whose own class is nearest, for the frozen model and with the final adapter; ties count
+    as wrong. ``interval``: 95 % confidence of ``final`` (Wilson)."""
+
+    zero_shot: float
+    final: float
+    interval: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting:
+    """What the adapter does to ``classes`` that nothing of the run trained on, of which there are ``test_examples``
+    test images, none of them among those of ``accuracy``.
+
+    ``among_unseen``: these images, with these classes alone to choose from. ``unseen_among_all``: these images, with
+    the trained classes to choose from too. ``among_all``: the test images of all classes, with all classes to choose
+    from.
+    """
+
+    classes: list[str]
+    test_examples: int
+    among_unseen: TopOne
+    unseen_among_all: TopOne
+    among_all: TopOne
+
+
+@dataclass(frozen=True, kw_only=True)
 class SkippedData:
     """What the data set holds beside, left out (or cut) for ``reason``: how many, and the names of the first few."""
 
@@ -79,7 +106,8 @@ class SkippedData:
 class Data:
     """Images used, and how the private ones are dealt: images a client, the mean number of classes a client holds, and
     the mean total variation distance between a client's labels and everybody's. ``private_captions``: of a captioned
-    data set, whose examples they are; it has neither classes nor labels, and an image with several counts once."""
+    data set, whose examples they are; it has neither classes nor labels, and an image with several counts once. Unseen
+    classes are left out: see ``Forgetting``."""
 
     dataset: str
     partition: str
@@ -215,6 +243,7 @@ class Report:
 
     accuracy: Accuracy
     retrieval: Retrieval | None
+    forgetting: Forgetting | None
     data: Data
     privacy: Privacy
     communication: Communication
@@ -242,6 +271,7 @@ class Report:
             ),
             ("  spread", _spread(acc)),
             *([] if self.retrieval is None else _recalls(self.retrieval)),
+            *([] if self.forgetting is None else _forgotten(self.forgetting)),
         ]
         if acc.no_noise is not None:
             rows.append(("  without noise", f"{acc.no_noise:.2%} ({(acc.no_noise - acc.final) * 100:+.2f} points)"))
@@ -366,6 +396,22 @@ def _recalls(found: Retrieval) -> list[tuple[str, str]]:
     return [
         (name, f"recall@{at} {_percents(final)} among {among} (zero-shot {_percents(before)})")
         for name, final, before, among in sides
+    ]
+
+
+def _forgotten(found: Forgetting) -> list[tuple[str, str]]:
+    def moved(top: TopOne) -> str:
+        return f"{top.zero_shot:.1%} → {top.final:.1%}"
+
+    some = ", ".join(found.classes[:3]) + (", …" if len(found.classes) > 3 else "")
+    # one class by itself is always right
+    alone = f"{moved(found.among_unseen)} among themselves, " if len(found.classes) > 1 else ""
+    return [
+        (
+            "  unseen classes",
+            f"{len(found.classes)} ({some}), zero-shot → final {alone}"
+            f"{moved(found.unseen_among_all)} among all; images of all classes {moved(found.among_all)}",
+        )
     ]
 
 

@@ -11,6 +11,7 @@ import dp_accounting
 
 from flora_secure import __version__
 from flora_secure.evaluation import evaluate, wilson_interval
+from flora_secure.forgetting import Hits
 from flora_secure.memory import peak_memory
 from flora_secure.noise import protected_units
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
@@ -23,6 +24,7 @@ from flora_secure.report import (
     AggregationSeconds,
     Communication,
     Data,
+    Forgetting,
     Privacy,
     Provenance,
     RecallAt,
@@ -31,6 +33,7 @@ from flora_secure.report import (
     SkippedData,
     Timing,
     TimingSeconds,
+    TopOne,
     finite_or_none,
 )
 from flora_secure.retrieval import RECALLS, Ranks
@@ -67,6 +70,7 @@ def summarise(
             else retrieval_accuracy(*retrieved, per_round, no_noise)
         ),
         retrieval=None if retrieved is None else retrieval(*retrieved),
+        forgetting=_forgetting(simulation),
         data=_data(simulation),
         privacy=_privacy(simulation),
         communication=_communication(simulation),
@@ -148,6 +152,33 @@ def retrieval(zero_shot: Ranks, final: Ranks) -> Retrieval:
         captions=len(final.text_to_image),
         final=recalls(final),
         zero_shot=recalls(zero_shot),
+    )
+
+
+def _forgetting(simulation: Simulation) -> Forgetting | None:
+    task, unseen = simulation.task, simulation.task.federation.dataset.unseen
+    zero_shot, final = task.hits(task.frozen), task.hits(simulation.factors)
+    if unseen is None or zero_shot is None or final is None:
+        return None
+    return forgetting(zero_shot, final, unseen.class_names, len(unseen.test), len(task.test_target))
+
+
+def forgetting(zero_shot: Hits, final: Hits, classes: Sequence[str], unseen: int, seen: int) -> Forgetting:
+    """The section of the report where ``unseen`` test images show the unseen ``classes``, and ``seen`` the others."""
+
+    def top(before: int, after: int, images: int) -> TopOne:
+        return TopOne(zero_shot=before / images, final=after / images, interval=list(wilson_interval(after, images)))
+
+    return Forgetting(
+        classes=list(classes),
+        test_examples=unseen,
+        among_unseen=top(zero_shot.among_unseen, final.among_unseen, unseen),
+        unseen_among_all=top(zero_shot.unseen_among_all, final.unseen_among_all, unseen),
+        among_all=top(
+            zero_shot.seen_among_all + zero_shot.unseen_among_all,
+            final.seen_among_all + final.unseen_among_all,
+            seen + unseen,
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from flora_secure.config import ConfigError, RunConfig
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.federation import Federation
 from flora_secure.data.skipped import SkipList
+from flora_secure.forgetting import Hits, hits
 from flora_secure.learners import Learner
 from flora_secure.placing import Setting, any_placement, closed_form
 from flora_secure.retrieval import Ranks, ranks
@@ -54,6 +55,14 @@ class Task:
         """Which rank test images and test captions have with each other; not for labels."""
         texts, images = self.learner.test_embeddings(factors)
         return ranks(images, texts, self.test_target)
+
+    def hits(self, factors: Factors) -> Hits | None:
+        """Right answers where the unseen classes count too; ``None`` where there are none."""
+        found, unseen = self.learner.unseen_embeddings(factors), self.federation.dataset.unseen
+        if found is None or unseen is None:
+            return None
+        labels = torch.from_numpy(unseen.test.labels).to(self.test_target.device)
+        return hits(self.learner.test_embeddings(factors), self.test_target, found, labels)
 
     def accuracy(self, factors: Factors) -> float:
         """Top-1 on the test images, or recall@1 from image to text, as a fraction."""

@@ -69,6 +69,12 @@ BAD = [
     (["--dataset", "folder", "--data-root", "EMPTY"], "no image was found; see docs/data.md"),
     (["--dataset", "digits", "--class-names", "unknown.toml"], "2 lines, data set 'digits' has 10 classes"),
     (["--templates", "nowhere.txt"], "template file 'nowhere.txt' cannot be read"),
+    (
+        ["--unseen-classes", "bag,boot"],
+        "unseen class 'boot' is none of data set 'embedded'; known: t-shirt, trousers, ",
+    ),
+    (["--dataset", "digits", "--unseen-classes", ",".join(f"digit {i}" for i in range(9))], "leave 1 of 10 to train"),
+    (["--unseen-classes", "bag,,coat"], "unseen_classes must name at least one class, and each once; got 'bag', ''"),
     (["--no-feature-cache", "--feature-cache", "EMPTY"], "give either --feature-cache or --no-feature-cache"),
     (["--epsilom", "4"], "No such option"),
 ]
@@ -137,6 +143,19 @@ def test_json_is_all_there_is_on_stdout(tmp_path) -> None:
     (folder,) = (tmp_path / "runs").iterdir()
     assert json.loads((folder / "report.json").read_text()) == report
     assert "round 2/2" in done.stderr
+
+
+def test_unseen_classes_by_name(tmp_path) -> None:
+    flags = ["--dataset", "digits", "--clients", "5", "--rounds", "1", "--secagg", "off", "--json"]
+    done = flora("simulate", *flags, "--unseen-classes", "digit 7, digit 2", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    jsonschema.validate(report, json_schema())
+    assert report["forgetting"]["classes"] == ["digit 2", "digit 7"]
+    assert (
+        f"\nunseen classes digit 2, digit 7: {report['forgetting']['test_examples']} test images apart" in done.stderr
+    )
+    assert 'unseen_classes = [\n    "digit 7",\n    "digit 2",\n]' in (tmp_path / "run" / "config.toml").read_text()
 
 
 def test_a_folder_of_images_with_bad_ones_and_a_cache(tmp_path) -> None:

@@ -28,10 +28,11 @@ def test_defaults_survive_a_round_trip() -> None:
     root=st.none() | st.text(min_size=1),
     dropout=st.floats(0, 0.99),
     noise=st.booleans(),
+    unseen=st.none() | st.lists(st.text(min_size=1), min_size=1, max_size=3, unique=True).map(tuple),
 )
-def test_any_config_survives_a_round_trip(epsilon, clients, bits, root, dropout, noise) -> None:
+def test_any_config_survives_a_round_trip(epsilon, clients, bits, root, dropout, noise, unseen) -> None:
     config = RunConfig(
-        data=DataConfig(clients=clients, data_root=root),
+        data=DataConfig(clients=clients, data_root=root, unseen_classes=unseen),
         privacy=PrivacyConfig(epsilon=epsilon, bits=bits, simulation_noise=noise),
         aggregation=AggregationConfig(dropout=dropout),
     )
@@ -55,6 +56,14 @@ def test_any_config_survives_a_round_trip(epsilon, clients, bits, root, dropout,
         ("[privacy]\nunit = 'image'", "privacy.unit must be one of client, example; got 'image'"),
         ("[data]\nclients = 1", "clients must be at least 2"),
         ("[data]\nclients = 3.5", "data.clients must be of type int, got 3.5"),
+        ("[data]\nunseen_classes = []", "unseen_classes must name at least one class, and each once; got nothing"),
+        ("[data]\nunseen_classes = ['a', 'b', 'a']", "and each once; got 'a', 'b', 'a'"),
+        (
+            "[data]\nunseen_classes = ['a', '']",
+            "unseen_classes must name at least one class, and each once; got 'a', ''",
+        ),
+        ("[data]\nunseen_classes = 'a'", "data.unseen_classes must be a list of strings, got 'a'"),
+        ("[data]\nunseen_classes = ['a', 1]", "data.unseen_classes must be a list of strings, got ['a', 1]"),
         ("[aggregation]\ndropout = 1.0", "dropout must be at least 0 and below 1"),
         ("[aggregation]\nthreshold = 101", "threshold must lie in 2…100"),
         ("[participation]\nrate = 0.0", "participation must be above 0 and at most 1 (everybody), got 0"),

@@ -35,6 +35,7 @@ WITH_TORCH = {
     "flora_secure.derivatives",
     "flora_secure.examples",
     "flora_secure.features",
+    "flora_secure.forgetting",
     "flora_secure.gains",
     "flora_secure.general",
     "flora_secure.inputs",

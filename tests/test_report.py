@@ -14,6 +14,7 @@ from flora_secure.report import (
     AggregationSeconds,
     Communication,
     Data,
+    Forgetting,
     Privacy,
     Provenance,
     RecallAt,
@@ -22,6 +23,7 @@ from flora_secure.report import (
     SkippedData,
     Timing,
     TimingSeconds,
+    TopOne,
     finite_or_none,
     json_schema,
 )
@@ -52,6 +54,7 @@ def example_report() -> Report:
             no_noise=None,
         ),
         retrieval=None,
+        forgetting=None,
         data=Data(
             dataset="folder",
             partition="natural",
@@ -170,11 +173,26 @@ def captioned(report: Report) -> Report:
     )
 
 
+def with_unseen_classes(report: Report) -> Report:
+    top = TopOne(zero_shot=0.9, final=0.85, interval=[0.79, 0.9])
+    classes = [f"unseen {i}" for i in range(4)]
+    return dataclasses.replace(
+        report,
+        forgetting=Forgetting(
+            classes=classes,
+            test_examples=200,
+            among_unseen=top,
+            unseen_among_all=dataclasses.replace(top, final=0.5),
+            among_all=dataclasses.replace(top, final=0.8),
+        ),
+    )
+
+
 def test_json_follows_the_published_schema(report: Report) -> None:
     schema = json.loads(PUBLISHED.read_text())
     assert schema == json_schema(), "run: python -m flora_secure.report > docs/report.schema.json"
     jsonschema.Draft202012Validator.check_schema(schema)
-    for document in (report, without_noise(report), captioned(report)):
+    for document in (report, without_noise(report), captioned(report), with_unseen_classes(report)):
         jsonschema.validate(json.loads(document.to_json()), schema)
 
 
@@ -211,12 +229,20 @@ def test_the_table_shows_accuracy_privacy_and_communication_together(report: Rep
 
 def test_the_table_of_a_captioned_run_says_what_its_accuracy_is(report: Report) -> None:
     text = dict(captioned(report).rows())
-    assert text["accuracy"] == "recall@1 image to text 85.00% on 4,000 test images (zero-shot 60.00%)"
+    assert text["accuracy"] == "recall@1 image to text 85.00% on 4,000 test images"
     assert text["  spread"] == "95 % confidence 83.86% to 86.07%"
     assert text["  image to text"] == "recall@1/5 85.0% / 95.0% among 20,000 captions (zero-shot 60.0% / 80.0%)"
     assert text["  text to image"] == "recall@1/5 70.0% / 90.0% among 4,000 images (zero-shot 40.0% / 70.0%)"
     assert text["data"] == "folder, 900 images with 4,500 captions dealt iid: 1 / 8 / 70 a client (min, median, max)"
     assert not {"  image to text", "  text to image"} & dict(report.rows()).keys()
+
+
+def test_unseen_classes_stand_in_the_table_and_only_some_by_name(report: Report) -> None:
+    assert dict(with_unseen_classes(report).rows())["  unseen classes"] == (
+        "4 (unseen 0, unseen 1, unseen 2, …), zero-shot → final 90.0% → 85.0% among themselves, 90.0% → 50.0% among "
+        "all; images of all classes 90.0% → 80.0%"
+    )
+    assert "  unseen classes" not in dict(report.rows())
 
 
 def test_a_captioned_report_survives_its_file(report: Report) -> None:

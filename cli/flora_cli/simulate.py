@@ -10,7 +10,7 @@ import typer
 
 from flora_cli.adapter_options import Alpha, LastLayers, Placement, Rank, Rule
 from flora_cli.output import emit, fail, log, progress, table
-from flora_cli.values import number, whole
+from flora_cli.values import names, number, whole
 
 if TYPE_CHECKING:
     from flora_secure.config import RunConfig
@@ -105,6 +105,13 @@ def simulate(
     ] = None,
     templates: Annotated[
         Path | None, Setting(help="File of prompt templates, one a line, {} for the name.  [default: the data set's]")
+    ] = None,
+    unseen_classes: Annotated[
+        str | None,
+        Setting(
+            help="Classes that nothing trains on, to see what becomes of them; names separated by commas.",
+            metavar="NAMES",
+        ),
     ] = None,
     feature_cache: Annotated[
         Path | None,
@@ -231,6 +238,7 @@ def simulate(
         "data.data_root": None if data_root is None else str(data_root),
         "data.class_names": None if class_names is None else str(class_names),
         "data.templates": None if templates is None else str(templates),
+        "data.unseen_classes": None if unseen_classes is None else names(unseen_classes),
         "training.rounds": rounds,
         "training.server_optimiser": server_optimiser,
         "training.device": device,

@@ -1,4 +1,4 @@
-"""Numbers as a person writes them, refused with a hint where they are none."""
+"""Numbers and names as a person writes them; numbers are refused with a hint where they are none."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a whole number; write one such as 100") from None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in text.split(","))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from flora_secure.privacy.calibration import MAX_SLACK, OVERFLOW_PROBABILITY
 from flora_secure.privacy.overflow import RingLoad, overflow_bound
@@ -188,8 +189,9 @@ def _headroom(record: RoundRecord) -> tuple[RoundRecord, str, float, float]:
     return record, "n·s·c" if signal else "nothing", room, record.sigma_local * math.sqrt(n)
 
 
-def overflow_probability(case: Case) -> float | None:
-    """Bound on any wrap in the run's sums, the milder one where the log does not say whether updates were rotated.
+def overflow_probability(case: Case, ways: Sequence[bool] = (False, True)) -> float | None:
+    """Bound on any wrap in the run's sums where updates may have been rotated (True) or not: the milder one of ``ways``
+    where the log does not say which.
 
     None for an impossible length. Unit `example`: the log does not hold the norm of a whole upload, so only the noise
     counts, and the bound is too low.
@@ -197,7 +199,7 @@ def overflow_probability(case: Case) -> float | None:
     if case.report is None:
         return None
     update, bounds = case.report.communication.upload_values, []
-    for rotated in (False, True):
+    for rotated in ways:
         length = padded(update) if rotated else update
         total, possible = 0.0, True
         for r in (released.record for released in case.released):

@@ -10,7 +10,7 @@ from flora_secure.privacy.plan import NoisePlan
 from flora_secure.privacy.rotation import padded
 from flora_secure.privacy.statement import statement
 from flora_secure.records import RoundRecord
-from flora_secure.report import IMAGE_TO_TEXT, TOP_1, Accuracy, Report
+from flora_secure.report import IMAGE_TO_TEXT, TOP_1, Report
 
 from .derivation import Case
 from .findings import Finding, Problem, judged, unchecked
@@ -58,6 +58,9 @@ def _statement(case: Case, report: Report) -> str:
         ledger.record(r.event())
     cohort = max(len(record.participants) for record in case.records)
     update = report.communication.upload_values
+    rotated = _rotated(first, update, report.privacy.statement)
+    # where the rotation adds nothing, the statement says whether there was one, and the bound is that of this way
+    ways = (rotated,) if padded(update) == update else (False, True)
     plan = NoisePlan(
         clients=cohort,
         smallest_cohort=cohort,
@@ -75,11 +78,11 @@ def _statement(case: Case, report: Report) -> str:
         sigma_local=first.sigma_local,
         scale=first.scale,
         bits=first.bits,
-        rotated=_rotated(first, update, report.privacy.statement),
+        rotated=rotated,
         count_scale=first.count_scale,
         count_coordinates=0,
         peak_fraction=1.0,
-        overflow_probability=overflow_probability(case) or 0.0,
+        overflow_probability=overflow_probability(case, ways) or 0.0,
         aliasing_slack=0.0,
         rounding_error=0.0,
     )
@@ -121,10 +124,10 @@ def _difference(label: str, told: str | None, expected: str | None) -> str:
     return f"{label!r:.60} says {told[start : place + 30]!r}, the log {expected[start : place + 30]!r}"
 
 
-def _score_interval(told: Accuracy) -> list[float]:
+def _score_interval(final: float, images: int) -> list[float]:
     """The proportions p that final = p does not reject at 5 %: the roots of (final - p)² = z² p (1 - p) ÷ n."""
-    n, z = max(1, told.test_examples), 1.959963984540054
-    final = round(told.final * n) / n
+    n, z = max(1, images), 1.959963984540054
+    final = round(final * n) / n
     # p² (1 + z²/n) - p (2 final + z²/n) + final² = 0
     a, b, c = 1 + z * z / n, 2 * final + z * z / n, final * final
     root = math.sqrt(max(0.0, b * b - 4 * a * c))
@@ -137,11 +140,15 @@ def accuracy(case: Case) -> Finding:
     def compare(report: Report) -> list[Problem]:
         told, logged = report.accuracy, [record.accuracy for record in case.records]
         return _different(
-            ("accuracy.interval", [round(bound, 9) for bound in told.interval], _score_interval(told)),
+            (
+                "accuracy.interval",
+                [round(bound, 9) for bound in told.interval],
+                _score_interval(told.final, told.test_examples),
+            ),
             ("accuracy.per_round", told.per_round, logged),
             ("accuracy.final", told.final, logged[-1]),
             ("accuracy.best", told.best, max(logged)),
-        ) + _retrieved(report)
+        ) + _retrieved(report) + _forgotten(report, case.config.data.unseen_classes)  # fmt: skip
 
     return _reported(case, "A-31", "Accuracy is that of the rounds", compare, "final, best and every round")
 
@@ -163,6 +170,41 @@ def _retrieved(report: Report) -> list[Problem]:
             values = [getattr(recall, side) for recall in sorted(recalls, key=lambda recall: recall.k)]
             if values != sorted(values) or not all(0 <= value <= 1 for value in values):
                 problems.append(("report.json", f"retrieval.{name}: {side} {values} does not grow with k within 0…1"))
+    return problems
+
+
+def _forgotten(report: Report, configured: tuple[str, ...] | None) -> list[Problem]:
+    """Unseen classes are those of the configuration. Fractions of so many images; an image that is right among all
+    classes is right among fewer of them."""
+    found, seen = report.forgetting, report.accuracy
+    if found is None or configured is None:
+        told = None if found is None else sorted(found.classes)
+        return _different(("forgetting.classes", told, None if configured is None else sorted(configured)))
+    problems = _different(
+        ("forgetting.classes", sorted(set(found.classes)), sorted(configured)),
+        ("the classes of accuracy that are unseen", sorted({*seen.classes} & {*found.classes}), []),
+    )
+    unseen, everything = found.test_examples, found.test_examples + seen.test_examples
+    images = {"among_unseen": unseen, "unseen_among_all": unseen, "among_all": everything}
+    right: dict[tuple[str, str], float] = {}
+    for name, count in images.items():
+        top = getattr(found, name)
+        for when in ("zero_shot", "final"):
+            share = getattr(top, when)
+            right[name, when] = round(share * count)
+            if not 0 <= share <= 1 or abs(share * count - right[name, when]) > 1e-6 * max(1, count):
+                problems.append(("report.json", f"forgetting.{name}.{when} {share} is no share of {count:,} images"))
+        bounds = [round(bound, 9) for bound in top.interval]
+        problems += _different((f"forgetting.{name}.interval", bounds, _score_interval(top.final, count)))
+    for when, alone in (("zero_shot", seen.zero_shot), ("final", seen.final)):
+        few, all_, both = (right[name, when] for name in images)
+        if all_ > few:
+            problems.append(("report.json", f"forgetting: {when}, {all_} images right among all classes, {few} of them "
+                             "among the unseen ones"))  # fmt: skip
+        # an image more: accuracy is another product, rounded in its own way
+        if not 0 <= both - all_ <= alone * seen.test_examples + 1:
+            problems.append(("report.json", f"forgetting: {when}, {both - all_} images of trained classes right among "
+                             f"all, {alone * seen.test_examples:.0f} among the trained ones"))  # fmt: skip
     return problems
 
 

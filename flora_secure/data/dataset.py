@@ -70,12 +70,21 @@ class Owners:
 
 
 @dataclass(frozen=True, eq=False)
+class Unseen:
+    """Classes that nothing of a run trains on, and their test images, labelled by places in `class_names`."""
+
+    class_names: tuple[str, ...]
+    test: Split = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """The three splits, the class names in the order of the labels, and prompt templates with `{}` for a name; neither
     names nor templates where it is captioned.
 
     `mirror`: a mirror image shows the same class (clothes do, digits do not). `owners`: whose the private images are,
-    where the data set says so. `skipped`: what it holds beside, and why it is not used.
+    where the data set says so. `skipped`: what it holds beside, and why it is not used. `unseen`: classes that were set
+    apart (`unseen.set_apart`), of which nothing is in the rest.
     """
 
     name: str
@@ -87,6 +96,7 @@ class Dataset:
     mirror: bool
     owners: Owners | None = None
     skipped: tuple[Skipped, ...] = ()
+    unseen: Unseen | None = None
 
     @property
     def captioned(self) -> bool:
@@ -96,9 +106,13 @@ class Dataset:
     @cached_property
     def data_hash(self) -> str:
         """SHA-256, hexadecimal, over shapes, images (pixels or the hashes of encoded files) and labels of the three
-        splits, the class names, and the captions where there are any."""
+        splits, the class names, and the captions and the unseen classes where there are any."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
-        for split in (self.private, self.public, self.test):
+        splits = [self.private, self.public, self.test]
+        if self.unseen is not None:
+            digest.update(f"\nunseen {json.dumps(self.unseen.class_names)}".encode())
+            splits.append(self.unseen.test)
+        for split in splits:
             line, data = content(split.images)
             digest.update(f"\n{line}\n".encode())
             digest.update(data)

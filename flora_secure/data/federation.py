@@ -13,6 +13,7 @@ from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset, Owners
 from flora_secure.data.partitions import Natural, Skew, parse_partition, partition, partition_captioned, skew
 from flora_secure.data.sources import load_dataset
+from flora_secure.data.unseen import set_apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class Federation:
 
     @property
     def image_counts(self) -> tuple[int, int, int]:
-        """Private, public and test images; one with several captions counts once."""
+        """Private, public and test images, those of unseen classes apart; one with several captions counts once."""
         splits = (self.dataset.private, self.dataset.public, self.dataset.test)
         private, public, test = (len(s.distinct[0] if self.dataset.captioned else s) for s in splits)
         return private, public, test
@@ -46,8 +47,13 @@ class Federation:
         described = f"images, {len(data.class_names)} classes"
         if data.captioned:
             described = f"images with {len(data.private):,}, {len(data.public):,} and {len(data.test):,} captions"
+        apart = []
+        if data.unseen is not None:
+            names = ", ".join(data.unseen.class_names)
+            apart = [f"unseen classes {names}: {len(data.unseen.test):,} test images apart"]
         return [
             f"data {data.name}: {private:,} private, {public:,} public, {test:,} test {described}; {self.skew.line}",
+            *apart,
             *(skipped.line for skipped in data.skipped),
         ]
 
@@ -64,6 +70,8 @@ def load_federation(config: DataConfig, seed: int, cache: ArrayCache | None = No
         templates=config.templates,
         cache=cache,
     )
+    if config.unseen_classes is not None:
+        dataset = set_apart(dataset, config.unseen_classes)
     owners = None if dataset.owners is None else dataset.owners.of
     rng = np.random.default_rng([seed, 0])
     if dataset.captioned:

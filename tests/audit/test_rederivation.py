@@ -139,6 +139,14 @@ def test_a_genuine_run_passes(digits, tmp_path, changes) -> None:
             assert client.second == pytest.approx(client.epsilon, abs=0.02)
 
 
+def test_a_genuine_run_passes_where_a_rotation_would_lengthen_nothing(tmp_path) -> None:
+    """Of 8 × 192 values the length of an upload does not tell whether updates were rotated; the statement does."""
+    config = small(model__rank=8)
+    run = written(config, prepare(config, load_federation(config.data, config.seed)), tmp_path / "run")
+    assert {line["dimension"] for line in read(run)[0]} == {1536}
+    assert found(run) == {}
+
+
 FIXED = {"participation__rate": 0.5, "participation__sampling": "fixed"}
 COHORTS = [
     FIXED,
