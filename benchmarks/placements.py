@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--local-steps", type=int, default=2)
+    parser.add_argument("--only", help="rows of this placement")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -44,6 +45,8 @@ def main() -> None:
     print("| placement | rule | values | reduction on the wire | ε = 4 | no noise | training, s |")
     print("|---|---|---|---|---|---|---|")
     for row in ROWS:
+        if options.only not in {None, row["model.placement"]}:
+            continue
         found, seconds = [], 0.0
         for epsilon in (4.0, math.inf):
             changes = {

@@ -14,6 +14,7 @@ from torch import Tensor
 from flora_secure.adapters import Factors
 from flora_secure.config import ConfigError, RunConfig
 from flora_secure.examples import MOST, ClientExamples, gradient_sums
+from flora_secure.placements import PLACEMENTS
 from flora_secure.task import Task
 
 
@@ -45,7 +46,8 @@ class WholeClient:
     def __init__(self, config: RunConfig, task: Task) -> None:
         self._task = task
         self._steps = config.training.local_steps
-        self._rate = config.training.local_rate or task.rule.local_rate
+        own = task.rule.local_rate * PLACEMENTS[config.model.placement].rate
+        self._rate = config.training.local_rate or own
 
     def contribute(self, number: int, factors: Factors, cohort: Sequence[int], clip_norm: float) -> Contributions:
         task = self._task

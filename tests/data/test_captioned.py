@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from images import encoded, write
 from test_listings import lines, names, skipped, write_shard
 
-from flora_secure.config import ConfigError, DataConfig, RunConfig, override
+from flora_secure.config import DataConfig
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset, Owners, Split
 from flora_secure.data.errors import DataError
 from flora_secure.data.federation import Federation, load_federation
 from flora_secure.data.partitions import Dirichlet, Iid, Natural, Shards, partition_captioned
 from flora_secure.data.sources import load_dataset
-from flora_secure.task import prepare
 
 
 def pairs(split: Split) -> list[tuple[str, str]]:
@@ -239,15 +238,6 @@ def test_iid_federation_of_a_table(tmp_path: Path) -> None:
         load_federation(replace(config, partition="dirichlet:0.5"), 0)
     with pytest.raises(DataError, match="17 clients for 16 images"):
         load_federation(replace(config, clients=17), 0)
-
-
-def test_training_on_captions_is_refused(tmp_path: Path) -> None:
-    path = str(captioned_table(tmp_path))
-    config = override(
-        RunConfig(), {"data.dataset": "table", "data.data_root": path, "data.clients": 2, "data.partition": "iid"}
-    )
-    with pytest.raises(ConfigError, match="captions alone, which are not trained on"):
-        prepare(config, load_federation(config.data, 0))
 
 
 # hash, cache and copies
