@@ -1,4 +1,4 @@
-"""The command line as a person meets it: fresh processes, real pipes, real signals."""
+"""The command line as a person meets it: fresh processes, real pipes, real signals where these are the point."""
 
 import json
 import os
@@ -12,20 +12,13 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from command import ENVIRONMENT, PROGRAM, flora, flora_here
 from PIL import Image
 
 from flora_secure.report import json_schema
 from flora_secure.run_folder import read_run
 
-ROOT = Path(__file__).parents[1]
-PROGRAM = [sys.executable, "-c", "from flora_cli.main import run; run()"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "protocols", "cli"))}
 SMALL = ["simulate", "--dataset", "digits", "--clients", "8", "--rounds", "2"]
-
-
-def flora(*arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
-    command = [*PROGRAM, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=300, **options)
 
 
 BAD = [
@@ -92,6 +85,9 @@ BAD_LATE = [
 BAD_LATE = [(["--dataset", "digits", "--clients", "10", *flags], says) for flags, says in BAD_LATE]
 
 
+FRESH = ["--epsilon abc", "--config unknown.toml"]
+
+
 @pytest.mark.parametrize(
     ("flags", "says"), BAD + BAD_LATE, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
@@ -100,7 +96,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(flags, says, tmp_path) -> N
     (tmp_path / "TAKEN").mkdir()
     (tmp_path / "TAKEN" / "config.toml").write_text("")
     (tmp_path / "unknown.toml").write_text("[privacy]\nepsilom = 4.0\n")
-    done = flora("simulate", *flags, cwd=tmp_path)
+    done = (flora if " ".join(flags) in FRESH else flora_here)("simulate", *flags, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     *before, last = done.stderr.splitlines()
@@ -112,12 +108,24 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(flags, says, tmp_path) -> N
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_leaves_a_complete_folder_and_prints_one_table(tmp_path) -> None:
-    done = flora(*SMALL, "--out", "run", "--compare-no-noise", cwd=tmp_path)
+def test_the_bad_input_of_fresh_processes_is_among_the_cases() -> None:
+    assert set(FRESH) < {" ".join(flags) for flags, _ in BAD + BAD_LATE}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The folder of a run in a process of its own, and what that printed."""
+    cwd = tmp_path_factory.mktemp("finished")
+    return cwd / "run", flora(*SMALL, "--out", "run", "--compare-no-noise", cwd=cwd)
+
+
+def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
+    folder, done = finished
     assert done.returncode == 0, done.stderr
+    # no library has a word of its own there
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["loading", "data", "8", "round", "round"]
     for figure in ("accuracy", "privacy", "communication", "ε = ", "× less"):
         assert figure in done.stdout
-    folder = tmp_path / "run"
     assert sorted(path.name for path in folder.iterdir()) == ["adapter", "config.toml", "report.json", "rounds.jsonl"]
     assert sorted(path.name for path in (folder / "adapter").iterdir()) == [
         "adapter_config.json",
@@ -130,19 +138,19 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(tmp_path) -> None:
     assert [record.round for record in run.records] == [1, 2]
     assert run.report is not None
     assert run.report.to_dict() == report
-    # the resolved config reproduces the run's settings
-    again = flora("simulate", "--config", folder / "config.toml", "--out", "again", "--json", cwd=tmp_path)
-    assert json.loads(again.stdout)["provenance"]["config_hash"] == report["provenance"]["config_hash"]
 
 
-def test_json_is_all_there_is_on_stdout(tmp_path) -> None:
-    done = flora(*SMALL, "--json", cwd=tmp_path)
+def test_json_is_all_there_is_on_stdout_and_the_resolved_config_repeats_the_settings(finished, tmp_path) -> None:
+    folder, _ = finished
+    done = flora("simulate", "--config", folder / "config.toml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     jsonschema.validate(report, json_schema())
-    (folder,) = (tmp_path / "runs").iterdir()
-    assert json.loads((folder / "report.json").read_text()) == report
+    (again,) = (tmp_path / "runs").iterdir()
+    assert json.loads((again / "report.json").read_text()) == report
     assert "round 2/2" in done.stderr
+    before = json.loads((folder / "report.json").read_text())
+    assert report["provenance"]["config_hash"] == before["provenance"]["config_hash"]
 
 
 def test_unseen_classes_by_name(tmp_path) -> None:
@@ -173,7 +181,7 @@ def test_a_folder_of_images_with_bad_ones_and_a_cache(tmp_path) -> None:
              "--rounds", "2", "--templates", "templates", "--simulation-noise", "--json"]  # fmt: skip
     runs = []
     for extra in (["--no-feature-cache"], ["--feature-cache", "cache"], ["--feature-cache", "cache"]):
-        done = flora(*flags, *extra, "--out", f"run{len(runs)}", cwd=tmp_path)
+        done = flora_here(*flags, *extra, "--out", f"run{len(runs)}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "skipped 1: empty file (client0/cat/empty.jpg)\n" in done.stderr
         assert "warning" not in done.stderr
@@ -188,14 +196,14 @@ def test_a_folder_of_images_with_bad_ones_and_a_cache(tmp_path) -> None:
     assert len(list((tmp_path / "cache").iterdir())) == 3  # what is damaged, private features, test features
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
-    done = flora(*flags, "--feature-cache", "cache", "--out", "again", cwd=tmp_path)
+    done = flora_here(*flags, "--feature-cache", "cache", "--out", "again", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is damaged") == 3
     assert json.loads(done.stdout)["accuracy"] == runs[0]["accuracy"]
 
 
 def test_no_noise_is_loud(tmp_path) -> None:
-    done = flora(*SMALL, "--epsilon", "inf", cwd=tmp_path)
+    done = flora_here(*SMALL, "--epsilon", "inf", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "NO DIFFERENTIAL PRIVACY" in done.stderr
     assert "NONE: no noise" in done.stdout
@@ -238,28 +246,43 @@ def test_interrupt_keeps_the_rounds_that_were_complete(tmp_path) -> None:
     assert alive.stdout == "", "workers outlived the command"
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path) -> None:
+def told_again(finished, **options) -> subprocess.CompletedProcess[str]:
+    """A process that prints the result of a run and needs no torch for it: the run is complete."""
+    folder, _ = finished
+    command = [*PROGRAM, "simulate", "--resume", str(folder)]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, timeout=60, **options)
+
+
+def test_a_reader_that_goes_away_is_no_traceback(finished) -> None:
     read, write = os.pipe()
     os.close(read)
-    process = subprocess.run(
-        [*PROGRAM, *SMALL, "--json"], stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT
-    )
+    done = told_again(finished, stdout=write)
     os.close(write)
-    assert process.returncode == 141
-    assert "Traceback" not in process.stderr
-    assert "Error" not in process.stderr
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_one_line(finished) -> None:
+    with FULL.open("w") as full:
+        done = told_again(finished, stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "flora-secure: the result cannot be printed: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_the_report_is_kept_before_it_is_printed(tmp_path) -> None:
+    with FULL.open("w") as full:
+        done = flora_here(*SMALL, cwd=tmp_path, stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "flora-secure: the result cannot be printed: No space left on device"
     (folder,) = (tmp_path / "runs").iterdir()
     assert (folder / "report.json").exists()
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_behind_stdout_is_one_line(tmp_path) -> None:
-    with open("/dev/full", "w") as full:
-        process = subprocess.run(
-            [*PROGRAM, *SMALL], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT
-        )
-    assert process.returncode == 2
-    assert process.stderr.splitlines()[-1] == "flora-secure: the result cannot be printed: No space left on device"
 
 
 def test_help_lists_every_option_and_needs_no_torch(tmp_path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from federations import finish, small
 from peft import PeftModel
 from small_clip import CONFIG
-from test_simulation import finish, small
 
 from flora_secure.clip import class_prompts, joined, load_clip
 from flora_secure.config import ConfigError, override

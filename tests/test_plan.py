@@ -2,13 +2,12 @@
 
 import json
 import math
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import PROGRAM, flora, flora_here
 
 from flora_protocols import Profile
 from flora_secure.aggregation import MaskedSum, PlainSum, Summation
@@ -21,8 +20,6 @@ from flora_secure.plots import PlotError, plot_budget
 from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.traffic import Traffic
 
-ROOT = Path(__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "protocols", "cli"))}
 WITHOUT_TORCH = """
 import sys
 class Block:
@@ -30,13 +27,12 @@ class Block:
         if name.partition(".")[0] in ("torch", "open_clip", "peft", "opacus"):
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
-from flora_cli.main import run; run()
 """
 
 
 def plan(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WITHOUT_TORCH, "plan", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=120)
+    """In a fresh process that has no torch."""
+    return flora("plan", *arguments, cwd=cwd, program=WITHOUT_TORCH + PROGRAM[-1])
 
 
 def config(**changes) -> RunConfig:
@@ -194,7 +190,6 @@ def test_the_plot_is_a_picture(tmp_path) -> None:
         (["--delta", "1"], "delta must lie between 0 and 1"),
         (["--rounds", "0"], "rounds must be at least 1"),
         (["--model", "ViT-X"], "'ViT-X' is not known"),
-        (["--rank", "200"], "rank 200 exceeds 128"),
         (["--clip-norm", "nan"], "clip_norm must be a positive number"),
         (["--dropout-tolerance", "1"], "dropout_tolerance must be at least 0 and below 1"),
         (["--secagg", "malicious-server", "--corrupt", "0.85"], "85 corrupt of 100"),
@@ -206,15 +201,22 @@ def test_the_plot_is_a_picture(tmp_path) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_is_one_line(flags, says, tmp_path) -> None:
-    done = plan(*flags, cwd=tmp_path)
+    done = flora_here("plan", *flags, cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stdout == ""
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_bad_input_of_a_fresh_process_is_one_line_too(tmp_path) -> None:
+    done = plan("--rank", "200", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("flora-secure: rank 200 exceeds 128")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_large_delta_warns_with_the_reason(tmp_path) -> None:
-    done = plan("--delta", "0.02", cwd=tmp_path)
+    done = flora_here("plan", "--delta", "0.02", cwd=tmp_path)
     assert done.returncode == 0
     assert "warning: delta 0.02 is not below 1/clients" in done.stderr
 

@@ -150,6 +150,7 @@ def captioned(report: Report) -> Report:
         accuracy=dataclasses.replace(
             report.accuracy,
             measures="recall@1 image to text",
+            warm_start=report.accuracy.zero_shot,
             classes=[],
             per_class=[],
             client_mean=None,
@@ -230,6 +231,8 @@ def test_the_table_shows_accuracy_privacy_and_communication_together(report: Rep
 def test_the_table_of_a_captioned_run_says_what_its_accuracy_is(report: Report) -> None:
     text = dict(captioned(report).rows())
     assert text["accuracy"] == "recall@1 image to text 85.00% on 4,000 test images"
+    assert text["  before"] == "zero-shot 60.00%"  # captions have no warm start
+    assert dict(report.rows())["  before"] == "zero-shot 60.00%, warm start 70.00%"
     assert text["  spread"] == "95 % confidence 83.86% to 86.07%"
     assert text["  image to text"] == "recall@1/5 85.0% / 95.0% among 20,000 captions (zero-shot 60.0% / 80.0%)"
     assert text["  text to image"] == "recall@1/5 70.0% / 90.0% among 4,000 images (zero-shot 40.0% / 70.0%)"

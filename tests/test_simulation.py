@@ -6,52 +6,25 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jsonschema
 import numpy as np
 import open_clip
 import pytest
 import torch
+from command import ENVIRONMENT
+from federations import finish, small
 from peft import PeftModel
 
 from flora_secure.clip import class_prompts, load_clip
-from flora_secure.config import ConfigError, RunConfig, override
+from flora_secure.config import ConfigError, override
 from flora_secure.data.federation import load_federation
 from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.records import RoundRecord
 from flora_secure.report import json_schema
 from flora_secure.simulation import Simulation, without_noise
 from flora_secure.summary import summarise
-from flora_secure.task import Task, prepare
-
-ROOT = Path(__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "protocols", "cli"))}
-SMALL = {
-    "data.dataset": "digits",
-    "data.clients": 10,
-    "data.partition": "iid",
-    "training.rounds": 3,
-    "privacy.epsilon": 50.0,
-    "privacy.simulation_noise": True,
-}
-
-
-def small(**changes) -> RunConfig:
-    return override(RunConfig(), {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}})
-
-
-@pytest.fixture(scope="module")
-def task() -> Task:
-    torch.set_num_threads(1)
-    config = small()
-    return prepare(config, load_federation(config.data, config.seed))
-
-
-def finish(config: RunConfig, task: Task) -> Simulation:
-    simulation = Simulation(config, task)
-    list(simulation.rounds())
-    return simulation
+from flora_secure.task import prepare
 
 
 def outcome(simulation: Simulation) -> list[tuple]:
@@ -202,7 +175,7 @@ def test_every_rule_trains(rule) -> None:
 
 @pytest.mark.parametrize("unit", ["client", "example"])
 def test_alternation_moves_one_factor_a_round_under_noise_and_masking(unit) -> None:
-    config = small(model__rule="alternate", privacy__unit=unit, training__rounds=3)
+    config = small(model__rule="alternate", privacy__unit=unit, privacy__epsilon=4.0)
     task = prepare(config, load_federation(config.data, config.seed))
     simulation = Simulation(config, task)
     before = simulation.factors

@@ -13,7 +13,19 @@ from safetensors.torch import save_file
 
 from flora_secure.clip import Clip, ModelError, load_clip
 
-MODEL = "RN50"  # the quickest of open_clip's to build
+MODEL = "small-resnet"  # of the kind of RN50, and quick to build
+CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+    "text_cfg": {"context_length": 8, "vocab_size": 49_408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_resnet(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("models") / f"{MODEL}.json"
+    path.write_text(json.dumps(CONFIG))
+    open_clip.add_model_config(path)
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +89,16 @@ def test_a_folder_brings_its_preprocessing(weights: dict[str, torch.Tensor], wan
 
 def test_another_activation_is_refused(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "m", weights, quick_gelu=True)
-    with pytest.raises(ModelError, match=r"quick_gelu True, it has False; use --model RN50-quickgelu$"):
+    with pytest.raises(ModelError, match=r"quick_gelu True, it has False; use --model small-resnet-quickgelu$"):
         load_clip(MODEL, folder)
 
 
 def narrower(weights: dict[str, torch.Tensor]) -> None:
-    weights["visual.conv1.weight"] = torch.zeros(16, 3, 3, 3)
+    weights["visual.conv1.weight"] = torch.zeros(2, 3, 3, 3)
 
 
 def longer(weights: dict[str, torch.Tensor]) -> None:
-    weights["positional_embedding"] = torch.zeros(154, 512)
+    weights["positional_embedding"] = torch.zeros(16, 16)
 
 
 def short(weights: dict[str, torch.Tensor]) -> None:
@@ -100,9 +112,9 @@ def more(weights: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (narrower, r"visual\.conv1\.weight has shape \(16, 3, 3, 3\), not \(32, 3, 3, 3\);"),
+        (narrower, r"visual\.conv1\.weight has shape \(2, 3, 3, 3\), not \(4, 3, 3, 3\);"),
         # open_clip itself would stretch it without a word
-        (longer, r"text\.positional_embedding has shape \(154, 512\), not \(77, 512\);"),
+        (longer, r"text\.positional_embedding has shape \(16, 16\), not \(8, 16\);"),
         (short, r"text\.ln_final\.bias is missing;"),
         (more, r"visual\.adapter has no place;"),
     ],
@@ -116,7 +128,7 @@ def test_weights_of_another_architecture(
     changed = dict(weights)
     change(changed)
     torch.save(changed, tmp_path / "w.pt")
-    with pytest.raises(ModelError, match=r"do not fit model 'RN50': " + message) as caught:
+    with pytest.raises(ModelError, match=r"do not fit model 'small-resnet': " + message) as caught:
         load_clip(MODEL, tmp_path / "w.pt")
     assert "\n" not in str(caught.value)
 

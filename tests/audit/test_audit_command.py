@@ -1,28 +1,17 @@
 """`flora-secure audit` as a person meets it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "protocols", "cli"))}
-RUN = "from flora_cli.main import run; run()"
-
-
-def flora(*arguments: object, before: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", before + RUN, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+from command import PROGRAM, flora, flora_here
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("audited") / "run"
     flags = ["--dataset", "digits", "--clients", "8", "--rounds", "2", "--simulation-noise"]
-    done = flora("simulate", *flags, "--out", path)
+    done = flora_here("simulate", *flags, "--out", path, cwd=path.parent)
     assert done.returncode == 0, done.stderr
     return path
 
@@ -35,7 +24,7 @@ def test_a_genuine_run_exits_0_without_torch(folder) -> None:
         "        if name.partition('.')[0] in ('torch', 'opacus', 'open_clip', 'peft'): raise ImportError(name)\n"
         "sys.meta_path.insert(0, Missing())\n"
     )
-    done = flora("audit", folder, "--no-opacus", before=missing)
+    done = flora("audit", folder, "--no-opacus", cwd=folder, program=missing + PROGRAM[-1])
     assert done.returncode == 0, done.stderr
     assert "PASSED: 0 violations" in done.stdout
     assert done.stderr == "opacus PRV was left out: not asked for\n"
@@ -48,8 +37,8 @@ def test_a_violation_exits_1_and_is_named_first(folder) -> None:
     table["privacy"]["epsilon"] = 2.0
     report.write_text(json.dumps(table))
     try:
-        shown = flora("audit", folder, "--no-opacus")
-        plain = flora("audit", folder, "--no-opacus", "--json")
+        shown = flora_here("audit", folder, "--no-opacus", cwd=folder)
+        plain = flora("audit", folder, "--no-opacus", "--json", cwd=folder)
     finally:
         report.write_text(text)
     assert shown.returncode == plain.returncode == 1
@@ -76,7 +65,7 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, tmp_path, name, content, 
         text = (folder / file).read_text() if file != name else content
         if text is not None:
             (tmp_path / file).write_text(text)
-    done = flora("audit", tmp_path, "--no-opacus")
+    done = flora_here("audit", tmp_path, "--no-opacus", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert says in done.stderr

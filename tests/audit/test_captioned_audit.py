@@ -10,7 +10,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from test_rederivation import Table, digits, falsified, found, read, small  # noqa: F401  (fixture)
+from falsifying import Table, falsified, found, small
 
 from flora_secure.audit.rederivation import audit
 from flora_secure.data.dataset import Split
@@ -24,7 +24,8 @@ from flora_secure.task import Task, prepare
 
 
 def with_captions(federation: Federation) -> Federation:
-    """The same images, each twice, with captions in the place of labels; one test caption is too long."""
+    """The same images, each twice, with captions in the place of labels; one test caption is too long. Twenty test
+    images, so that some are found among them."""
     data = federation.dataset
 
     def twice(split: Split) -> Split:
@@ -33,7 +34,8 @@ def with_captions(federation: Federation) -> Federation:
         texts = [f"the number {name}" if i % 2 else f"number {i // 2}, {name}" for i, name in enumerate(names)]
         return replace(pairs, labels=np.zeros_like(pairs.labels), captions=tuple(texts))
 
-    splits = {name: twice(getattr(data, name)) for name in ("private", "public", "test")}
+    kept = {"private": data.private, "public": data.public, "test": data.test.at(np.arange(20))}
+    splits = {name: twice(split) for name, split in kept.items()}
     captions = splits["test"].captions
     assert captions is not None
     splits["test"] = replace(splits["test"], captions=("long " * 20, *captions[1:]))
@@ -42,7 +44,7 @@ def with_captions(federation: Federation) -> Federation:
 
 
 @pytest.fixture(scope="module")
-def captioned_run(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def captioned_run(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("audit") / "captions"
     config = small()
     simulation, folder = Simulation(config, prepare(config, with_captions(digits.federation))), RunFolder(path, config)
