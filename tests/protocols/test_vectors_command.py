@@ -3,28 +3,23 @@
 import json
 import os
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from command import ENVIRONMENT, PROGRAM, flora_here
 
 from flora_cli.vectors import IN_A_CHECKOUT, IN_A_WHEEL
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "protocols/vectors"
 NAMES = sorted(path.name for path in SHIPPED.iterdir())
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "protocols", "cli"))}
 
 
 def run(*arguments, environment=ENVIRONMENT):
-    program = "from flora_cli.main import run; run()"
-    return subprocess.run(
-        [sys.executable, "-c", program, "vectors", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    """In a fresh process."""
+    command = [*PROGRAM, "vectors", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture
@@ -76,7 +71,7 @@ def test_differences_are_named(copies):
     first, *rest = done.stdout.splitlines()
     assert first.startswith(f"{len(NAMES) - 4} of {len(NAMES) + 1} vectors in {copies} are the same")
     assert rest == list(different.values())
-    done = run("--dir", copies, "--json")
+    done = flora_here("vectors", "--dir", copies, "--json", cwd=copies)
     assert done.returncode == 1
     same = [name for name in NAMES if name not in different]
     assert json.loads(done.stdout) == {"directory": str(copies), "same": same, "different": different}
@@ -91,7 +86,7 @@ def test_bad_input(tmp_path):
         (("--write", tmp_path / "x", "--dir", tmp_path), "without --check and --dir"),
         (("--wriet", tmp_path), "No such option"),
     ):
-        done = run(*arguments)
+        done = flora_here("vectors", *arguments, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
         assert text in done.stderr
         assert len(done.stderr.splitlines()) == 1
