@@ -34,3 +34,11 @@ def finish(config: RunConfig, task: Task) -> Simulation:
     simulation = Simulation(config, task)
     list(simulation.rounds())
     return simulation
+
+
+def outcome(simulation: Simulation) -> list[tuple]:
+    """What a run did, without what a clock has measured."""
+    return [
+        (r.accuracy, r.survivors, r.upload_bytes, r.download_bytes, r.payload_bytes, r.model_hash)
+        for r in simulation.records
+    ]

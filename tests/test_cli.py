@@ -155,7 +155,7 @@ def test_json_is_all_there_is_on_stdout_and_the_resolved_config_repeats_the_sett
 
 def test_unseen_classes_by_name(tmp_path) -> None:
     flags = ["--dataset", "digits", "--clients", "5", "--rounds", "1", "--secagg", "off", "--json"]
-    done = flora("simulate", *flags, "--unseen-classes", "digit 7, digit 2", "--out", "run", cwd=tmp_path)
+    done = flora_here("simulate", *flags, "--unseen-classes", "digit 7, digit 2", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     jsonschema.validate(report, json_schema())

@@ -12,10 +12,10 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from federations import finish, outcome, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from test_simulation import finish, outcome, small
 from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.checkpoints import CheckpointError

@@ -5,15 +5,14 @@ import math
 
 import pytest
 from crashing import Crash, complete, open_small, resumed, secret
+from federations import task_of
 
 from flora_secure import checkpoints
 from flora_secure.audit.rederivation import audit
 from flora_secure.checkpoints import CheckpointError
-from flora_secure.data.federation import load_federation
 from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.resume import begin
 from flora_secure.simulation import Simulation
-from flora_secure.task import prepare
 
 
 @pytest.mark.parametrize("secagg", ["off", "semi-honest"])
@@ -64,7 +63,7 @@ def test_a_round_in_flight_is_lost_and_paid_for(task, tmp_path, monkeypatch, sec
 def test_lost_rounds_of_samples_pass_the_audit(task, tmp_path, monkeypatch, quick, changes) -> None:
     config = secret(open_small(**changes))
     if "data__clients" in changes:
-        task = prepare(config, load_federation(config.data, config.seed))
+        task = task_of(config)
     run = begin(Simulation(config, task), tmp_path / "run")
     rounds = run.rounds()
     next(rounds)

@@ -9,18 +9,16 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from federations import finish, small
+from federations import finish, small, task_of
 
 from flora_secure import contributions, examples
 from flora_secure.config import ConfigError, override
-from flora_secure.data.federation import load_federation
 from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.records import RoundRecord
 from flora_secure.report import json_schema
 from flora_secure.selection import Selection
 from flora_secure.simulation import Simulation
 from flora_secure.summary import summarise
-from flora_secure.task import prepare
 
 # a small budget: accountants of sampled rounds take time in proportion to the widest loss
 MANY = {"data__clients": 60, "training__rounds": 6, "participation__rate": 0.25, "privacy__epsilon": 2.0}
@@ -29,7 +27,7 @@ MANY = {"data__clients": 60, "training__rounds": 6, "participation__rate": 0.25,
 @pytest.fixture(scope="module")
 def crowd():
     config = small(**MANY, participation__sampling="fixed")
-    return prepare(config, load_federation(config.data, config.seed))
+    return task_of(config)
 
 
 def derived(records: list[RoundRecord]) -> dict[int, float]:

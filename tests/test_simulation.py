@@ -13,25 +13,16 @@ import open_clip
 import pytest
 import torch
 from command import ENVIRONMENT
-from federations import finish, small
+from federations import finish, outcome, small, task_of
 from peft import PeftModel
 
 from flora_secure.clip import class_prompts, load_clip
 from flora_secure.config import ConfigError, override
-from flora_secure.data.federation import load_federation
 from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.records import RoundRecord
 from flora_secure.report import json_schema
 from flora_secure.simulation import Simulation, without_noise
 from flora_secure.summary import summarise
-from flora_secure.task import prepare
-
-
-def outcome(simulation: Simulation) -> list[tuple]:
-    return [
-        (r.accuracy, r.survivors, r.upload_bytes, r.download_bytes, r.payload_bytes, r.model_hash)
-        for r in simulation.records
-    ]
 
 
 def test_the_same_seed_gives_the_same_run(task) -> None:
@@ -167,7 +158,7 @@ def test_the_saved_adapter_gives_the_same_predictions_through_peft(task, tmp_pat
 @pytest.mark.parametrize("rule", ["ab", "prompt-basis", "frozen-a", "alternate", "local-alternate"])
 def test_every_rule_trains(rule) -> None:
     config = small(model__rule=rule, training__rounds=10, privacy__epsilon=math.inf)
-    task = prepare(config, load_federation(config.data, config.seed))
+    task = task_of(config)
     simulation = finish(config, task)
     assert simulation.records[-1].accuracy > task.accuracy(task.initial) + 0.05
     assert np.isfinite(simulation.records[-1].accuracy)
@@ -176,7 +167,7 @@ def test_every_rule_trains(rule) -> None:
 @pytest.mark.parametrize("unit", ["client", "example"])
 def test_alternation_moves_one_factor_a_round_under_noise_and_masking(unit) -> None:
     config = small(model__rule="alternate", privacy__unit=unit, privacy__epsilon=4.0)
-    task = prepare(config, load_federation(config.data, config.seed))
+    task = task_of(config)
     simulation = Simulation(config, task)
     before = simulation.factors
     for record in simulation.rounds():
@@ -190,7 +181,7 @@ def test_alternation_moves_one_factor_a_round_under_noise_and_masking(unit) -> N
 def test_a_device_that_is_not_there_is_named() -> None:
     config = small(training__device="cuda:7")
     with pytest.raises(ConfigError, match="device 'cuda:7' cannot be used"):
-        prepare(config, load_federation(config.data, config.seed))
+        task_of(config)
 
 
 def test_models_without_weights_are_measured_too() -> None:

@@ -21,7 +21,7 @@ from flora_secure.task import Task
 
 SMALL = {**DIGITS, "aggregation.dropout": 0.1, "privacy.dropout_tolerance": 0.2}
 Table = dict[str, Any]
-Cheat = Callable[[Table, list[Table], Table], None]  # config (nested), lines, report; changed in place
+Cheat = Callable[[list[Table], Table], None]  # lines, report; changed in place
 
 
 def small(**changes: Any) -> RunConfig:
@@ -56,7 +56,7 @@ def read(folder: Path) -> tuple[list[Table], Table]:
     return lines, json.loads((folder / "report.json").read_text())
 
 
-def falsified(source: Path, target: Path, cheat: Callable[[list[Table], Table], None]) -> Path:
+def falsified(source: Path, target: Path, cheat: Cheat) -> Path:
     shutil.copytree(source, target)
     lines, report = read(target)
     cheat(lines, report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from falsifying import Table, falsified, found, small
+from falsifying import Cheat, falsified, found, small
 
 from flora_secure.audit.rederivation import audit
 from flora_secure.data.dataset import Split
@@ -85,11 +84,11 @@ def test_the_audit_accepts_it(captioned_run: Path) -> None:
     assert found(captioned_run) == {}
 
 
-def measure(name: str) -> Callable[[list[Table], Table], None]:
+def measure(name: str) -> Cheat:
     return lambda lines, report: report["accuracy"].update(measures=name)
 
 
-def recall(which: str, place: int, **changes: float) -> Callable[[list[Table], Table], None]:
+def recall(which: str, place: int, **changes: float) -> Cheat:
     return lambda lines, report: report["retrieval"][which][place].update(changes)
 
 

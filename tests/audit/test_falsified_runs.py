@@ -1,11 +1,10 @@
 """Logs that were falsified consistently: the chain of hashes holds, and the arithmetic must find them."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from falsifying import Table, falsified, found, half_sigma, total, z_of
+from falsifying import Cheat, Table, falsified, found, half_sigma, total, z_of
 
 from flora_secure.privacy.amplification import poisson_epsilon
 
@@ -163,7 +162,7 @@ def negative_noise(lines, report) -> None:
     lines[1]["sigma_local"] *= -1
 
 
-def change(section: str, key: str, value: Any) -> Callable[[list[Table], Table], None]:
+def change(section: str, key: str, value: Any) -> Cheat:
     def cheat(lines: list[Table], report: Table) -> None:
         before = report[section][key]
         report[section][key] = value(before) if callable(value) else value

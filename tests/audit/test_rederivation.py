@@ -8,14 +8,14 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from falsifying import falsified, found, half_sigma, small, written
+from falsifying import falsified, found, half_sigma, read, small, written
+from federations import task_of
 
 from flora_secure.audit.findings import OK, VIOLATION, WARNING, Audit, json_schema
 from flora_secure.audit.rederivation import audit
 from flora_secure.config import RunConfig, override
-from flora_secure.data.federation import load_federation
 from flora_secure.run_folder import RunFolderError
-from flora_secure.task import Task, prepare
+from flora_secure.task import Task
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -55,7 +55,7 @@ def test_a_genuine_run_passes(digits, tmp_path, changes) -> None:
 def test_a_genuine_run_passes_where_a_rotation_would_lengthen_nothing(tmp_path) -> None:
     """Of 8 × 192 values the length of an upload does not tell whether updates were rotated; the statement does."""
     config = small(model__rank=8)
-    run = written(config, prepare(config, load_federation(config.data, config.seed)), tmp_path / "run")
+    run = written(config, task_of(config), tmp_path / "run")
     assert {line["dimension"] for line in read(run)[0]} == {1536}
     assert found(run) == {}
 
@@ -77,13 +77,13 @@ COHORTS = [
 @pytest.fixture(scope="module")
 def twenty() -> Task:
     config = small(data__clients=20)
-    return prepare(config, load_federation(config.data, config.seed))
+    return task_of(config)
 
 
 def test_a_rotated_run_passes_where_the_rotation_adds_no_coordinate(tmp_path) -> None:
     changes = {"data.dataset": "digits", "data.clients": 20, "training.rounds": 3, "privacy.simulation_noise": True}
     config = override(RunConfig(), {**changes, "model.rule": "alternate", "model.rank": 2})  # d = 384 = 3 · 2^7
-    task = prepare(config, load_federation(config.data, config.seed))
+    task = task_of(config)
     result = audit(written(config, task, tmp_path / "run"), opacus=False)
     assert "rotated" in json.loads((tmp_path / "run" / "report.json").read_text())["privacy"]["statement"]
     assert not {f.check: f.evidence for f in result.findings if f.severity == VIOLATION}

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_rederivation import Table, audit, digits, falsified, found, genuine, read, small, written  # noqa: F401
+from falsifying import Cheat, Table, falsified, found, read, small, written
+from federations import task_of
 
+from flora_secure.audit.rederivation import audit
 from flora_secure.config import from_toml
-from flora_secure.data.federation import load_federation
-from flora_secure.task import prepare
-
-Cheat = Callable[[list[Table], Table], None]
 
 
 @pytest.fixture(scope="module")
 def unseen_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = small(data__unseen_classes=("digit 7", "digit 2"))
-    task = prepare(config, load_federation(config.data, config.seed))
+    task = task_of(config)
     return written(config, task, tmp_path_factory.mktemp("audit") / "unseen")
 
 
@@ -84,7 +81,7 @@ def test_figures_of_unseen_classes_that_were_falsified(unseen_run: Path, tmp_pat
     assert evidence in found(falsified(unseen_run, tmp_path / "run", cheat))["A-31"]
 
 
-def test_unseen_classes_that_no_one_configured(genuine: Path, unseen_run: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_unseen_classes_that_no_one_configured(genuine: Path, unseen_run: Path, tmp_path: Path) -> None:
     told = read(unseen_run)[1]["forgetting"]
     run = falsified(genuine, tmp_path / "run", lambda lines, report: report.update(forgetting=told))
     assert "forgetting.classes is ['digit 2', 'digit 7'], the rounds say None" in found(run)["A-31"]
