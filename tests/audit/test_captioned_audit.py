@@ -66,7 +66,7 @@ def test_the_report_of_a_captioned_run(captioned_run: Path) -> None:
     assert [recall.k for recall in found_.final] == [1, 5, 10]
     assert accuracy.final == found_.final[0].image_to_text
     assert accuracy.zero_shot == found_.zero_shot[0].image_to_text
-    assert accuracy.interval[0] <= accuracy.final < accuracy.interval[1]
+    assert 0 < accuracy.interval[0] < accuracy.final < accuracy.interval[1]
     assert report.data.private_captions == 2 * report.data.private_images
     assert (report.data.mean_classes, report.data.mean_label_distance) == (None, None)
     assert report.data.client_minimum * 10 <= report.data.private_images <= report.data.client_maximum * 10
