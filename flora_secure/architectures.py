@@ -10,11 +10,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from flora_secure.config import ConfigError, ModelConfig
+from flora_secure.config import ConfigError, DataConfig, ModelConfig
 from flora_secure.placements import PLACEMENTS, Shapes
 from flora_secure.rules import rule_named
 
-CLASSES = 10  # of each data set that ships, and so the default rank
+CLASSES = 10  # of each data set that ships, and what is assumed of files of one's own: the default rank
+_OTHER_CLASSES = {"cifar100": 100, "oxford-pets": 37, "flowers102": 102, "food101": 101}
+
+
+def classes_of(data: DataConfig) -> int:
+    """Classes that a run over the data set trains."""
+    return _OTHER_CLASSES.get(data.dataset, CLASSES) - len(data.unseen_classes or ())
 
 
 @dataclass(frozen=True)
@@ -25,15 +31,15 @@ class Architecture:
     parameters: int
     shapes: Shapes
 
-    def dimension(self, model: ModelConfig) -> int:
+    def dimension(self, model: ModelConfig, classes: int = CLASSES) -> int:
         """Length d of an upload with this placement, rule and rank; ConfigError as :meth:`factor_sizes`."""
-        return rule_named(model.trained_rule).upload_size(*self.factor_sizes(model))
+        return rule_named(model.trained_rule).upload_size(*self.factor_sizes(model, classes))
 
-    def trained(self, model: ModelConfig) -> int:
+    def trained(self, model: ModelConfig, classes: int = CLASSES) -> int:
         """Values that the server keeps and broadcasts; ConfigError as :meth:`factor_sizes`."""
-        return rule_named(model.trained_rule).size(*self.factor_sizes(model))
+        return rule_named(model.trained_rule).size(*self.factor_sizes(model, classes))
 
-    def factor_sizes(self, model: ModelConfig) -> tuple[int, int]:
+    def factor_sizes(self, model: ModelConfig, classes: int = CLASSES) -> tuple[int, int]:
         """Values of all A and of all B.
 
         Raises ConfigError where the model lacks the placement's matrices or the rank exceeds theirs.
@@ -46,7 +52,7 @@ class Architecture:
         if matrices is None:
             raise ConfigError(f"{self.name}'s image tower has no matrix for {placement.name}; use a text placement")
         most = min(map(min, matrices))
-        rank = min(placement.rank or CLASSES, most) if model.rank is None else model.rank
+        rank = min(placement.rank or classes, most) if model.rank is None else model.rank
         if rank > most:
             what = placement.name.replace("-", " ")
             raise ConfigError(f"rank {rank} exceeds {most}, the rank of {self.name}'s {what}; choose less")

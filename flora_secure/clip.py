@@ -66,7 +66,7 @@ class Clip:
     @property
     def text_projection(self) -> Tensor:
         """The matrix from pooled text features to the embedding, float32 (width, embed)."""
-        projection = self.model.text.text_projection
+        projection = getattr(self.model.text, "text_projection", None)
         if not isinstance(projection, nn.Parameter):
             raise ModelError(f"model {self.name!r} has no text projection matrix to adapt; use one such as ViT-B-32")
         return projection.detach()
@@ -212,6 +212,13 @@ def load_clip(
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # so that random weights are the same in every run
             built = _build(model, str(weights), known)
+            if not isinstance(built, CustomTextCLIP):  # such as CoCa, whose towers give tokens beside the embedding
+                raise ModelError(f"model {model!r} is a {type(built).__name__} and no CLIP of two towers; use another")
+            tokenizer = (
+                SimpleTokenizer(bpe_path=str(VOCABULARY), context_length=built.text.context_length)
+                if model == EMBEDDED
+                else open_clip.get_tokenizer(model)
+            )
     except ModelError:
         raise
     except Exception as error:  # open_clip, torch, safetensors and the network each raise their own kinds
@@ -221,11 +228,6 @@ def load_clip(
     built = built.float().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     preprocess = built.visual.preprocess_cfg
     size = preprocess["size"]
-    tokenizer = (
-        SimpleTokenizer(bpe_path=str(VOCABULARY), context_length=built.text.context_length)
-        if model == EMBEDDED
-        else open_clip.get_tokenizer(model)
-    )
     return Clip(
         name=model,
         model=built,

@@ -22,7 +22,7 @@ from flora_secure.adapters import Factors
 from flora_secure.local import Head
 from flora_secure.rules import Rule
 
-CHUNK = 256  # examples whose gradients are in memory together, a thread
+CHUNK = 64  # examples whose gradients are in memory together, a thread
 # Of the clip norm: what float64 may add to the distance between two neighbouring uploads, in the sums, the second clip
 # and the rotation. A sum of k terms of norm c errs by less than k²·2^-53·c, so this is enough for MOST examples.
 _MARGIN = 2.0**-20
@@ -66,8 +66,9 @@ def gradient_sums(
 ) -> GradientSums:
     """For each client i the sum of the gradients of the examples ``chosen[i]``, clipped one by one.
 
-    ``gradients`` takes parts of the indices to float32 (n, ``dimension``) for each part, in order. A gradient that is
-    not finite makes its client's sum NaN. Raises ``ValueError`` for more than MOST examples of a client.
+    ``gradients`` takes parts of the indices to float32 (n, ``dimension``) for each part, in order; parts are filled up
+    to CHUNK, so that no gradient's rounding depends on how many others were drawn. A gradient that is not finite counts
+    as 0. Raises ``ValueError`` for more than MOST examples of a client.
     """
     if (most := max(map(len, chosen))) > MOST:
         raise ValueError(f"{most} examples of one client; the clipping's margin pays for {MOST}")
@@ -76,9 +77,11 @@ def gradient_sums(
     sums = np.zeros((len(chosen), dimension))
     clipped = np.zeros(len(chosen), np.int64)
     starts = range(0, len(indices), CHUNK)
-    for start, found in zip(starts, gradients([indices[start : start + CHUNK] for start in starts]), strict=True):
-        rows, norms = clip_rows(found.double(), clip_norm * (1 - _MARGIN))
-        owners, values = owner[start : start + CHUNK], rows.cpu().numpy()
+    parts = [np.resize(indices[start : start + CHUNK], CHUNK) for start in starts]
+    for start, found in zip(starts, gradients(parts), strict=True):
+        owners = owner[start : start + CHUNK]
+        rows, norms = clip_rows(found[: len(owners)].double(), clip_norm * (1 - _MARGIN))
+        values = rows.cpu().numpy()
         np.add.at(clipped, owners, (norms > clip_norm).cpu().numpy())
         for client in np.unique(owners):
             sums[client] += values[owners == client].sum(0)
@@ -102,8 +105,9 @@ def example_gradients(head: Head, rule: Rule, factors: Factors, features: Tensor
 def clip_rows(gradients: Tensor, clip_norm: float) -> tuple[Tensor, Tensor]:
     """Each row of float64 (n, d) scaled down, if need be, to L2 norm ``clip_norm``; and the norms (n,) before.
 
-    The clipped norm exceeds ``clip_norm`` by at most rounding, (d + 4)·2^-53 of it. Rows that are not finite give NaN.
+    The clipped norm exceeds ``clip_norm`` by at most rounding, (d + 4)·2^-53 of it. Rows that are not finite give 0: an
+    example that made its client's sum NaN would take all of the client's other examples with it.
     """
     norms = gradients.norm(dim=1)
     shrink = (clip_norm / norms).clamp(max=1.0)
-    return gradients * shrink[:, None], norms
+    return torch.where(norms.isfinite()[:, None], gradients * shrink[:, None], 0.0), norms

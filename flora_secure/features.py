@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import open_clip
+import timm
 import torch
 from torch import Tensor
 
@@ -63,7 +65,17 @@ def _key(clip: Clip, images: Images, mirror: bool, what: str) -> str:
     # an array is stretched to the model's size, whatever the shape says for encoded images
     shape = clip.shape if isinstance(images, EncodedImages) else clip.shape.size
     return cache_key(
-        *(what, 1, clip.model_hash, line, hashlib.sha256(data).hexdigest(), mirror),
+        *(
+            what,
+            2,
+            clip.name,
+            open_clip.__version__,
+            timm.__version__,
+            clip.model_hash,
+            line,
+            hashlib.sha256(data).hexdigest(),
+            mirror,
+        ),
         *(shape, clip.mean, clip.std, clip.model.logit_scale.device.type, torch.__version__),
         *(() if clip.precision == torch.float32 else (str(clip.precision),)),
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from flora_protocols import Kind, ParameterError, Profile, SessionParams, message_bytes
 from flora_secure.aggregation import MaskingPlan, plan_masking
-from flora_secure.architectures import Architecture, architecture
+from flora_secure.architectures import Architecture, architecture, classes_of
 from flora_secure.config import ConfigError, RunConfig
 from flora_secure.noise import noise_plan, target_delta
 from flora_secure.privacy.accounting import (
@@ -163,7 +163,7 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
     noise, ring or graph satisfies the config.
     """
     size = architecture(config.model.model)
-    dimension, rule = size.dimension(config.model), rule_named(config.model.trained_rule)
+    dimension, rule = size.dimension(config.model, classes_of(config.data)), rule_named(config.model.trained_rule)
     try:
         selection = Selection.of(config)
         plan = noise_plan(config, selection, dimension, images)
@@ -249,7 +249,7 @@ def _communication(
 ) -> Communication:
     n = plan.clients
     stay = 1 - math.floor(config.aggregation.dropout * n) / n
-    trained = size.trained(config.model)
+    trained = size.trained(config.model, classes_of(config.data))
     broadcast = 2.0 * trained  # float16
     packed = -(-plan.payload_bits // 8)
     if masking is None:
@@ -282,7 +282,7 @@ def _communication(
         reduction=2 * full / (upload + download),
         reduction_upload=full / upload,
         parameters=trained,
-        upload_values=size.dimension(config.model),
+        upload_values=size.dimension(config.model, classes_of(config.data)),
         parameter_ratio=size.parameters / trained,
         bits=plan.bits,
     )

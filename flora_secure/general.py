@@ -1,15 +1,15 @@
 """Local training for any placement: gradients by `torch.func`, clients of a round in batches where memory allows.
 
 On the text projection with labels it gives what the closed form (`local`) gives, at some times the cost. Where the
-image tower itself trains, a client's images may not fit in memory together: then the gradient with respect to the
-embeddings is taken first and carried through the tower part by part (Gao et al. 2021, arXiv 2101.06983).
+image tower itself trains, a client's images may not fit in memory together, nor do many prompts or captions in the text
+tower: then the gradient with respect to the embeddings is taken first and carried through the towers part by part (Gao
+et al. 2021, arXiv 2101.06983), which is exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from flora_secure.derivatives import pullback
 from flora_secure.inputs import Inputs
 from flora_secure.objectives import Objective
 from flora_secure.rules import Rule
-from flora_secure.towers import Tower
+from flora_secure.towers import Fixed, Tower
 
 Indices = NDArray[np.int64]
 
@@ -55,7 +55,8 @@ class General:
         updates = start.new_empty(len(cohort), len(start))
         for rows in self._batches(cohort):
             members = [self.clients[cohort[row]] for row in rows]
-            apart = len(members) == 1 and len(members[0]) > self.image.rows
+            texts = len(self.texts) if self.objective.shares_text else len(members[0])
+            apart = len(members) == 1 and (len(members[0]) > self.image.rows or texts > self.text.rows)
             gradients = self._in_parts(members[0], rule, factors) if apart else self._batched(members, rule, factors)
             vectors = start.expand(len(rows), -1)
             for step in range(steps):
@@ -68,11 +69,8 @@ class General:
 
         For objectives that share their texts, so that a loss belongs to one image.
         """
-        start, texts = rule.vector(factors), self._all_texts()
+        start = rule.vector(factors)
         one = torch.ones(1, device=start.device)
-
-        def text_of(vector: Tensor) -> Tensor:
-            return self.text(texts, rule.with_vector(factors, vector))
 
         def image_of(vector: Tensor, image: Tensor) -> Tensor:
             return self.image(image[None], rule.with_vector(factors, vector))[0]
@@ -80,19 +78,31 @@ class General:
         def own_loss(text: Tensor, image: Tensor, target: Tensor) -> Tensor:
             return self.objective(text, image[None], target[None], one)
 
-        text, through_text = pullback(text_of, start)  # one pass for all images
+        with torch.no_grad():
+            text = _embedded(self.text, self.texts, factors)
 
-        def gradient(image: Tensor, target: Tensor) -> Tensor:
+        def gradient(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             embedded, through_image = pullback(lambda vector: image_of(vector, image), start)
             by_text, by_image = grad(own_loss, argnums=(0, 1))(text, embedded, target)
-            return through_text(by_text) + through_image(by_image)
+            return by_text, through_image(by_image)
+
+        def through_text(by_text: Tensor) -> Tensor:
+            """Gradients (n, d) from those with respect to the texts' embeddings, (n, texts, embed)."""
+            total = start.new_zeros(len(by_text), len(start))
+            if isinstance(self.text, Fixed):
+                return total
+            for part in _parts(np.arange(len(self.texts)), self.text.rows):
+                taken = self.texts.take(part)
+                _, back = pullback(lambda v: self.text(taken, rule.with_vector(factors, v)), start)  # noqa: B023
+                total = total + vmap(back)(by_text[:, part])
+            return total
 
         for part in parts:
-            inside = _parts(part, min(self.image.rows, self.text.rows))
-            found = [
-                vmap(gradient)(self.images.take(some), self.target[torch.from_numpy(some).to(start.device)])
-                for some in inside
-            ]
+            found = []
+            for some in _parts(part, self.image.rows):
+                target = self.target[torch.from_numpy(some).to(start.device)]
+                by_text, by_image = vmap(gradient)(self.images.take(some), target)
+                found.append(through_text(by_text) + by_image)
             yield torch.cat(found)
 
     @torch.no_grad()
@@ -131,29 +141,29 @@ class General:
         return lambda vectors: gradient(vectors, *given, weights)
 
     def _in_parts(self, own: Indices, rule: Rule, factors: Factors) -> Callable[[Tensor], Tensor]:
-        """:meth:`_batched` of one client whose images do not fit in memory together."""
+        """:meth:`_batched` of one client whose images or texts do not fit in memory together."""
         target = self.target[torch.from_numpy(own).to(self.target.device)]
         weight = torch.full((len(own),), 1 / len(own), device=target.device)
-        texts = self._all_texts() if self.objective.shares_text else self.texts.take(own)
+        texts = np.arange(len(self.texts)) if self.objective.shares_text else own
+        sides = ((self.text, self.texts, texts), (self.image, self.images, own))
 
         def gradient(vector: Tensor) -> Tensor:
-            def at(vector: Tensor) -> Factors:
-                return rule.with_vector(factors, vector)
-
-            def loss(vector: Tensor, images: Tensor) -> Tensor:
-                return self.objective(self.text(texts, at(vector)), images, target, weight)
-
             with torch.no_grad():
-                images = torch.cat(
-                    [self.image(self.images.take(part), at(vector)) for part in _parts(own, self.image.rows)]
+                now = rule.with_vector(factors, vector)
+                text, image = (
+                    torch.cat([tower(inputs.take(part), now) for part in _parts(which, tower.rows)])
+                    for tower, inputs, which in sides
                 )
-            total, cotangents = grad(loss, argnums=(0, 1))(vector, images)
-            for part, cotangent in zip(
-                _parts(own, self.image.rows), torch.split(cotangents, self.image.rows), strict=True
-            ):
-                inputs = self.images.take(part)
-                total = total + pullback(lambda v: self.image(inputs, at(v)), vector)[1](cotangent)  # noqa: B023
-            return cast(Tensor, total)
+            cotangents = grad(lambda t, i: self.objective(t, i, target, weight), argnums=(0, 1))(text, image)
+            total = torch.zeros_like(vector)
+            for (tower, inputs, which), cotangent in zip(sides, cotangents, strict=True):
+                if isinstance(tower, Fixed):
+                    continue
+                for part, piece in zip(_parts(which, tower.rows), torch.split(cotangent, tower.rows), strict=True):
+                    taken = inputs.take(part)
+                    _, back = pullback(lambda v: tower(taken, rule.with_vector(factors, v)), vector)  # noqa: B023
+                    total = total + back(piece)
+            return total
 
         return lambda vectors: gradient(vectors[0])[None]
 

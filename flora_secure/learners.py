@@ -74,7 +74,7 @@ class ClosedForm:
 
     @property
     def width(self) -> float:
-        return float(self.head.base.shape[1])
+        return float(self.head.base.shape[1]) * self.head.scale**2
 
     def train(
         self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None

@@ -29,7 +29,7 @@ from flora_secure.local import ClientBatch, Head
 from flora_secure.matrices import matrices_of
 from flora_secure.objectives import ClassLabels, Pairs
 from flora_secure.placements import PLACEMENTS
-from flora_secure.rules import Rule
+from flora_secure.rules import AdapterError, Rule
 from flora_secure.towers import Fixed, Placed, Projected, Through, Tower, cut
 from flora_secure.warm_start import public_sample, warm_start
 
@@ -122,12 +122,18 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
     units = CLASSES if classes is None else len(classes)
     probe = _probe_tokens(setting) if classes is None else classes
     public = _public_images(setting)
-    towers, gains, width = _towers(placed, setting, probe.shape[1]), [1.0] * len(matrices), 0.0
+    # captions may be as long as the context; class prompts are known
+    read = clip.model.text.context_length if classes is None else cut(clip.model.text, classes)[0].numel()
+    towers, gains, width = _towers(placed, setting, read), [1.0] * len(matrices), 0.0
     for name, tower in towers.items():
         if isinstance(tower, Fixed):
             continue
         inputs = _texts(probe, tower, clip) if name == "text" else _images(public, tower, setting)
-        found = measure(tower, inputs.take(np.arange(min(len(inputs), _PUBLIC))), factors, units)
+        most = min(len(inputs), _PUBLIC, max(4, tower.rows))
+        sample = inputs.take(np.arange(most))
+        if name == "visual":
+            _require_same(tower(sample, factors), _images(images_at(public, np.arange(most)), Fixed(), setting))
+        found = measure(tower, sample, factors, units)
         width += found.width
         for place in placed.of_tower(name):
             gains[place] = found.gain
@@ -155,12 +161,18 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
         placed=placed,
         test_texts=_texts(tokens(data.test), text, clip),
         test_images=_images(data.test.distinct[0] if data.captioned else data.test.images, image, setting),
-        width=width,
+        width=width * placed.scale**2,
         unseen=unseen,
     ), factors
 
 
-def _towers(placed: Placed, setting: Setting, prompts: int) -> dict[str, Fixed | Projected | Through]:
+def _require_same(found: Tensor, whole: Inputs) -> None:
+    """AdapterError unless a tower with a fresh adapter gives what the model itself gives."""
+    if not torch.allclose(found, whole.take(np.arange(len(found))), atol=0.02):  # bfloat16 is that coarse
+        raise AdapterError("the image tower does not end in its last matrix; use a text placement")
+
+
+def _towers(placed: Placed, setting: Setting, tokens: int) -> dict[str, Fixed | Projected | Through]:
     """What the adapter leaves of each tower."""
     found: dict[str, Fixed | Projected | Through] = {}
     for name in ("text", "visual"):
@@ -169,7 +181,7 @@ def _towers(placed: Placed, setting: Setting, prompts: int) -> dict[str, Fixed |
         if matrix is None:
             found[name] = Fixed()
         elif "resblocks" in matrix.parameter:
-            through = Through.of_text(placed, tower, prompts) if name == "text" else None
+            through = Through.of_text(placed, tower, tokens) if name == "text" else None
             found[name] = through or Through.of_images(placed, tower, 1 + setting.mirror)
         else:
             parts = dict(tower.named_parameters())

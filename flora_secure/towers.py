@@ -101,13 +101,11 @@ class Through:
     rows: int = 1
 
     @classmethod
-    def of_text(cls, placed: Placed, tower: Any, prompts: int) -> Through:
-        """``prompts``: of each input."""
+    def of_text(cls, placed: Placed, tower: Any, tokens: int) -> Through:
+        """``tokens``: of each input, all its prompts together."""
         projection = tower.text_projection.detach()
-        context, inner = tower.context_length, tower.transformer
-        return cls(
-            placed, tower, placed.of_tower("text"), projection, _rows(prompts * context, inner.width, inner.layers)
-        )
+        inner = tower.transformer
+        return cls(placed, tower, placed.of_tower("text"), projection, _rows(tokens, inner.width, inner.layers))
 
     @classmethod
     def of_images(cls, placed: Placed, tower: Any, views: int) -> Through:
@@ -125,8 +123,8 @@ class Through:
         if self.projection is not None:
             width = self.projection.shape[0]
             changed["text_projection"] = torch.eye(width, dtype=self.projection.dtype, device=self.projection.device)
-            if (mask := self.tower.attn_mask) is not None:  # as long as the tokens, which may be cut (:func:`cut`)
-                changed["attn_mask"] = mask[: inputs.shape[-1], : inputs.shape[-1]]
+            if (length := inputs.shape[-1]) < self.tower.context_length:  # tokens were cut (:func:`cut`)
+                changed["attn_mask"] = self.tower.attn_mask[:length, :length]
         with _plain_attention():
             out: Tensor = functional_call(self.tower, changed, (inputs.flatten(0, 1),))
         out = out.float().view(*inputs.shape[:2], -1)

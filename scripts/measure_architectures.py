@@ -2,7 +2,7 @@
 
 Sizes of open_clip's architectures, so that `flora-secure plan` needs neither torch nor weights. Models are built
 without memory for their parameters. Left out: architectures whose text tower has no projection matrix, or whose
-configuration lies on a hub.
+configuration lies on a hub, and CoCa.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
     found = {"tiny": measure(embedded["model_cfg"])}
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
-        if "hf_model_name" in config["text_cfg"]:
+        if "hf_model_name" in config["text_cfg"] or "multimodal_cfg" in config:
             continue
         try:
             found[name] = measure(config)

@@ -140,6 +140,14 @@ def test_placements_that_a_model_lacks_are_refused() -> None:
         forecast(config(model__model="ViT-B-32", model__placement="text-attention", model__rule="ab", model__rank=513))
 
 
+def test_the_default_rank_is_the_classes_of_the_data_set() -> None:
+    def d(**changes) -> int:
+        return forecast(config(**changes)).communication.upload_values
+
+    assert d(model__model="ViT-B-32", data__dataset="cifar100") == 10 * d(model__model="ViT-B-32")
+    assert d(data__unseen_classes=("bag", "shirt")) == d(model__rank=8)
+
+
 def test_sizes_are_measured_not_typed() -> None:
     """The table against the model itself: one that ships, and one of open_clip's."""
     from flora_secure.clip import load_clip

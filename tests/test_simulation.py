@@ -155,6 +155,23 @@ def test_the_saved_adapter_gives_the_same_predictions_through_peft(task, tmp_pat
     assert torch.equal(task.predicted(simulation.factors), (images @ text.T).argmax(1))
 
 
+def test_each_round_of_an_alternating_rule_moves_the_factor_of_its_turn() -> None:
+    """Along the mean of its clipped updates, without noise: B in round 1, A in round 2."""
+    config = small(model__rule="alternate", training__rounds=2, privacy__epsilon=math.inf)
+    task = task_of(config)
+    simulation = Simulation(config, task)
+    before = simulation.factors  # as the wire rounds them
+    for number, _ in enumerate(simulation.rounds(), 1):
+        rule, after = task.rule.of_round(number), simulation.factors
+        updates = task.learner.train(rule, before, config.training.local_steps, rule.local_rate)
+        clipped = updates * (config.clip_norm / updates.norm(dim=1, keepdim=True)).clamp(max=1)
+        moved = rule.vector(after) - rule.vector(before)
+        assert float(torch.nn.functional.cosine_similarity(clipped.mean(0), moved, dim=0)) > 0.99
+        rested = ("a", "b")[number - 1]
+        assert torch.equal(getattr(after, rested), getattr(before, rested))
+        before = after
+
+
 @pytest.mark.parametrize("rule", ["ab", "prompt-basis", "frozen-a", "alternate", "local-alternate"])
 def test_every_rule_trains(rule) -> None:
     config = small(model__rule=rule, training__rounds=10, privacy__epsilon=math.inf)
