@@ -40,14 +40,14 @@ def matrices_of(model: CustomTextCLIP, placement: Placement, last: int | None = 
 
     Raises :class:`AdapterError` where the model has no such matrices.
     """
+    match placement.name:
+        case "text-projection":
+            return (_text_projection(model),)
+        case "visual-projection":
+            return (_visual_projection(model),)
+        case "both-projections":
+            return (_text_projection(model), _visual_projection(model))
     try:
-        match placement.name:
-            case "text-projection":
-                return (_text_projection(model),)
-            case "visual-projection":
-                return (_visual_projection(model),)
-            case "both-projections":
-                return (_text_projection(model), _visual_projection(model))
         tower = "visual" if placement.name == "visual-attention" else "text"
         blocks = list(getattr(model, tower).transformer.resblocks)
         if last is not None and last > len(blocks):

@@ -15,7 +15,9 @@ class Objective(Protocol):
 
     shares_text: bool  # every client has the same texts
 
-    def __call__(self, text: Tensor, images: Tensor, target: Tensor, weight: Tensor) -> Tensor: ...
+    def __call__(self, text: Tensor, images: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """The loss; ``text`` is (classes, embed) where texts are shared, else (n, embed)."""
+        ...
 
 
 class ClassLabels:

@@ -129,10 +129,10 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
         if isinstance(tower, Fixed):
             continue
         inputs = _texts(probe, tower, clip) if name == "text" else _images(public, tower, setting)
-        most = min(len(inputs), _PUBLIC, max(4, tower.rows))
-        sample = inputs.take(np.arange(most))
+        few = np.arange(min(len(inputs), _PUBLIC, max(4, tower.rows)))
+        sample = inputs.take(few)
         if name == "visual":
-            _require_same(tower(sample, factors), _images(images_at(public, np.arange(most)), Fixed(), setting))
+            _require_same(tower(sample, factors), _images(images_at(public, few), Fixed(), setting))
         found = measure(tower, sample, factors, units)
         width += found.width
         for place in placed.of_tower(name):
@@ -144,11 +144,12 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
     if data.unseen is not None:
         others = _texts(_class_tokens(setting, data.unseen.class_names), text, clip)
         unseen = others, _images(data.unseen.test.images, image, setting)
+    texts = _texts(tokens(data.private), text, clip)
     general = General(
         text=text,
         image=image,
         objective=Pairs(scale) if data.captioned else ClassLabels(scale),
-        texts=_texts(tokens(data.private), text, clip),
+        texts=texts,
         images=_paired_images(data.private, image, setting)
         if data.captioned
         else _images(data.private.images, image, setting),
@@ -159,7 +160,7 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
         clip=clip,
         general=general,
         placed=placed,
-        test_texts=_texts(tokens(data.test), text, clip),
+        test_texts=_texts(tokens(data.test), text, clip) if data.captioned else texts,
         test_images=_images(data.test.distinct[0] if data.captioned else data.test.images, image, setting),
         width=width * placed.scale**2,
         unseen=unseen,
