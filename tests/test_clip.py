@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate, normalize
 
+from flora_secure import clip as clip_module
 from flora_secure.clip import EMBEDDED_FOLDER, VOCABULARY, Clip, ModelError, class_prompts, load_clip
 from flora_secure.data.class_names import TEMPLATES
 from flora_secure.data.sources import load_dataset
@@ -184,3 +185,20 @@ def test_pretraining_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         hashes.append(load_clip("tiny", out / "open_clip_model.safetensors").model_hash)
     assert hashes[0] == hashes[1] != load_clip("tiny").model_hash
     assert (tmp_path / "straight" / "bpe_3500.txt.gz").read_bytes() == VOCABULARY.read_bytes()
+
+
+def test_a_model_of_more_than_two_towers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_module, "_build", lambda *_: torch.nn.Linear(1, 1))
+    with pytest.raises(ModelError, match="model 'coca_ViT-B-32' is a Linear and no CLIP of two towers"):
+        load_clip("coca_ViT-B-32", "none")
+
+
+def test_a_tokenizer_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(name: str) -> None:
+        raise OSError("no network\nand more")
+
+    built = load_clip().model
+    monkeypatch.setattr(open_clip, "get_tokenizer", offline)
+    monkeypatch.setattr(clip_module, "_build", lambda *_: built)
+    with pytest.raises(ModelError, match="model 'ViT-B-32': no network; without a network"):
+        load_clip("ViT-B-32", "none")

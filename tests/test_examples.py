@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_adapters import CLASSES, attach, model, pooled, random_factors, tokens  # noqa: F401  (fixtures)
 
-from flora_secure.examples import ClientExamples, clip_rows, example_gradients, gradient_sums
+from flora_secure.examples import CHUNK, ClientExamples, clip_rows, example_gradients, gradient_sums
 from flora_secure.local import Head
 from flora_secure.rules import ALTERNATE, BOTH_FACTORS, FROZEN_A, PROMPT_BASIS
 
@@ -99,3 +99,20 @@ def test_coins_fall_with_the_rate_and_follow_from_a_key_only_if_there_is_one() -
     assert np.array_equal(examples.draw(0, 0.3, b"key"), examples.draw(0, 0.3, b"key"))
     assert not np.array_equal(examples.draw(0, 0.3, b"key"), examples.draw(0, 0.3, b"other"))
     assert np.array_equal(examples.draw(0, 1.0, None), own)
+
+
+def test_gradients_are_asked_for_in_parts_of_one_size(problem) -> None:
+    """So that the rounding of one does not depend on how many others were drawn with it."""
+    *_, expected = problem
+    asked = []
+
+    def gradients(parts):
+        asked.extend(len(part) for part in parts)
+        return (expected[part] for part in parts)
+
+    chosen = [np.arange(5), np.resize(np.arange(9), CHUNK)]
+    found = gradient_sums(gradients, chosen, expected.shape[1], 1e9)
+    assert asked == [CHUNK, CHUNK]
+    assert found.drawn.tolist() == [5, CHUNK]
+    for row, own in zip(found.sums, chosen, strict=True):
+        np.testing.assert_allclose(row, expected[own].double().sum(0).numpy(), rtol=1e-5, atol=1e-6)

@@ -13,6 +13,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch.nn.functional import normalize
 
+from flora_secure import features as feature_module
 from flora_secure.clip import Clip, ModelError, load_clip
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.class_names import CIFAR_TEMPLATES
@@ -105,3 +106,15 @@ def test_prompts_longer_than_the_context_are_named(clip: Clip) -> None:
     ) as caught:
         clip.require_short(["a cat", " ".join("abcdefghijklmnopqrstuvwxyz")])
     assert "\n" not in str(caught.value)
+
+
+def test_the_cache_tells_architectures_apart_that_share_their_weights(clip: Clip) -> None:
+    """Such as ViT-B-32 and ViT-B-32-quickgelu: the same parameters, other features."""
+    images = np.zeros((2, 4, 4), np.uint8)
+    keys = {
+        feature_module._key(dataclasses.replace(clip, name=name), images, mirror, what)
+        for name in ("ViT-B-32", "ViT-B-32-quickgelu")
+        for mirror in (False, True)
+        for what in ("image features", "pooled image features")
+    }
+    assert len(keys) == 8
