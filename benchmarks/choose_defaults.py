@@ -26,6 +26,7 @@ from flora_secure.local import ClientBatch, Head
 from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.rules import Rule, rule_named
 from flora_secure.server import TURN, quiet_step
+from flora_secure.views import Views
 from flora_secure.warm_start import warm_start
 
 FOLDS, DROPOUTS, CORRUPT = 5, 0.1, 0.05
@@ -54,7 +55,8 @@ def main() -> None:
     torch.set_num_threads(1)
 
     data, clip, rule = load_dataset(options.dataset), load_clip(), rule_named(options.rule)
-    features, labels = clip.image_features(data.public.images, mirror=data.mirror), torch.from_numpy(data.public.labels)
+    features = clip.image_features(data.public.images, views=Views(data.mirror, multi_scale=True))
+    labels = torch.from_numpy(data.public.labels)
     prompts = clip.pooled_class_features(class_prompts(data.class_names, data.templates))
     by_example = options.unit == "example"
     sampled = rule.local_rate if not by_example else EXAMPLE_RATE

@@ -24,6 +24,7 @@ from flora_secure.learners import ClosedForm
 from flora_secure.local import ClientBatch
 from flora_secure.simulation import Simulation
 from flora_secure.task import Task, prepare
+from flora_secure.views import Views
 
 NAIVE = {
     "model.rule": "ab",
@@ -39,7 +40,7 @@ def public_labels_alone(task: Task) -> dict[str, float]:
     public, learner = task.federation.dataset.public, task.learner
     assert isinstance(learner, ClosedForm)
     features, labels = (
-        task.clip.image_features(public.images, mirror=task.federation.dataset.mirror),
+        task.clip.image_features(public.images, views=Views(task.federation.dataset.mirror, multi_scale=True)),
         torch.from_numpy(public.labels),
     )
     found = {}

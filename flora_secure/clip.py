@@ -26,12 +26,14 @@ from torch.nn import functional as F  # noqa: N812
 from flora_secure.data.decoding import Shape
 from flora_secure.matrices import visual_unprojected
 from flora_secure.parallel import batch_threads
+from flora_secure.views import Views
 from flora_secure.weights import FORMATS, ModelError, check_activation, folder_config, load_weights
 
 EMBEDDED = "tiny"
 EMBEDDED_FOLDER = Path(__file__).parent / "assets" / "tiny_clip"
 VOCABULARY = EMBEDDED_FOLDER / "bpe_3500.txt.gz"
 _BATCH = 250
+_ALONE = Views()
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,24 +90,24 @@ class Clip:
         x = F.interpolate(x, self.image_size, mode="bilinear", align_corners=False, antialias=shrink)
         return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
-    def image_features(self, images: np.ndarray, *, mirror: bool = False, batch: int = _BATCH) -> Tensor:
+    def image_features(self, images: np.ndarray, *, views: Views = _ALONE, batch: int = _BATCH) -> Tensor:
         """L2-normalised embeddings, float32 (n, embed), of images as :meth:`pixels` takes them.
 
-        With `mirror`, an image's embedding is the normalised mean of its own and its mirror image's, at twice the time.
+        An image's embedding is the normalised mean of those of its views, at as many times the time.
         """
-        return joined(self._views(images, mirror, batch))
+        return joined(self._outputs(images, views, batch))
 
-    def pooled_image_features(self, images: np.ndarray, *, mirror: bool = False, batch: int = _BATCH) -> Tensor:
-        """The image tower's output before its last matrix, float32 (n, views, width); two views with `mirror`.
+    def pooled_image_features(self, images: np.ndarray, *, views: Views = _ALONE, batch: int = _BATCH) -> Tensor:
+        """The image tower's output before its last matrix, float32 (n, views, width).
 
         Raises AdapterError where the tower does not end in a matrix.
         """
         with visual_unprojected(self.model):
-            return self._views(images, mirror, batch)
+            return self._outputs(images, views, batch)
 
     @torch.no_grad()
-    def _views(self, images: np.ndarray, mirror: bool, batch: int) -> Tensor:
-        """The image tower's output, float32 (n, views, ·), of each image and, with `mirror`, of its mirror image."""
+    def _outputs(self, images: np.ndarray, views: Views, batch: int) -> Tensor:
+        """The image tower's output, float32 (n, views, ·), of the views of each image."""
         device = self.model.logit_scale.device
         sample = self.pixels(images[:2] if len(images) else np.zeros((1, *self.image_size), np.uint8))
         visual = _folded(self.model.visual, sample)
@@ -114,11 +116,11 @@ class Clip:
         def outputs(start: int) -> Tensor:
             x = self.pixels(images[start : start + batch])
             with mixed(device, self.precision):  # of the thread, like no_grad
-                return torch.stack([visual(view).float() for view in ((x, x.flip(-1)) if mirror else (x,))], dim=1)
+                return torch.stack([visual(view).float() for view in views.of(x)], dim=1)
 
         with batch_threads(device) as pool:
             found = list(pool.map(outputs, range(0, len(images), batch)))
-        return torch.cat(found) if found else visual(sample)[:0, None].float().expand(0, 1 + mirror, -1)
+        return torch.cat(found) if found else visual(sample)[:0, None].float().expand(0, views.count, -1)
 
     def require_short(self, texts: Sequence[str]) -> None:
         """Raise ModelError if a text is longer than the context: what is cut off cannot tell classes apart."""

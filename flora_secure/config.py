@@ -86,7 +86,7 @@ class ModelConfig:
 
     ``alpha``: LoRA's, ``None`` for the rank, which adds A B as it is. ``last_layers``: hold a placement in a tower's
     blocks to the last so many. ``mirror``: embed an image together with its mirror image; ``None`` does so where the
-    data set allows it.
+    data set allows it. ``multi_scale``: embed it also a little smaller; ``None`` does so with the embedded model.
     """
 
     model: str = "tiny"
@@ -97,6 +97,7 @@ class ModelConfig:
     alpha: float | None = None
     last_layers: int | None = None
     mirror: bool | None = None
+    multi_scale: bool | None = None
 
     def __post_init__(self) -> None:
         _require(self.rank is None or self.rank >= 1, f"rank must be at least 1, got {self.rank}")

@@ -16,36 +16,37 @@ from flora_secure.clip import Clip
 from flora_secure.data.cache import ArrayCache, cache_key
 from flora_secure.data.decoding import decode
 from flora_secure.data.images import EncodedImages, Images, content
+from flora_secure.views import Views
 
 _CHUNK = 256  # decoded images in memory at a time: 150 MB at 448 pixels
 
 
-def split_features(clip: Clip, images: Images, *, mirror: bool, cache: ArrayCache | None = None) -> Tensor:
+def split_features(clip: Clip, images: Images, *, views: Views, cache: ArrayCache | None = None) -> Tensor:
     """:meth:`Clip.image_features` of pixels or encoded images, float32 (n, embed), on the model's device.
 
     Encoded images are decoded in worker processes and cut to the model's size as `clip.shape` says. A cached result is
     that of the same model, images, preprocessing, kind of device and release of torch. Raises DataError for an encoded
     image that is not what it was when it was checked.
     """
-    return _split(clip, images, mirror, cache, "image features", partial(clip.image_features, mirror=mirror))
+    return _split(clip, images, views, cache, "image features", partial(clip.image_features, views=views))
 
 
-def split_pooled_features(clip: Clip, images: Images, *, mirror: bool, cache: ArrayCache | None = None) -> Tensor:
+def split_pooled_features(clip: Clip, images: Images, *, views: Views, cache: ArrayCache | None = None) -> Tensor:
     """:meth:`Clip.pooled_image_features`, float32 (n, views, width), in all else as :func:`split_features`."""
-    embed = partial(clip.pooled_image_features, mirror=mirror)
-    return _split(clip, images, mirror, cache, "pooled image features", embed)
+    embed = partial(clip.pooled_image_features, views=views)
+    return _split(clip, images, views, cache, "pooled image features", embed)
 
 
 def _split(
     clip: Clip,
     images: Images,
-    mirror: bool,
+    views: Views,
     cache: ArrayCache | None,
     what: str,
     embed: Callable[[np.ndarray], Tensor],
 ) -> Tensor:
     device = clip.model.logit_scale.device
-    key = _key(clip, images, mirror, what)
+    key = _key(clip, images, views, what)
     if cache is not None:
         known = cache.get(key, len(images), "f4")
         if known is not None:
@@ -60,21 +61,22 @@ def _split(
     return features
 
 
-def _key(clip: Clip, images: Images, mirror: bool, what: str) -> str:
+def _key(clip: Clip, images: Images, views: Views, what: str) -> str:
     line, data = content(images)
     # an array is stretched to the model's size, whatever the shape says for encoded images
     shape = clip.shape if isinstance(images, EncodedImages) else clip.shape.size
     return cache_key(
         *(
             what,
-            2,
+            3,
             clip.name,
             open_clip.__version__,
             timm.__version__,
             clip.model_hash,
             line,
             hashlib.sha256(data).hexdigest(),
-            mirror,
+            views.mirror,
+            views.multi_scale,
         ),
         *(shape, clip.mean, clip.std, clip.model.logit_scale.device.type, torch.__version__),
         *(() if clip.precision == torch.float32 else (str(clip.precision),)),

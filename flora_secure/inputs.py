@@ -13,6 +13,7 @@ from torch import Tensor
 from flora_secure.clip import Clip
 from flora_secure.data.decoding import decode
 from flora_secure.data.images import EncodedImages, Images
+from flora_secure.views import Views
 
 
 class Inputs(Protocol):
@@ -40,12 +41,12 @@ class Held:
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Images for an image tower that trains, float32 (n, views, 3, height, width): two views with ``mirror``. Encoded
-    ones are decoded each time, since the pixels of all rarely fit in memory."""
+    """Images for an image tower that trains, float32 (n, views, 3, height, width). Encoded ones
+    are decoded each time, since the pixels of all rarely fit in memory."""
 
     clip: Clip
     images: Images = field(repr=False)
-    mirror: bool
+    views: Views
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,4 +58,4 @@ class Pixels:
             pixels = self.clip.pixels(np.concatenate(parts))
         else:
             pixels = self.clip.pixels(self.images[indices])
-        return torch.stack([pixels, pixels.flip(-1)] if self.mirror else [pixels], dim=1)
+        return torch.stack(self.views.of(pixels), dim=1)

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from flora_secure.adapters import Factors, fresh_factors, initial_factors
 from flora_secure.architectures import CLASSES
 from flora_secure.captions import caption_tokens
-from flora_secure.clip import Clip, class_prompts
+from flora_secure.clip import EMBEDDED, Clip, class_prompts
 from flora_secure.config import RunConfig
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Split
@@ -31,6 +31,7 @@ from flora_secure.objectives import ClassLabels, Pairs
 from flora_secure.placements import PLACEMENTS
 from flora_secure.rules import AdapterError, Rule
 from flora_secure.towers import Fixed, Placed, Projected, Through, Tower, cut
+from flora_secure.views import Views
 from flora_secure.warm_start import public_sample, warm_start
 
 _PUBLIC = 64  # public images that units are measured on
@@ -50,10 +51,11 @@ class Setting:
     cache: ArrayCache | None
 
     @property
-    def mirror(self) -> bool:
-        """Whether images are embedded together with their mirror images."""
-        given = self.config.model.mirror
-        return self.federation.dataset.mirror if given is None else given
+    def views(self) -> Views:
+        """The views of an image that are embedded together."""
+        given = self.config.model
+        mirror = self.federation.dataset.mirror if given.mirror is None else given.mirror
+        return Views(mirror, given.model == EMBEDDED if given.multi_scale is None else given.multi_scale)
 
     @property
     def generator(self) -> torch.Generator:
@@ -71,7 +73,7 @@ class Setting:
         return device
 
     def features(self, images: Images) -> Tensor:
-        return split_features(self.clip, images, mirror=self.mirror, cache=self.cache)
+        return split_features(self.clip, images, views=self.views, cache=self.cache)
 
     def on_device(self, factors: Factors) -> Factors:
         return Factors(a=factors.a.to(self.device), b=factors.b.to(self.device))
@@ -183,7 +185,7 @@ def _towers(placed: Placed, setting: Setting, tokens: int) -> dict[str, Fixed | 
             found[name] = Fixed()
         elif "resblocks" in matrix.parameter:
             through = Through.of_text(placed, tower, tokens) if name == "text" else None
-            found[name] = through or Through.of_images(placed, tower, 1 + setting.mirror)
+            found[name] = through or Through.of_images(placed, tower, setting.views.count)
         else:
             parts = dict(tower.named_parameters())
             base = parts[matrix.parameter].detach().float()
@@ -225,9 +227,9 @@ def _images(images: Images, tower: Tower, setting: Setting) -> Inputs:
     """What the image tower reads of images."""
     clip = setting.clip
     if isinstance(tower, Through):
-        return Pixels(clip, images, setting.mirror)
+        return Pixels(clip, images, setting.views)
     embed = split_pooled_features if isinstance(tower, Projected) else split_features
-    return Held(embed(clip, images, mirror=setting.mirror, cache=setting.cache))
+    return Held(embed(clip, images, views=setting.views, cache=setting.cache))
 
 
 def _paired_images(split: Split, tower: Tower, setting: Setting) -> Inputs:

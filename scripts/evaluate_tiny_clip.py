@@ -18,21 +18,22 @@ from pretrain.probe import accuracy, linear_probe  # noqa: E402
 
 from flora_secure.clip import class_prompts, load_clip  # noqa: E402
 from flora_secure.data.sources import load_dataset  # noqa: E402
+from flora_secure.views import Views  # noqa: E402
 
 
 def evaluate(dataset: str = "embedded", data_root: str | None = None, weights: str | None = None) -> dict[str, float]:
     """Zero-shot on the test images, and the probe from all private images and from the public ones, in percent.
 
-    Each for one view of an image and, where the data set allows it, for an image together with its mirror image.
+    Each for one view of an image and for the views that a simulation embeds together.
     """
     data, clip = load_dataset(dataset, data_root), load_clip("tiny", weights)
     labels = [torch.from_numpy(split.labels) for split in (data.private, data.public, data.test)]
     text = clip.pooled_class_features(class_prompts(data.class_names, data.templates)) @ clip.text_projection
     found = {}
-    for mirror, suffix in ((False, ""), (True, "_mirrored"))[: 1 + data.mirror]:
+    for views, suffix in ((Views(), ""), (Views(data.mirror, multi_scale=True), "_views")):
         start = time.monotonic()
         private, public, test = (
-            clip.image_features(s.images, mirror=mirror) for s in (data.private, data.public, data.test)
+            clip.image_features(s.images, views=views) for s in (data.private, data.public, data.test)
         )
         seconds = time.monotonic() - start
         found |= {

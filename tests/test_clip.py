@@ -16,6 +16,7 @@ from flora_secure import clip as clip_module
 from flora_secure.clip import EMBEDDED_FOLDER, VOCABULARY, Clip, ModelError, class_prompts, load_clip
 from flora_secure.data.class_names import TEMPLATES
 from flora_secure.data.sources import load_dataset
+from flora_secure.views import Views
 
 PROMPTS = ["a photo of a coat", "a bag", "an image of a dark ankle boot"]
 
@@ -98,12 +99,19 @@ def test_grey_equals_colour_with_equal_channels(clip: Clip) -> None:
     assert clip.image_features(grey[:0]).shape == (0, clip.text_projection.shape[1])
 
 
-def test_a_mirrored_embedding_is_the_mean_of_both_views(clip) -> None:
+def test_an_embedding_of_views_is_their_mean(clip) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
     both = clip.image_features(images) + clip.image_features(np.ascontiguousarray(images[:, :, ::-1]))
-    expected = torch.nn.functional.normalize(both, dim=1)
-    assert torch.allclose(clip.image_features(images, mirror=True), expected, atol=1e-5)
-    assert not torch.allclose(clip.image_features(images), expected, atol=1e-3)
+    mirrored = torch.nn.functional.normalize(both, dim=1)
+    assert torch.allclose(clip.image_features(images, views=Views(mirror=True)), mirrored, atol=1e-5)
+    assert not torch.allclose(clip.image_features(images), mirrored, atol=1e-3)
+
+    views = Views(mirror=True, multi_scale=True)
+    with torch.no_grad():
+        alone = [clip.model.encode_image(view, normalize=True) for view in views.of(clip.pixels(images))]
+    expected = torch.nn.functional.normalize(sum(alone), dim=1)
+    assert torch.allclose(clip.image_features(images, views=views), expected, atol=1e-5)
+    assert not torch.allclose(mirrored, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (2, 28, 28, 1), (2, 3, 28, 28)])
@@ -161,7 +169,7 @@ def test_zero_shot_and_linear_probe_from_the_shipped_files(monkeypatch: pytest.M
     """The figures of docs/model-card.md, of one view: nothing here was chosen on the test images."""
     from scripts import evaluate_tiny_clip as script
 
-    monkeypatch.setattr(script, "load_dataset", lambda *which: replace(load_dataset(*which), mirror=False))
+    monkeypatch.setattr(script, "Views", lambda *_, **__: Views())
     figures = script.evaluate()
     assert 45 <= figures["zero_shot"] <= 70
     assert figures["probe_private"] >= 87

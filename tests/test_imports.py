@@ -53,6 +53,7 @@ WITH_TORCH = {
     "flora_secure.simulation",
     "flora_secure.summary",
     "flora_secure.towers",
+    "flora_secure.views",
     "flora_secure.warm_start",
     "flora_secure.weights",
 }

@@ -20,6 +20,7 @@ from flora_secure.data.federation import Federation, load_federation
 from flora_secure.simulation import Simulation
 from flora_secure.summary import summarise
 from flora_secure.task import Task, prepare
+from flora_secure.views import Views
 
 FEW = {"training__rounds": 2, "training__local_steps": 2, "privacy__epsilon": math.inf, "data__clients": 10}
 
@@ -50,7 +51,7 @@ def task_of(**changes) -> Task:
         {"model__placement": "text-attention"},
         {"model__placement": "text-attention-full", "model__last_layers": 1},
         {"model__placement": "text-mlp", "model__alpha": 2.0, "model__rule": "ab"},
-        {"model__placement": "visual-projection", "model__mirror": True},
+        {"model__placement": "visual-projection", "model__mirror": True, "model__multi_scale": True},
         {"model__placement": "both-projections", "model__rule": "alternate"},
         {"model__placement": "visual-attention"},
     ],
@@ -71,8 +72,8 @@ def test_it_trains_and_its_saved_adapter_predicts_the_same(changes, transformer:
         prompts = class_prompts(data.class_names, data.templates)
         texts = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
         pixels = fresh.pixels(data.test.images)
-        views = (pixels, pixels.flip(-1)) if changes.get("model__mirror") else (pixels,)
-        images = joined(torch.stack([loaded.encode_image(view) for view in views], dim=1))
+        views = Views(changes.get("model__mirror", False), changes.get("model__multi_scale", False))
+        images = joined(torch.stack([loaded.encode_image(view) for view in views.of(pixels)], dim=1))
     expected_texts, expected_images = task.learner.test_embeddings(simulation.factors)
     normal = torch.nn.functional.normalize
     torch.testing.assert_close(normal(texts, dim=-1), expected_texts, rtol=1e-3, atol=1e-4)

@@ -137,6 +137,13 @@ def simulate(
             help="Embed each image together with its mirror image.  [default: as the data set allows]",
         ),
     ] = None,
+    multi_scale: Annotated[
+        bool | None,
+        Setting(
+            "--multi-scale/--one-scale",
+            help="Embed each image also a little smaller.  [default: with the embedded model]",
+        ),
+    ] = None,
     secagg: Annotated[
         str | None,
         Setting(help="off, semi-honest or malicious-server.  [default: semi-honest]", metavar="PROFILE"),
@@ -256,6 +263,7 @@ def simulate(
         "model.alpha": alpha,
         "model.last_layers": last_layers,
         "model.mirror": mirror,
+        "model.multi_scale": multi_scale,
         "seed": seed,
     }
     try:
