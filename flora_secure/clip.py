@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,15 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.model import CustomTextCLIP
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.data.decoding import Shape
+from flora_secure.errors import first_line
 from flora_secure.matrices import visual_unprojected
 from flora_secure.parallel import batch_threads
+from flora_secure.tokenizers import Tokenizer, folder_tokenizer, open_clip_tokenizer
 from flora_secure.views import Views
 from flora_secure.weights import FORMATS, ModelError, check_activation, folder_config, load_weights
 
@@ -47,7 +48,7 @@ class Clip:
 
     name: str
     model: CustomTextCLIP
-    tokenizer: Callable[[list[str]], Tensor]
+    tokenizer: Tokenizer
     shape: Shape
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -212,21 +213,21 @@ def load_clip(
         )
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
+            tokenizer = (
+                folder_tokenizer(EMBEDDED_FOLDER, VOCABULARY) if model == EMBEDDED else open_clip_tokenizer(model)
+            )
             torch.manual_seed(0)  # so that random weights are the same in every run
             built = _build(model, str(weights), known)
-            if not isinstance(built, CustomTextCLIP):  # such as CoCa, whose towers give tokens beside the embedding
-                raise ModelError(f"model {model!r} is a {type(built).__name__} and no CLIP of two towers; use another")
-            tokenizer = (
-                SimpleTokenizer(bpe_path=str(VOCABULARY), context_length=built.text.context_length)
-                if model == EMBEDDED
-                else open_clip.get_tokenizer(model)
-            )
     except ModelError:
         raise
     except Exception as error:  # open_clip, torch, safetensors and the network each raise their own kinds
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(": ")
-        remedy = f"; without a network, --pretrained PATH takes {FORMATS}" if known and weights != "embedded" else ""
-        raise ModelError(f"cannot load weights {str(weights)!r} into model {model!r}: {reason}{remedy}") from None
+        what = f"load weights {str(weights)!r} into model {model!r}"
+        if weights == "none":
+            what = f"build model {model!r} with random weights"
+        remedy = f"; without a network, --pretrained PATH takes {FORMATS}" if weights in _tag_list(model) else ""
+        raise ModelError(f"cannot {what}: {first_line(error)}{remedy}") from None
+    if not isinstance(built, CustomTextCLIP):  # such as CoCa, whose towers give tokens beside the embedding
+        raise ModelError(f"model {model!r} is a {type(built).__name__} and no CLIP of two towers; use another")
     built = built.float().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     preprocess = built.visual.preprocess_cfg
     size = preprocess["size"]

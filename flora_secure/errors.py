@@ -14,3 +14,8 @@ from __future__ import annotations
 
 class InputError(ValueError):
     """Bad input; ``str(error)`` is one line for the person who gave it."""
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, for a message of one line; its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(":. ")

@@ -15,7 +15,7 @@ from open_clip.factory import load_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
 from torch import Tensor, nn
 
-from flora_secure.errors import InputError
+from flora_secure.errors import InputError, first_line
 
 FOLDER_FILES = (
     "open_clip_model.safetensors",
@@ -71,7 +71,7 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
         if not all(isinstance(value, Tensor) for value in given.values()):
             raise TypeError("it holds other things than tensors")
     except Exception as error:  # torch, safetensors and zip each raise their own kinds
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(": ")
+        reason = first_line(error)
         if "TorchScript" in str(error):
             reason = "a TorchScript archive; use the tag openai, or save its state dict"
         raise ModelError(

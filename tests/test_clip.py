@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,12 +202,38 @@ def test_a_model_of_more_than_two_towers_is_refused(monkeypatch: pytest.MonkeyPa
         load_clip("coca_ViT-B-32", "none")
 
 
-def test_a_tokenizer_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(name: str) -> None:
-        raise OSError("no network\nand more")
+def test_a_tokenizer_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is built, and whatever weights were asked for: they are not what is missing."""
 
-    built = load_clip().model
-    monkeypatch.setattr(open_clip, "get_tokenizer", offline)
-    monkeypatch.setattr(clip_module, "_build", lambda *_: built)
-    with pytest.raises(ModelError, match="model 'ViT-B-32': no network; without a network"):
-        load_clip("ViT-B-32", "none")
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network.\nand more")
+
+    def unreached(*_: object) -> None:
+        raise AssertionError("built before the tokenizer was there")
+
+    monkeypatch.setattr(open_clip.factory, "HFTokenizer", offline)
+    monkeypatch.setattr(clip_module, "_build", unreached)
+    wanted = (
+        r"^model 'ViT-B-16-SigLIP' needs the tokenizer 'timm/ViT-B-16-SigLIP', which cannot be loaded \(no network\): "
+        r"run once with a network, .* HF_HOME .*, or use an architecture .* such as ViT-B-32$"
+    )
+    for weights in ("none", "webli"):
+        with pytest.raises(ModelError, match=wanted):
+            load_clip("ViT-B-16-SigLIP", weights)
+
+
+def test_a_tokenizer_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ModelError, match=r"needs the tokenizer 'roberta-base', .*transformers.*: pip install transf"):
+        load_clip("roberta-ViT-B-32", "none")
+
+
+def test_random_weights_that_cannot_be_built_are_no_weights_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such trunk\nand more")
+
+    monkeypatch.setattr(clip_module, "_build", broken)
+    with pytest.raises(ModelError, match=r"^cannot build model 'RN50' with random weights: no such trunk$"):
+        load_clip("RN50", "none")
+    with pytest.raises(ModelError, match=r"^cannot load weights 'openai' into model 'RN50': .*--pretrained PATH takes"):
+        load_clip("RN50", "openai")

@@ -52,6 +52,7 @@ WITH_TORCH = {
     "flora_secure.task",
     "flora_secure.simulation",
     "flora_secure.summary",
+    "flora_secure.tokenizers",
     "flora_secure.towers",
     "flora_secure.views",
     "flora_secure.warm_start",
