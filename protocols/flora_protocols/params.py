@@ -16,7 +16,7 @@ from .codec import SUITE, VERSION
 from .errors import MisuseError, ParameterError
 from .graph import Graph
 from .keys import KEY
-from .ranges import whole
+from .ranges import integer, shown, whole
 from .ring import MAX_BITS, MIN_BITS, packed_bytes
 
 MAX_CLIENTS = 1 << 16  # a share's x-coordinate, index + 1, must stay below p
@@ -53,6 +53,7 @@ class Floors:
     survivors: int = 2
 
     def __post_init__(self) -> None:
+        _make_int(self, "clients", "threshold", "survivors")
         for name in ("clients", "threshold", "survivors"):
             whole(name, getattr(self, name), 2, MAX_CLIENTS)
 
@@ -74,7 +75,8 @@ class SessionParams:
                  much less work for the server; what it costs is in SPEC.md, section 14
     identities   everyone's Ed25519 public key by index (malicious-server profile), otherwise empty
 
-    Raises ParameterError (impossible together) or MisuseError (wrong type).
+    Numbers are whole; numpy's integers become ints. Raises ParameterError (impossible together) or MisuseError (wrong
+    type).
     """
 
     clients: int
@@ -90,6 +92,7 @@ class SessionParams:
     identities: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
+        _make_int(self, "clients", "neighbours", "threshold", "bits", "dimension", "round", "corrupt")
         n, k, t = self.clients, self.neighbours, self.threshold
         whole("clients", n, 2, MAX_CLIENTS)
         whole("neighbours", k, 1, n - 1)
@@ -101,11 +104,14 @@ class SessionParams:
         whole("round", self.round, 0, 2**64 - 1)
         whole("corrupt", self.corrupt, 0, n)
         if not isinstance(self.profile, Profile):
-            raise MisuseError(f"profile must be a Profile, not {self.profile!r}")
+            names = " or ".join(f"Profile.{profile.name}" for profile in Profile)
+            raise MisuseError(f"profile must be a Profile, not {shown(self.profile)}; pass {names}")
         if not isinstance(self.direct_reveal, bool):
-            raise MisuseError(f"direct_reveal must be a bool, not {self.direct_reveal!r}")
+            raise MisuseError(f"direct_reveal must be a bool, not {shown(self.direct_reveal)}; pass True or False")
         if not isinstance(self.model_hash, bytes) or len(self.model_hash) != 32:
-            raise MisuseError("model_hash must be 32 bytes, such as the SHA-256 of the model")
+            raise MisuseError(
+                f"model_hash must be 32 bytes, such as the SHA-256 of the model, not {_kind(self.model_hash)}"
+            )
         self._check_threshold()
         self._check_identities()
 
@@ -127,8 +133,13 @@ class SessionParams:
 
     def _check_identities(self) -> None:
         keys = self.identities
-        if not isinstance(keys, tuple) or any(not isinstance(key, bytes) or len(key) != KEY for key in keys):
-            raise MisuseError(f"identities must be a tuple of Ed25519 public keys of {KEY} bytes")
+        if not isinstance(keys, tuple):
+            raise MisuseError(f"identities must be a tuple of Ed25519 public keys of {KEY} bytes, not {_kind(keys)}")
+        for index, key in enumerate(keys):
+            if not isinstance(key, bytes) or len(key) != KEY:
+                raise MisuseError(
+                    f"identities must be Ed25519 public keys of {KEY} bytes; that of client {index} is {_kind(key)}"
+                )
         if self.malicious and len(keys) != self.clients:
             raise ParameterError(f"malicious-server profile: {len(keys)} identity keys for {self.clients} clients")
         if not self.malicious and keys:
@@ -172,3 +183,14 @@ class SessionParams:
     def session_id(self, present: bytes, entries_hash: bytes) -> bytes:
         """32 bytes. ``present``: the roster's bitmap. ``entries_hash``: SHA-256 of all its entries, in order."""
         return hashlib.sha256(b"flora-secure/1 session\0" + self.setup_id + present + entries_hash).digest()
+
+
+def _make_int(of: Floors | SessionParams, *names: str) -> None:
+    """Make these attributes of a frozen object ints."""
+    for name in names:
+        object.__setattr__(of, name, integer(name, getattr(of, name)))
+
+
+def _kind(value: object) -> str:
+    """What was given in the place of bytes, without its content: it may be somebody's private key."""
+    return f"{len(value)} bytes" if isinstance(value, bytes) else f"of type {type(value).__name__}"

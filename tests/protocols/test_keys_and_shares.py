@@ -1,26 +1,16 @@
-"""Keys against the RFCs' answers; sharing against Lagrange in plain integers; the graph; the parameters."""
+"""Keys against the RFCs' answers; sharing against Lagrange in plain integers; the graph."""
 
 import hmac
 import random
 
 import numpy as np
 import pytest
-from cohorts import malicious, semi_honest
+from cohorts import semi_honest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flora_protocols import (
-    ClientAdvertise,
-    Floors,
-    MisuseError,
-    ParameterError,
-    PeerError,
-    Profile,
-    SessionParams,
-    keys,
-    shamir,
-)
+from flora_protocols import MisuseError, PeerError, keys, shamir
 from flora_protocols.codec import Bitmap, Reader, encode_subset
 from flora_protocols.graph import Graph
 
@@ -245,90 +235,6 @@ def test_the_graph_follows_from_its_seed():
 def test_the_server_cannot_grind_the_graph_through_the_model():
     graphs = [semi_honest(30, 4, model_hash=bytes([value]) * 32).graph for value in (1, 2)]
     assert [graphs[0].members(i) for i in range(30)] == [graphs[1].members(i) for i in range(30)]
-
-
-# Parameters
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"clients": 1, "neighbours": 0}, "clients is 1"),
-        ({"clients": 65_537}, "65536"),
-        ({"neighbours": 5}, "neighbours 5 of 10 clients: use 9"),
-        ({"neighbours": 10}, "neighbours is 10"),
-        ({"threshold": 1}, "threshold is 1"),
-        ({"threshold": 11}, "only 10 clients hold shares"),
-        ({"neighbours": 6, "threshold": 7}, "only 6 clients hold shares"),
-        ({"corrupt": 7}, "use more than 7"),
-        ({"bits": 7}, "bits is 7; between 8 and 32"),
-        ({"bits": 33}, "bits is 33"),
-        ({"dimension": 0}, "dimension is 0"),
-        ({"dimension": 2**30 + 1}, "dimension"),
-        ({"round": -1}, "round is -1"),
-        ({"identities": (bytes(32),)}, "semi-honest profile has no identity keys"),
-    ],
-)
-def test_impossible_parameters(change, text):
-    with pytest.raises(ParameterError, match=text):
-        semi_honest(**{"clients": 10, "threshold": 7} | change)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"clients": 10.0, "neighbours": 9},
-        {"threshold": True},
-        {"model_hash": b""},
-        {"profile": "semi-honest"},
-        {"direct_reveal": 1},
-    ],
-)
-def test_wrong_types(change):
-    with pytest.raises(MisuseError) as caught:
-        semi_honest(**{"clients": 10, "threshold": 7} | change)
-    assert not isinstance(caught.value, ParameterError)
-
-
-def test_malicious_threshold_and_identities():
-    assert malicious(10, threshold=7, corrupt=3).malicious
-    with pytest.raises(ParameterError, match="use at least 7"):
-        malicious(10, threshold=6, corrupt=3)
-    with pytest.raises(ParameterError, match="same identity"):
-        semi_honest(3, threshold=2, profile=Profile.MALICIOUS_SERVER, identities=(bytes(32),) * 3)
-    with pytest.raises(ParameterError, match="0 identity keys for 4"):
-        semi_honest(profile=Profile.MALICIOUS_SERVER)
-
-
-def test_every_parameter_is_bound_into_the_set_up_id():
-    base = {"clients": 10, "neighbours": 8, "threshold": 5, "bits": 9, "dimension": 7, "corrupt": 1, "round": 1}
-    changes = [{}, *({name: value} for name, value in (("clients", 12), ("neighbours", 6), ("threshold", 4)))]
-    changes += [
-        {"bits": 10},
-        {"dimension": 8},
-        {"corrupt": 2},
-        {"round": 2},
-        {"model_hash": b"m" * 32},
-        {"direct_reveal": True},
-    ]
-    ids = {SessionParams(**base | change).setup_id for change in changes}
-    ids |= {malicious().setup_id, semi_honest().setup_id}
-    assert len(ids) == len(changes) + 2
-
-
-def test_a_client_has_its_own_floors():
-    with pytest.raises(ParameterError, match="threshold is 3, below this client's floor of 4"):
-        ClientAdvertise(semi_honest(), 0, floors=Floors(threshold=4))
-    with pytest.raises(ParameterError, match="clients is 4, below this client's floor of 5"):
-        ClientAdvertise(semi_honest(), 0, floors=Floors(clients=5))
-    with pytest.raises(ParameterError):
-        Floors(survivors=1)
-
-
-@pytest.mark.parametrize("index", [-1, 4, "0", None])
-def test_impossible_index(index):
-    with pytest.raises(MisuseError):
-        ClientAdvertise(semi_honest(), index)
 
 
 # Bitmaps

@@ -1,0 +1,157 @@
+"""Session parameters and floors: what cannot work together, what is of the wrong type, what the set-up id binds."""
+
+import numpy as np
+import pytest
+from cohorts import malicious, semi_honest
+
+from flora_protocols import ClientAdvertise, Floors, MisuseError, ParameterError, Profile, SessionParams
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"clients": 1, "neighbours": 0}, "clients is 1"),
+        ({"clients": 65_537}, "65536"),
+        ({"neighbours": 5}, "neighbours 5 of 10 clients: use 9"),
+        ({"neighbours": 10}, "neighbours is 10"),
+        ({"threshold": 1}, "threshold is 1"),
+        ({"threshold": 11}, "only 10 clients hold shares"),
+        ({"neighbours": 6, "threshold": 7}, "only 6 clients hold shares"),
+        ({"corrupt": 7}, "use more than 7"),
+        ({"bits": 7}, "bits is 7; between 8 and 32"),
+        ({"bits": 33}, "bits is 33"),
+        ({"dimension": 0}, "dimension is 0"),
+        ({"dimension": 2**30 + 1}, "dimension"),
+        ({"round": -1}, "round is -1"),
+        ({"identities": (bytes(32),)}, "semi-honest profile has no identity keys"),
+    ],
+)
+def test_impossible_parameters(change, text):
+    with pytest.raises(ParameterError, match=text):
+        semi_honest(**{"clients": 10, "threshold": 7} | change)
+
+
+NUMBERS = ("clients", "neighbours", "threshold", "bits", "dimension", "round", "corrupt")
+
+
+def refused(**change) -> str:
+    with pytest.raises(MisuseError) as caught:
+        SessionParams(**{"clients": 10, "neighbours": 9, "threshold": 7, "bits": 16, "dimension": 100} | change)
+    assert not isinstance(caught.value, ParameterError)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 200
+    return message
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("10", "'10'"),
+        (2.5, "2.5"),
+        (10.0, "10.0"),
+        (np.float64(10), "np.float64(10.0)"),
+        (float("nan"), "nan"),
+        (None, "None"),
+        (True, "True"),
+        (np.True_, "np.True_"),
+        ([10], "[10]"),
+        (np.ones((2, 2), int), "array([[1, 1], [1, 1]])"),
+        ("a\nb" * 100, "'a\\nba\\nb"),
+    ],
+)
+def test_numbers_of_the_wrong_type(name, value, text):
+    assert refused(**{name: value}).startswith(f"{name} must be an int, not {text}")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"profile": "semi-honest"}, "not 'semi-honest'; pass Profile.SEMI_HONEST or Profile.MALICIOUS_SERVER"),
+        ({"profile": None}, "profile must be a Profile, not None"),
+        ({"direct_reveal": 1}, "direct_reveal must be a bool, not 1; pass True or False"),
+        ({"direct_reveal": "no"}, "not 'no'"),
+        ({"model_hash": b""}, "model_hash must be 32 bytes, such as the SHA-256 of the model, not 0 bytes"),
+        ({"model_hash": "ab" * 32}, "not of type str"),
+        ({"model_hash": None}, "not of type NoneType"),
+        ({"identities": None}, "identities must be a tuple of Ed25519 public keys of 32 bytes, not of type NoneType"),
+        ({"identities": [bytes(32)]}, "not of type list"),
+        ({"identities": (bytes(32), "k" * 32)}, "that of client 1 is of type str"),
+        ({"identities": (bytes(64),)}, "that of client 0 is 64 bytes"),
+    ],
+)
+def test_other_fields_of_the_wrong_type(change, text):
+    assert text in refused(**change)
+
+
+def test_no_message_holds_what_was_passed_for_a_key():
+    secret = "s3cret" * 6
+    assert "s3cret" not in refused(identities=(secret.encode(),)) + refused(identities=secret)
+    assert "s3cret" not in refused(model_hash=secret.encode())
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint16, np.int32])
+def test_numpy_integers_are_ints(kind):
+    """Kept as they are they would overflow: 2^bits in uint16 is 0."""
+    given = {"clients": 10, "neighbours": 8, "threshold": 7, "bits": 16, "dimension": 100, "round": 3, "corrupt": 1}
+    params, same = SessionParams(**{name: kind(value) for name, value in given.items()}), SessionParams(**given)
+    assert all(type(getattr(params, name)) is int for name in NUMBERS)
+    assert (params, params.setup_id, params.payload_bytes) == (same, same.setup_id, same.payload_bytes)
+    floors = Floors(clients=kind(3), threshold=kind(2), survivors=kind(2))
+    assert (type(floors.clients), floors) == (int, Floors(clients=3))
+
+
+def test_numbers_beyond_printing():
+    with pytest.raises(ParameterError, match=r"dimension is int beyond printing; between 1 and"):
+        semi_honest(dimension=10**5000)
+    with pytest.raises(ParameterError, match=r"round is 1000.*…; between 0 and"):
+        semi_honest(round=10**100)
+
+
+@pytest.mark.parametrize("value", ["2", 2.0, None, True])
+def test_floors_of_the_wrong_type(value):
+    with pytest.raises(MisuseError, match="survivors must be an int, not ") as caught:
+        Floors(survivors=value)
+    assert not isinstance(caught.value, ParameterError)
+
+
+def test_malicious_threshold_and_identities():
+    assert malicious(10, threshold=7, corrupt=3).malicious
+    with pytest.raises(ParameterError, match="use at least 7"):
+        malicious(10, threshold=6, corrupt=3)
+    with pytest.raises(ParameterError, match="same identity"):
+        semi_honest(3, threshold=2, profile=Profile.MALICIOUS_SERVER, identities=(bytes(32),) * 3)
+    with pytest.raises(ParameterError, match="0 identity keys for 4"):
+        semi_honest(profile=Profile.MALICIOUS_SERVER)
+
+
+def test_every_parameter_is_bound_into_the_set_up_id():
+    base = {"clients": 10, "neighbours": 8, "threshold": 5, "bits": 9, "dimension": 7, "corrupt": 1, "round": 1}
+    changes = [{}, *({name: value} for name, value in (("clients", 12), ("neighbours", 6), ("threshold", 4)))]
+    changes += [
+        {"bits": 10},
+        {"dimension": 8},
+        {"corrupt": 2},
+        {"round": 2},
+        {"model_hash": b"m" * 32},
+        {"direct_reveal": True},
+    ]
+    ids = {SessionParams(**base | change).setup_id for change in changes}
+    ids |= {malicious().setup_id, semi_honest().setup_id}
+    assert len(ids) == len(changes) + 2
+
+
+def test_a_client_has_its_own_floors():
+    with pytest.raises(ParameterError, match="threshold is 3, below this client's floor of 4"):
+        ClientAdvertise(semi_honest(), 0, floors=Floors(threshold=4))
+    with pytest.raises(ParameterError, match="clients is 4, below this client's floor of 5"):
+        ClientAdvertise(semi_honest(), 0, floors=Floors(clients=5))
+    with pytest.raises(ParameterError):
+        Floors(survivors=1)
+
+
+@pytest.mark.parametrize("index", [-1, 4, "0", None])
+def test_impossible_index(index):
+    with pytest.raises(MisuseError):
+        ClientAdvertise(semi_honest(), index)
