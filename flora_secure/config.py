@@ -132,9 +132,10 @@ class ModelConfig:
 class TrainingConfig:
     """Rounds, local steps (full batch) and the server optimiser. ``None`` means the tuned default of rule or unit.
 
-    Local steps and rate are those of unit ``client``; unit ``example`` takes one gradient a round. ``warm_start``:
-    steps of self-training on public images, without labels, before round 1; 0 starts from the frozen model.
-    ``precision``: of the products inside a tower that stays frozen; all that trains is float32.
+    Local steps and rate are those of unit ``client``; unit ``example`` takes one gradient a round. ``server_momentum``
+    is β1 of an adaptive optimiser, which alone has ``server_beta2``, β2, and ``server_tau``, τ. ``warm_start``: steps
+    of self-training on public images, without labels, before round 1; 0 starts from the frozen model. ``precision``: of
+    the products inside a tower that stays frozen; all that trains is float32.
     """
 
     rounds: int = 20
@@ -144,6 +145,8 @@ class TrainingConfig:
     server_optimiser: ServerOptimiser = "momentum"
     server_step: float | None = None
     server_momentum: float = 0.8
+    server_beta2: float | None = None
+    server_tau: float | None = None
     warm_start: int = 100
     device: str = "cpu"
     precision: Precision = "float32"
@@ -152,7 +155,13 @@ class TrainingConfig:
         _require(self.rounds >= 1, f"rounds must be at least 1, got {self.rounds}")
         _require(self.local_steps >= 1, f"local_steps must be at least 1, got {self.local_steps}")
         _require(self.warm_start >= 0, f"warm_start must be at least 0 steps, got {self.warm_start}")
-        for name in ("local_rate", "server_step", "logit_scale"):
+        for name in ("server_beta2", "server_tau"):
+            value = getattr(self, name)
+            _require(
+                value is None or self.server_optimiser != "momentum",
+                f"{name} {value} is for server_optimiser adam or yogi; set --server-optimiser or leave it out",
+            )
+        for name in ("local_rate", "server_step", "server_tau", "logit_scale"):
             value = getattr(self, name)
             _require(
                 value is None or (math.isfinite(value) and value > 0),
@@ -161,6 +170,10 @@ class TrainingConfig:
         _require(
             0 <= self.server_momentum < 1,
             f"server_momentum must be at least 0 and below 1, got {self.server_momentum}",
+        )
+        _require(
+            self.server_beta2 is None or 0 < self.server_beta2 < 1,
+            f"server_beta2 must lie between 0 and 1, such as 0.99; got {self.server_beta2}",
         )
 
 

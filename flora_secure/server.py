@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from flora_secure.errors import InputError
 
+BETA2, TAU = 0.99, 1e-3  # of FedAdam and FedYogi, where none are given
 TURN = 0.8  # chosen on public data alone, as the largest steps: benchmarks/choose_defaults.py
 
 
@@ -88,8 +89,8 @@ class AdaptiveAverage(ABC):
 
     step: float
     momentum: float
-    decay: float = 0.99
-    floor: float = 1e-3
+    decay: float = BETA2
+    floor: float = TAU
 
     def apply(
         self, state: ServerState, total: NDArray[np.float64], contributions: float, clip_norm: float

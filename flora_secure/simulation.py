@@ -23,7 +23,7 @@ from flora_secure.adapters import Factors
 from flora_secure.aggregation import MaskedSum, MaskingPlan, PlainSum, RoundSum, Summation
 from flora_secure.checkpoints import Checkpoint, CheckpointError
 from flora_secure.cohort import default_workers
-from flora_secure.config import SERVER_STEP, ConfigError, RunConfig
+from flora_secure.config import ConfigError, RunConfig
 from flora_secure.contributions import Contributions, unit_of
 from flora_secure.encoding import decode, decode_count, encode, wrapped
 from flora_secure.noise import noise_plan
@@ -39,17 +39,8 @@ from flora_secure.privacy.rounded_gaussian import RoundedGaussian
 from flora_secure.records import MECHANISM, RoundRecord
 from flora_secure.report import finite_or_none
 from flora_secure.selection import Selection
-from flora_secure.server import (
-    AdamAverage,
-    MomentumAverage,
-    Optimiser,
-    ServerState,
-    YogiAverage,
-    adaptive_step,
-    from_wire,
-    quiet_step,
-    to_wire,
-)
+from flora_secure.server import ServerState, from_wire, to_wire
+from flora_secure.server_step import server_optimiser
 from flora_secure.task import Task
 from flora_secure.traffic import Traffic
 
@@ -72,7 +63,7 @@ class Simulation:
             raise ConfigError(str(error)) from None
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
         self.records: list[RoundRecord] = []
-        self.optimiser = self._optimiser()
+        self.optimiser = server_optimiser(config, self.plan, self.unit.expected, task.learner.width)
         quantile = config.privacy.adaptive_clip
         self._clip_rule = None if quantile is None else AdaptiveClip(quantile)
         self._clip_norm = config.clip_norm
@@ -180,20 +171,6 @@ class Simulation:
                 yield record
         finally:
             self.summation.close()
-
-    def _optimiser(self) -> Optimiser:
-        """With the step that was given, or one that is fitted to the noise in the mean when everybody stays."""
-        config, plan, width = self.config, self.plan, self.task.learner.width
-        step, momentum = config.training.server_step, config.training.server_momentum
-        if config.training.server_optimiser != "momentum":
-            kind = {"adam": AdamAverage, "yogi": YogiAverage}[config.training.server_optimiser]
-            return kind(adaptive_step(plan.rounds, width) if step is None else step, momentum)
-        if step is None:
-            clients = min(max(config.cohort_size, plan.smallest_cohort), plan.clients)
-            noise = plan.for_cohort(clients).sigma_local / (plan.scale * plan.clip_norm) * math.sqrt(clients)
-            most = SERVER_STEP[config.privacy.unit]
-            step = quiet_step(noise / self.unit.expected(clients), plan.rounds, momentum, width, most)
-        return MomentumAverage(step, momentum)
 
     def _round(self, number: int, announce: Callable[[RoundRecord], None] | None) -> RoundRecord:
         candidates = self.selection.candidates(number, self._last_round)

@@ -10,6 +10,7 @@ import typer
 
 from flora_cli.adapter_options import Alpha, LastLayers, Placement, Rank, Rule
 from flora_cli.output import emit, fail, log, progress, table
+from flora_cli.server_options import ServerBeta2, ServerMomentum, ServerOptimiser, ServerStep, ServerTau
 from flora_cli.values import names, number, whole
 
 if TYPE_CHECKING:
@@ -68,10 +69,11 @@ def simulate(
     rounds: Annotated[
         int | None, Setting(parser=whole, metavar="COUNT", help="Training rounds.  [default: 20]")
     ] = None,
-    server_optimiser: Annotated[
-        str | None,
-        Setting(help="momentum (FedAvgM), adam or yogi.  [default: momentum]", metavar="NAME"),
-    ] = None,
+    server_optimiser: ServerOptimiser = None,
+    server_step: ServerStep = None,
+    server_momentum: ServerMomentum = None,
+    server_beta2: ServerBeta2 = None,
+    server_tau: ServerTau = None,
     dropout: Annotated[
         float | None,
         Setting(
@@ -248,6 +250,10 @@ def simulate(
         "data.unseen_classes": None if unseen_classes is None else names(unseen_classes),
         "training.rounds": rounds,
         "training.server_optimiser": server_optimiser,
+        "training.server_step": server_step,
+        "training.server_momentum": server_momentum,
+        "training.server_beta2": server_beta2,
+        "training.server_tau": server_tau,
         "training.device": device,
         "training.precision": precision,
         "aggregation.dropout": dropout,
