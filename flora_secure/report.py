@@ -185,9 +185,11 @@ class AggregationSeconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregation:
-    """The secure sum. ``cohort``, ``dropped`` and ``recovered`` count clients a round; ``aborted`` lists round numbers.
-    ``neighbours`` and ``threshold`` are those of the largest cohort. ``participation`` is the rate, ``sampling`` how
-    cohorts were drawn, ``None`` where everybody takes part."""
+    """The secure sum. ``cohort``, ``dropped`` and ``recovered`` count clients a round. ``aborted`` and ``lost`` list
+    round numbers: of those that released nothing, as with too few survivors, and of those that were in flight when the
+    run was killed, and so count as released though they are not in the adapter. ``neighbours`` and ``threshold`` are
+    those of the largest cohort. ``participation`` is the rate, ``sampling`` how cohorts were drawn, ``None`` where
+    everybody takes part."""
 
     profile: str
     clients: int
@@ -200,6 +202,7 @@ class Aggregation:
     dropped: list[int]
     recovered: list[int]
     aborted: list[int]
+    lost: list[int]
     seconds: AggregationSeconds
 
 
@@ -322,6 +325,7 @@ class Report:
                 + ("" if agg.threshold is None else f", {agg.neighbours} neighbours each, threshold {agg.threshold}")
                 + f"; {sum(agg.dropped)} dropped, {sum(agg.recovered)} recovered, {len(agg.aborted)} rounds aborted",
             ),
+            *_without_sum(agg),
             (
                 "time",
                 f"{time.seconds.total:.1f} s (training {time.seconds.training:.1f}, noise {time.seconds.noise:.1f}, "
@@ -359,6 +363,19 @@ class Report:
         """The table and the privacy statement as Markdown."""
         lines = ["| | |", "|---|---|", *(f"| {what.strip()} | {figure} |" for what, figure in self.rows())]
         return "\n".join([*lines, "", "## Privacy statement", "", self.privacy.statement, ""])
+
+
+def _without_sum(agg: Aggregation) -> list[tuple[str, str]]:
+    """A row for each kind of round whose sum is not in the adapter, if there were any."""
+    kinds = (
+        ("  aborted rounds", agg.aborted, "nothing was released"),
+        ("  lost rounds", agg.lost, "in flight when the run was killed; they count in the budget"),
+    )
+    return [
+        (name, ", ".join(map(str, rounds[:10])) + (f", … ({len(rounds)})" if len(rounds) > 10 else "") + f": {fate}")
+        for name, rounds, fate in kinds
+        if rounds
+    ]
 
 
 def _span(counts: list[int]) -> str:

@@ -298,6 +298,7 @@ def _aggregation(simulation: Simulation) -> Aggregation:
         dropped=[len(record.dropped) for record in records],
         recovered=[record.recovered for record in records],
         aborted=[record.round for record in records if record.aborted is not None],
+        lost=[record.round for record in records if record.lost],
         seconds=AggregationSeconds(
             client_mean=fmean(record.seconds["client_mean"] for record in records),
             server_total=sum(record.seconds["server"] for record in records) / len(records),

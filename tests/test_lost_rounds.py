@@ -45,10 +45,15 @@ def test_a_round_in_flight_is_lost_and_paid_for(task, tmp_path, monkeypatch, sec
     assert spent > epsilon_of([events[0], events[2]], again.simulation.plan.delta) + 0.1
     assert again.simulation.ledger.epsilon == pytest.approx(spent, rel=1e-12)
     assert spent <= 50
+    assert (report.aggregation.lost, report.aggregation.aborted) == ([2], [])
     assert report.privacy.epsilon == pytest.approx(spent if secagg != "off" else report.privacy.epsilon_local)
     assert "1 of the sums are counted although they are not in the model" in report.privacy.statement
     found = audit(tmp_path / "run", opacus=False)
     assert found.passed, [finding for finding in found.findings if finding.severity == "violation"]
+    told = dataclasses.replace(report, aggregation=dataclasses.replace(report.aggregation, lost=[]))
+    (tmp_path / "run/report.json").write_text(told.to_json())
+    hidden = {f.check: f.evidence for f in audit(tmp_path / "run", opacus=False).findings if f.severity == "violation"}
+    assert "lost is [], the rounds say [2]" in hidden["A-33"]
 
 
 @pytest.mark.slow

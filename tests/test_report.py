@@ -118,6 +118,7 @@ def example_report() -> Report:
             dropped=[0, 20, 20],
             recovered=[0, 20, 20],
             aborted=[],
+            lost=[],
             seconds=AggregationSeconds(client_mean=0.01, server_total=0.1),
         ),
         timing=Timing(
@@ -226,6 +227,17 @@ def test_the_table_shows_accuracy_privacy_and_communication_together(report: Rep
     assert "warning" not in text
     assert "1 / 8 / 70 a client" in text["data"]
     assert text["  skipped"] == "3: empty file (a.jpg, b.jpg, …)"
+
+
+def test_rounds_without_a_sum_have_a_line_only_where_there_are_some(report: Report) -> None:
+    assert not {"  aborted rounds", "  lost rounds"} & dict(report.rows()).keys()
+    told = dataclasses.replace(report.aggregation, aborted=[2, 5], lost=list(range(3, 15)))
+    text = dict(dataclasses.replace(report, aggregation=told).rows())
+    assert text["  aborted rounds"] == "2, 5: nothing was released"
+    assert text["  lost rounds"] == (
+        "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, … (12): in flight when the run was killed; they count in the budget"
+    )
+    assert "2 rounds aborted" in text["aggregation"]
 
 
 def test_the_table_of_a_captioned_run_says_what_its_accuracy_is(report: Report) -> None:

@@ -75,7 +75,8 @@ def test_epsilon_follows_from_the_survivors_in_the_log(task) -> None:
 def test_rounds_with_too_few_survivors_abort_and_the_run_goes_on(task) -> None:
     simulation = finish(small(aggregation__dropout=0.5, privacy__dropout_tolerance=0.1), task)
     report = summarise(simulation, total_seconds=1.0)
-    assert report.aggregation.aborted == [1, 2, 3]
+    assert (report.aggregation.aborted, report.aggregation.lost) == ([1, 2, 3], [])
+    assert dict(report.rows())["  aborted rounds"] == "1, 2, 3: nothing was released"
     assert report.aggregation.recovered == [0, 0, 0]
     assert report.privacy.epsilon == 0
     assert report.accuracy.final == report.accuracy.warm_start

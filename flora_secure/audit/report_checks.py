@@ -241,6 +241,7 @@ def aggregation(case: Case) -> Finding:
             ("dropped", told.dropped, [len(r.dropped) for r in case.records]),
             ("recovered", told.recovered, [r.recovered for r in case.records]),
             ("aborted", told.aborted, [r.round for r in case.records if r.aborted is not None]),
+            ("lost", told.lost, [r.round for r in case.records if r.lost]),
         )
         if case.everybody:
             for r in case.records:
@@ -249,7 +250,9 @@ def aggregation(case: Case) -> Finding:
                 )
         return found
 
-    return _reported(case, "A-33", "Dropped, recovered and aborted are those of the rounds", compare, "every round")
+    return _reported(
+        case, "A-33", "Dropped, recovered, aborted and lost are those of the rounds", compare, "every round"
+    )
 
 
 def rates(case: Case) -> Finding:

@@ -242,6 +242,7 @@ CHEATS = [
     (change("aggregation", "dropped", [0, 0, 0]), "A-33", "dropped is [0, 0, 0]"),
     (change("aggregation", "recovered", [0, 0, 0]), "A-33", "recovered is [0, 0, 0]"),
     (change("aggregation", "aborted", [2]), "A-33", "aborted is [2]"),
+    (change("aggregation", "lost", [2]), "A-33", "lost is [2], the rounds say []"),
     (change("aggregation", "threshold", 9), "A-33", "threshold is 9"),
     (change("aggregation", "profile", "malicious-server"), "A-03", "profile malicious-server"),
     (change("provenance", "seed", 7), "A-03", "seed 7, expected 0"),
