@@ -1,4 +1,5 @@
-"""Frozen dataclasses from plain JSON data, strictly: every key known, none missing, every value of its type."""
+"""Frozen dataclasses and plain JSON data: read strictly (every key known, none missing, every value of its type), and
+the JSON Schema that says the same."""
 
 from __future__ import annotations
 
@@ -56,3 +57,34 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if type(value) is not hint:  # a bool is no int here
         raise PlainError(f"{where} must be of type {getattr(origin or hint, '__name__', hint)}, got {value!r:.60}")
     return value
+
+
+def document_schema(kind: type, name: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a dataclass's plain data with its schema's ``name`` under "schema", first."""
+    schema = schema_of(kind)
+    schema["properties"] = {"schema": {"const": name}, **schema["properties"]}
+    schema["required"] = ["schema", *schema["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name, **schema}
+
+
+def schema_of(hint: Any) -> dict[str, Any]:
+    """The JSON Schema of a dataclass's plain data, or of a type that its fields may have."""
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return {
+            "type": "object",
+            "description": " ".join((hint.__doc__ or "").split()),
+            "properties": {name: schema_of(kind) for name, kind in hints.items()},
+            "required": list(hints),
+            "additionalProperties": False,
+        }
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        inner = next(kind for kind in arguments if kind is not type(None))
+        return {"anyOf": [schema_of(inner), {"type": "null"}]}
+    if origin is list:
+        return {"type": "array", "items": schema_of(arguments[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": schema_of(arguments[1])}
+    names = {str: "string", bool: "boolean", int: "integer", float: "number"}
+    return {"type": names[hint]}

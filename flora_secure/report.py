@@ -1,4 +1,4 @@
-"""The report of a run: frozen dataclasses → JSON (schema ``flora-secure/report/1``) and Markdown.
+"""The report of a run: frozen dataclasses → JSON (schema ``flora-secure/report/1``).
 
 Accuracy, privacy budget and communication reduction stand in one document. A figure that was not measured is ``None``
 (``null``), never invented. The published schema, ``docs/report.schema.json``, is derived from these classes.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import types
-import typing
 from dataclasses import dataclass
 from typing import Any
 
-SCHEMA = "flora-secure/report/1"
+from flora_secure.plain import document_schema
 
+SCHEMA = "flora-secure/report/1"
 
 TOP_1, IMAGE_TO_TEXT = "top-1", "recall@1 image to text"
 
@@ -261,127 +260,6 @@ class Report:
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
-    def rows(self) -> list[tuple[str, str]]:
-        """The table that people see: (what, figure), accuracy, privacy and communication together."""
-        acc, priv, comm, agg, time = self.accuracy, self.privacy, self.communication, self.aggregation, self.timing
-        what = "" if acc.measures == TOP_1 else f"{acc.measures} "
-        rows = [
-            ("accuracy", f"{what}{acc.final:.2%} on {acc.test_examples:,} test images"),
-            (
-                "  before",
-                f"zero-shot {acc.zero_shot:.2%}"
-                + ("" if acc.warm_start == acc.zero_shot else f", warm start {acc.warm_start:.2%}"),
-            ),
-            ("  spread", _spread(acc)),
-            *([] if self.retrieval is None else _recalls(self.retrieval)),
-            *([] if self.forgetting is None else _forgotten(self.forgetting)),
-        ]
-        if acc.no_noise is not None:
-            rows.append(("  without noise", f"{acc.no_noise:.2%} ({(acc.no_noise - acc.final) * 100:+.2f} points)"))
-        if priv.epsilon is None:
-            rows.append(("privacy", "NONE: no noise was added (epsilon = inf)"))
-        else:
-            target = f"of {priv.target_epsilon:g} allowed" if priv.target_epsilon is not None else ""
-            rows += [
-                (
-                    "privacy",
-                    f"ε = {priv.epsilon:.3f} {target}, δ = {priv.delta:.3g}, per {priv.unit}, {priv.view} view",
-                ),
-                (
-                    "  noise",
-                    f"multiplier {priv.noise_multiplier:.3f} at {priv.honest_minimum} honest survivors, "
-                    f"clip norm {priv.clip_norm:g}",
-                ),
-                (
-                    "  one upload alone",
-                    "not bounded"
-                    if priv.epsilon_local is None
-                    else f"ε = {priv.epsilon_local:.1f} if the server and all other clients collude",
-                ),
-                (
-                    "  outsiders",
-                    "not bounded"
-                    if priv.epsilon_outsider is None
-                    else f"ε = {priv.epsilon_outsider:.3f} for those who see only the released models",
-                ),
-                ("  cross-check", ", ".join(f"{k} {v:.3f}" for k, v in priv.cross_check.items()) or "none"),
-            ]
-        rows += [
-            (
-                "communication",
-                ("nothing sent " if comm.reduction is None else f"{comm.reduction:,.0f} × less than sending the model ")
-                + f"({comm.upload_bytes / 1000:,.1f} kB up, {comm.download_bytes / 1000:,.1f} kB down "
-                "a client and round)",
-            ),
-            (
-                "  adapter",
-                f"{comm.parameters:,} of {comm.full_model_bytes // 4:,} parameters "
-                f"({comm.parameter_ratio:,.0f} × fewer), {comm.bits} bits each",
-            ),
-            (
-                "aggregation",
-                f"{agg.profile}, {agg.clients} clients"
-                + ("" if agg.sampling is None else f", {agg.sampling} cohorts of {_span(agg.cohort)}")
-                + ("" if agg.threshold is None else f", {agg.neighbours} neighbours each, threshold {agg.threshold}")
-                + f"; {sum(agg.dropped)} dropped, {sum(agg.recovered)} recovered, {len(agg.aborted)} rounds aborted",
-            ),
-            *_without_sum(agg),
-            (
-                "time",
-                f"{time.seconds.total:.1f} s (training {time.seconds.training:.1f}, noise {time.seconds.noise:.1f}, "
-                f"masking {time.seconds.masking:.1f}, evaluation {time.seconds.evaluation:.1f}), "
-                f"peak memory {time.peak_memory_bytes / 1e9:.2f} GB",
-            ),
-        ]
-        rows += self._data_rows()
-        if not self.provenance.secret_noise and priv.epsilon is not None:
-            rows.append(("warning", "simulation noise: the noise keys come from the seed and are NOT secret"))
-        return rows
-
-    def _data_rows(self) -> list[tuple[str, str]]:
-        data = self.data
-        captions = "" if data.private_captions is None else f" with {data.private_captions:,} captions"
-        classes = (
-            ""
-            if data.mean_classes is None or data.mean_label_distance is None
-            else f", {data.mean_classes:.1f} classes each, label distance {data.mean_label_distance:.2f}"
-        )
-        rows = [
-            (
-                "data",
-                f"{data.dataset}, {data.private_images:,} images{captions} dealt {data.partition}: "
-                f"{data.client_minimum:,} / {data.client_median:,.0f} / {data.client_maximum:,} a client "
-                f"(min, median, max){classes}",
-            )
-        ]
-        for skipped in data.skipped:
-            more = ", …" if skipped.count > len(skipped.names) else ""
-            rows.append(("  skipped", f"{skipped.count:,}: {skipped.reason} ({', '.join(skipped.names)}{more})"))
-        return rows
-
-    def to_markdown(self) -> str:
-        """The table and the privacy statement as Markdown."""
-        lines = ["| | |", "|---|---|", *(f"| {what.strip()} | {figure} |" for what, figure in self.rows())]
-        return "\n".join([*lines, "", "## Privacy statement", "", self.privacy.statement, ""])
-
-
-def _without_sum(agg: Aggregation) -> list[tuple[str, str]]:
-    """A row for each kind of round whose sum is not in the adapter, if there were any."""
-    kinds = (
-        ("  aborted rounds", agg.aborted, "nothing was released"),
-        ("  lost rounds", agg.lost, "in flight when the run was killed; they count in the budget"),
-    )
-    return [
-        (name, ", ".join(map(str, rounds[:10])) + (f", … ({len(rounds)})" if len(rounds) > 10 else "") + f": {fate}")
-        for name, rounds, fate in kinds
-        if rounds
-    ]
-
-
-def _span(counts: list[int]) -> str:
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low} to {high}"
-
 
 def finite_or_none(value: float) -> float | None:
     """``None`` for infinity, which JSON cannot say; NaN is a bug and raises."""
@@ -390,81 +268,9 @@ def finite_or_none(value: float) -> float | None:
     return None if math.isinf(value) else value
 
 
-def _spread(acc: Accuracy) -> str:
-    low, high = acc.interval
-    parts = [f"95 % confidence {low:.2%} to {high:.2%}"]
-    classes = [(value, name) for value, name in zip(acc.per_class, acc.classes, strict=True) if value is not None]
-    if classes:
-        worst, name = min(classes)
-        parts.append(f"worst class {name} {worst:.1%}")
-    if acc.client_worst_decile is not None:
-        parts.append(f"worst tenth of clients {acc.client_worst_decile:.1%}")
-    return ", ".join(parts)
-
-
-def _recalls(found: Retrieval) -> list[tuple[str, str]]:
-    at = "/".join(str(recall.k) for recall in found.final)
-    sides = (
-        ("  image to text", [r.image_to_text for r in found.final], [r.image_to_text for r in found.zero_shot],
-         f"{found.captions:,} captions"),
-        ("  text to image", [r.text_to_image for r in found.final], [r.text_to_image for r in found.zero_shot],
-         f"{found.images:,} images"),
-    )  # fmt: skip
-    return [
-        (name, f"recall@{at} {_percents(final)} among {among} (zero-shot {_percents(before)})")
-        for name, final, before, among in sides
-    ]
-
-
-def _forgotten(found: Forgetting) -> list[tuple[str, str]]:
-    def moved(top: TopOne) -> str:
-        return f"{top.zero_shot:.1%} → {top.final:.1%}"
-
-    some = ", ".join(found.classes[:3]) + (", …" if len(found.classes) > 3 else "")
-    # one class by itself is always right
-    alone = f"{moved(found.among_unseen)} among themselves, " if len(found.classes) > 1 else ""
-    return [
-        (
-            "  unseen classes",
-            f"{len(found.classes)} ({some}), zero-shot → final {alone}"
-            f"{moved(found.unseen_among_all)} among all; images of all classes {moved(found.among_all)}",
-        )
-    ]
-
-
-def _percents(shares: list[float]) -> str:
-    return " / ".join(f"{share:.1%}" for share in shares)
-
-
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of :meth:`Report.to_dict`."""
-    schema = schema_of(Report)
-    schema["properties"] = {"schema": {"const": SCHEMA}, **schema["properties"]}
-    schema["required"] = ["schema", *schema["required"]]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}
-
-
-def schema_of(hint: Any) -> dict[str, Any]:
-    """The JSON Schema of a dataclass's plain data, or of a type that its fields may have."""
-    if dataclasses.is_dataclass(hint):
-        hints = typing.get_type_hints(hint)
-        return {
-            "type": "object",
-            "description": " ".join((hint.__doc__ or "").split()),
-            "properties": {name: schema_of(kind) for name, kind in hints.items()},
-            "required": list(hints),
-            "additionalProperties": False,
-        }
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        inner = next(kind for kind in arguments if kind is not type(None))
-        return {"anyOf": [schema_of(inner), {"type": "null"}]}
-    if origin is list:
-        return {"type": "array", "items": schema_of(arguments[0])}
-    if origin is dict:
-        return {"type": "object", "additionalProperties": schema_of(arguments[1])}
-    names = {str: "string", bool: "boolean", int: "integer", float: "number"}
-    return {"type": names[hint]}
+    return document_schema(Report, SCHEMA)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from flora_secure.data.dataset import Dataset, Unseen
 from flora_secure.data.federation import Federation, load_federation
 from flora_secure.forgetting import Hits, hits
 from flora_secure.report import json_schema
+from flora_secure.report_table import rows
 from flora_secure.resume import begin, go_on
 from flora_secure.run_folder import read_run, reopen
 from flora_secure.simulation import Simulation
@@ -162,7 +163,7 @@ def test_the_report_says_what_the_saved_adapter_does_to_unseen_classes(placement
         told, top = getattr(found, name), getattr(expected, name)
         one = 1.5 / (found.test_examples if name != "among_all" else len(data.test))  # an image may round otherwise
         assert (told.zero_shot, told.final) == pytest.approx((top.zero_shot, top.final), abs=one)
-    row = dict(report.rows())["  unseen classes"]
+    row = dict(rows(report))["  unseen classes"]
     assert row.startswith("2 (digit 2, digit 7), zero-shot → final ")
     assert f"{found.among_unseen.zero_shot:.1%} → {found.among_unseen.final:.1%} among themselves" in row
     assert f"all classes {found.among_all.zero_shot:.1%} → {found.among_all.final:.1%}" in row
@@ -192,7 +193,7 @@ def test_training_does_not_know_of_unseen_classes(placement: str) -> None:
         assert torch.equal(again.factors.b, simulation.factors.b)
         report = summarise(again, total_seconds=1.0)
         assert (report.forgetting is None) == (unseen is None)
-        assert ("  unseen classes" in dict(report.rows())) == (unseen is not None)
+        assert ("  unseen classes" in dict(rows(report))) == (unseen is not None)
 
 
 def test_the_trained_rank_is_that_of_the_seen_classes() -> None:
@@ -207,7 +208,7 @@ def test_one_unseen_class_by_itself_is_not_told_among_themselves() -> None:
     report = summarise(simulation, total_seconds=1.0)
     assert report.forgetting is not None
     assert (report.forgetting.among_unseen.zero_shot, report.forgetting.among_unseen.final) == (1.0, 1.0)
-    assert "among themselves" not in dict(report.rows())["  unseen classes"]
+    assert "among themselves" not in dict(rows(report))["  unseen classes"]
 
 
 def test_a_resumed_run_has_the_same_unseen_classes(tmp_path: Path) -> None:

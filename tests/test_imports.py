@@ -129,7 +129,7 @@ def test_privacy_knows_neither_models_nor_simulation(name: str) -> None:
 @pytest.mark.parametrize("name", layer("flora_secure.audit"))
 def test_the_audit_knows_nothing_of_what_it_audits(name: str) -> None:
     """Neither models nor the simulation: only what was written down, and the accountants."""
-    allowed = ("audit", "privacy", "config", "records", "report", "run_folder")
+    allowed = ("audit", "privacy", "config", "plain", "records", "report", "run_folder")
     own = {other for other in imported(MODULES[name], name) if other.startswith(("flora_secure.", "flora_protocols"))}
     assert not {other for other in own if not other.startswith(tuple(f"flora_secure.{part}" for part in allowed))}
 
@@ -149,8 +149,12 @@ def test_training_knows_neither_protocols_nor_privacy(name: str) -> None:
     }
 
 
-def test_the_report_stands_alone() -> None:
-    assert tops(MODULES["flora_secure.report"], "flora_secure.report") <= sys.stdlib_module_names
+@pytest.mark.parametrize("name", ["flora_secure.report", "flora_secure.report_table", "flora_secure.plain"])
+def test_the_report_stands_alone(name: str) -> None:
+    assert tops(MODULES[name], name) <= sys.stdlib_module_names | {"flora_secure"}
+    own = {other for other in imported(MODULES[name], name) if other.startswith("flora_secure.")}
+    allowed = ("flora_secure.report", "flora_secure.plain", "flora_secure.errors")
+    assert not {other for other in own if not other.startswith(allowed)}
 
 
 @pytest.mark.parametrize("name", layer("flora_cli"))

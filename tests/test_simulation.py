@@ -21,6 +21,7 @@ from flora_secure.config import ConfigError, override
 from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.records import RoundRecord
 from flora_secure.report import json_schema
+from flora_secure.report_table import rows
 from flora_secure.simulation import Simulation, without_noise
 from flora_secure.summary import summarise
 
@@ -76,7 +77,7 @@ def test_rounds_with_too_few_survivors_abort_and_the_run_goes_on(task) -> None:
     simulation = finish(small(aggregation__dropout=0.5, privacy__dropout_tolerance=0.1), task)
     report = summarise(simulation, total_seconds=1.0)
     assert (report.aggregation.aborted, report.aggregation.lost) == ([1, 2, 3], [])
-    assert dict(report.rows())["  aborted rounds"] == "1, 2, 3: nothing was released"
+    assert dict(rows(report))["  aborted rounds"] == "1, 2, 3: nothing was released"
     assert report.aggregation.recovered == [0, 0, 0]
     assert report.privacy.epsilon == 0
     assert report.accuracy.final == report.accuracy.warm_start

@@ -319,7 +319,9 @@ def _resume(path: Path, as_json: bool, cache: ArrayCache | None) -> None:
 
 
 def _show(report: Report, out: Path, as_json: bool) -> None:
-    emit(report.to_json() if as_json else table(report.rows(), f"flora-secure simulate → {out}"))
+    from flora_secure.report_table import rows
+
+    emit(report.to_json() if as_json else table(rows(report), f"flora-secure simulate → {out}"))
 
 
 def _run(

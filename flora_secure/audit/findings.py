@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flora_secure.report import schema_of
+from flora_secure.plain import document_schema
 
 SCHEMA = "flora-secure/audit/1"
 VIOLATION, WARNING, OK = "violation", "warning", "ok"
@@ -123,10 +123,7 @@ def unchecked(check: str, title: str, why: str) -> Finding:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of :meth:`Audit.to_dict`."""
-    schema = schema_of(Audit)
-    schema["properties"] = {"schema": {"const": SCHEMA}, **schema["properties"]}
-    schema["required"] = ["schema", *schema["required"]]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema}
+    return document_schema(Audit, SCHEMA)
 
 
 if __name__ == "__main__":
