@@ -4,7 +4,7 @@ The public slice is cut into five folds: accuracy is measured on one, the warm s
 clients are made of the other three. The
 noise in the mean is that of a run over ``--clients`` clients who hold ``--images`` images in all, although only some of
 them fit the slice. Neither the clients' images nor the test images are read. Lists of values make a grid; all else
-stays at its default. ``--turns`` are values of `flora_secure.server.TURN`, ``--most`` of `config.SERVER_STEP`.
+stays at its default. ``--turns`` are values of `flora_secure.server.TURN`, ``--most`` of `server_step.SERVER_STEP`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from flora_secure.adapters import initial_factors
 from flora_secure.clip import class_prompts, load_clip
-from flora_secure.config import CLIP_NORM, EXAMPLE_RATE, SERVER_STEP, TrainingConfig
+from flora_secure.config_sections import CLIP_NORM, EXAMPLE_RATE, TrainingConfig
 from flora_secure.data.partitions import parse_partition, partition
 from flora_secure.data.sources import load_dataset
 from flora_secure.examples import ClientExamples, example_gradients, gradient_sums
@@ -26,6 +26,7 @@ from flora_secure.local import ClientBatch, Head
 from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.rules import Rule, rule_named
 from flora_secure.server import TURN, quiet_step
+from flora_secure.server_step import SERVER_STEP
 from flora_secure.views import Views
 from flora_secure.warm_start import warm_start
 
