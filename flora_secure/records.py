@@ -15,6 +15,7 @@ from flora_secure.privacy.events import RoundEvent
 
 SCHEMA = "flora-secure/round/1"
 MECHANISM = "rounded-gaussian"
+PARTS = ("training", "noise", "masking", "evaluation")  # of a round, of which `seconds` tells
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flora_secure.records import RoundRecord
+from flora_secure.records import PARTS, RoundRecord
 from flora_secure.run_folder import Interrupted, RunFolder
 from flora_secure.simulation import Simulation
 
@@ -51,8 +51,7 @@ def go_on(simulation: Simulation, interrupted: Interrupted) -> RecordedRun:
     """
     folder, records, checkpoint = interrupted.folder, interrupted.records, interrupted.checkpoint
     simulation.restore(records, checkpoint)
-    parts = ("training", "noise", "masking", "evaluation")
-    seconds = math.fsum(record.seconds.get(part, 0.0) for record in records for part in parts)
+    seconds = math.fsum(record.seconds.get(part, 0.0) for record in records for part in PARTS)
     line = f"going on after round {len(records)} of {simulation.config.training.rounds}"
     lost = None if interrupted.begun is None or simulation.repeats else simulation.lose(interrupted.begun)
     if lost is not None:

@@ -14,35 +14,31 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from flora_protocols import ParameterError, Profile, TooFewSurvivors
 from flora_secure.adapters import Factors
-from flora_secure.aggregation import MaskedSum, MaskingPlan, PlainSum, RoundSum, Summation
+from flora_secure.aggregation import MaskedSum, PlainSum, RoundSum, Summation
 from flora_secure.checkpoints import Checkpoint, CheckpointError
 from flora_secure.cohort import default_workers
 from flora_secure.config import ConfigError, RunConfig
-from flora_secure.contributions import Contributions, unit_of
-from flora_secure.encoding import decode, decode_count, encode, wrapped
+from flora_secure.contributions import unit_of
+from flora_secure.encoding import decode, decode_count, wrapped
+from flora_secure.intent import intent
 from flora_secure.noise import noise_plan
 from flora_secure.privacy.accounting import epsilon_of
-from flora_secure.privacy.adaptive_clip import AdaptiveClip, within
+from flora_secure.privacy.adaptive_clip import AdaptiveClip
 from flora_secure.privacy.amplification import CALIBRATION_CELL
-from flora_secure.privacy.clipping import NonFiniteUpdateError
 from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 from flora_secure.privacy.plan import CohortSizeError, NoisePlan
-from flora_secure.privacy.rotation import Rotation
-from flora_secure.privacy.rounded_gaussian import RoundedGaussian
-from flora_secure.records import MECHANISM, RoundRecord
-from flora_secure.report import finite_or_none
+from flora_secure.records import PARTS, RoundRecord
 from flora_secure.selection import Selection
 from flora_secure.server import ServerState, from_wire, to_wire
 from flora_secure.server_step import server_optimiser
 from flora_secure.task import Task
 from flora_secure.traffic import Traffic
+from flora_secure.uploads import Uploads, rotation, uploads_of, vanishing_of
 
 
 class Simulation:
@@ -180,9 +176,8 @@ class Simulation:
         broadcast = to_wire(self._state.adapter)
         task, clock = self.task, _Clock()
         model_hash = hashlib.sha256(bytes.fromhex(task.clip.model_hash) + broadcast).digest()
-        uploads: dict[int, NDArray[np.uint32]] = {}
+        uploads = Uploads({}, 0, 0)
         traffic, masking, outcome, event, aborted, overflowed = Traffic(), None, None, None, None, None
-        contributions = clipped = 0
         plan = self.plan.with_clip(self._clip_norm)
         try:
             plan = plan.for_cohort(len(cohort))
@@ -192,42 +187,43 @@ class Simulation:
             self.ledger.authorise(worst)
             self._last_round.update(dict.fromkeys(cohort, number))
             if announce is not None:
-                begun = self._begun(number, plan, cohort, exhausted, model_hash, masking)
+                begun = intent(self.config, number, plan, cohort, exhausted, model_hash, masking)
                 announce(dataclasses.replace(begun, noise_multiplier=worst.noise_multiplier))
 
             given = self.unit.contribute(number, self._received(broadcast), cohort, plan.clip_norm)
             clock.lap("training")
-            vanishing = self._dropouts(number, cohort)
-            uploads, contributions, clipped = self._encode(number, plan, cohort, given, vanishing)
+            vanishing = vanishing_of(self.config, number, cohort)
+            uploads = uploads_of(self.config, number, plan, cohort, given, vanishing)
             clock.lap("noise")
-            outcome = self.summation.round(number, plan, cohort, model_hash, broadcast, uploads, traffic)
+            outcome = self.summation.round(number, plan, cohort, model_hash, broadcast, uploads.vectors, traffic)
         except (CohortSizeError, ParameterError, TooFewSurvivors) as error:
             aborted = str(error)
         clock.lap("masking")
 
         if outcome is not None:
             # whoever left because of what it computed makes the survivors no uniform subset
-            uniform = uniform and len(uploads) == len(cohort) - len(vanishing)
-            event = self._event(plan, number, len(uploads), cohort, uniform)
+            survivors = len(uploads.vectors)
+            uniform = uniform and survivors == len(cohort) - len(vanishing)
+            event = self._event(plan, number, survivors, cohort, uniform)
             self.ledger.record(event)
-            overflowed = wrapped(outcome.total, uploads.values(), plan)
-            self._step(number, plan, outcome, len(uploads))
+            overflowed = wrapped(outcome.total, uploads.vectors.values(), plan)
+            self._step(number, plan, outcome, survivors)
         accuracy = task.accuracy(self.factors)
         clock.lap("evaluation")
 
         return dataclasses.replace(
-            self._begun(number, plan, cohort, exhausted, model_hash, masking),
+            intent(self.config, number, plan, cohort, exhausted, model_hash, masking),
             lost=False,
-            survivors=sorted(uploads) if aborted is None else [],
-            dropped=sorted(set(cohort) - uploads.keys()),
+            survivors=sorted(uploads.vectors) if aborted is None else [],
+            dropped=sorted(set(cohort) - uploads.vectors.keys()),
             recovered=0 if outcome is None else outcome.recovered,
             aborted=aborted,
             noise_multiplier=None if event is None else event.noise_multiplier,
             population=None if event is None else event.population,
             epsilon=self._epsilon(),
             accuracy=accuracy,
-            contributions=contributions,
-            clipped=clipped,
+            contributions=uploads.contributions,
+            clipped=uploads.clipped,
             overflowed=overflowed,
             upload_bytes=traffic.upload,
             download_bytes=traffic.download,
@@ -237,55 +233,6 @@ class Simulation:
                 "client_mean": 0.0 if outcome is None else outcome.client_seconds,
                 "server": 0.0 if outcome is None else outcome.server_seconds,
             },
-        )
-
-    def _begun(
-        self,
-        number: int,
-        plan: NoisePlan,
-        cohort: Sequence[int],
-        exhausted: Collection[int],
-        model_hash: bytes,
-        masking: MaskingPlan | None,
-    ) -> RoundRecord:
-        """All that is known of a round before anybody uploads, as if it was lost then: with the fewest survivors."""
-        return RoundRecord(
-            round=number,
-            mechanism=MECHANISM,
-            unit=self.config.privacy.unit,
-            clients=self.selection.clients,
-            participants=list(cohort),
-            exhausted=sorted(exhausted),
-            survivors=sorted(cohort)[: plan.survivors_minimum],
-            dropped=[],
-            recovered=0,
-            aborted=None,
-            model_hash=model_hash.hex(),
-            noise_multiplier=None,
-            sigma_local=plan.sigma_local,
-            scale=plan.scale,
-            clip_norm=plan.clip_norm,
-            dimension=plan.length,
-            bits=plan.bits,
-            colluders=plan.colluders,
-            honest_minimum=plan.honest_minimum,
-            sampling_rate=plan.sampling_rate,
-            population=None,  # who survived is not known: nothing is claimed for outsiders
-            count_scale=plan.count_scale,
-            neighbours=None if masking is None else masking.neighbours,
-            threshold=None if masking is None else masking.threshold,
-            target_epsilon=finite_or_none(plan.epsilon),
-            epsilon=None,
-            delta=plan.delta,
-            accuracy=0.0,
-            contributions=0,
-            clipped=0,
-            overflowed=None,
-            upload_bytes=0,
-            download_bytes=0,
-            payload_bytes=0,
-            seconds=_Clock().seconds | dict.fromkeys(("client_mean", "server"), 0.0),
-            lost=True,
         )
 
     def _exhausted(self, number: int, candidates: Collection[int]) -> frozenset[int]:
@@ -306,7 +253,7 @@ class Simulation:
 
     def _step(self, number: int, plan: NoisePlan, outcome: RoundSum, survivors: int) -> None:
         """What the server does with the sum."""
-        estimate = decode(outcome.total, plan, survivors, self._rotation(number))
+        estimate = decode(outcome.total, plan, survivors, rotation(self.config, plan, number))
         expected = self.unit.expected(survivors)
         span = self.task.rule.span(number, self.task.initial)
         part = self._state.part(span)
@@ -322,45 +269,12 @@ class Simulation:
         )
         return self.task.rule.with_vector(self.task.initial, vector)
 
-    def _encode(
-        self, number: int, plan: NoisePlan, cohort: Sequence[int], given: Contributions, dropped: set[int]
-    ) -> tuple[dict[int, NDArray[np.uint32]], int, int]:
-        """The uploads of the clients that stay; how many contributions are in them, and how many were clipped."""
-        uploads, contributions, clipped, rotation = {}, 0, 0, self._rotation(number)
-        for row, client in enumerate(cohort):
-            if client in dropped:
-                continue
-            vector = given.vectors[row]
-            sampler = RoundedGaussian(self._noise_key(number, client)) if plan.noisy else None
-            below = None if self._clip_rule is None else within(vector, plan.clip_norm)
-            try:
-                uploads[client] = encode(vector, plan, sampler, rotation, below=below)
-            except NonFiniteUpdateError:
-                continue  # the client leaves this round; zeros in its place would carry full weight
-            contributions += int(given.counts[row])
-            clipped += int(given.clipped[row])
-        return uploads, contributions, clipped
-
-    def _rotation(self, number: int) -> Rotation | None:
-        return Rotation(self.plan.dimension, self.config.seed, number) if self.plan.rotated else None
-
-    def _noise_key(self, number: int, client: int) -> bytes | None:
-        """``None`` means fresh from the OS; simulation noise derives the key from the seed instead."""
-        if not self.config.privacy.simulation_noise:
-            return None
-        return hashlib.sha256(f"flora-secure simulation noise {self.config.seed} {number} {client}".encode()).digest()
-
-    def _dropouts(self, number: int, cohort: Sequence[int]) -> set[int]:
-        count = math.floor(self.config.aggregation.dropout * len(cohort))
-        rng = np.random.default_rng([self.config.seed, 1, number])
-        return {cohort[place] for place in rng.choice(len(cohort), count, replace=False).tolist()}
-
 
 class _Clock:
     """Wall-clock seconds of a round's parts; a part that did not run took none."""
 
     def __init__(self) -> None:
-        self.seconds = dict.fromkeys(("training", "noise", "masking", "evaluation"), 0.0)
+        self.seconds = dict.fromkeys(PARTS, 0.0)
         self._since = time.perf_counter()
 
     def lap(self, part: str) -> None:

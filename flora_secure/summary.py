@@ -16,6 +16,7 @@ from flora_secure.memory import peak_memory
 from flora_secure.noise import protected_units
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.statement import statement
+from flora_secure.records import PARTS
 from flora_secure.report import (
     IMAGE_TO_TEXT,
     TOP_1,
@@ -307,10 +308,7 @@ def _aggregation(simulation: Simulation) -> Aggregation:
 
 
 def _timing(simulation: Simulation, total_seconds: float) -> Timing:
-    parts = {
-        part: sum(record.seconds[part] for record in simulation.records)
-        for part in ("training", "noise", "masking", "evaluation")
-    }
+    parts = {part: sum(record.seconds[part] for record in simulation.records) for part in PARTS}
     rounds = parts["training"] + parts["noise"] + parts["masking"]
     return Timing(
         seconds=TimingSeconds(total=total_seconds, **parts),
