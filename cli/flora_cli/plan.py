@@ -8,73 +8,35 @@ from typing import Annotated, Any
 import typer
 
 from flora_cli.adapter_options import Alpha, LastLayers, Placement, Rank, Rule
+from flora_cli.masking_options import Corrupt, Neighbours, SecAgg, Threshold
 from flora_cli.output import emit, fail, log, table
+from flora_cli.privacy_options import Bits, ClipNorm, Delta, DropoutTolerance, Epsilon, ExampleRate, Unit
+from flora_cli.round_options import Clients, Dropout, MinSeparation, Participation, Rounds, Sampling
 from flora_cli.values import number, whole
 
 Setting = typer.Option
 
 
 def plan(
-    epsilon: Annotated[
-        float | None,
-        Setting(parser=number, metavar="NUMBER", help="Privacy budget ε of the whole run.  [default: 4]"),
-    ] = None,
+    epsilon: Epsilon = None,
     noise_multiplier: Annotated[
         float | None,
         Setting(parser=number, metavar="NUMBER", help="Noise multiplier z, instead of ε: what ε does it cost?"),
     ] = None,
-    delta: Annotated[
-        float | None,
-        Setting(parser=number, metavar="NUMBER", help="δ of the budget.  [default: min(1e-5, 1/clients^1.1)]"),
-    ] = None,
-    clients: Annotated[
-        int | None, Setting(parser=whole, metavar="COUNT", help="Number of clients.  [default: 100]")
-    ] = None,
-    rounds: Annotated[
-        int | None, Setting(parser=whole, metavar="COUNT", help="Training rounds.  [default: 20]")
-    ] = None,
-    unit: Annotated[
-        str | None, Setting(help="Whom the budget protects: client or example.  [default: client]", metavar="UNIT")
-    ] = None,
+    delta: Delta = None,
+    clients: Clients = None,
+    rounds: Rounds = None,
+    unit: Unit = None,
     images: Annotated[
         int, Setting(parser=whole, metavar="COUNT", help="Images of all clients together, for unit example.")
     ] = 20_000,
-    example_rate: Annotated[
-        float | None,
-        Setting(parser=number, metavar="NUMBER", help="Unit example: sampling rate of images.  [default: 0.1]"),
-    ] = None,
-    participation: Annotated[
-        float | None,
-        Setting(parser=number, metavar="NUMBER", help="Fraction of the clients in a round.  [default: 1]"),
-    ] = None,
-    sampling: Annotated[
-        str | None,
-        Setting(help="How cohorts are drawn when participation is below 1: poisson or fixed.", metavar="KIND"),
-    ] = None,
-    min_separation: Annotated[
-        int | None,
-        Setting(parser=whole, metavar="COUNT", help="Rounds between two participations of a client.  [default: 1]"),
-    ] = None,
-    dropout: Annotated[
-        float | None,
-        Setting(parser=number, metavar="NUMBER", help="Fraction of clients that drop out each round.  [default: 0]"),
-    ] = None,
-    dropout_tolerance: Annotated[
-        float | None,
-        Setting(
-            parser=number,
-            metavar="NUMBER",
-            help="Fraction of dropped clients that is allowed for.  [default: the larger of 0.1 and dropout]",
-        ),
-    ] = None,
-    corrupt: Annotated[
-        float | None,
-        Setting(
-            parser=number,
-            metavar="NUMBER",
-            help="Fraction of clients that may collude with the server.  [default: 0.05]",
-        ),
-    ] = None,
+    example_rate: ExampleRate = None,
+    participation: Participation = None,
+    sampling: Sampling = None,
+    min_separation: MinSeparation = None,
+    dropout: Dropout = None,
+    dropout_tolerance: DropoutTolerance = None,
+    corrupt: Corrupt = None,
     model: Annotated[
         str | None, Setting(help="tiny or an open_clip architecture.  [default: tiny]", metavar="NAME")
     ] = None,
@@ -83,29 +45,11 @@ def plan(
     rank: Rank = None,
     alpha: Alpha = None,
     last_layers: LastLayers = None,
-    clip_norm: Annotated[
-        float | None,
-        Setting(
-            parser=number,
-            metavar="NUMBER",
-            help="L2 norm of clipped updates or gradients.  [default: tuned]",
-        ),
-    ] = None,
-    bits: Annotated[
-        int | None,
-        Setting(parser=whole, metavar="COUNT", help="Bits a value, 8…32.  [default: solved for]"),
-    ] = None,
-    secagg: Annotated[
-        str | None,
-        Setting(help="off, semi-honest or malicious-server.  [default: semi-honest]", metavar="PROFILE"),
-    ] = None,
-    neighbours: Annotated[
-        int | None,
-        Setting(parser=whole, metavar="COUNT", help="Clients that each shares masks with.  [default: derived]"),
-    ] = None,
-    threshold: Annotated[
-        int | None, Setting(parser=whole, metavar="COUNT", help="Shares needed to reveal a secret.  [default: derived]")
-    ] = None,
+    clip_norm: ClipNorm = None,
+    bits: Bits = None,
+    secagg: SecAgg = None,
+    neighbours: Neighbours = None,
+    threshold: Threshold = None,
     mechanisms: Annotated[
         bool, Setting("--mechanisms", help="Also what discrete Gaussian and Skellam noise would cost (some seconds).")
     ] = False,

@@ -9,9 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flora_cli.adapter_options import Alpha, LastLayers, Placement, Rank, Rule
+from flora_cli.data_options import (
+    ClassNames,
+    DataRoot,
+    Dataset,
+    FeatureCache,
+    NoFeatureCache,
+    Partition,
+    Templates,
+    UnseenClasses,
+)
+from flora_cli.masking_options import Corrupt, Neighbours, SecAgg, Threshold
 from flora_cli.output import emit, fail, log, progress, table
+from flora_cli.privacy_options import AdaptiveClip, Bits, ClipNorm, Delta, DropoutTolerance, Epsilon, ExampleRate, Unit
+from flora_cli.round_options import Clients, Dropout, MinSeparation, Participation, Rounds, Sampling
 from flora_cli.server_options import ServerBeta2, ServerMomentum, ServerOptimiser, ServerStep, ServerTau
-from flora_cli.values import names, number, whole
+from flora_cli.values import names, whole
 
 if TYPE_CHECKING:
     from flora_secure.config import RunConfig
@@ -24,102 +37,30 @@ Setting = typer.Option
 
 def simulate(
     context: typer.Context,
-    epsilon: Annotated[
-        float | None,
-        Setting(
-            parser=number,
-            metavar="NUMBER",
-            help="Privacy budget ε of the whole run; inf trains without noise.  [default: 4]",
-        ),
-    ] = None,
-    delta: Annotated[
-        float | None,
-        Setting(parser=number, metavar="NUMBER", help="δ of the budget.  [default: min(1e-5, 1/clients^1.1)]"),
-    ] = None,
-    unit: Annotated[
-        str | None,
-        Setting(help="Whom the budget protects: client or example (one image).  [default: client]", metavar="UNIT"),
-    ] = None,
-    example_rate: Annotated[
-        float | None,
-        Setting(
-            parser=number,
-            metavar="NUMBER",
-            help="Unit example: probability of an image to enter a round, by a secret coin.  [default: 0.1]",
-        ),
-    ] = None,
-    participation: Annotated[
-        float | None,
-        Setting(parser=number, metavar="NUMBER", help="Fraction of the clients in a round.  [default: 1]"),
-    ] = None,
-    sampling: Annotated[
-        str | None,
-        Setting(
-            help="How cohorts are drawn when participation is below 1: poisson (a coin each) or fixed (one size).",
-            metavar="KIND",
-        ),
-    ] = None,
-    min_separation: Annotated[
-        int | None,
-        Setting(parser=whole, metavar="COUNT", help="Rounds between two participations of a client.  [default: 1]"),
-    ] = None,
-    clients: Annotated[
-        int | None, Setting(parser=whole, metavar="COUNT", help="Number of clients.  [default: 100]")
-    ] = None,
-    rounds: Annotated[
-        int | None, Setting(parser=whole, metavar="COUNT", help="Training rounds.  [default: 20]")
-    ] = None,
+    epsilon: Epsilon = None,
+    delta: Delta = None,
+    unit: Unit = None,
+    example_rate: ExampleRate = None,
+    participation: Participation = None,
+    sampling: Sampling = None,
+    min_separation: MinSeparation = None,
+    clients: Clients = None,
+    rounds: Rounds = None,
     server_optimiser: ServerOptimiser = None,
     server_step: ServerStep = None,
     server_momentum: ServerMomentum = None,
     server_beta2: ServerBeta2 = None,
     server_tau: ServerTau = None,
-    dropout: Annotated[
-        float | None,
-        Setting(
-            parser=number,
-            metavar="NUMBER",
-            help="Fraction of a round's clients that vanish after sharing keys.  [default: 0]",
-        ),
-    ] = None,
-    dropout_tolerance: Annotated[
-        float | None,
-        Setting(
-            parser=number,
-            metavar="NUMBER",
-            help="Fraction of dropped clients that the noise allows for.  [default: the larger of 0.1 and dropout]",
-        ),
-    ] = None,
-    partition: Annotated[
-        str | None, Setting(help="iid, dirichlet:A, shards:K or natural.  [default: dirichlet:0.5]", metavar="SCHEME")
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        Setting(
-            help="embedded, fashion-mnist, digits, cifar10, cifar100, eurosat, oxford-pets, flowers102, food101, or "
-            "files of your own: folder, table, webdataset.  [default: embedded]",
-            metavar="NAME",
-        ),
-    ] = None,
-    data_root: Annotated[Path | None, Setting(help="Folder (or file) of the data set.")] = None,
-    class_names: Annotated[
-        Path | None, Setting(help="File of class names, one a line, for the data set's own.")
-    ] = None,
-    templates: Annotated[
-        Path | None, Setting(help="File of prompt templates, one a line, {} for the name.  [default: the data set's]")
-    ] = None,
-    unseen_classes: Annotated[
-        str | None,
-        Setting(
-            help="Classes that nothing trains on, to see what becomes of them; names separated by commas.",
-            metavar="NAMES",
-        ),
-    ] = None,
-    feature_cache: Annotated[
-        Path | None,
-        Setting(help="Folder that keeps image features between runs.  [default: ~/.cache/flora-secure]", metavar="DIR"),
-    ] = None,
-    no_feature_cache: Annotated[bool, Setting("--no-feature-cache", help="Keep no image features on disk.")] = False,
+    dropout: Dropout = None,
+    dropout_tolerance: DropoutTolerance = None,
+    partition: Partition = None,
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    class_names: ClassNames = None,
+    templates: Templates = None,
+    unseen_classes: UnseenClasses = None,
+    feature_cache: FeatureCache = None,
+    no_feature_cache: NoFeatureCache = False,
     model: Annotated[
         str | None, Setting(help="tiny (embedded) or an open_clip architecture.  [default: tiny]", metavar="NAME")
     ] = None,
@@ -146,54 +87,13 @@ def simulate(
             help="Embed each image also a little smaller.  [default: with the embedded model]",
         ),
     ] = None,
-    secagg: Annotated[
-        str | None,
-        Setting(help="off, semi-honest or malicious-server.  [default: semi-honest]", metavar="PROFILE"),
-    ] = None,
-    corrupt: Annotated[
-        float | None,
-        Setting(
-            parser=number,
-            metavar="NUMBER",
-            help="Fraction of clients that may collude with the server; sizes noise and masks.  [default: 0.05]",
-        ),
-    ] = None,
-    neighbours: Annotated[
-        int | None,
-        Setting(
-            parser=whole,
-            metavar="COUNT",
-            help="Clients that each shares masks with; clients − 1 for everybody.  [default: derived]",
-        ),
-    ] = None,
-    threshold: Annotated[
-        int | None,
-        Setting(
-            parser=whole,
-            metavar="COUNT",
-            help="Shares needed to reveal a secret.  [default: derived]",
-        ),
-    ] = None,
-    bits: Annotated[
-        int | None,
-        Setting(parser=whole, metavar="COUNT", help="Bits a value on the wire, 8…32.  [default: solved for]"),
-    ] = None,
-    clip_norm: Annotated[
-        float | None,
-        Setting(
-            parser=number,
-            metavar="NUMBER",
-            help="L2 norm that updates, or the gradients of examples, are clipped to.  [default: tuned for the unit]",
-        ),
-    ] = None,
-    adaptive_clip: Annotated[
-        float | None,
-        Setting(
-            parser=number,
-            metavar="QUANTILE",
-            help="Let the clip norm follow this quantile of the updates' norms, estimated privately.  [default: off]",
-        ),
-    ] = None,
+    secagg: SecAgg = None,
+    corrupt: Corrupt = None,
+    neighbours: Neighbours = None,
+    threshold: Threshold = None,
+    bits: Bits = None,
+    clip_norm: ClipNorm = None,
+    adaptive_clip: AdaptiveClip = None,
     seed: Annotated[
         int | None,
         Setting(parser=whole, metavar="COUNT", help="Seed of the experiment: partition, dropouts.  [default: 0]"),
