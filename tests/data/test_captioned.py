@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import encoded, write
-from test_listings import lines, names, skipped, write_shard
+from listings import lines, names, skipped, write_shard
 
 from flora_secure.config import DataConfig
 from flora_secure.data.cache import ArrayCache

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import write
+from listings import lines, names
 from test_captioned import captioned_table
-from test_listings import lines, names
 
 from flora_secure.config import DataConfig
 from flora_secure.data.dataset import Dataset, Split
