@@ -1,4 +1,5 @@
-import dataclasses
+"""Calibration: the least noise and the fewest bits that satisfy budget, headroom and error, and what cannot be had."""
+
 import math
 import warnings
 from typing import Any
@@ -6,18 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import plan
 
-from flora_secure.privacy.accounting import epsilon_local, noise_multiplier_for
+from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.privacy.calibration import ERROR_RATIO, InfeasibleError, calibrate
 from flora_secure.privacy.ledger import Ledger
 from flora_secure.privacy.overflow import RingLoad, overflow_bound
-from flora_secure.privacy.plan import CohortSizeError, NoisePlan, TooFewSurvivorsError
-
-BASE: dict[str, Any] = {"clients": 100, "dimension": 2560, "rounds": 30, "epsilon": 4, "delta": 1e-5, "clip_norm": 2.0}
-
-
-def plan(**changes: Any) -> NoisePlan:
-    return calibrate(**{**BASE, **changes})
+from flora_secure.privacy.plan import NoisePlan
 
 
 def test_the_default_run() -> None:
@@ -148,31 +144,6 @@ def test_a_solved_plan_satisfies_its_constraints(
             solve(max_bits=p.bits - 1)
 
 
-def test_dropout_tolerance_costs_what_the_shared_page_says() -> None:
-    none, some = plan(dropout_tolerance=0.0), plan(dropout_tolerance=0.36)
-    ratio = some.sigma_local / some.scale / (none.sigma_local / none.scale)
-    assert ratio == pytest.approx(1 / math.sqrt(1 - 0.36), rel=1e-9)
-
-
-def test_colluders_are_left_out_of_the_noise() -> None:
-    p = plan(colluders=20)
-    assert p.honest_minimum == 70
-    assert p.survivors_minimum == 90
-    assert p.event(1, 90).noise_multiplier == pytest.approx(p.noise_multiplier, rel=1e-12)
-    assert p.event(1, 100).honest == 80
-
-
-def test_events_of_a_plan() -> None:
-    p = plan()
-    assert p.event(3, 90).noise_multiplier == pytest.approx(p.noise_multiplier, rel=1e-12)
-    assert p.event(3, 100).noise_multiplier > p.noise_multiplier
-    with pytest.raises(TooFewSurvivorsError, match=r"round 3: 89 of 100 clients survived, the noise needs 90"):
-        p.event(3, 89)
-    with pytest.raises(ValueError, match="101 survivors"):
-        p.event(3, 101)
-    assert epsilon_local(p.worst_events(), p.delta) == pytest.approx(75.1, abs=0.1)
-
-
 def test_given_bits() -> None:
     roomy = plan(bits=16)
     assert (roomy.bits, roomy.rotated) == (16, False)  # with room for everything there is nothing to gain
@@ -282,30 +253,6 @@ def test_padding_and_count_are_counted(count_noise: float | None) -> None:
     assert p.worst_events()[0].dimension == p.length
 
 
-def test_cohorts_of_different_sizes_carry_the_same_noise() -> None:
-    p = plan(clients=130, smallest_cohort=70, population=1000, participations=12)
-    assert p.noise_multiplier == pytest.approx(noise_multiplier_for(4, 1e-5, 12), rel=1e-8)
-    for size in (70, 71, 99, 130):
-        of_round = p.for_cohort(size)
-        assert of_round.survivors_minimum == size - size // 10
-        event = of_round.event(1, of_round.survivors_minimum, participants=range(size), population=1000)
-        assert event.noise_multiplier == pytest.approx(p.noise_multiplier, rel=1e-9)
-        assert event.participants == frozenset(range(size))
-        assert event.population == 1000
-        assert (of_round.scale, of_round.bits) == (p.scale, p.bits)
-    assert p.for_cohort(130) == dataclasses.replace(p, smallest_cohort=130)
-    for size in (69, 131):
-        with pytest.raises(CohortSizeError, match="70 to 130"):
-            p.for_cohort(size)
-
-
-def test_the_ring_has_room_for_the_loudest_cohort() -> None:
-    """With 3 of 4 tolerated to drop out, ⌊·⌋ makes some cohorts louder than the largest: n ÷ h differs."""
-    even, uneven = ({"clients": 103, "dropout_tolerance": 0.75, "smallest_cohort": m} for m in (103, 4))
-    assert max(n / (n - math.floor(0.75 * n)) for n in range(4, 104)) > 103 / (103 - 77)
-    assert plan(**uneven).scale < plan(**even).scale
-
-
 def test_examples_are_sampled_and_uploads_longer_than_the_clip_norm() -> None:
     p = plan(sampling_rate=0.05, upload_norm=40.0, rounds=50, clients=10)
     assert p.noise_multiplier == noise_multiplier_for(4 - 2e-9, 1e-5 * math.exp(-1e-9), 50, 0.05)
@@ -338,17 +285,6 @@ def test_a_count_fits_beside_the_update(clients: int, count_noise: float, rotati
     share = clients * p.count_scale / 2 / math.sqrt(p.count_coordinates)
     room = (2 ** (p.bits - 1) - share) / (p.sigma_local * math.sqrt(clients))
     assert room > 3.4  # deviations between a unanimous count and the ring's edge
-
-
-def test_another_clip_norm_changes_nothing_on_the_grid() -> None:
-    p = plan(count_noise=5.0)
-    wider = p.with_clip(5.0)
-    assert wider.clip_norm * wider.scale == pytest.approx(p.clip_norm * p.scale, rel=1e-15)
-    assert wider.event(1, 90).noise_multiplier == pytest.approx(p.noise_multiplier, rel=1e-12)
-    assert (wider.sigma_local, wider.bits, wider.count_scale) == (p.sigma_local, p.bits, p.count_scale)
-    for bad in (0.0, math.nan, math.inf, -1.0):
-        with pytest.raises(ValueError, match="clip_norm"):
-            p.with_clip(bad)
 
 
 @pytest.mark.parametrize(("rotation", "bits"), [(False, 22), (True, 19)])
