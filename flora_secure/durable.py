@@ -33,8 +33,11 @@ def replace_folder(source: Path, target: Path) -> None:
     """Move the folder ``source`` to ``target``, its files flushed. A crash may leave neither: a rename replaces no full
     folder. Raises ``OSError``."""
     for path in source.rglob("*"):
-        _sync(path)
-    _sync(source)
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            _sync(path)
+    sync_folder(source)
     if target.exists():
         shutil.rmtree(target)
     os.rename(source, target)
@@ -74,7 +77,7 @@ def _write(path: Path, how: int, data: bytes) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)  # Windows flushes what may be written
     try:
         os.fsync(handle)
     finally:

@@ -23,15 +23,11 @@ from flora_secure.checkpoints import Checkpoint
 from flora_secure.config import ConfigError, RunConfig, from_toml
 from flora_secure.durable import append, remove_leftovers, replace_file, replace_folder
 from flora_secure.errors import InputError
+from flora_secure.lock import lock
 from flora_secure.plain import PlainError, from_plain
 from flora_secure.records import RoundRecord
 from flora_secure.report import SCHEMA as REPORT_SCHEMA
 from flora_secure.report import Report
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps two processes from one folder
-    fcntl = None  # type: ignore[assignment]
 
 
 def require_new(path: Path) -> None:
@@ -100,11 +96,11 @@ class RunFolder:
         """``report.json``, replaced as a whole. The run is over, its ``state/`` goes."""
         with self._writing():
             replace_file(self.path / "report.json", (report.to_json() + "\n").encode())
-            if self._state.exists():
-                shutil.rmtree(self._state)
-            if self._lock is not None:
+            if self._lock is not None:  # Windows removes no file that is open
                 os.close(self._lock)
                 self._lock = None
+            if self._state.exists():
+                shutil.rmtree(self._state)
 
     def write_adapter(self, save: Callable[[Path], None]) -> None:
         """``adapter/``, written by ``save(folder)`` beside its place and then moved there."""
@@ -225,15 +221,17 @@ def reopen(path: Path) -> Interrupted:
         raise RunFolderError(f"{state} is missing: without it the run cannot go on")
     folder = RunFolder.__new__(RunFolder)
     try:
-        lock = _locked(path)  # before anything is read that another process may be writing
+        handle = _locked(path)  # before anything is read that another process may be writing
         run, breaks = read_unverified(path)
+        if run.report is not None:
+            raise RunFolderError(f"the run in {path} is complete, nothing is left to do")
         lines, rest = _lines(path)
         if rest:
             breaks = breaks[:-1]  # what was being written when the run was killed
         if breaks:
             raise RunFolderError(f"{breaks[0].where}: {breaks[0].what}")
         last_hash = hashlib.sha256((lines[-1] if lines else text).encode()).hexdigest()
-        folder._open(path, last_hash, lock)
+        folder._open(path, last_hash, handle)
         checkpoint = checkpoints.read(state, len(lines), last_hash)
         begun = checkpoints.announced(state, len(lines), last_hash)
         if rest:
@@ -250,13 +248,9 @@ def reopen(path: Path) -> Interrupted:
 
 def _locked(path: Path) -> int:
     """Hold the run for this process until it ends, or closes this file. Raises :class:`RunFolderError`."""
-    handle = os.open(path / "state" / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-    if fcntl is not None:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise RunFolderError(f"{path} is being written by another process: wait until that ends") from None
+    handle = lock(path / "state" / "lock")
+    if handle is None:
+        raise RunFolderError(f"{path} is being written by another process: wait until that ends")
     return handle
 
 

@@ -68,6 +68,17 @@ def test_a_run_between_two_rounds_holds_one_state_and_goes_on(task, halfway) -> 
     assert not (halfway / "state").exists()
 
 
+def test_a_run_that_has_its_report_is_not_taken_up_again(task, halfway, tmp_path) -> None:
+    """Killed between the report and the end of its state."""
+    shutil.copytree(halfway / "state", tmp_path / "kept")
+    complete(resumed(halfway, open_small(), task))
+    shutil.copytree(tmp_path / "kept", halfway / "state")
+    before = (halfway / "rounds.jsonl").read_bytes()
+    with pytest.raises(RunFolderError, match="is complete, nothing is left to do"):
+        reopen(halfway)
+    assert (halfway / "rounds.jsonl").read_bytes() == before
+
+
 def test_what_a_killed_write_left_is_cleared(task, halfway) -> None:
     (halfway / ".adapter-x1" / "adapter").mkdir(parents=True)
     (halfway / ".report.json.tmp").write_text("{")
