@@ -30,7 +30,8 @@ from flora_protocols import (
     pack,
     unpack,
 )
-from flora_secure.cohort import Cohort, Replies
+from flora_secure.cohort import Cohort, Replies, default_workers
+from flora_secure.config import RunConfig
 from flora_secure.privacy.plan import NoisePlan
 from flora_secure.traffic import Traffic
 
@@ -268,6 +269,15 @@ class MaskedSum:
 
     def close(self) -> None:
         self._cohort.close()
+
+
+def summation_of(config: RunConfig) -> Summation:
+    """How the rounds of a run are summed."""
+    how = config.aggregation
+    if how.secagg == "off":
+        return PlainSum()
+    clients, workers = config.data.clients, default_workers(config.cohort_size)
+    return MaskedSum(clients, Profile(how.secagg), neighbours=how.neighbours, threshold=how.threshold, workers=workers)
 
 
 class _Receiver(Protocol):

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import torch
 
-from flora_protocols import ParameterError, Profile, TooFewSurvivors
+from flora_protocols import ParameterError, TooFewSurvivors
 from flora_secure.adapters import Factors
-from flora_secure.aggregation import MaskedSum, PlainSum, RoundSum, Summation
+from flora_secure.aggregation import RoundSum, summation_of
 from flora_secure.checkpoints import Checkpoint, CheckpointError
-from flora_secure.cohort import default_workers
 from flora_secure.config import ConfigError, RunConfig
 from flora_secure.contributions import unit_of
 from flora_secure.encoding import decode, decode_count, wrapped
@@ -52,7 +51,7 @@ class Simulation:
         self.unit = unit_of(config, task)
         try:
             self.plan = noise_plan(config, self.selection, task.dimension, len(task.federation.dataset.private.labels))
-            self.summation = _summation(config)
+            self.summation = summation_of(config)
             for size in (self.selection.smallest, self.selection.largest):
                 self.summation.masking(self.plan.for_cohort(size))
         except (ValueError, ParameterError) as error:
@@ -281,15 +280,6 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[part] += now - self._since
         self._since = now
-
-
-def _summation(config: RunConfig) -> Summation:
-    masking = config.aggregation
-    if masking.secagg == "off":
-        return PlainSum()
-    clients, profile = config.data.clients, Profile(masking.secagg)
-    workers = default_workers(config.cohort_size)
-    return MaskedSum(clients, profile, neighbours=masking.neighbours, threshold=masking.threshold, workers=workers)
 
 
 def without_noise(config: RunConfig, task: Task) -> float:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from torch.nn import functional as F  # noqa: N812
 
+from flora_secure.accuracy import forgetting
 from flora_secure.checkpoints import CheckpointError
 from flora_secure.clip import class_prompts, load_clip
 from flora_secure.config import RunConfig
@@ -29,7 +30,7 @@ from flora_secure.report_table import rows
 from flora_secure.resume import begin, go_on
 from flora_secure.run_folder import read_run, reopen
 from flora_secure.simulation import Simulation
-from flora_secure.summary import forgetting, summarise
+from flora_secure.summary import summarise
 from flora_secure.task import Task, prepare
 
 UNSEEN = ("digit 7", "digit 2")

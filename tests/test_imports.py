@@ -28,6 +28,7 @@ HEAVY = {
     "transformers",
 }
 WITH_TORCH = {
+    "flora_secure.accuracy",
     "flora_secure.adapters",
     "flora_secure.bench.training_peers",
     "flora_secure.captions",
@@ -36,6 +37,7 @@ WITH_TORCH = {
     "flora_secure.derivatives",
     "flora_secure.examples",
     "flora_secure.features",
+    "flora_secure.folding",
     "flora_secure.forgetting",
     "flora_secure.gains",
     "flora_secure.general",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from falsifying import Cheat, falsified, found, small
 
+from flora_secure.accuracy import retrieval, retrieval_accuracy
 from flora_secure.audit.rederivation import audit
 from flora_secure.data.dataset import Split
 from flora_secure.data.federation import Federation
@@ -19,7 +20,7 @@ from flora_secure.report_table import rows
 from flora_secure.retrieval import Ranks
 from flora_secure.run_folder import RunFolder, read_run
 from flora_secure.simulation import Simulation
-from flora_secure.summary import retrieval, retrieval_accuracy, summarise
+from flora_secure.summary import summarise
 from flora_secure.task import Task, prepare
 
 
