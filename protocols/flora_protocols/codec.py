@@ -58,10 +58,10 @@ def checksum(header: bytes | memoryview, body: memoryview) -> bytes:
     if len(body) <= FOLD:
         return zlib.crc32(body, crc).to_bytes(CHECKSUM, "little")
     blocks = len(body) // FOLD
-    table = np.frombuffer(body, "<u8", blocks * FOLD // 8).reshape(blocks, -1)
-    folded = np.bitwise_xor.reduce(table, axis=0) if blocks > 1 else table[0].copy()
-    rest = np.frombuffer(body[blocks * FOLD :], np.uint8)
-    folded.view(np.uint8)[: len(rest)] ^= rest
+    whole = np.frombuffer(body, np.uint8)  # not words: in a frame they would not be aligned, and half as fast
+    folded = np.bitwise_xor.reduce(whole[: blocks * FOLD].reshape(blocks, FOLD), axis=0)
+    rest = whole[blocks * FOLD :]
+    folded[: len(rest)] ^= rest
     return zlib.crc32(folded, crc).to_bytes(CHECKSUM, "little")
 
 
