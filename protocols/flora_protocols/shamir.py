@@ -59,10 +59,9 @@ def combine(points: Field, shares: Raw, threshold: int) -> tuple[Raw, NDArray[np
 
 def encode(values: Field) -> Raw:
     """Field elements (..., 8) as shares (..., 17)."""
-    raw = np.zeros((*values.shape[:-1], SHARE), np.uint8)
+    raw = np.empty((*values.shape[:-1], SHARE), np.uint8)
     raw[..., :SECRET] = values.astype("<u2").view(np.uint8)  # 2^16 becomes zero
-    if values.max() == _TOP:  # seldom
-        raw[..., SECRET:] = np.packbits(values == _TOP, axis=-1, bitorder="little")
+    raw[..., SECRET:] = np.packbits(values == _TOP, axis=-1, bitorder="little")
     return raw
 
 
