@@ -27,8 +27,11 @@ class Graph:
         if not self.complete:
             encryptor = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
             # Sorting 64-bit keys shuffles uniformly up to ties, whose probability is below n^2 / 2^65.
-            drawn = np.frombuffer(encryptor.update(bytes(8 * clients)), "<u8")
-            self._order: list[int] = drawn.argsort(kind="stable").tolist()
+            order = np.argsort(np.frombuffer(encryptor.update(bytes(8 * clients)), "<u8"), kind="stable")
+            self._order = order.tolist()
+            self._place = [0] * clients
+            for place, client in enumerate(self._order):
+                self._place[client] = place
             self._reach = range(-neighbours // 2, neighbours // 2 + 1)
         self._members: dict[int, Members] = {}  # of the clients asked for so far
         self._holders: dict[int, Members] = {}
@@ -38,7 +41,7 @@ class Graph:
         if self.complete:
             return range(self.clients)
         if index not in self._members:
-            place = self._order.index(index)
+            place = self._place[index]
             near = sorted([self._order[(place + step) % self.clients] for step in self._reach])
             self._members[index] = tuple(near)
             near.remove(index)

@@ -96,7 +96,7 @@ def _vandermonde(points: tuple[int, ...], threshold: int) -> NDArray[np.float64]
     """Row per point: x^0 .. x^(threshold - 1) mod p."""
     powers = np.empty((threshold, len(points)), np.int64)
     powers[0] = 1
-    step, done = np.array(points), 1
+    step, done = np.array(points, np.int64), 1
     while done < threshold:  # the powers so far times step, which is x^done, are as many again
         more = min(done, threshold - done)
         np.remainder(powers[:more] * step, P, out=powers[done : done + more])
