@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from hashlib import sha256
 from typing import cast
 
@@ -96,17 +95,18 @@ def check_publics(publics: Iterable[bytes], culprit: Culprit) -> None:
             raise PeerError(culprit, "public key has small order")
 
 
-# A process that plays many clients meets every public key many times.
-@lru_cache(maxsize=1 << 12)
-def _parse(public: bytes) -> X25519PublicKey:
-    """A key of 32 bytes, as SubjectPublicKeyInfo: all compiled code, for less than ``from_public_bytes`` takes."""
-    return cast(X25519PublicKey, load_der_public_key(_KEY_INFO + public))
+def public_key(raw: bytes) -> X25519PublicKey:
+    """The X25519 key of 32 bytes, canonical or not; ValueError for any other length.
+
+    Parsed as SubjectPublicKeyInfo: ``from_public_bytes`` is not all compiled and takes half as long again.
+    """
+    return cast(X25519PublicKey, load_der_public_key(_KEY_INFO + raw))
 
 
 def exchange(private: X25519PrivateKey, public: bytes, culprit: Culprit) -> bytes:
     """The X25519 shared secret, 32 bytes; PeerError if it is zero."""
     try:
-        return private.exchange(_parse(public))
+        return private.exchange(public_key(public))
     except ValueError:
         raise PeerError(culprit, "public key has small order") from None
 
