@@ -16,7 +16,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from enum import IntEnum
-from itertools import compress
 
 import numpy as np
 
@@ -151,8 +150,7 @@ class Reader:
         """The next bitmap: which of ``members`` (ascending) are meant."""
         raw = self.take((len(members) + 7) // 8)
         self._padding(raw, len(members))
-        digits = f"{int.from_bytes(raw, 'little'):0{len(members)}b}".encode().replace(b"0", b"\0")
-        return tuple(compress(members, reversed(digits)))
+        return tuple([member for at, member in enumerate(members) if raw[at >> 3] >> (at & 7) & 1])
 
     def bitmap(self, size: int) -> Bitmap:
         """The next bitmap over 0 .. size - 1, kept as it is."""

@@ -11,7 +11,7 @@ to session and index keeps one search from covering several secrets, and shares 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import cast
 
@@ -86,13 +86,13 @@ def mask_key(secret: bytes, setup: bytes, index: int) -> X25519PrivateKey:
     return X25519PrivateKey.from_private_bytes(derive(secret, MASK_KEY, setup, index, index))
 
 
-def check_publics(publics: Iterable[bytes], culprit: Culprit) -> None:
+def check_publics(publics: Sequence[bytes], culprit: Culprit) -> None:
     """PeerError unless all of ``publics`` are canonical encodings of X25519 keys of large order."""
     for raw in publics:
         if raw[31] >= 0x7F and int.from_bytes(raw, "little") >= _FIELD:  # the first test spares most keys the second
             raise PeerError(culprit, "public key is not canonically encoded")
-        if raw in SMALL_ORDER:
-            raise PeerError(culprit, "public key has small order")
+    if not SMALL_ORDER.isdisjoint(publics):
+        raise PeerError(culprit, "public key has small order")
 
 
 def public_key(raw: bytes) -> X25519PublicKey:
