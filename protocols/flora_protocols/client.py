@@ -29,7 +29,7 @@ from .params import Floors, SessionParams
 from .position import transition
 from .reveal import ClientAgree, ClientUnmask, Uploaded
 from .ring import to_lanes
-from .shamir import SHARE, canonical_bytes, split
+from .shamir import canonical_bytes, split
 
 
 class _Own:
@@ -117,17 +117,14 @@ class ClientShare(ClientPosition):
         present, entries, session = messages.decode_roster(params, roster, index, self._advertisement)
         if len(present) < floors.clients:
             raise TooFewSurvivors("clients in the roster", len(present), floors.clients)
-        holders = tuple(member for member in params.graph.holders(index) if member in entries)
+        holders = [member for member in params.graph.holders(index) if member in entries]
         if len(holders) < params.threshold:
             raise TooFewSurvivors("holders in the roster", len(holders), params.threshold)
 
         seed = keys.draw(randomness, keys.SECRET)
-        points = tuple(holder + 1 for holder in holders)
-        rows = split(self._own.mask_secret + seed, points, params.threshold, randomness).tobytes()
-        pairs = {
-            holder: rows[at : at + 2 * SHARE]
-            for holder, at in zip(holders, range(0, len(rows), 2 * SHARE), strict=True)
-        }
+        points = tuple([holder + 1 for holder in holders])
+        rows = split(self._own.mask_secret + seed, points, params.threshold, randomness)
+        pairs = {holder: row.tobytes() for holder, row in zip(holders, rows, strict=True)}
         held = {index: pairs.pop(index)} if index in pairs else {}
         # One kind of work after another: taking turns, each would find the processor's caches full of the other's code.
         secrets = self._me.exchange(self._transport, {peer: entries[peer].transport for peer in pairs})

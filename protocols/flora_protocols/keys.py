@@ -11,14 +11,15 @@ to session and index keeps one search from covering several secrets, and shares 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from typing import cast
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from .errors import Culprit, MisuseError, PeerError
 
@@ -42,6 +43,7 @@ _INDICES = struct.Struct("<II")
 # HMAC (RFC 2104) as four plain hashes: half the time of an HKDF object, of which a client needs two a neighbour.
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 _NO_SALT = sha256(bytes(64).translate(_INNER)), sha256(bytes(64).translate(_OUTER))  # to be copied
+_KEY_INFO = bytes.fromhex("302a300506032b656e032100")  # before an X25519 public key (RFC 8410, section 4)
 _FIELD = 2**255 - 19
 # All u-coordinates of order 1, 2, 4 or 8, on the curve and its twist: X25519 with any of them gives zero.
 SMALL_ORDER = frozenset(
@@ -84,23 +86,27 @@ def mask_key(secret: bytes, setup: bytes, index: int) -> X25519PrivateKey:
     return X25519PrivateKey.from_private_bytes(derive(secret, MASK_KEY, setup, index, index))
 
 
-def check_publics(publics: Iterable[bytes], culprit: Culprit) -> None:
+def check_publics(publics: Sequence[bytes], culprit: Culprit) -> None:
     """PeerError unless all of ``publics`` are canonical encodings of X25519 keys of large order."""
     for raw in publics:
         if raw[31] >= 0x7F and int.from_bytes(raw, "little") >= _FIELD:  # the first test spares most keys the second
             raise PeerError(culprit, "public key is not canonically encoded")
-        if raw in SMALL_ORDER:
-            raise PeerError(culprit, "public key has small order")
+    if not SMALL_ORDER.isdisjoint(publics):
+        raise PeerError(culprit, "public key has small order")
 
 
-# A process that plays many clients meets every public key many times; parsing one costs a tenth of an exchange.
-_parse = lru_cache(maxsize=1 << 12)(X25519PublicKey.from_public_bytes)
+def public_key(raw: bytes) -> X25519PublicKey:
+    """The X25519 key of 32 bytes, canonical or not; ValueError for any other length.
+
+    Parsed as SubjectPublicKeyInfo: ``from_public_bytes`` is not all compiled and takes half as long again.
+    """
+    return cast(X25519PublicKey, load_der_public_key(_KEY_INFO + raw))
 
 
 def exchange(private: X25519PrivateKey, public: bytes, culprit: Culprit) -> bytes:
     """The X25519 shared secret, 32 bytes; PeerError if it is zero."""
     try:
-        return private.exchange(_parse(public))
+        return private.exchange(public_key(public))
     except ValueError:
         raise PeerError(culprit, "public key has small order") from None
 

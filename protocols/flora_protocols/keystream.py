@@ -66,13 +66,13 @@ def apply_masks(values: Lanes, plus: Sequence[bytes], minus: Sequence[bytes]) ->
     opened = _SHORT_STREAM if values.nbytes <= _SHORT else _LONG_STREAM
     scratch = memoryview(bytearray(min(values.nbytes, TILE) + _TAG))
     step = TILE // values.itemsize
-    for keys, combine in ((plus, np.add), (minus, np.subtract)):
-        for first in range(0, len(keys), _GROUP):
-            streams = [opened(key) for key in keys[first : first + _GROUP]]
-            for tile, start in enumerate(range(0, len(values), step)):
-                part = values[start : start + step]
-                out, zeros = scratch[: part.nbytes + _TAG], _ZEROS[: part.nbytes]
-                mask, number = np.frombuffer(out, values.dtype, len(part)), tile.to_bytes(12, "big")
-                for fill in streams:
-                    fill(number, zeros, None, out)
-                    combine(part, mask, part)
+    signed = [(np.add, key) for key in plus] + [(np.subtract, key) for key in minus]
+    for first in range(0, len(signed), _GROUP):
+        streams = [(combine, opened(key)) for combine, key in signed[first : first + _GROUP]]
+        for tile, start in enumerate(range(0, len(values), step)):
+            part = values[start : start + step]
+            out, zeros = scratch[: part.nbytes + _TAG], _ZEROS[: part.nbytes]
+            mask, number = np.frombuffer(out, values.dtype, len(part)), tile.to_bytes(12, "big")
+            for combine, fill in streams:
+                fill(number, zeros, None, out)
+                combine(part, mask, part)

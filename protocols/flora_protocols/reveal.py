@@ -132,14 +132,14 @@ def _check_survivors(me: Member, told: Bitmap, uploaded: Uploaded) -> None:
     """The survivors must contain this client and only clients that shared, at least t and at least its floor."""
     if me.index not in told:
         raise PeerError("server", f"the survivors lack client {me.index}, which did upload")
-    near = me.params.graph.members(me.index)
-    silent = set(told.among(near)) - uploaded.held.keys() - {me.index}
+    near = told.among(me.params.graph.members(me.index))
+    silent = [member for member in near if member not in uploaded.held and member != me.index]
     absent = told.without(uploaded.present)
     if silent or len(absent):
-        strangers = sorted(silent.union(absent))
+        strangers = sorted({*silent, *absent})
         raise PeerError("server", f"the survivors include {strangers[:8]}, who did not share")
     if len(told) < me.floors.survivors:
         raise TooFewSurvivors("survivors", len(told), me.floors.survivors)
-    holders = len(told.among(me.params.graph.holders(me.index)))
+    holders = len(near) - (not me.params.graph.complete)  # where it holds no shares of itself
     if holders < me.params.threshold:
         raise TooFewSurvivors("surviving holders", holders, me.params.threshold)

@@ -59,11 +59,9 @@ def combine(points: Field, shares: Raw, threshold: int) -> tuple[Raw, NDArray[np
 
 def encode(values: Field) -> Raw:
     """Field elements (..., 8) as shares (..., 17)."""
-    raw = np.zeros((*values.shape[:-1], SHARE), np.uint8)
+    raw = np.empty((*values.shape[:-1], SHARE), np.uint8)
     raw[..., :SECRET] = values.astype("<u2").view(np.uint8)  # 2^16 becomes zero
-    top = values == _TOP
-    if top.any():  # seldom
-        raw[..., SECRET:] = np.packbits(top, axis=-1, bitorder="little")
+    raw[..., SECRET:] = np.packbits(values == _TOP, axis=-1, bitorder="little")
     return raw
 
 
@@ -96,14 +94,14 @@ def _uniform(count: int, randomness: Randomness) -> NDArray[np.uint32]:
 @lru_cache(maxsize=8)
 def _vandermonde(points: tuple[int, ...], threshold: int) -> NDArray[np.float64]:
     """Row per point: x^0 .. x^(threshold - 1) mod p."""
-    x = np.array(points, np.int64)
-    powers = np.ones((threshold, len(points)), np.int64)
-    done = 1
-    while done < threshold:  # the powers so far times x^done are as many again
+    powers = np.empty((threshold, len(points)), np.int64)
+    powers[0] = 1
+    step, done = np.array(points, np.int64), 1
+    while done < threshold:  # the powers so far times step, which is x^done, are as many again
         more = min(done, threshold - done)
-        powers[done : done + more] = powers[:more] * (powers[done - 1] * x % P) % P
-        done += more
-    return np.ascontiguousarray(powers.T, np.float64)
+        np.remainder(powers[:more] * step, P, out=powers[done : done + more])
+        step, done = step * step % P, done + more
+    return powers.T.astype(np.float64)
 
 
 def _lagrange(base: Field, others: Field) -> NDArray[np.float64]:

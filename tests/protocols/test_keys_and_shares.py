@@ -25,6 +25,15 @@ def test_x25519_answer_of_rfc_7748():
     assert agreed.hex() == "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"
 
 
+@given(st.binary(min_size=32, max_size=32))
+def test_a_public_key_is_its_32_bytes(raw):
+    """Canonical or not: what is refused is refused by the checks, not by the parser."""
+    assert keys.public_key(raw) == X25519PublicKey.from_public_bytes(raw)
+    for other in (raw[:31], raw + b"\0"):
+        with pytest.raises(ValueError, match=r"\S"):
+            keys.public_key(other)
+
+
 def test_hkdf_answer_of_rfc_5869():
     """Test case 3 (no salt, no info), the first 32 bytes."""
     expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d"
