@@ -24,8 +24,9 @@ from torch.nn import functional as F  # noqa: N812
 from flora_secure.data.decoding import Shape
 from flora_secure.errors import first_line
 from flora_secure.folding import folded
-from flora_secure.matrices import visual_unprojected
+from flora_secure.matrices import TextProjection, visual_unprojected
 from flora_secure.parallel import batch_threads
+from flora_secure.rules import AdapterError
 from flora_secure.tokenizers import Tokenizer, folder_tokenizer, open_clip_tokenizer
 from flora_secure.views import Views
 from flora_secure.weights import FORMATS, ModelError, check_activation, folder_config, load_weights
@@ -69,10 +70,17 @@ class Clip:
     @property
     def text_projection(self) -> Tensor:
         """The matrix from pooled text features to the embedding, float32 (width, embed)."""
-        projection = getattr(self.model.text, "text_projection", None)
-        if not isinstance(projection, nn.Parameter):
-            raise ModelError(f"model {self.name!r} has no text projection matrix to adapt; use one such as ViT-B-32")
-        return projection.detach()
+        return self.projection.matrix
+
+    @property
+    def projection(self) -> TextProjection:
+        """What the text tower does last, float32. Raises ModelError where it has no projection."""
+        try:
+            return TextProjection.of(self.model.text)
+        except AdapterError:
+            raise ModelError(
+                f"model {self.name!r} has no text projection matrix to adapt; use one such as ViT-B-32"
+            ) from None
 
     def pixels(self, images: np.ndarray) -> Tensor:
         """What the image tower reads, float32 (n, 3, height, width), of uint8 images (n, H, W) or (n, H, W, 3).
@@ -145,16 +153,13 @@ class Clip:
     def pooled_token_features(self, tokens: Tensor, batch: int = _BATCH) -> Tensor:
         """The text tower's output H before the projection, float32 (n, width), of tokens int64 (n, context).
 
-        `H @ text_projection` is the unnormalised output of `model.encode_text`: the projection is the last thing the
-        tower does, so it is evaluated with the identity in its place.
+        `projection(H)` is the unnormalised output of `model.encode_text`: the projection is the last thing the tower
+        does, so it is evaluated with the identity in its place.
         """
-        projection = self.text_projection
-        identity = torch.eye(projection.shape[0], dtype=projection.dtype, device=projection.device)
-        with mixed(projection.device, self.precision):
+        device, identity = self.model.logit_scale.device, self.projection.identity
+        with mixed(device, self.precision):
             pooled = [
-                torch.func.functional_call(
-                    self.model.text, {"text_projection": identity}, (part.to(projection.device),)
-                )
+                torch.func.functional_call(self.model.text, identity, (part.to(device),))
                 for part in torch.split(tokens, batch)
             ]
         return torch.cat(pooled).float()
@@ -162,7 +167,8 @@ class Clip:
     def pooled_class_features(self, prompts: Sequence[Sequence[str]]) -> Tensor:
         """Pooled features averaged over the prompts of each class, float32 (classes, width).
 
-        The average is taken before the projection, so that the class embedding stays linear in it and in any adapter.
+        The average is taken before the projection, so that the class embedding stays linear in it and in any adapter;
+        a bias is the same for all prompts.
         """
         counts = [len(group) for group in prompts]
         pooled = self.pooled_text_features([prompt for group in prompts for prompt in group])

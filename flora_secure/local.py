@@ -5,6 +5,7 @@ constant features F (n, embed), the class prompts constant pooled features H (cl
 
     V = H W0 + s (H A) B      t = V / |V|        loss = mean cross-entropy of  scale · F tᵀ
 
+(plus SigLIP's bias, constant like H W0; that of its logits, the same for all classes, cancels in the cross-entropy),
 so the gradients with respect to A and B are a few matrix products (derived below, tested against autograd through
 the real peft model). Clients are padded to the size of their group and train as one batch.
 """
@@ -12,10 +13,11 @@ the real peft model). Clients are padded to the size of their group and train as
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.adapters import Factors
 from flora_secure.parallel import batch_threads
@@ -27,9 +29,11 @@ GROUP = 16
 
 @dataclass(frozen=True)
 class Head:
-    """The frozen part of the classifier: ``prompts`` H (classes, width) and ``base`` W0 (width, embed), float32.
+    """The frozen part of the classifier: ``prompts`` H (classes, width), ``base`` W0 (width, embed) and the
+    projection's ``bias`` (embed,) if it has one, float32.
 
-    ``gain`` relates these to the model's own units, see :meth:`normalised`; ``scale`` is LoRA's alpha ÷ rank.
+    The model's own A is ``gain`` times, and its H ``unit`` times, what they are here, see :meth:`normalised`;
+    ``scale`` is LoRA's alpha ÷ rank.
     """
 
     prompts: Tensor
@@ -37,15 +41,36 @@ class Head:
     logit_scale: float
     gain: float = 1.0
     scale: float = 1.0
+    bias: Tensor | None = None
+    unit: float = 1.0
 
     @classmethod
-    def normalised(cls, prompts: Tensor, base: Tensor, logit_scale: float, scale: float = 1.0) -> Head:
-        """The head with H and H W0 scaled to unit rows (on average), which changes no class embedding t = V/|V|.
+    def normalised(
+        cls, prompts: Tensor, base: Tensor, logit_scale: float, scale: float = 1.0, bias: Tensor | None = None
+    ) -> Head:
+        """The head with H and H W0 + bias scaled to unit rows (on average), which changes no class embedding t = V/|V|.
 
         Learning rates and clip norms then mean the same for every model: B is in units of a class embedding's length.
         """
-        size, length = prompts.norm(dim=1).mean(), (prompts @ base).norm(dim=1).mean()
-        return cls(prompts / size, base * size / length, logit_scale, float(length / size), scale)
+        size, length = prompts.norm(dim=1).mean(), F.linear(prompts, base.T, bias).norm(dim=1).mean()
+        return cls(
+            prompts=prompts / size,
+            base=base * size / length,
+            logit_scale=logit_scale,
+            gain=float(length / size),
+            scale=scale,
+            bias=None if bias is None else bias / length,
+            unit=float(size),
+        )
+
+    def of_classes(self, prompts: Tensor) -> Head:
+        """The head of other classes, whose ``prompts`` (classes, width) are in the model's own units."""
+        return replace(self, prompts=prompts / self.unit)
+
+    @property
+    def constant(self) -> Tensor:
+        """The part of V (classes, embed) that no adapter changes."""
+        return F.linear(self.prompts, self.base.T, self.bias)
 
     def to_model(self, factors: Factors) -> Factors:
         """Factors in this head's units → factors for the model's own projection."""
@@ -53,8 +78,8 @@ class Head:
 
     def text(self, factors: Factors) -> Tensor:
         """Unit-norm class embeddings (classes, embed) under the adapter."""
-        value = self.prompts @ self.base + self.scale * (self.prompts @ factors.a) @ factors.b
-        return torch.nn.functional.normalize(value, dim=-1)
+        value = self.constant + self.scale * (self.prompts @ factors.a) @ factors.b
+        return F.normalize(value, dim=-1)
 
     def logits(self, features: Tensor, factors: Factors) -> Tensor:
         """``features`` (n, embed) → scaled cosine similarities (n, classes)."""
@@ -131,12 +156,12 @@ def _train_group(
     group: _Group, head: Head, rule: Rule, factors: Factors, steps: int, rate: float
 ) -> tuple[Tensor, Tensor]:
     members = len(group.clients)
-    base, read = head.prompts @ head.base, head.scale * head.prompts  # (C, e), (C, w)
+    constant, read = head.constant, head.scale * head.prompts  # (C, e), (C, w)
     a = factors.a.expand(members, -1, -1)
     b = factors.b.expand(members, -1, -1)
     u = read @ a  # (m, C, r)
     for step in range(steps):
-        value = base + u @ b  # (m, C, e)
+        value = constant + u @ b  # (m, C, e)
         norm = value.norm(dim=-1, keepdim=True)
         t = value / norm
         probability = torch.softmax((head.logit_scale * t) @ group.features.mT, dim=1)  # (m, C, n)

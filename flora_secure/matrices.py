@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from open_clip.model import CustomTextCLIP
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.placements import Placement
 from flora_secure.rules import AdapterError
@@ -33,6 +35,35 @@ class Matrix:
             return stored + change
         below = stored.shape[0] - self.row - self.outputs
         return stored + nn.functional.pad(change, (0, 0, self.row, below))
+
+
+@dataclass(frozen=True, eq=False)
+class TextProjection:
+    """What a text tower does last: ``pooled @ matrix + bias``, ``matrix`` (width, embed), ``bias`` (embed,) if any.
+
+    ``identity``: the tower's parameters with which `torch.func.functional_call` leaves it out.
+    """
+
+    matrix: Tensor
+    bias: Tensor | None
+    identity: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, tower: Any) -> TextProjection:
+        """That of one of open_clip's text towers; :class:`AdapterError` where it has none."""
+        projection = getattr(tower, "text_projection", None)
+        if isinstance(projection, nn.Linear):  # SigLIP's, always with a bias
+            matrix, bias = projection.weight.detach().T, projection.bias.detach()
+            eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+            return cls(matrix, bias, {"text_projection.weight": eye, "text_projection.bias": torch.zeros_like(eye[0])})
+        if not isinstance(projection, nn.Parameter):
+            raise AdapterError("the text tower has no projection matrix to adapt; use a model such as ViT-B-32")
+        matrix = projection.detach()
+        return cls(matrix, None, {"text_projection": torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)})
+
+    def __call__(self, pooled: Tensor) -> Tensor:
+        """Unnormalised embeddings (…, embed) of pooled features (…, width)."""
+        return F.linear(pooled, self.matrix.T, self.bias)
 
 
 def matrices_of(model: CustomTextCLIP, placement: Placement, last: int | None = None) -> tuple[Matrix, ...]:
@@ -84,24 +115,26 @@ def _of_block(placement: str, tower: str, name: str, block: Any) -> list[Matrix]
 
 
 def _text_projection(model: CustomTextCLIP) -> Matrix:
-    projection = model.text.text_projection
-    if not isinstance(projection, nn.Parameter):
-        raise AdapterError("the text tower has no projection matrix to adapt; use a model such as ViT-B-32")
-    width, embed = projection.shape
+    projection = TextProjection.of(model.text)
+    width, embed = projection.matrix.shape
+    if projection.bias is not None:
+        return Matrix("text", "text_projection.weight", width, embed)
     return Matrix("text", "text_projection", width, embed, transposed=False)
 
 
 def _visual_projection(model: CustomTextCLIP) -> Matrix:
     """The matrix onto the embedding, if it is the last thing that the image tower does."""
-    visual, embed = model.visual, model.text.text_projection.shape[1]
+    visual, embed = model.visual, model.text.output_dim
     projection = getattr(visual, "proj", None)
     if isinstance(projection, nn.Parameter):
         return Matrix("visual", "proj", projection.shape[0], projection.shape[1], transposed=False)
     linear = [(name, module) for name, module in visual.named_modules() if isinstance(module, nn.Linear)]
-    if not hasattr(visual, "trunk") or not linear or linear[-1][1].out_features != embed:
-        raise AdapterError("the image tower does not end in a matrix onto the embedding; use a text placement")
-    name, last = linear[-1]
-    return Matrix("visual", f"{name}.weight", last.in_features, last.out_features)
+    if hasattr(visual, "trunk") and linear:
+        name, last = linear[-1]
+        # without a classifier, a trunk ends in what its pooling does, such as SigLIP's attention and a sum
+        if last.out_features == embed and (name.startswith("head.") or last is visual.trunk.get_classifier()):
+            return Matrix("visual", f"{name}.weight", last.in_features, last.out_features)
+    raise AdapterError("the image tower does not end in a matrix onto the embedding; use a text placement")
 
 
 @contextmanager

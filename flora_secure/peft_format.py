@@ -7,6 +7,9 @@ for which peft has one ``lora_A``: ours are stacked in it, at as many times the 
 outside its own rows. peft adapts such a module's output matrix too, ours by zeros where the placement leaves it alone;
 today's releases add that matrix's delta twice (https://github.com/huggingface/peft/pull/3774), so what is saved is
 divided by what the installed release does, and loads right with it.
+
+Where the text projection is a `nn.Linear`, as SigLIP's, ``PeftModel.from_pretrained(…).merge_and_unload()`` gives the
+adapted model: open_clip asks the projection whether it is one, which peft's wrapper around it, before merging, is not.
 """
 
 from __future__ import annotations

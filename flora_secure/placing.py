@@ -84,7 +84,8 @@ def closed_form(setting: Setting) -> tuple[ClosedForm, Factors]:
     had a warm start."""
     config, data, clip = setting.config, setting.federation.dataset, setting.clip
     prompts = clip.pooled_class_features(setting.class_texts(data.class_names))
-    head = Head.normalised(prompts, clip.text_projection, config.training.logit_scale)
+    projection = clip.projection
+    head = Head.normalised(prompts, projection.matrix, config.training.logit_scale, bias=projection.bias)
     factors = initial_factors(
         setting.rule, head.prompts.cpu(), head.base.shape[1], config.model.rank, setting.generator
     )
@@ -98,9 +99,8 @@ def closed_form(setting: Setting) -> tuple[ClosedForm, Factors]:
         factors = warm_start(head, factors, setting.features(public), steps)
     unseen = None
     if data.unseen is not None:
-        # a prompt's length does not matter to its class embedding
         others = clip.pooled_class_features(setting.class_texts(data.unseen.class_names))
-        unseen = replace(head, prompts=others), setting.features(data.unseen.test.images)
+        unseen = head.of_classes(others), setting.features(data.unseen.test.images)
     return ClosedForm(clip, head, batch, features, labels, setting.features(data.test.images), unseen), factors
 
 
@@ -220,7 +220,7 @@ def _texts(tokens: Tensor, tower: Tower, clip: Clip) -> Inputs:
         return Held(cut(clip.model.text, tokens).to(clip.model.logit_scale.device))
     pooled = clip.pooled_token_features(tokens.flatten(0, 1))
     pooled = pooled.view(*tokens.shape[:2], -1).mean(1)
-    return Held(pooled[:, None] if isinstance(tower, Projected) else F.normalize(pooled @ clip.text_projection, dim=-1))
+    return Held(pooled[:, None] if isinstance(tower, Projected) else F.normalize(clip.projection(pooled), dim=-1))
 
 
 def _images(images: Images, tower: Tower, setting: Setting) -> Inputs:

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.adapters import Factors, blocks
 from flora_secure.clip import joined
-from flora_secure.matrices import Matrix
+from flora_secure.matrices import Matrix, TextProjection
 
 _ACTIVATIONS = 1 << 27  # float32 values of a tower's activations that may be in memory at a time: 512 MB
 
@@ -97,14 +97,13 @@ class Through:
     placed: Placed
     tower: Any = field(repr=False)  # one of open_clip's
     places: Sequence[int]
-    projection: Tensor | None = field(default=None, repr=False)  # of the text tower
+    projection: TextProjection | None = field(default=None, repr=False)  # of the text tower
     rows: int = 1
 
     @classmethod
     def of_text(cls, placed: Placed, tower: Any, tokens: int) -> Through:
         """``tokens``: of each input, all its prompts together."""
-        projection = tower.text_projection.detach()
-        inner = tower.transformer
+        projection, inner = TextProjection.of(tower), tower.transformer
         return cls(placed, tower, placed.of_tower("text"), projection, _rows(tokens, inner.width, inner.layers))
 
     @classmethod
@@ -121,14 +120,13 @@ class Through:
             before = changed if matrix.parameter in changed else stored
             changed[matrix.parameter] = matrix.added(before[matrix.parameter], a @ b)
         if self.projection is not None:
-            width = self.projection.shape[0]
-            changed["text_projection"] = torch.eye(width, dtype=self.projection.dtype, device=self.projection.device)
+            changed |= self.projection.identity
             if (length := inputs.shape[-1]) < self.tower.context_length:  # tokens were cut (:func:`cut`)
                 changed["attn_mask"] = self.tower.attn_mask[:length, :length]
         with _plain_attention():
             out: Tensor = functional_call(self.tower, changed, (inputs.flatten(0, 1),))
         out = out.float().view(*inputs.shape[:2], -1)
-        return joined(out) if self.projection is None else F.normalize(out.mean(1) @ self.projection, dim=-1)
+        return joined(out) if self.projection is None else F.normalize(self.projection(out.mean(1)), dim=-1)
 
 
 @contextmanager

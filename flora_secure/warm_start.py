@@ -42,7 +42,7 @@ def warm_start(head: Head, factors: Factors, features: Tensor, steps: int) -> Fa
 def gradient(head: Head, factors: Factors, features: Tensor) -> Tensor:
     """Gradient with respect to B, float32 (r, embed), of PENALTY · |B|² less the mutual information."""
     u = head.scale * head.prompts @ factors.a  # (C, r)
-    value = head.prompts @ head.base + u @ factors.b  # (C, e)
+    value = head.constant + u @ factors.b  # (C, e)
     norm = value.norm(dim=-1, keepdim=True)
     t = value / norm
     surprise = torch.log_softmax((head.logit_scale * t) @ features.T, dim=0)  # (C, n)

@@ -1,8 +1,8 @@
 """Re-create `flora_secure/assets/architectures.json`: `python scripts/measure_architectures.py`.
 
 Sizes of open_clip's architectures, so that `flora-secure plan` needs neither torch nor weights. Models are built
-without memory for their parameters. Left out: architectures whose text tower has no projection matrix, or whose
-configuration lies on a hub, and CoCa.
+without memory for their parameters. Left out: architectures whose text tower has no projection matrix, or is another
+library's, whose configuration lies on a hub. Of CoCa it is the two towers that are measured, as they are used.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.model import CustomTextCLIP
-from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
+
+from flora_secure.matrices import TextProjection, matrices_of
+from flora_secure.placements import PLACEMENTS
+from flora_secure.rules import AdapterError
 
 ROOT = Path(__file__).resolve().parent.parent
 
+NO_PARAMETERS = ("custom_text", "multimodal_cfg")  # of the two towers
 
-def measure(config: dict[str, object]) -> dict[str, int | None] | None:
-    """Parameters of the whole model and its `flora_secure.placements.Shapes`; None without a text projection."""
-    fields = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+
+def measure(config: dict[str, object]) -> dict[str, int | None]:
+    """Parameters of the whole model and its `flora_secure.placements.Shapes`; AdapterError without a projection."""
     with torch.device("meta"):
-        model = CustomTextCLIP(**{field: config[field] for field in fields if field in config})
-    projection = getattr(model.text, "text_projection", None)
-    if not isinstance(projection, torch.nn.Parameter):
-        return None
-    width, embed = projection.shape
+        model = CustomTextCLIP(**{field: value for field, value in config.items() if field not in NO_PARAMETERS})
+    width, embed = TextProjection.of(model.text).matrix.shape
     blocks, visual = model.text.transformer.resblocks, model.visual
     plain = isinstance(visual, VisionTransformer)
     return {
@@ -37,19 +38,18 @@ def measure(config: dict[str, object]) -> dict[str, int | None] | None:
         "embed": embed,
         "layers": len(blocks),
         "mlp": blocks[0].mlp.c_fc.out_features,
-        "visual_pooled": pooled_width(visual, embed),
+        "visual_pooled": pooled_width(model),
         "visual_width": visual.transformer.width if plain else None,
         "visual_layers": len(visual.transformer.resblocks) if plain else None,
     }
 
 
-def pooled_width(visual: torch.nn.Module, embed: int) -> int | None:
+def pooled_width(model: CustomTextCLIP) -> int | None:
     """Inputs of the matrix that ends the image tower; None where it ends otherwise."""
-    if isinstance(getattr(visual, "proj", None), torch.nn.Parameter):
-        return int(visual.proj.shape[0])
-    linear = [module for module in visual.modules() if isinstance(module, torch.nn.Linear)]
-    last = linear[-1] if isinstance(visual, TimmModel) and linear else None
-    return last.in_features if last is not None and last.out_features == embed else None
+    try:
+        return matrices_of(model, PLACEMENTS["visual-projection"])[0].inputs
+    except AdapterError:
+        return None
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
             found[name] = measure(config)
         except Exception as error:  # what cannot be built without a network or memory is left out, and named
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-    sizes = ",\n".join(f"  {json.dumps(name)}: {json.dumps(size)}" for name, size in sorted(found.items()) if size)
+    sizes = ",\n".join(f"  {json.dumps(name)}: {json.dumps(size)}" for name, size in sorted(found.items()))
     text = f'{{\n "open_clip": "{open_clip.__version__}",\n "architectures": {{\n{sizes}\n }}\n}}\n'
     (ROOT / "flora_secure/assets/architectures.json").write_text(text, encoding="utf-8")
 

@@ -7,7 +7,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from small_clip import placements_and_lasts, small_clip
+from small_clip import CONFIG, SIGLIP, placements_and_lasts, small_clip
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -16,7 +16,7 @@ from flora_secure.gains import measure
 from flora_secure.general import General
 from flora_secure.inputs import Held
 from flora_secure.local import ClientBatch, Head
-from flora_secure.matrices import matrices_of
+from flora_secure.matrices import TextProjection, matrices_of
 from flora_secure.objectives import ClassLabels, Pairs
 from flora_secure.placements import PLACEMENTS
 from flora_secure.rules import ALTERNATE, BOTH_FACTORS, FROZEN_A, LOCAL_ALTERNATE, PROMPT_BASIS, Rule
@@ -27,13 +27,16 @@ RULES = [BOTH_FACTORS, FROZEN_A, LOCAL_ALTERNATE, ALTERNATE.of_round(1), ALTERNA
 EVERY = pytest.mark.parametrize(
     ("placement", "last"), placements_and_lasts(), ids=lambda part: getattr(part, "name", str(part))
 )
+KINDS = pytest.mark.parametrize("config", [CONFIG, SIGLIP], ids=["clip", "siglip"])
 CLIENTS = [np.sort(part) for part in np.split(np.random.default_rng(0).permutation(sum(SIZES)), np.cumsum(SIZES)[:-1])]
 
 
-def general(placement, last=None, *, captions: bool = False, gains: float = 1.0) -> tuple[General, Factors]:
+def general(
+    placement, last=None, *, captions: bool = False, gains: float = 1.0, config=CONFIG
+) -> tuple[General, Factors]:
     """A small federation on a small model, the adapter away from its start."""
     torch.manual_seed(0)
-    model, generator = small_clip(), torch.Generator().manual_seed(1)
+    model, generator = small_clip(config), torch.Generator().manual_seed(1)
     matrices = matrices_of(model, placement, last)
     factors = fresh_factors(matrices, 3, generator)
     factors = Factors(a=factors.a, b=torch.randn(factors.b.shape, generator=generator))
@@ -48,7 +51,8 @@ def general(placement, last=None, *, captions: bool = False, gains: float = 1.0)
     if any(m.tower == "text" and "resblocks" in m.parameter for m in matrices):
         text, texts = Through.of_text(placed, model.text, 12), cut(model.text, tokens)
     elif placed.of_tower("text"):
-        text = Projected(placed, placed.of_tower("text")[0], model.text.text_projection.detach())
+        projection = TextProjection.of(model.text)
+        text = Projected(placed, placed.of_tower("text")[0], projection.matrix, projection.bias)
         texts = torch.randn(len(tokens), 1, 32, generator=generator)
     if any(m.tower == "visual" and "resblocks" in m.parameter for m in matrices):
         image, images = Through.of_images(placed, model.visual, 2), pixels
@@ -85,23 +89,25 @@ def one_by_one(engine: General, rule: Rule, factors: Factors, steps: int, rate: 
     return torch.stack(updates)
 
 
+@KINDS
 @pytest.mark.parametrize(
     ("rule", "scale"),
     [(rule, scale) for rule in [PROMPT_BASIS, *RULES] for scale in (1.0, 0.4)],
     ids=lambda part: getattr(part, "name", str(part)),
 )
-def test_the_closed_form_gives_the_same_update(rule: Rule, scale: float) -> None:
+def test_the_closed_form_gives_the_same_update(rule: Rule, scale: float, config) -> None:
     generator = torch.Generator().manual_seed(3)
     prompts, base = torch.randn(CLASSES, 32, generator=generator), torch.randn(32, 24, generator=generator)
-    head = Head.normalised(prompts, base, 10.0, scale)
+    bias = torch.randn(24, generator=generator) if config is SIGLIP else None
+    head = Head.normalised(prompts, base, 10.0, scale, bias)
     features = F.normalize(torch.randn(sum(SIZES), 24, generator=generator), dim=-1)
     labels = torch.randint(0, CLASSES, (sum(SIZES),), generator=generator)
     factors = Factors(a=torch.randn(32, 4, generator=generator) / 4, b=torch.randn(4, 24, generator=generator) / 4)
     batch = ClientBatch(features, labels, [torch.from_numpy(own) for own in CLIENTS], CLASSES)
     torch.manual_seed(0)
-    placed = Placed(matrices_of(small_clip(), PLACEMENTS["text-projection"]), (1.0,), scale)
+    placed = Placed(matrices_of(small_clip(config), PLACEMENTS["text-projection"]), (1.0,), scale)
     engine = General(
-        Projected(placed, 0, head.base),
+        Projected(placed, 0, head.base, head.bias),
         Fixed(),
         ClassLabels(10.0),
         Held(head.prompts[:, None]),
@@ -114,11 +120,12 @@ def test_the_closed_form_gives_the_same_update(rule: Rule, scale: float) -> None
     torch.testing.assert_close(engine.train(rule, factors, 3, 0.1), closed, rtol=0, atol=1e-5)
 
 
+@KINDS
 @EVERY
 @pytest.mark.parametrize("captions", [False, True], ids=["labels", "captions"])
 @pytest.mark.parametrize("rule", [FROZEN_A, LOCAL_ALTERNATE], ids=lambda rule: rule.name)
-def test_clients_in_batches_train_as_one_by_one(placement, last, captions, rule) -> None:
-    engine, factors = general(placement, last, captions=captions)
+def test_clients_in_batches_train_as_one_by_one(placement, last, captions, rule, config) -> None:
+    engine, factors = general(placement, last, captions=captions, config=config)
     expected = one_by_one(engine, rule, factors, 2, 0.1)
     assert float(expected[1:].norm(dim=1).min()) > 1e-3
     torch.testing.assert_close(engine.train(rule, factors, 2, 0.1), expected, rtol=1e-4, atol=1e-5)
@@ -165,6 +172,32 @@ def test_texts_without_what_fills_them_up_are_embedded_the_same() -> None:
     tokens = whole.clone()
     tokens[0, 0, 5], tokens[0, 0, 7] = 1, 49  # one text that is as long as the context: nothing is cut
     assert cut(engine.text.tower, tokens).shape == tokens.shape
+
+
+def test_a_tower_that_looks_ahead_reads_what_fills_texts_up_too() -> None:
+    engine, factors = general(PLACEMENTS["text-mlp"], config=SIGLIP)
+    tokens = engine.texts.rows
+    assert tokens.shape[-1] == 8
+    other = tokens.clone()
+    other[..., 7] = 1
+    assert not torch.allclose(engine.text(other, factors), engine.text(tokens, factors), atol=1e-3)
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["text-projection", "text-attention", "text-mlp"])
+def test_a_fresh_adapter_gives_the_models_own_embeddings(name: str, config) -> None:
+    """What a text tower is split into, put together again: the mean of its prompts' unnormalised outputs."""
+    engine, factors = general(PLACEMENTS[name], config=config)
+    start = replace(factors, b=torch.zeros_like(factors.b))
+    torch.manual_seed(0)
+    model = small_clip(config)
+    if name == "text-projection":
+        rows = engine.texts.rows[:, 0]
+        expected = TextProjection.of(model.text)(rows)
+    else:
+        rows = F.pad(engine.texts.rows, (0, 8 - engine.texts.rows.shape[-1]))
+        expected = model.encode_text(rows.flatten(0, 1)).view(*rows.shape[:2], -1).mean(1)
+    torch.testing.assert_close(engine.text(engine.texts.rows, start), F.normalize(expected, dim=-1))
 
 
 def test_pairs_are_contrasted_as_open_clip_does() -> None:
