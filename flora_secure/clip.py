@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
+from open_clip.coca_model import CoCa
 from open_clip.model import CustomTextCLIP
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from flora_secure.coca import contrastive_half
 from flora_secure.data.decoding import Shape
 from flora_secure.errors import first_line
 from flora_secure.folding import folded
@@ -43,8 +45,10 @@ class Clip:
     """A frozen model in evaluation mode with what is needed to feed it.
 
     `mean` and `std` are per channel, of images scaled to 0..1; `shape` is the size of its images and how encoded ones
-    are brought to it; `model_hash` is the SHA-256 of all parameters and buffers with their names. `precision` is that
-    of the products inside a tower that stays frozen (`torch.autocast`); parameters and embeddings are float32.
+    are brought to it; `model_hash` is the SHA-256 of all parameters and buffers with their names. `parameter_count`
+    is of the two towers and the logit's scale and bias: CoCa's decoder, which embeds nothing, is no part of the model.
+    `precision` is that of the products inside a tower that stays frozen (`torch.autocast`); parameters and embeddings
+    are float32.
     """
 
     name: str
@@ -232,7 +236,7 @@ def load_clip(
             what = f"build model {model!r} with random weights"
         remedy = f"; without a network, --pretrained PATH takes {FORMATS}" if weights in _tag_list(model) else ""
         raise ModelError(f"cannot {what}: {first_line(error)}{remedy}") from None
-    if not isinstance(built, CustomTextCLIP):  # such as CoCa, whose towers give tokens beside the embedding
+    if not isinstance(built, CustomTextCLIP):
         raise ModelError(f"model {model!r} is a {type(built).__name__} and no CLIP of two towers; use another")
     built = built.float().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     preprocess = built.visual.preprocess_cfg
@@ -278,7 +282,7 @@ def _build(model: str, weights: str, known: bool) -> CustomTextCLIP:
     )
     if not known:
         load_weights(built, path, model)
-    return built
+    return contrastive_half(built, open_clip.get_model_config(model)) if isinstance(built, CoCa) else built
 
 
 def _hash(model: nn.Module) -> str:

@@ -16,19 +16,18 @@ import torch
 from open_clip.model import CustomTextCLIP
 from open_clip.transformer import VisionTransformer
 
+from flora_secure.coca import BESIDES_TOWERS
 from flora_secure.matrices import TextProjection, matrices_of
 from flora_secure.placements import PLACEMENTS
 from flora_secure.rules import AdapterError
 
 ROOT = Path(__file__).resolve().parent.parent
 
-NO_PARAMETERS = ("custom_text", "multimodal_cfg")  # of the two towers
-
 
 def measure(config: dict[str, object]) -> dict[str, int | None]:
     """Parameters of the whole model and its `flora_secure.placements.Shapes`; AdapterError without a projection."""
     with torch.device("meta"):
-        model = CustomTextCLIP(**{field: value for field, value in config.items() if field not in NO_PARAMETERS})
+        model = CustomTextCLIP(**{field: value for field, value in config.items() if field not in BESIDES_TOWERS})
     width, embed = TextProjection.of(model.text).matrix.shape
     blocks, visual = model.text.transformer.resblocks, model.visual
     plain = isinstance(visual, VisionTransformer)
@@ -57,7 +56,7 @@ def main() -> None:
     found = {"tiny": measure(embedded["model_cfg"])}
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
-        if "hf_model_name" in config["text_cfg"] or "multimodal_cfg" in config:
+        if "hf_model_name" in config["text_cfg"]:
             continue
         try:
             found[name] = measure(config)

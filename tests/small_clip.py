@@ -21,6 +21,8 @@ _SIGLIP_TEXT = {
     "act_kwargs": {"approximate": "tanh"},
 }
 SIGLIP = {**CONFIG, "init_logit_bias": -10, "text_cfg": {**CONFIG["text_cfg"], **_SIGLIP_TEXT}}
+# CoCa's text tower: it is read at a token of its own, and that one does not look at what fills a text up
+COCA = {**CONFIG, "text_cfg": {**CONFIG["text_cfg"], "embed_cls": True}}
 SHAPES = Shapes(width=32, embed=24, layers=3, mlp=128, visual_pooled=16, visual_width=16, visual_layers=2)
 
 

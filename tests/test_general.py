@@ -7,7 +7,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from small_clip import CONFIG, SIGLIP, placements_and_lasts, small_clip
+from small_clip import COCA, CONFIG, SIGLIP, placements_and_lasts, small_clip
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -27,7 +27,7 @@ RULES = [BOTH_FACTORS, FROZEN_A, LOCAL_ALTERNATE, ALTERNATE.of_round(1), ALTERNA
 EVERY = pytest.mark.parametrize(
     ("placement", "last"), placements_and_lasts(), ids=lambda part: getattr(part, "name", str(part))
 )
-KINDS = pytest.mark.parametrize("config", [CONFIG, SIGLIP], ids=["clip", "siglip"])
+KINDS = pytest.mark.parametrize("config", [CONFIG, SIGLIP, COCA], ids=["clip", "siglip", "coca"])
 CLIENTS = [np.sort(part) for part in np.split(np.random.default_rng(0).permutation(sum(SIZES)), np.cumsum(SIZES)[:-1])]
 
 

@@ -33,6 +33,7 @@ WITH_TORCH = {
     "flora_secure.bench.training_peers",
     "flora_secure.captions",
     "flora_secure.clip",
+    "flora_secure.coca",
     "flora_secure.contributions",
     "flora_secure.derivatives",
     "flora_secure.examples",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from open_clip.model import CustomTextCLIP
 from peft import PeftModel
-from small_clip import CONFIG, SHAPES, SIGLIP, placements_and_lasts, small_clip
+from small_clip import COCA, CONFIG, SHAPES, SIGLIP, placements_and_lasts, small_clip
 from torch import Tensor
 
 from flora_secure.adapters import Factors, blocks, fresh_factors
@@ -21,7 +21,7 @@ EVERY = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(params=[CONFIG, SIGLIP], ids=["clip", "siglip"])
+@pytest.fixture(params=[CONFIG, SIGLIP, COCA], ids=["clip", "siglip", "coca"])
 def model(request: pytest.FixtureRequest) -> CustomTextCLIP:
     torch.manual_seed(0)
     return small_clip(request.param)
