@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from flora_secure.config import ConfigError, DataConfig, ModelConfig
 from flora_secure.placements import PLACEMENTS, Shapes
@@ -60,15 +61,17 @@ class Architecture:
 
 
 @cache
-def _table() -> dict[str, dict[str, int]]:
+def _table() -> dict[str, Any]:
     text = (Path(__file__).parent / "assets" / "architectures.json").read_text(encoding="utf-8")
-    table: dict[str, dict[str, int]] = json.loads(text)["architectures"]
+    table: dict[str, Any] = json.loads(text)
     return table
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture called `name`; ConfigError for one whose size is not known."""
-    if name not in _table():
+    """The architecture called `name`; ConfigError for one whose size is not known, or that cannot be adapted."""
+    if reason := _table()["refused"].get(name):
+        raise ConfigError(f"model {name!r} cannot be adapted: {reason}; use one such as tiny, ViT-B-32 or ViT-L-14")
+    if name not in _table()["architectures"]:
         raise ConfigError(f"the size of model {name!r} is not known; use one such as tiny, ViT-B-32 or ViT-L-14")
-    sizes = dict(_table()[name])
+    sizes = dict(_table()["architectures"][name])
     return Architecture(name, sizes.pop("parameters"), Shapes(**sizes))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -209,6 +210,8 @@ def load_clip(
     """
     if model != EMBEDDED and model not in open_clip.list_models():
         raise ModelError(f"unknown model {model!r}: use {EMBEDDED!r} or an open_clip architecture such as ViT-B-32")
+    if model != EMBEDDED and (reason := another_librarys(open_clip.get_model_config(model))):
+        raise ModelError(f"model {model!r} cannot be adapted: {reason}; use one such as ViT-B-32")
     weights: str | Path | None = "embedded" if pretrained is None and model == EMBEDDED else pretrained
     if weights is None:
         raise ModelError(
@@ -256,6 +259,12 @@ def load_clip(
         parameter_count=sum(p.numel() for p in built.parameters()),
         precision=precision,
     )
+
+
+def another_librarys(config: dict[str, Any]) -> str | None:
+    """Why the text tower of one of open_clip's configurations is out of reach, ``None`` if it is open_clip's own."""
+    name = config["text_cfg"].get("hf_model_name")
+    return name and f"its text tower is {name} of Hugging Face's transformers, whose matrices no placement knows"
 
 
 def _tag_list(model: str) -> list[str]:

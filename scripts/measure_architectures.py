@@ -1,14 +1,13 @@
 """Re-create `flora_secure/assets/architectures.json`: `python scripts/measure_architectures.py`.
 
 Sizes of open_clip's architectures, so that `flora-secure plan` needs neither torch nor weights. Models are built
-without memory for their parameters. Left out: architectures whose text tower has no projection matrix, or is another
-library's, whose configuration lies on a hub. Of CoCa it is the two towers that are measured, as they are used.
+without memory for their parameters. Architectures that no placement fits are listed with the reason: their text tower
+has no projection matrix, or is another library's. Of CoCa it is the two towers that are measured, as they are used.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import open_clip
@@ -16,6 +15,7 @@ import torch
 from open_clip.model import CustomTextCLIP
 from open_clip.transformer import VisionTransformer
 
+from flora_secure.clip import another_librarys
 from flora_secure.coca import BESIDES_TOWERS
 from flora_secure.matrices import TextProjection, matrices_of
 from flora_secure.placements import PLACEMENTS
@@ -53,17 +53,24 @@ def pooled_width(model: CustomTextCLIP) -> int | None:
 
 def main() -> None:
     embedded = json.loads((ROOT / "flora_secure/assets/tiny_clip/open_clip_config.json").read_text(encoding="utf-8"))
-    found = {"tiny": measure(embedded["model_cfg"])}
+    found, refused = {"tiny": measure(embedded["model_cfg"])}, {}
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
-        if "hf_model_name" in config["text_cfg"]:
+        if reason := another_librarys(config):
+            refused[name] = reason
             continue
         try:
             found[name] = measure(config)
-        except Exception as error:  # what cannot be built without a network or memory is left out, and named
-            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-    sizes = ",\n".join(f"  {json.dumps(name)}: {json.dumps(size)}" for name, size in sorted(found.items()))
-    text = f'{{\n "open_clip": "{open_clip.__version__}",\n "architectures": {{\n{sizes}\n }}\n}}\n'
+        except AdapterError as error:
+            refused[name] = str(error).partition(";")[0]
+    sizes, reasons = (
+        ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(table.items()))
+        for table in (found, refused)
+    )
+    text = (
+        f'{{\n "open_clip": "{open_clip.__version__}",\n "architectures": {{\n{sizes}\n }},\n'
+        f' "refused": {{\n{reasons}\n }}\n}}\n'
+    )
     (ROOT / "flora_secure/assets/architectures.json").write_text(text, encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ import pytest
 from command import PROGRAM, flora, flora_here
 
 from flora_protocols import Profile
+from flora_secure import architectures
 from flora_secure.aggregation import MaskedSum, PlainSum, Summation
 from flora_secure.architectures import architecture
 from flora_secure.config import ConfigError, RunConfig, override
@@ -159,6 +160,20 @@ def test_sizes_are_measured_not_typed() -> None:
             clip.parameter_count,
             *clip.text_projection.shape,
         )
+
+
+def test_every_architecture_is_known_or_refused_with_a_reason() -> None:
+    import open_clip
+
+    table = json.loads((Path(architectures.__file__).parent / "assets/architectures.json").read_text(encoding="utf-8"))
+    if table["open_clip"] != open_clip.__version__:
+        pytest.skip(f"measured with open_clip {table['open_clip']}")
+    shipped = {path.stem for path in (Path(open_clip.__file__).parent / "model_configs").glob("*.json")}
+    assert {*table["architectures"], *table["refused"]} == {*shipped, "tiny"}
+    assert len(table["refused"]) < 12
+    for name in table["refused"]:
+        with pytest.raises(ConfigError, match=f"model '{name}' cannot be adapted: (its|the) text tower"):
+            architecture(name)
 
 
 def test_other_mechanisms_cost_more_at_the_same_budget() -> None:
