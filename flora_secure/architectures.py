@@ -51,7 +51,12 @@ class Architecture:
         except ValueError as error:
             raise ConfigError(f"{self.name}: {error}") from None
         if matrices is None:
-            raise ConfigError(f"{self.name}'s image tower has no matrix for {placement.name}; use a text placement")
+            if self.shapes.projected or placement.name.startswith("visual"):
+                raise ConfigError(f"{self.name}'s image tower has no matrix for {placement.name}; use a text placement")
+            raise ConfigError(
+                f"{self.name}'s text tower has no projection for {placement.name}; use another placement, such as "
+                "text-attention"
+            )
         most = min(map(min, matrices))
         rank = min(placement.rank or classes, most) if model.rank is None else model.rank
         if rank > most:

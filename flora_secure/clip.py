@@ -29,7 +29,6 @@ from flora_secure.errors import first_line
 from flora_secure.folding import folded
 from flora_secure.matrices import TextProjection, visual_unprojected
 from flora_secure.parallel import batch_threads
-from flora_secure.rules import AdapterError
 from flora_secure.tokenizers import Tokenizer, folder_tokenizer, open_clip_tokenizer
 from flora_secure.views import Views
 from flora_secure.weights import FORMATS, ModelError, check_activation, folder_config, load_weights
@@ -74,18 +73,17 @@ class Clip:
 
     @property
     def text_projection(self) -> Tensor:
-        """The matrix from pooled text features to the embedding, float32 (width, embed)."""
-        return self.projection.matrix
+        """The matrix from pooled text features to the embedding, float32 (width, embed); ModelError without one."""
+        if (matrix := self.projection.matrix) is None:
+            raise ModelError(
+                f"model {self.name!r} has no text projection to adapt; use another placement, such as text-attention"
+            )
+        return matrix
 
     @property
     def projection(self) -> TextProjection:
-        """What the text tower does last, float32. Raises ModelError where it has no projection."""
-        try:
-            return TextProjection.of(self.model.text)
-        except AdapterError:
-            raise ModelError(
-                f"model {self.name!r} has no text projection matrix to adapt; use one such as ViT-B-32"
-            ) from None
+        """What the text tower does last, float32."""
+        return TextProjection.of(self.model.text)
 
     def pixels(self, images: np.ndarray) -> Tensor:
         """What the image tower reads, float32 (n, 3, height, width), of uint8 images (n, H, W) or (n, H, W, 3).

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from open_clip.model import CustomTextCLIP
+from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -41,29 +42,30 @@ class Matrix:
 class TextProjection:
     """What a text tower does last: ``pooled @ matrix + bias``, ``matrix`` (width, embed), ``bias`` (embed,) if any.
 
-    ``identity``: the tower's parameters with which `torch.func.functional_call` leaves it out.
+    Without a ``matrix`` there is none, and pooled features are embeddings. ``identity``: the tower's parameters with
+    which `torch.func.functional_call` leaves it out.
     """
 
-    matrix: Tensor
+    matrix: Tensor | None
     bias: Tensor | None
     identity: dict[str, Tensor]
 
     @classmethod
-    def of(cls, tower: Any) -> TextProjection:
-        """That of one of open_clip's text towers; :class:`AdapterError` where it has none."""
-        projection = getattr(tower, "text_projection", None)
+    def of(cls, tower: TextTransformer) -> TextProjection:
+        """That of one of open_clip's text towers."""
+        projection = tower.text_projection
+        if projection is None:
+            return cls(None, None, {})
         if isinstance(projection, nn.Linear):  # SigLIP's, always with a bias
             matrix, bias = projection.weight.detach().T, projection.bias.detach()
             eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
             return cls(matrix, bias, {"text_projection.weight": eye, "text_projection.bias": torch.zeros_like(eye[0])})
-        if not isinstance(projection, nn.Parameter):
-            raise AdapterError("the text tower has no projection matrix to adapt; use a model such as ViT-B-32")
         matrix = projection.detach()
         return cls(matrix, None, {"text_projection": torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)})
 
     def __call__(self, pooled: Tensor) -> Tensor:
         """Unnormalised embeddings (…, embed) of pooled features (…, width)."""
-        return F.linear(pooled, self.matrix.T, self.bias)
+        return pooled if self.matrix is None else F.linear(pooled, self.matrix.T, self.bias)
 
 
 def matrices_of(model: CustomTextCLIP, placement: Placement, last: int | None = None) -> tuple[Matrix, ...]:
@@ -116,6 +118,8 @@ def _of_block(placement: str, tower: str, name: str, block: Any) -> list[Matrix]
 
 def _text_projection(model: CustomTextCLIP) -> Matrix:
     projection = TextProjection.of(model.text)
+    if projection.matrix is None:
+        raise AdapterError("the text tower has no projection to adapt; use another placement, such as text-attention")
     width, embed = projection.matrix.shape
     if projection.bias is not None:
         return Matrix("text", "text_projection.weight", width, embed)

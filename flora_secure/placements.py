@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Shapes:
     """Sizes of a model's towers. ``layers`` and ``mlp`` (hidden units of a block) are the text tower's; those of the
     image tower, ``visual_layers`` blocks of ``visual_width``, are ``None`` where it is no plain transformer.
-    ``visual_pooled``: input width of its last matrix, ``None`` where it has none onto the embedding."""
+    ``visual_pooled``: input width of its last matrix, ``None`` where it has none onto the embedding. ``projected``:
+    whether the text tower ends in a matrix onto the embedding."""
 
     width: int
     embed: int
@@ -18,6 +19,7 @@ class Shapes:
     visual_pooled: int | None
     visual_width: int | None
     visual_layers: int | None
+    projected: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Placement:
 
         ValueError where ``last`` is more than there are, or the placement sits in no blocks.
         """
-        text = (model.width, model.embed)
+        text = (model.width, model.embed) if model.projected else None
         image = None if model.visual_pooled is None else (model.visual_pooled, model.embed)
         layers = model.visual_layers if self.name == "visual-attention" else model.layers
         if last is not None and not self.blocks:
@@ -48,11 +50,11 @@ class Placement:
         count = layers if last is None else last
         match self.name:
             case "text-projection":
-                return [text]
+                return None if text is None else [text]
             case "visual-projection":
                 return None if image is None else [image]
             case "both-projections":
-                return None if image is None else [text, image]
+                return None if text is None or image is None else [text, image]
         if count is None:
             return None
         match self.name:

@@ -84,8 +84,7 @@ def closed_form(setting: Setting) -> tuple[ClosedForm, Factors]:
     had a warm start."""
     config, data, clip = setting.config, setting.federation.dataset, setting.clip
     prompts = clip.pooled_class_features(setting.class_texts(data.class_names))
-    projection = clip.projection
-    head = Head.normalised(prompts, projection.matrix, config.training.logit_scale, bias=projection.bias)
+    head = Head.normalised(prompts, clip.text_projection, config.training.logit_scale, bias=clip.projection.bias)
     factors = initial_factors(
         setting.rule, head.prompts.cpu(), head.base.shape[1], config.model.rank, setting.generator
     )

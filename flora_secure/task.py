@@ -91,7 +91,6 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
         rule = rule_named("frozen-a")
     precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.training.precision]
     clip = load_clip(config.model.model, config.model.pretrained, device, precision)
-    _ = clip.text_projection  # refused here, by name, whatever the placement
     setting, cuts = Setting(config, federation, clip, rule, cache), SkipList()
     learner: Learner
     if config.model.placement == "text-projection" and not captioned:

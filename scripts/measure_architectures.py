@@ -2,7 +2,7 @@
 
 Sizes of open_clip's architectures, so that `flora-secure plan` needs neither torch nor weights. Models are built
 without memory for their parameters. Architectures that no placement fits are listed with the reason: their text tower
-has no projection matrix, or is another library's. Of CoCa it is the two towers that are measured, as they are used.
+is another library's. Of CoCa it is the two towers that are measured, as they are used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from open_clip.transformer import VisionTransformer
 
 from flora_secure.clip import another_librarys
 from flora_secure.coca import BESIDES_TOWERS
-from flora_secure.matrices import TextProjection, matrices_of
+from flora_secure.matrices import matrices_of
 from flora_secure.placements import PLACEMENTS
 from flora_secure.rules import AdapterError
 
@@ -25,21 +25,21 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def measure(config: dict[str, object]) -> dict[str, int | None]:
-    """Parameters of the whole model and its `flora_secure.placements.Shapes`; AdapterError without a projection."""
+    """Parameters of the whole model and its `flora_secure.placements.Shapes`."""
     with torch.device("meta"):
         model = CustomTextCLIP(**{field: value for field, value in config.items() if field not in BESIDES_TOWERS})
-    width, embed = TextProjection.of(model.text).matrix.shape
     blocks, visual = model.text.transformer.resblocks, model.visual
     plain = isinstance(visual, VisionTransformer)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "width": width,
-        "embed": embed,
+        "width": model.text.width,
+        "embed": model.text.output_dim,
         "layers": len(blocks),
         "mlp": blocks[0].mlp.c_fc.out_features,
         "visual_pooled": pooled_width(model),
         "visual_width": visual.transformer.width if plain else None,
         "visual_layers": len(visual.transformer.resblocks) if plain else None,
+        **({} if model.text.text_projection is not None else {"projected": False}),
     }
 
 
@@ -58,11 +58,8 @@ def main() -> None:
         config = open_clip.get_model_config(name)
         if reason := another_librarys(config):
             refused[name] = reason
-            continue
-        try:
+        else:
             found[name] = measure(config)
-        except AdapterError as error:
-            refused[name] = str(error).partition(";")[0]
     sizes, reasons = (
         ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(table.items()))
         for table in (found, refused)

@@ -102,7 +102,8 @@ def test_without_its_projection_the_text_tower_gives_what_that_reads(model: Cust
     torch.testing.assert_close(projection(pooled), before)
     model.text.text_projection = None
     torch.testing.assert_close(pooled, model.encode_text(tokens))
-    with pytest.raises(AdapterError, match="the text tower has no projection matrix"):
+    assert TextProjection.of(model.text)(pooled) is pooled
+    with pytest.raises(AdapterError, match="the text tower has no projection to adapt; use another placement"):
         matrices_of(model, PLACEMENTS["text-projection"])
 
 

@@ -170,11 +170,31 @@ def test_plan_knows_the_sizes(siglip) -> None:
     assert (measured["width"], measured["embed"], measured["visual_pooled"]) == (32, 64, None)
 
 
-def test_a_tower_without_a_projection_is_refused(tmp_path: Path) -> None:
-    """As ViT-SO400M-16-SigLIP-i18n-256 is."""
+def test_a_tower_without_a_projection_has_its_other_placements(siglip, tmp_path: Path) -> None:
+    """As ViT-SO400M-16-SigLIP-i18n-256's: the projection alone cannot be adapted."""
     text = {**CONFIG["text_cfg"], "proj_type": "none", "width": 64}
     path = tmp_path / "no-projection.json"
     path.write_text(json.dumps({**CONFIG, "text_cfg": text}))
     open_clip.add_model_config(path)
-    with pytest.raises(ModelError, match="model 'no-projection' has no text projection matrix"):
-        task_of(small(**FEW, model__model=path.stem, model__pretrained="none"))
+    given = {"model__model": path.stem, "model__pretrained": "none"}
+    with pytest.raises(ModelError, match="model 'no-projection' has no text projection to adapt; use another placem"):
+        task_of(small(**FEW, **given))
+    with pytest.raises(AdapterError, match="the text tower has no projection to adapt; use another placement"):
+        task_of(small(**FEW, **given, model__placement="both-projections"))
+    config = small(**FEW, **given, model__placement="text-attention")
+    task = task_of(config)
+    simulation = finish(config, task)
+    simulation.save_adapter(tmp_path)
+    texts, _ = task.learner.test_embeddings(simulation.factors)
+    assert not torch.allclose(texts, task.learner.test_embeddings(task.frozen)[0], atol=1e-3)
+    found = through_peft(task, tmp_path, given, task.federation.dataset.class_names)
+    torch.testing.assert_close(found, texts, rtol=1e-3, atol=1e-4)
+
+
+def test_plan_tells_a_tower_without_a_projection() -> None:
+    name = "ViT-SO400M-16-SigLIP-i18n-256"
+    for placement in ("text-projection", "both-projections"):
+        with pytest.raises(ConfigError, match=f"{name}'s text tower has no projection for {placement}; use another"):
+            forecast(small(model__model=name, model__placement=placement))
+    found = forecast(small(model__model=name, model__placement="text-attention", model__rank=1))
+    assert found.communication.upload_values == 27 * 2 * 1152
