@@ -130,12 +130,12 @@ class TrainingConfig:
     """
 
     rounds: int = 20
-    local_steps: int = 10
+    local_steps: int = 5
     local_rate: float | None = None
     logit_scale: float = 28.0
     server_optimiser: ServerOptimiser = "momentum"
     server_step: float | None = None
-    server_momentum: float = 0.8
+    server_momentum: float = 0.5
     server_beta2: float | None = None
     server_tau: float | None = None
     warm_start: int = 100

@@ -39,7 +39,7 @@ class Rule:
     trains_b: bool = True
     prompt_basis: bool = False
     alternates: str | None = None
-    local_rate: float = 1.0
+    local_rate: float = 0.4
 
     def of_round(self, number: int) -> Rule:
         """The rule of round ``number``, from 1 on: with factors alternating in rounds it trains one of them."""

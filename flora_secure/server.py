@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from flora_secure.errors import InputError
 
 BETA2, TAU = 0.99, 1e-3  # of FedAdam and FedYogi, where none are given
-TURN = 0.8  # chosen on public data alone, as the largest steps: benchmarks/choose_defaults.py
+TURN = 0.65  # chosen on public data alone, as the largest steps: benchmarks/choose_defaults.py
 
 
 def quiet_step(noise: float, rounds: int, momentum: float, width: float, most: float, turn: float = TURN) -> float:

@@ -19,7 +19,7 @@ from flora_secure.server import (
     quiet_step,
 )
 
-SERVER_STEP: dict[Unit, float] = {"client": 0.4, "example": 10.0}  # the most; chosen with what config_sections says
+SERVER_STEP: dict[Unit, float] = {"client": 1.0, "example": 10.0}  # the most; chosen with what config_sections says
 
 
 def server_optimiser(config: RunConfig, plan: NoisePlan, expected: Callable[[int], float], width: float) -> Optimiser:

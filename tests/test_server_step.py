@@ -6,6 +6,7 @@ from federations import small
 
 from flora_secure import simulation as loop
 from flora_secure.server import AdamAverage, MomentumAverage, YogiAverage, adaptive_step
+from flora_secure.server_step import SERVER_STEP
 from flora_secure.simulation import Simulation
 
 
@@ -46,9 +47,9 @@ def test_a_run_follows_the_paper_with_the_numbers_that_were_given(task, monkeypa
 def test_what_is_not_given_stays_at_its_default(task, kind, average) -> None:
     step = adaptive_step(3, task.learner.width)
     optimiser = Simulation(small(training__server_optimiser=kind), task).optimiser
-    assert optimiser == average(step, 0.8, 0.99, 1e-3)
+    assert optimiser == average(step, 0.5, 0.99, 1e-3)
     changed = small(training__server_optimiser=kind, training__server_tau=0.1)
-    assert Simulation(changed, task).optimiser == average(step, 0.8, 0.99, 0.1)
+    assert Simulation(changed, task).optimiser == average(step, 0.5, 0.99, 0.1)
 
 
 def test_more_noise_makes_a_shorter_step_until_one_is_given(task) -> None:
@@ -58,5 +59,5 @@ def test_more_noise_makes_a_shorter_step_until_one_is_given(task) -> None:
         return found
 
     quiet, loud = optimiser(privacy__epsilon=4.0), optimiser(privacy__epsilon=1.0)
-    assert loud.step < 0.4 * quiet.step < 0.4 * 0.4
-    assert optimiser(privacy__epsilon=1.0, training__server_step=0.3) == MomentumAverage(0.3, 0.8)
+    assert loud.step < 0.4 * quiet.step < 0.4 * SERVER_STEP["client"]
+    assert optimiser(privacy__epsilon=1.0, training__server_step=0.3) == MomentumAverage(0.3, 0.5)

@@ -17,7 +17,7 @@ ServerStep = Annotated[
 ]
 ServerMomentum = Annotated[
     float | None,
-    Option(parser=number, metavar="NUMBER", help="Momentum, or β1 of adam and yogi.  [default: 0.8]"),
+    Option(parser=number, metavar="NUMBER", help="Momentum, or β1 of adam and yogi.  [default: 0.5]"),
 ]
 ServerBeta2 = Annotated[
     float | None,
