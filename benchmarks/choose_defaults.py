@@ -51,12 +51,13 @@ def main() -> None:
     parser.add_argument("--turns", type=float, nargs="+", default=[TURN])
     parser.add_argument("--most", type=float, nargs="+")
     parser.add_argument("--warm-starts", type=int, nargs="+", default=[TrainingConfig().warm_start])
+    parser.add_argument("--crops", type=int, choices=(1, 2, 4), default=1)
     parser.add_argument("--folds", type=int, default=FOLDS)
     options = parser.parse_args()
     torch.set_num_threads(1)
 
     data, clip, rule = load_dataset(options.dataset), load_clip(), rule_named(options.rule)
-    features = clip.image_features(data.public.images, views=Views(data.mirror, multi_scale=True))
+    features = clip.image_features(data.public.images, views=Views(data.mirror, options.crops))
     labels = torch.from_numpy(data.public.labels)
     prompts = clip.pooled_class_features(class_prompts(data.class_names, data.templates))
     by_example = options.unit == "example"

@@ -185,7 +185,8 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     hint = next(option for option in options if option is not type(None))
     if typing.get_origin(hint) is Literal:
         allowed = typing.get_args(hint)
-        require(value in allowed, f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        known = value in allowed and type(value) is type(allowed[0])  # True is 1 for Python
+        require(known, f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
         return value
     if typing.get_origin(hint) is tuple:
         names = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)

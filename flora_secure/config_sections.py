@@ -26,6 +26,7 @@ Placement = Literal[
     "both-projections",
     "visual-attention",
 ]
+Crops = Literal[1, 2, 4]
 Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 SecAgg = Literal["off", "semi-honest", "malicious-server"]
 Unit = Literal["client", "example"]
@@ -77,7 +78,8 @@ class ModelConfig:
 
     ``alpha``: LoRA's, ``None`` for the rank, which adds A B as it is. ``last_layers``: hold a placement in a tower's
     blocks to the last so many. ``mirror``: embed an image together with its mirror image; ``None`` does so where the
-    data set allows it. ``multi_scale``: embed it also a little smaller; ``None`` does so with the embedded model.
+    data set allows it. ``crops`` of an image are embedded together: 1 is the whole image, 2 also it a little
+    smaller, 4 also it a little lower and higher (`views`).
     """
 
     model: str = "tiny"
@@ -88,7 +90,7 @@ class ModelConfig:
     alpha: float | None = None
     last_layers: int | None = None
     mirror: bool | None = None
-    multi_scale: bool | None = None
+    crops: Crops = 1
 
     def __post_init__(self) -> None:
         require(self.rank is None or self.rank >= 1, f"rank must be at least 1, got {self.rank}")

@@ -76,7 +76,7 @@ def _key(clip: Clip, images: Images, views: Views, what: str) -> str:
             line,
             hashlib.sha256(data).hexdigest(),
             views.mirror,
-            views.multi_scale,
+            views.crops,
         ),
         *(shape, clip.mean, clip.std, clip.model.logit_scale.device.type, torch.__version__),
         *(() if clip.precision == torch.float32 else (str(clip.precision),)),

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from flora_secure.adapters import Factors, fresh_factors, initial_factors
 from flora_secure.architectures import CLASSES
 from flora_secure.captions import caption_tokens
-from flora_secure.clip import EMBEDDED, Clip, class_prompts
+from flora_secure.clip import Clip, class_prompts
 from flora_secure.config import RunConfig
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Split
@@ -55,7 +55,7 @@ class Setting:
         """The views of an image that are embedded together."""
         given = self.config.model
         mirror = self.federation.dataset.mirror if given.mirror is None else given.mirror
-        return Views(mirror, given.model == EMBEDDED if given.multi_scale is None else given.multi_scale)
+        return Views(mirror, given.crops)
 
     @property
     def generator(self) -> torch.Generator:

@@ -7,32 +7,36 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-_BORDER = 28  # the smaller view has a border of one part in so many on each side
+from flora_secure.config_sections import Crops
+
+_PART = 28  # crops differ from the image by one part in so many of its height and width
 
 
 @dataclass(frozen=True)
 class Views:
-    """Which views there are beside the image itself: its mirror image, both at a smaller scale, or none."""
+    """What is embedded together: ``crops`` of an image, with ``mirror`` each of them and its mirror image."""
 
     mirror: bool = False
-    multi_scale: bool = False
+    crops: Crops = 1
 
     @property
     def count(self) -> int:
-        return (1 + self.mirror) * (1 + self.multi_scale)
+        return (1 + self.mirror) * self.crops
 
     def of(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """The views of ``pixels`` (n, 3, height, width), each of that shape, the image itself first.
 
-        The smaller view is the image within a border that repeats its outermost pixels, a twenty-eighth of the height
-        and width on each side, scaled back to the size it had (bilinear, antialiased).
+        Two crops: the image, and it a twenty-eighth smaller on each side, scaled back bilinearly (antialiased). Four:
+        also it moved down and up by a twenty-eighth of the height. Where a crop reaches beyond the image, the
+        outermost pixels are repeated.
         """
-        scales = (pixels, _smaller(pixels)) if self.multi_scale else (pixels,)
-        return tuple(view for scale in scales for view in ((scale, scale.flip(-1)) if self.mirror else (scale,)))
-
-
-def _smaller(pixels: Tensor) -> Tensor:
-    height, width = pixels.shape[2:]
-    rows, columns = max(1, round(height / _BORDER)), max(1, round(width / _BORDER))
-    padded = F.pad(pixels, (columns, columns, rows, rows), mode="replicate")
-    return F.interpolate(padded, (height, width), mode="bilinear", align_corners=False, antialias=True)
+        height, width = pixels.shape[2:]
+        rows, columns = max(1, round(height / _PART)), max(1, round(width / _PART))
+        crops = [pixels]
+        if self.crops > 1:
+            around = F.pad(pixels, (columns, columns, rows, rows), mode="replicate")
+            crops.append(F.interpolate(around, (height, width), mode="bilinear", align_corners=False, antialias=True))
+        if self.crops > 2:
+            above, below = (F.pad(pixels, (0, 0, *sides), mode="replicate") for sides in ((rows, 0), (0, rows)))
+            crops += [above[:, :, :height], below[:, :, rows:]]
+        return tuple(view for crop in crops for view in ((crop, crop.flip(-1)) if self.mirror else (crop,)))

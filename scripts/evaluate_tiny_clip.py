@@ -24,13 +24,14 @@ from flora_secure.views import Views  # noqa: E402
 def evaluate(dataset: str = "embedded", data_root: str | None = None, weights: str | None = None) -> dict[str, float]:
     """Zero-shot on the test images, and the probe from all private images and from the public ones, in percent.
 
-    Each for one view of an image and for the views that a simulation embeds together.
+    Each for an image alone, for it with its mirror image (what a simulation of clothes embeds), and for all views.
     """
     data, clip = load_dataset(dataset, data_root), load_clip("tiny", weights)
     labels = [torch.from_numpy(split.labels) for split in (data.private, data.public, data.test)]
     text = clip.pooled_class_features(class_prompts(data.class_names, data.templates)) @ clip.text_projection
     found = {}
-    for views, suffix in ((Views(), ""), (Views(data.mirror, multi_scale=True), "_views")):
+    for views in dict.fromkeys((Views(), Views(data.mirror), Views(data.mirror, crops=4))):
+        suffix = "" if views.count == 1 else f"_{views.count}_views"
         start = time.monotonic()
         private, public, test = (
             clip.image_features(s.images, views=views) for s in (data.private, data.public, data.test)

@@ -107,7 +107,7 @@ def test_an_embedding_of_views_is_their_mean(clip) -> None:
     assert torch.allclose(clip.image_features(images, views=Views(mirror=True)), mirrored, atol=1e-5)
     assert not torch.allclose(clip.image_features(images), mirrored, atol=1e-3)
 
-    views = Views(mirror=True, multi_scale=True)
+    views = Views(mirror=True, crops=4)
     with torch.no_grad():
         alone = [clip.model.encode_image(view, normalize=True) for view in views.of(clip.pixels(images))]
     expected = torch.nn.functional.normalize(sum(alone), dim=1)

@@ -115,7 +115,7 @@ def test_the_cache_tells_architectures_apart_that_share_their_weights(clip: Clip
     keys = {
         feature_module._key(dataclasses.replace(clip, name=name), images, views, what)
         for name in ("ViT-B-32", "ViT-B-32-quickgelu")
-        for views in (Views(), Views(mirror=True), Views(multi_scale=True))
+        for views in (Views(), Views(mirror=True), Views(crops=2))
         for what in ("image features", "pooled image features")
     }
     assert len(keys) == 12

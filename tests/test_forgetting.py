@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.accuracy import forgetting
 from flora_secure.checkpoints import CheckpointError
-from flora_secure.clip import class_prompts, joined, load_clip
+from flora_secure.clip import class_prompts, load_clip
 from flora_secure.config import RunConfig
 from flora_secure.data.dataset import Dataset, Unseen
 from flora_secure.data.federation import Federation, load_federation
@@ -32,7 +32,6 @@ from flora_secure.run_folder import read_run, reopen
 from flora_secure.simulation import Simulation
 from flora_secure.summary import summarise
 from flora_secure.task import Task, prepare
-from flora_secure.views import Views
 
 UNSEEN = ("digit 7", "digit 2")
 
@@ -128,13 +127,11 @@ def through_peft(task: Task, adapter: Path | None) -> Hits:
     loaded: Any = fresh.model if adapter is None else PeftModel.from_pretrained(fresh.model, str(adapter))
     assert data.unseen is not None
     classes = [*data.class_names, *data.unseen.class_names]
-    views = Views(mirror=False, multi_scale=True)
     with torch.no_grad():
         prompts = class_prompts(classes, data.templates)
         texts = F.normalize(torch.stack([loaded.encode_text(fresh.tokenizer(p)).mean(0) for p in prompts]), dim=-1)
         seen, unseen = (
-            joined(torch.stack([loaded.encode_image(view) for view in views.of(fresh.pixels(split.images))], 1))
-            @ texts.T
+            F.normalize(loaded.encode_image(fresh.pixels(split.images)), dim=-1) @ texts.T
             for split in (data.test, data.unseen.test)
         )
     first = len(data.class_names)

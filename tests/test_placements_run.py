@@ -51,7 +51,7 @@ def task_of(**changes) -> Task:
         {"model__placement": "text-attention"},
         {"model__placement": "text-attention-full", "model__last_layers": 1},
         {"model__placement": "text-mlp", "model__alpha": 2.0, "model__rule": "ab"},
-        {"model__placement": "visual-projection", "model__mirror": True, "model__multi_scale": True},
+        {"model__placement": "visual-projection", "model__mirror": True, "model__crops": 4},
         {"model__placement": "both-projections", "model__rule": "alternate"},
         {"model__placement": "visual-attention"},
     ],
@@ -72,7 +72,7 @@ def test_it_trains_and_its_saved_adapter_predicts_the_same(changes, transformer:
         prompts = class_prompts(data.class_names, data.templates)
         texts = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
         pixels = fresh.pixels(data.test.images)
-        views = Views(changes.get("model__mirror", False), changes.get("model__multi_scale", False))
+        views = Views(changes.get("model__mirror", False), changes.get("model__crops", 1))
         images = joined(torch.stack([loaded.encode_image(view) for view in views.of(pixels)], dim=1))
     expected_texts, expected_images = task.learner.test_embeddings(simulation.factors)
     normal = torch.nn.functional.normalize

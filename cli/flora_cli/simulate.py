@@ -80,11 +80,12 @@ def simulate(
             help="Embed each image together with its mirror image.  [default: as the data set allows]",
         ),
     ] = None,
-    multi_scale: Annotated[
-        bool | None,
+    crops: Annotated[
+        int | None,
         Setting(
-            "--multi-scale/--one-scale",
-            help="Embed each image also a little smaller.  [default: with the embedded model]",
+            parser=whole,
+            metavar="COUNT",
+            help="1, 2 or 4 crops of each image embedded together: more accurate, as much slower.  [default: 1]",
         ),
     ] = None,
     secagg: SecAgg = None,
@@ -169,7 +170,7 @@ def simulate(
         "model.alpha": alpha,
         "model.last_layers": last_layers,
         "model.mirror": mirror,
-        "model.multi_scale": multi_scale,
+        "model.crops": crops,
         "seed": seed,
     }
     try:
