@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from flora_secure.clip import Clip
 from flora_secure.data.dataset import Split
 from flora_secure.data.skipped import SkipList
+from flora_secure.tokenizers import cut_at_context
 
 _CHUNK = 10_000  # captions that are tokenized at a time
 
@@ -23,19 +22,12 @@ def caption_tokens(clip: Clip, split: Split, cuts: SkipList) -> Tensor:
     """
     if split.captions is None:
         raise ValueError(f"images of {split.origin!r} have labels, and no captions")
-    tokenize: Callable[..., Tensor] = clip.tokenizer
-    context = tokenize([""]).shape[1]
+    context = clip.tokenizer([""]).shape[1]
     reason = f"caption cut to the {context} tokens that the model reads"
-    # one place more shows what was cut there: whatever fills it up is in an empty text's last place
-    filler = int(tokenize([""], context_length=context + 1)[0, -1])
     parts = [torch.empty(0, context, dtype=torch.int64)]
     for start in range(0, len(split), _CHUNK):
-        captions = list(split.captions[start : start + _CHUNK])
-        longer = tokenize(captions, context_length=context + 1)
-        tokens, cut = longer[:, :context].clone(), (longer[:, context] != filler).nonzero().flatten()
-        if len(cut):
-            tokens[cut] = tokenize([captions[i] for i in cut.tolist()])
-        for place in cut.tolist():
+        tokens, cut = cut_at_context(clip.tokenizer, list(split.captions[start : start + _CHUNK]))
+        for place in cut.nonzero().flatten().tolist():
             cuts.add(reason, split.name(start + place))
         parts.append(tokens)
     return torch.cat(parts)

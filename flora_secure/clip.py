@@ -29,7 +29,7 @@ from flora_secure.errors import first_line
 from flora_secure.folding import folded
 from flora_secure.matrices import TextProjection, visual_unprojected
 from flora_secure.parallel import batch_threads
-from flora_secure.tokenizers import Tokenizer, folder_tokenizer, open_clip_tokenizer
+from flora_secure.tokenizers import Tokenizer, cut_at_context, folder_tokenizer, open_clip_tokenizer
 from flora_secure.views import Views
 from flora_secure.weights import FORMATS, ModelError, check_activation, folder_config, load_weights
 
@@ -136,16 +136,11 @@ class Clip:
 
     def require_short(self, texts: Sequence[str]) -> None:
         """Raise ModelError if a text is longer than the context: what is cut off cannot tell classes apart."""
-        encode = getattr(self.tokenizer, "encode", None)
-        context = getattr(self.tokenizer, "context_length", None)
-        if encode is None or context is None:
-            return  # another library's tokenizer
-        long = {text: count for text in texts if (count := len(encode(text)) + 2) > context}
-        if long:
-            text, count = next(iter(long.items()))
+        tokens, cut = cut_at_context(self.tokenizer, list(texts))
+        if long := cut.nonzero().flatten().tolist():
             raise ModelError(
-                f"{len(long)} prompts are longer than the {context} tokens that model {self.name!r} reads, such as "
-                f"{text[:60]!r} with {count}: shorten class names or templates"
+                f"{len(long)} prompts are longer than the {tokens.shape[1]} tokens that model {self.name!r} reads, "
+                f"such as {texts[long[0]][:60]!r}: shorten class names or templates"
             )
 
     def pooled_text_features(self, prompts: Sequence[str]) -> Tensor:

@@ -18,4 +18,5 @@ class InputError(ValueError):
 
 def first_line(error: Exception) -> str:
     """What another library's error says, for a message of one line; its kind where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(":. ")
+    lines = (line.strip().rstrip(":. ") for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)

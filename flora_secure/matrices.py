@@ -95,7 +95,7 @@ def matrices_of(model: CustomTextCLIP, placement: Placement, last: int | None = 
         )
     except AttributeError:
         raise AdapterError(
-            f"the model has no matrices for placement {placement.name}; use a text placement such as text-projection"
+            f"the model has no matrices for placement {placement.name}; use a text placement such as text-attention"
         ) from None
 
 

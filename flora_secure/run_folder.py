@@ -219,30 +219,44 @@ def reopen(path: Path) -> Interrupted:
     text, state = _read(path, "config.toml"), path / "state"
     if not state.is_dir():
         raise RunFolderError(f"{state} is missing: without it the run cannot go on")
-    folder = RunFolder.__new__(RunFolder)
     try:
         handle = _locked(path)  # before anything is read that another process may be writing
-        run, breaks = read_unverified(path)
-        if run.report is not None:
-            raise RunFolderError(f"the run in {path} is complete, nothing is left to do")
-        lines, rest = _lines(path)
-        if rest:
-            breaks = breaks[:-1]  # what was being written when the run was killed
-        if breaks:
-            raise RunFolderError(f"{breaks[0].where}: {breaks[0].what}")
-        last_hash = hashlib.sha256((lines[-1] if lines else text).encode()).hexdigest()
-        folder._open(path, last_hash, handle)
-        checkpoint = checkpoints.read(state, len(lines), last_hash)
-        begun = checkpoints.announced(state, len(lines), last_hash)
-        if rest:
-            replace_file(path / "rounds.jsonl", "".join(line + "\n" for line in lines).encode())
-        checkpoints.keep_only(state, len(lines))
-        for place in (path, state):
-            remove_leftovers(place)
-        for place in path.glob(".adapter-*"):
-            shutil.rmtree(place)
+        try:
+            return _taken_up(path, text, handle)
+        except BaseException:
+            os.close(handle)
+            raise
     except OSError as error:
         raise _unwritable(path, error) from None
+
+
+def _taken_up(path: Path, text: str, handle: int) -> Interrupted:
+    state = path / "state"
+    run, breaks = read_unverified(path)
+    if run.report is not None:
+        raise RunFolderError(f"the run in {path} is complete, nothing is left to do")
+    lines, rest = _lines(path)
+    if rest:
+        breaks = breaks[:-1]  # what was being written when the run was killed
+    if breaks:
+        raise RunFolderError(f"{breaks[0].where}: {breaks[0].what}")
+    if run.config.to_toml() != text:
+        raise RunFolderError(
+            f"{path / 'config.toml'} is not what this release writes for the same run: go on with the release of "
+            "flora-secure that began it"
+        )
+    last_hash = hashlib.sha256((lines[-1] if lines else text).encode()).hexdigest()
+    checkpoint = checkpoints.read(state, len(lines), last_hash)
+    begun = checkpoints.announced(state, len(lines), last_hash)
+    folder = RunFolder.__new__(RunFolder)
+    folder._open(path, last_hash, handle)
+    if rest:
+        replace_file(path / "rounds.jsonl", "".join(line + "\n" for line in lines).encode())
+    checkpoints.keep_only(state, len(lines))
+    for place in (path, state):
+        remove_leftovers(place)
+    for place in path.glob(".adapter-*"):
+        shutil.rmtree(place)
     return Interrupted(folder, run.config, run.records, checkpoint, begun)
 
 

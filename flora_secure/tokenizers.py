@@ -15,6 +15,20 @@ from flora_secure.weights import ModelError, folder_config
 Tokenizer = Callable[[list[str]], Tensor]
 
 
+def cut_at_context(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Tokens int64 (n, context) of ``texts``, and which of them were longer than that, bool (n,).
+
+    One place more shows what was cut: either the end of the text stood there, or a word stands where the end was put,
+    which is all there is to see where ends also fill up (SigLIP's tokenizers).
+    """
+    ask: Callable[..., Tensor] = tokenizer
+    tokens = ask(texts)
+    context = tokens.shape[1]
+    longer = ask(texts, context_length=context + 1)
+    filler = ask([""], context_length=context + 1)[0, -1]
+    return tokens, (tokens != longer[:, :context]).any(1) | (longer[:, context] != filler)
+
+
 def folder_tokenizer(folder: Path, vocabulary: Path) -> Tokenizer:
     """Of an open_clip folder whose text tower reads byte pairs of this ``vocabulary``."""
     context = folder_config(folder)["model_cfg"]["text_cfg"]["context_length"]
@@ -31,11 +45,9 @@ def open_clip_tokenizer(model: str) -> Tokenizer:
         tokenizer: Tokenizer = open_clip.get_tokenizer(model)
     except Exception as error:  # transformers, its hub and the network each raise their own kinds
         name = (open_clip.get_model_config(model) or {}).get("text_cfg", {}).get("hf_tokenizer_name")
-        remedy = (
-            "pip install transformers"
-            if isinstance(error, ImportError)
-            else "run once with a network, which downloads it, or set HF_HOME to a cache that holds it"
-        )
+        remedy = "run once with a network, which downloads it, or set HF_HOME to a cache that holds it"
+        if isinstance(error, ImportError):
+            remedy = "pip install transformers" if error.name == "transformers" else "install what is missing"
         raise ModelError(
             f"model {model!r} needs {f'the tokenizer {name!r}' if name else 'a tokenizer'}, which cannot be loaded "
             f"({first_line(error)}): {remedy}, or use an architecture whose tokenizer comes with open_clip, such as "

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flora_secure.captions import caption_tokens
-from flora_secure.clip import Clip, load_clip
+from flora_secure.clip import Clip, ModelError, load_clip
 from flora_secure.data.dataset import Split
 from flora_secure.data.skipped import SkipList, Skipped
 
@@ -70,6 +70,25 @@ def test_a_tokenizer_that_fills_up_with_something_else(tiny: Clip) -> None:
     tokens = caption_tokens(other, split_of("one two three four", "one two three four five", ""), cuts)
     assert tokens.tolist() == [[8, 8, 10, 9], [8, 8, 10, 9], [1, 1, 1, 1]]
     assert [one.names for one in cuts.summary()] == [("album[101]",)]
+
+
+class EndsAndFillsWithOnes:
+    """As SigLIP's: one token ends a text and fills up the rest, and is put in the last place where a text is cut."""
+
+    def __call__(self, texts: list[str], context_length: int | None = None) -> torch.Tensor:
+        length = context_length or 4
+        rows = [[5 + len(word) for word in text.split()][: length - 1] for text in texts]
+        return torch.tensor([row + [1] * (length - len(row)) for row in rows])
+
+
+def test_a_tokenizer_whose_end_also_fills_up(tiny: Clip) -> None:
+    other, cuts = dataclasses.replace(tiny, tokenizer=EndsAndFillsWithOnes()), SkipList()
+    texts = ["one two three", "one two three four", "one two three four five", "one", ""]
+    assert torch.equal(caption_tokens(other, split_of(*texts), cuts), other.tokenizer(texts))
+    assert [one.names for one in cuts.summary()] == [("album[101]", "album[102]")]
+    other.require_short([texts[0], texts[3]])
+    with pytest.raises(ModelError, match=r"^1 prompts are longer than the 4 tokens .* such as 'one two three four': "):
+        other.require_short(texts[:2])
 
 
 def test_the_vocabulary_of_open_clip(tiny: Clip) -> None:

@@ -53,7 +53,7 @@ def task_of(**changes) -> Task:
         {"model__placement": "text-mlp", "model__alpha": 2.0, "model__rule": "ab"},
         {"model__placement": "visual-projection", "model__mirror": True, "model__crops": 4},
         {"model__placement": "both-projections", "model__rule": "alternate"},
-        {"model__placement": "visual-attention"},
+        {"model__placement": "visual-attention", "model__crops": 2},
     ],
     ids=lambda changes: changes["model__placement"],
 )

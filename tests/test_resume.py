@@ -13,6 +13,7 @@ from crashing import complete, open_small, resumed
 
 from flora_secure import checkpoints
 from flora_secure.checkpoints import Checkpoint, CheckpointError
+from flora_secure.config import RunConfig
 from flora_secure.resume import begin, go_on
 from flora_secure.run_folder import RunFolderError, read_run, reopen
 from flora_secure.server import ServerState
@@ -153,6 +154,17 @@ def test_what_does_not_belong_together_is_refused(task, halfway, tamper, says) -
     assert "\n" not in str(caught.value)
     after = {path: path.read_bytes() for path in halfway.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_a_run_of_a_release_with_other_keys_is_refused_and_let_go(halfway, monkeypatch) -> None:
+    """Its hashes are over its own text, which this release would not write: the audit would find a break."""
+    written = RunConfig.to_toml
+    with monkeypatch.context() as patch:
+        patch.setattr(RunConfig, "to_toml", lambda config: written(config) + "# a key of later\n")
+        for _ in range(2):  # the lock is free again after a refusal
+            with pytest.raises(RunFolderError, match=r"config\.toml is not what this release writes for the same run"):
+                reopen(halfway)
+    assert len(reopen(halfway).records) == 2
 
 
 def test_another_config_before_the_first_round_is_refused(task, tmp_path) -> None:

@@ -147,19 +147,6 @@ def test_its_image_tower_ends_in_no_matrix(placement: str, siglip) -> None:
         forecast(small(model__model="ViT-B-16-SigLIP", model__placement=placement))
 
 
-def test_the_bias_of_the_logits_changes_no_answer_and_no_gradient(siglip) -> None:
-    """It is the same for all classes: loss, accuracy and update are those without it."""
-    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    target = torch.tensor([0, 1, 2, 3, 0])
-    bias = loaded(siglip).model.logit_bias
-    assert float(bias) == -10
-    with_bias = F.cross_entropy(logits + bias, target)
-    without = F.cross_entropy(logits, target)
-    torch.testing.assert_close(with_bias, without)
-    for one, other in zip(torch.autograd.grad(with_bias, logits), torch.autograd.grad(without, logits), strict=True):
-        torch.testing.assert_close(one, other)
-
-
 def test_plan_knows_the_sizes(siglip) -> None:
     size = architecture("ViT-B-16-SigLIP")
     assert size.parameters == 203_155_970  # as its authors' model card has it: 203 M

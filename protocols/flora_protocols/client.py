@@ -27,6 +27,7 @@ from .keystream import apply_masks
 from .member import ClientPosition, Member, check_identity, decode_held, encode_held
 from .params import Floors, SessionParams
 from .position import transition
+from .ranges import integer, shown
 from .reveal import ClientAgree, ClientUnmask, Uploaded
 from .ring import to_lanes
 from .shamir import canonical_bytes, split
@@ -61,8 +62,9 @@ class ClientAdvertise(ClientPosition):
         identity: bytes | None = None,
         exchange: keys.Exchange = keys.exchange_all,
     ) -> None:
-        if not isinstance(index, int) or not 0 <= index < params.clients:
-            raise MisuseError(f"client index {index!r}; 0 .. {params.clients - 1} are possible")
+        index = integer("client index", index)
+        if not 0 <= index < params.clients:
+            raise MisuseError(f"client index {shown(index)}; 0 .. {params.clients - 1} are possible")
         super().__init__(Member(params, index, floors or Floors(), exchange))
         for name, offered, floor in (
             ("clients", params.clients, self._me.floors.clients),

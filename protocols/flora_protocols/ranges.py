@@ -29,7 +29,10 @@ def integer(name: str, value: object) -> int:
 
 
 def shown(value: object) -> str:
-    """``repr`` of what was given, for a message: one line, and cut where it is long."""
+    """``repr`` of what was given, for a message: one line, and cut where it is long. Of bytes, which may be somebody's
+    key, only how many."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"{len(value)} bytes"
     try:
         text = " ".join(repr(value).split())
     except ValueError:  # an int of more digits than Python prints

@@ -89,6 +89,8 @@ def test_no_message_holds_what_was_passed_for_a_key():
     secret = "s3cret" * 6
     assert "s3cret" not in refused(identities=(secret.encode(),)) + refused(identities=secret)
     assert "s3cret" not in refused(model_hash=secret.encode())
+    for name in (*NUMBERS, "profile", "direct_reveal"):
+        assert "s3cret" not in refused(**{name: secret.encode()})
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint16, np.int32])
