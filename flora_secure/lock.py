@@ -18,15 +18,15 @@ else:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def lock(path: Path) -> int | None:
+def lock(path: Path) -> int:
     """Hold the file at ``path``, made if it is missing, for this process: ``os.close`` what is returned to let go.
 
-    ``None`` if another process holds it. Raises ``OSError`` where it cannot be opened.
+    Raises ``BlockingIOError`` if another process holds it, any other ``OSError`` where it cannot be opened.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _lock(handle)
     except OSError:
         os.close(handle)
-        return None
+        raise BlockingIOError(f"{path} is held by another process") from None
     return handle

@@ -231,6 +231,7 @@ def reopen(path: Path) -> Interrupted:
 
 
 def _taken_up(path: Path, text: str, handle: int) -> Interrupted:
+    """:func:`reopen` of a folder that this process holds by ``handle``; ``text`` is that of ``config.toml``."""
     state = path / "state"
     run, breaks = read_unverified(path)
     if run.report is not None:
@@ -262,10 +263,10 @@ def _taken_up(path: Path, text: str, handle: int) -> Interrupted:
 
 def _locked(path: Path) -> int:
     """Hold the run for this process until it ends, or closes this file. Raises :class:`RunFolderError`."""
-    handle = lock(path / "state" / "lock")
-    if handle is None:
-        raise RunFolderError(f"{path} is being written by another process: wait until that ends")
-    return handle
+    try:
+        return lock(path / "state" / "lock")
+    except BlockingIOError:
+        raise RunFolderError(f"{path} is being written by another process: wait until that ends") from None
 
 
 def _report(path: Path) -> Report:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import open_clip
 from open_clip.tokenizer import SimpleTokenizer
@@ -12,7 +12,11 @@ from torch import Tensor
 from flora_secure.errors import first_line
 from flora_secure.weights import ModelError, folder_config
 
-Tokenizer = Callable[[list[str]], Tensor]
+
+class Tokenizer(Protocol):
+    """As open_clip's: tokens int64 (n, context) of texts, cut at that context or the model's own."""
+
+    def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor: ...
 
 
 def cut_at_context(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -21,11 +25,10 @@ def cut_at_context(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tens
     One place more shows what was cut: either the end of the text stood there, or a word stands where the end was put,
     which is all there is to see where ends also fill up (SigLIP's tokenizers).
     """
-    ask: Callable[..., Tensor] = tokenizer
-    tokens = ask(texts)
+    tokens = tokenizer(texts)
     context = tokens.shape[1]
-    longer = ask(texts, context_length=context + 1)
-    filler = ask([""], context_length=context + 1)[0, -1]
+    longer = tokenizer(texts, context_length=context + 1)
+    filler = tokenizer([""], context_length=context + 1)[0, -1]
     return tokens, (tokens != longer[:, :context]).any(1) | (longer[:, context] != filler)
 
 

@@ -17,7 +17,11 @@ HOLD = """
 import sys
 from pathlib import Path
 from flora_secure.lock import lock
-print(lock(Path(sys.argv[1])) is not None, flush=True)
+try:
+    lock(Path(sys.argv[1]))
+    print("held", flush=True)
+except BlockingIOError:
+    print("refused", flush=True)
 sys.stdin.read()
 """
 
@@ -36,16 +40,16 @@ def test_a_lock_ends_with_the_process_that_holds_it(tmp_path) -> None:
     path = tmp_path / "lock"
     with another_process(path) as holder:
         assert holder.stdout is not None
-        assert holder.stdout.readline() == "True\n"
-        assert lock(path) is None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match="is held by another process"):
+            lock(path)
         holder.kill()
     handle = lock(path)
-    assert handle is not None
     with another_process(path) as late:
-        assert late.communicate("")[0] == "False\n"
+        assert late.communicate("")[0] == "refused\n"
     os.close(handle)
     with another_process(path) as later:
-        assert later.communicate("")[0] == "True\n"
+        assert later.communicate("")[0] == "held\n"
 
 
 def test_a_lock_in_a_folder_that_is_not_there_is_an_error(tmp_path) -> None:
@@ -76,8 +80,9 @@ def test_windows_locks_the_first_byte_and_does_not_wait(tmp_path, monkeypatch) -
         held.append((os.lseek(handle, 0, os.SEEK_CUR), mode, count))
 
     module = on_windows(monkeypatch, SimpleNamespace(locking=locking_, LK_NBLCK=2))
-    assert module.lock(tmp_path / "lock") is not None
+    module.lock(tmp_path / "lock")
     assert held == [(0, 2, 1)]
     before = len(os.listdir("/proc/self/fd"))
-    assert module.lock(tmp_path / "lock") is None
+    with pytest.raises(BlockingIOError):
+        module.lock(tmp_path / "lock")
     assert len(os.listdir("/proc/self/fd")) == before

@@ -193,4 +193,4 @@ def _make_int(of: Floors | SessionParams, *names: str) -> None:
 
 def _kind(value: object) -> str:
     """What was given in the place of bytes, without its content: it may be somebody's private key."""
-    return f"{len(value)} bytes" if isinstance(value, bytes) else f"of type {type(value).__name__}"
+    return shown(value) if isinstance(value, bytes) else f"of type {type(value).__name__}"
