@@ -1,10 +1,10 @@
 """How the defaults of training were chosen: ``python benchmarks/choose_defaults.py`` (public data only).
 
-The public slice is cut into five folds: accuracy is measured on one, the warm start sees the images of another, and
-clients are made of the other three. The
-noise in the mean is that of a run over ``--clients`` clients who hold ``--images`` images in all, although only some of
-them fit the slice. Neither the clients' images nor the test images are read. Lists of values make a grid; all else
-stays at its default. ``--turns`` are values of `flora_secure.server.TURN`, ``--most`` of `server_step.SERVER_STEP`.
+The public slice is cut into five folds: accuracy is measured on one, the warm start and the control variate see the
+images of another, and clients are made of the other three. The noise in the mean is that of a run over ``--clients``
+clients who hold ``--images`` images in all, although only some of them fit the slice. Neither the clients' images nor
+the test images are read. Lists of values make a grid; all else stays at its default. ``--turns`` are values of
+`flora_secure.server.TURN`, ``--most`` of `server_step.SERVER_STEP`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from flora_secure.adapters import initial_factors
 from flora_secure.clip import class_prompts, load_clip
 from flora_secure.config_sections import CLIP_NORM, EXAMPLE_RATE, TrainingConfig
+from flora_secure.control_variate import ControlVariate
 from flora_secure.data.partitions import parse_partition, partition
 from flora_secure.data.sources import load_dataset
 from flora_secure.examples import ClientExamples, example_gradients, gradient_sums
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--turns", type=float, nargs="+", default=[TURN])
     parser.add_argument("--most", type=float, nargs="+")
     parser.add_argument("--warm-starts", type=int, nargs="+", default=[TrainingConfig().warm_start])
+    parser.add_argument("--variates", type=float, nargs="+", default=[TrainingConfig().control_variate])
     parser.add_argument("--crops", type=int, choices=(1, 2, 4), default=1)
     parser.add_argument("--folds", type=int, default=FOLDS)
     options = parser.parse_args()
@@ -64,7 +66,7 @@ def main() -> None:
     sampled = rule.local_rate if not by_example else EXAMPLE_RATE
 
     def run(epsilon: float, fold: int, values: tuple[float, ...]) -> float:
-        rounds, local, rate, clip_norm, momentum, scale, turn, most, warm = values
+        rounds, local, rate, clip_norm, momentum, scale, turn, most, warm, weight = values
         rounds, head = int(rounds), Head.normalised(prompts, clip.text_projection, scale)
         part = torch.arange(len(labels)) % FOLDS
         test, public = part == fold, part == (fold + 1) % FOLDS
@@ -72,6 +74,7 @@ def main() -> None:
         generator = torch.Generator().manual_seed(fold)
         factors = initial_factors(rule, head.prompts, x.shape[1], None, generator)
         factors = warm_start(head, factors, features[public], int(warm))
+        variate = ControlVariate(features[public], weight) if weight else None
         # the noise in the mean, in units of the clip norm
         noise, contributions = 0.0, options.clients if not by_example else rate * options.images
         if epsilon != math.inf:
@@ -93,7 +96,7 @@ def main() -> None:
                 total = gradient_sums(found, drawn, now.dimension(factors), clip_norm).sums[0]
                 mean = -torch.from_numpy(total).float() / (rate * len(x) * clip_norm)
             else:
-                updates = batch.train(head, now, factors, int(local), rate)
+                updates = batch.train(head, now, factors, int(local), rate, variate=variate)
                 mean = (updates * (clip_norm / updates.norm(dim=1, keepdim=True)).clamp(max=1)).mean(0) / clip_norm
             mean = mean + noise * torch.randn(len(mean), generator=generator)
             velocities[now] = momentum * velocities.get(now, torch.zeros(())) + mean
@@ -110,8 +113,11 @@ def main() -> None:
         options.turns,
         options.most or [SERVER_STEP[options.unit]],
         options.warm_starts,
+        options.variates,
     )
-    print("rounds  local  rate  clip  momentum  scale  turn  most  warm   percent at epsilon", *options.epsilons)
+    print(
+        "rounds  local  rate  clip  momentum  scale  turn  most  warm  variate   percent at epsilon", *options.epsilons
+    )
     for values in grid:
         found = [np.mean([run(e, fold, values) for fold in range(options.folds)]) for e in options.epsilons]
         print("  ".join(f"{v:5g}" for v in values), "  ", *(f"{f:6.2f}" for f in found), flush=True)

@@ -127,12 +127,14 @@ class TrainingConfig:
 
     Local steps and rate are those of unit ``client``; unit ``example`` takes one gradient a round. ``server_momentum``
     is β1 of an adaptive optimiser, which alone has ``server_beta2``, β2, and ``server_tau``, τ. ``warm_start``: steps
-    of self-training on public images, without labels, before round 1; 0 starts from the frozen model. ``precision``: of
-    the products inside a tower that stays frozen; all that trains is float32.
+    of self-training on public images, without labels, before round 1; 0 starts from the frozen model.
+    ``control_variate``: how much of what public images say about a client's class frequencies its gradient leaves out
+    (`control_variate`), 0 for nothing. ``precision``: of the products inside a tower that stays frozen; all that trains
+    is float32.
     """
 
     rounds: int = 20
-    local_steps: int = 5
+    local_steps: int = 3
     local_rate: float | None = None
     logit_scale: float = 28.0
     server_optimiser: ServerOptimiser = "momentum"
@@ -141,6 +143,7 @@ class TrainingConfig:
     server_beta2: float | None = None
     server_tau: float | None = None
     warm_start: int = 100
+    control_variate: float = 1.0
     device: str = "cpu"
     precision: Precision = "float32"
 
@@ -148,6 +151,7 @@ class TrainingConfig:
         require(self.rounds >= 1, f"rounds must be at least 1, got {self.rounds}")
         require(self.local_steps >= 1, f"local_steps must be at least 1, got {self.local_steps}")
         require(self.warm_start >= 0, f"warm_start must be at least 0 steps, got {self.warm_start}")
+        require(0 <= self.control_variate <= 1, f"control_variate must lie between 0 and 1, got {self.control_variate}")
         for name in ("server_beta2", "server_tau"):
             value = getattr(self, name)
             require(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flora_secure.adapters import Factors
 from flora_secure.clip import Clip
+from flora_secure.control_variate import ControlVariate
 from flora_secure.examples import example_gradients
 from flora_secure.general import General, Indices
 from flora_secure.inputs import Inputs
@@ -61,8 +62,8 @@ class Learner(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ClosedForm:
-    """Labels on the text projection (`local`). ``unseen``: the head of the unseen classes, and the features of their
-    test images."""
+    """Labels on the text projection (`local`). ``variate``: if local training subtracts one. ``unseen``: the head of
+    the unseen classes, and the features of their test images."""
 
     clip: Clip
     head: Head
@@ -70,6 +71,7 @@ class ClosedForm:
     features: Tensor = field(repr=False)
     labels: Tensor = field(repr=False)
     test_features: Tensor = field(repr=False)
+    variate: ControlVariate | None = None
     unseen: tuple[Head, Tensor] | None = field(default=None, repr=False)
 
     @property
@@ -79,7 +81,7 @@ class ClosedForm:
     def train(
         self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
     ) -> Tensor:
-        return self.batch.train(self.head, rule, factors, steps, rate, cohort)
+        return self.batch.train(self.head, rule, factors, steps, rate, cohort, self.variate)
 
     def example_gradients(self, rule: Rule, factors: Factors, parts: Sequence[Indices]) -> Iterator[Tensor]:
         def of(part: Indices) -> Tensor:

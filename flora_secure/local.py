@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.adapters import Factors
+from flora_secure.control_variate import ControlVariate
 from flora_secure.parallel import batch_threads
 from flora_secure.rules import Rule
 
@@ -93,6 +94,11 @@ class _Group:
     one_hot: Tensor  # (m, classes, n): classes first, since matrix products of that shape are three times faster
     weight: Tensor  # (m, 1, n): 1/n_i on real images, 0 on padding
 
+    @property
+    def counts(self) -> Tensor:
+        """Each client's images of every class, float32 (m, classes)."""
+        return self.one_hot.sum(dim=2)
+
     def only(self, cohort: Container[int]) -> _Group | None:
         """The members in ``cohort``; ``None`` if there are none."""
         rows = [row for row, client in enumerate(self.clients) if client in cohort]
@@ -130,19 +136,29 @@ class ClientBatch:
         self._groups = tuple(groups)
 
     def train(
-        self, head: Head, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
+        self,
+        head: Head,
+        rule: Rule,
+        factors: Factors,
+        steps: int,
+        rate: float,
+        cohort: Sequence[int] | None = None,
+        variate: ControlVariate | None = None,
     ) -> Tensor:
         """Updates after ``steps`` full-batch gradient steps from ``factors``: float32 (clients, d).
 
-        A row for each client of ``cohort``, in its order; by default for every client.
+        A row for each client of ``cohort``, in its order; by default for every client. ``variate`` is evaluated at
+        ``factors``, and every step subtracts it.
         """
         start = rule.vector(factors)
         cohort = range(self.count) if cohort is None else cohort
         place = {client: row for row, client in enumerate(cohort)}
         updates = start.new_empty(len(place), len(start))
+        expected = None if variate is None else variate.at(head.text(factors), head.logit_scale, len(place))
 
         def train(group: _Group) -> None:
-            a, b = _train_group(group, head, rule, factors, steps, rate)
+            subtracted = None if expected is None else expected.of(group.counts)
+            a, b = _train_group(group, head, rule, factors, steps, rate, subtracted)
             parts = [part.flatten(1) for part, own in ((b, rule.trains_b), (a, rule.trains_a)) if own]
             end = torch.cat(parts, dim=1)
             updates[[place[client] for client in group.clients]] = end - start
@@ -153,7 +169,7 @@ class ClientBatch:
 
 
 def _train_group(
-    group: _Group, head: Head, rule: Rule, factors: Factors, steps: int, rate: float
+    group: _Group, head: Head, rule: Rule, factors: Factors, steps: int, rate: float, subtracted: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     members = len(group.clients)
     constant, read = head.constant, head.scale * head.prompts  # (C, e), (C, w)
@@ -167,6 +183,8 @@ def _train_group(
         probability = torch.softmax((head.logit_scale * t) @ group.features.mT, dim=1)  # (m, C, n)
         g_logits = (probability - group.one_hot) * group.weight
         g_t = head.logit_scale * g_logits @ group.features  # (m, C, e)
+        if subtracted is not None:
+            g_t = g_t - subtracted
         # t = V/|V|: only the part of the gradient that is orthogonal to t moves V
         g_value = (g_t - t * (t * g_t).sum(-1, keepdim=True)) / norm
         g_b = u.mT @ g_value  # (m, r, e)

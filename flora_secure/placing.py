@@ -15,6 +15,7 @@ from flora_secure.architectures import CLASSES
 from flora_secure.captions import caption_tokens
 from flora_secure.clip import Clip, class_prompts
 from flora_secure.config import RunConfig
+from flora_secure.control_variate import ControlVariate
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Split
 from flora_secure.data.federation import Federation
@@ -93,14 +94,18 @@ def closed_form(setting: Setting) -> tuple[ClosedForm, Factors]:
     clients = [torch.from_numpy(indices) for indices in setting.federation.clients]
     batch = ClientBatch(features, labels, clients, len(data.class_names))
     factors = setting.on_device(factors)
-    if steps := config.training.warm_start:
-        public = images_at(data.public.images, public_sample(len(data.public)))
-        factors = warm_start(head, factors, setting.features(public), steps)
+    training, variate = config.training, None
+    if len(data.public) and (training.warm_start or training.control_variate):
+        public = setting.features(images_at(data.public.images, public_sample(len(data.public))))
+        factors = warm_start(head, factors, public, training.warm_start)
+        if training.control_variate and config.privacy.unit == "client":
+            variate = ControlVariate(public, training.control_variate)
     unseen = None
     if data.unseen is not None:
         others = clip.pooled_class_features(setting.class_texts(data.unseen.class_names))
         unseen = head.of_classes(others), setting.features(data.unseen.test.images)
-    return ClosedForm(clip, head, batch, features, labels, setting.features(data.test.images), unseen), factors
+    tests = setting.features(data.test.images)
+    return ClosedForm(clip, head, batch, features, labels, tests, variate, unseen), factors
 
 
 def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Factors]:

@@ -1,3 +1,4 @@
+import json
 import os
 import tempfile
 
@@ -24,3 +25,16 @@ def quick(monkeypatch) -> None:
     from flora_secure import summary
 
     monkeypatch.setattr(summary, "cross_check", lambda events, delta: {})
+
+
+@pytest.fixture(scope="session")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of an architecture of open_clip's that is small enough to train here."""
+    import open_clip
+    from small_clip import CONFIG
+
+    text = {**CONFIG["text_cfg"], "vocab_size": 49_408, "context_length": 12}
+    path = tmp_path_factory.mktemp("models") / "small-transformer.json"
+    path.write_text(json.dumps({**CONFIG, "text_cfg": text}))
+    open_clip.add_model_config(path)
+    return path.stem

@@ -1,9 +1,14 @@
 """Small federations of the digits data set, and runs in them: what tests of training and of run folders share."""
 
+import math
+from dataclasses import replace
+
+import numpy as np
 import torch
 
 from flora_secure.config import RunConfig, override
-from flora_secure.data.federation import load_federation
+from flora_secure.data.dataset import Split
+from flora_secure.data.federation import Federation, load_federation
 from flora_secure.simulation import Simulation
 from flora_secure.task import Task, prepare
 
@@ -14,6 +19,8 @@ DIGITS = {
     "privacy.simulation_noise": True,
 }
 SMALL = {**DIGITS, "data.partition": "iid", "privacy.epsilon": 50.0}
+# what `small` takes so that a tower that trains, which is slow, is trained little
+FEW = {"training__rounds": 2, "training__local_steps": 2, "privacy__epsilon": math.inf, "data__clients": 10}
 
 
 def changed(base: dict[str, object], changes: dict[str, object]) -> RunConfig:
@@ -28,6 +35,30 @@ def small(**changes: object) -> RunConfig:
 def task_of(config: RunConfig) -> Task:
     torch.set_num_threads(1)
     return prepare(config, load_federation(config.data, config.seed))
+
+
+def few_images(**changes: object) -> Task:
+    """Sixty images at ten clients, as many for testing: for towers that train."""
+    torch.set_num_threads(1)
+    config = small(**{**FEW, **changes})
+    data = load_federation(config.data, config.seed).dataset
+    few = np.arange(60)
+    private, test = data.private.at(few), data.test.at(few)
+    return prepare(config, Federation(replace(data, private=private, test=test), np.array_split(few, 10)))
+
+
+def captioned(federation: Federation) -> Federation:
+    """Every image twice, with captions that tell its class."""
+    data = federation.dataset
+
+    def twice(split: Split) -> Split:
+        pairs = split.at(np.repeat(np.arange(min(len(split), 80)), 2))
+        texts = [f"the number {data.class_names[label]}, {i}" for i, label in enumerate(pairs.labels)]
+        return replace(pairs, labels=np.zeros_like(pairs.labels), captions=tuple(texts))
+
+    splits = {name: twice(getattr(data, name)) for name in ("private", "public", "test")}
+    clients = np.array_split(np.arange(160), 10)
+    return Federation(replace(data, **splits, class_names=(), templates=()), clients)
 
 
 def finish(config: RunConfig, task: Task) -> Simulation:

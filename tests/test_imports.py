@@ -35,6 +35,7 @@ WITH_TORCH = {
     "flora_secure.clip",
     "flora_secure.coca",
     "flora_secure.contributions",
+    "flora_secure.control_variate",
     "flora_secure.derivatives",
     "flora_secure.examples",
     "flora_secure.features",

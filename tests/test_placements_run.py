@@ -1,48 +1,19 @@
 """Runs on every kind of placement, and on captions: they train, and what they save predicts the same through peft."""
 
-import json
-import math
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import open_clip
 import pytest
 import torch
-from federations import finish, small
+from federations import FEW, captioned, few_images, finish, small
 from peft import PeftModel
-from small_clip import CONFIG
 
 from flora_secure.clip import class_prompts, joined, load_clip
 from flora_secure.config import ConfigError, override
-from flora_secure.data.dataset import Split
-from flora_secure.data.federation import Federation, load_federation
+from flora_secure.data.federation import load_federation
 from flora_secure.simulation import Simulation
 from flora_secure.summary import summarise
-from flora_secure.task import Task, prepare
+from flora_secure.task import prepare
 from flora_secure.views import Views
-
-FEW = {"training__rounds": 2, "training__local_steps": 2, "privacy__epsilon": math.inf, "data__clients": 10}
-
-
-@pytest.fixture(scope="module")
-def transformer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An architecture of open_clip's that is small enough to train here."""
-    text = {**CONFIG["text_cfg"], "vocab_size": 49_408, "context_length": 12}
-    path = tmp_path_factory.mktemp("models") / "small-transformer.json"
-    path.write_text(json.dumps({**CONFIG, "text_cfg": text}))
-    open_clip.add_model_config(path)
-    return path.stem
-
-
-def task_of(**changes) -> Task:
-    torch.set_num_threads(1)
-    config = small(**{**FEW, **changes})
-    federation = load_federation(config.data, config.seed)
-    data = federation.dataset
-    few = np.arange(60)  # images and clients: a tower that trains is slow
-    private, test = data.private.at(few), data.test.at(few)
-    return prepare(config, Federation(replace(data, private=private, test=test), np.array_split(few, 10)))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +30,7 @@ def task_of(**changes) -> Task:
 )
 def test_it_trains_and_its_saved_adapter_predicts_the_same(changes, transformer: str, tmp_path: Path) -> None:
     model = {"model__model": transformer, "model__pretrained": "none", **changes}
-    task = task_of(**model)
+    task = few_images(**model)
     simulation = finish(small(**FEW, **model), task)
     assert len(simulation.records) == 2
     assert all(record.dropped == [] for record in simulation.records)
@@ -92,7 +63,7 @@ def test_a_tower_that_trains_learns() -> None:
 @pytest.mark.parametrize("placement", ["text-projection", "both-projections"])
 def test_mixed_precision_gives_nearly_the_same(placement: str) -> None:
     changes = {"model__placement": placement, "training__warm_start": 0}
-    exact, mixed = task_of(**changes), task_of(**changes, training__precision="bfloat16")
+    exact, mixed = few_images(**changes), few_images(**changes, training__precision="bfloat16")
     for one, other in zip(
         exact.learner.test_embeddings(exact.initial), mixed.learner.test_embeddings(mixed.initial), strict=True
     ):
@@ -108,24 +79,10 @@ def test_mixed_precision_gives_nearly_the_same(placement: str) -> None:
 
 def test_single_examples_train_on_any_placement() -> None:
     changes = {"model__placement": "visual-projection", "privacy__unit": "example"}
-    task = task_of(**changes)
+    task = few_images(**changes)
     simulation = finish(small(**{**FEW, **changes}), task)
     assert sum(record.contributions for record in simulation.records) > 0
     assert float(simulation.factors.b.abs().max()) > 0
-
-
-def captioned(federation: Federation) -> Federation:
-    """Every image twice, with captions that tell its class."""
-    data = federation.dataset
-
-    def twice(split: Split) -> Split:
-        pairs = split.at(np.repeat(np.arange(min(len(split), 80)), 2))
-        texts = [f"the number {data.class_names[label]}, {i}" for i, label in enumerate(pairs.labels)]
-        return replace(pairs, labels=np.zeros_like(pairs.labels), captions=tuple(texts))
-
-    splits = {name: twice(getattr(data, name)) for name in ("private", "public", "test")}
-    clients = np.array_split(np.arange(160), 10)
-    return Federation(replace(data, **splits, class_names=(), templates=()), clients)
 
 
 @pytest.mark.parametrize("placement", ["text-projection", "text-mlp", "both-projections"])
