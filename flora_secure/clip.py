@@ -28,7 +28,7 @@ from flora_secure.data.decoding import Shape
 from flora_secure.errors import first_line
 from flora_secure.folding import folded
 from flora_secure.matrices import TextProjection, visual_unprojected
-from flora_secure.parallel import batch_threads
+from flora_secure.parallel import batch_map
 from flora_secure.tokenizers import Tokenizer, cut_at_context, folder_tokenizer, open_clip_tokenizer
 from flora_secure.views import Views
 from flora_secure.weights import FORMATS, ModelError, check_activation, folder_config, load_weights
@@ -97,7 +97,8 @@ class Clip:
         mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
         shrink = images.shape[1] > self.image_size[0] or images.shape[2] > self.image_size[1]
-        x = torch.from_numpy(images.copy()).to(device)
+        # nothing is written to it, but torch warns of an array that could not be
+        x = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
         x = (x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)).float() / 255
         x = F.interpolate(x, self.image_size, mode="bilinear", align_corners=False, antialias=shrink)
         return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -130,8 +131,7 @@ class Clip:
             with mixed(device, self.precision):  # of the thread, like no_grad
                 return torch.stack([visual(view).float() for view in views.of(x)], dim=1)
 
-        with batch_threads(device) as pool:
-            found = list(pool.map(outputs, range(0, len(images), batch)))
+        found = list(batch_map(outputs, range(0, len(images), batch), device))
         return torch.cat(found) if found else visual(sample)[:0, None].float().expand(0, views.count, -1)
 
     def require_short(self, texts: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from flora_secure.general import General, Indices
 from flora_secure.inputs import Inputs
 from flora_secure.local import ClientBatch, Head
 from flora_secure.matrices import matrices_of
-from flora_secure.parallel import batch_threads
+from flora_secure.parallel import batch_map
 from flora_secure.peft_format import save_adapter
 from flora_secure.placements import PLACEMENTS
 from flora_secure.rules import Rule
@@ -88,8 +88,7 @@ class ClosedForm:
             rows = torch.from_numpy(part).to(self.labels.device)
             return example_gradients(self.head, rule, factors, self.features[rows], self.labels[rows])
 
-        with batch_threads(self.labels.device) as pool:
-            yield from pool.map(of, parts)
+        return batch_map(of, parts, self.labels.device)
 
     def test_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor]:
         return self.head.text(factors), self.test_features

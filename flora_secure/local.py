@@ -21,11 +21,13 @@ from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.adapters import Factors
 from flora_secure.control_variate import ControlVariate
-from flora_secure.parallel import batch_threads
+from flora_secure.parallel import batch_map
 from flora_secure.rules import Rule
 
-# Clients of a group are padded to the largest one; small groups of similar sizes waste little.
+# Clients of a group are padded to the largest one: small groups of similar sizes waste little, and fit a processor's
+# cache. An accelerator would rather have much to do at once.
 GROUP = 16
+_GROUP_ON_ACCELERATOR = 256
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,9 @@ class ClientBatch:
         if min(sizes) == 0:
             raise ValueError(f"client {sizes.index(0)} has no images; every client needs at least one")
         order = sorted(range(self.count), key=sizes.__getitem__)
-        groups = []
-        for start in range(0, self.count, GROUP):
-            members = tuple(order[start : start + GROUP])
+        groups, together = [], GROUP if features.device.type == "cpu" else _GROUP_ON_ACCELERATOR
+        for start in range(0, self.count, together):
+            members = tuple(order[start : start + together])
             longest = sizes[members[-1]]
             padded = features.new_zeros(len(members), longest, features.shape[1])
             one_hot = features.new_zeros(len(members), classes, longest)
@@ -163,8 +165,9 @@ class ClientBatch:
             end = torch.cat(parts, dim=1)
             updates[[place[client] for client in group.clients]] = end - start
 
-        with batch_threads(start.device) as pool:
-            list(pool.map(train, [part for group in self._groups if (part := group.only(place)) is not None]))
+        groups = [part for group in self._groups if (part := group.only(place)) is not None]
+        for _ in batch_map(train, groups, start.device):
+            pass
         return updates
 
 

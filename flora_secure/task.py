@@ -17,6 +17,7 @@ from flora_secure.config import ConfigError, RunConfig
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.federation import Federation
 from flora_secure.data.skipped import SkipList
+from flora_secure.device import device_named
 from flora_secure.forgetting import Hits, hits
 from flora_secure.learners import Learner
 from flora_secure.placing import Setting, any_placement, closed_form
@@ -76,11 +77,7 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
 
     Raises an :class:`flora_secure.errors.InputError` for anything in ``config`` that does not fit together.
     """
-    try:
-        device = torch.device(config.training.device)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {config.training.device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    device = device_named(config.training.device)
     rule = rule_named(config.model.trained_rule)
     captioned = federation.dataset.captioned
     if captioned and rule.prompt_basis:

@@ -37,6 +37,7 @@ WITH_TORCH = {
     "flora_secure.contributions",
     "flora_secure.control_variate",
     "flora_secure.derivatives",
+    "flora_secure.device",
     "flora_secure.examples",
     "flora_secure.features",
     "flora_secure.folding",

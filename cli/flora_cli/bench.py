@@ -25,6 +25,9 @@ def bench(
     subject: Annotated[Subject, typer.Argument(help="masking, noise or training.", metavar="SUBJECT")],
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: shows that it runs, says little.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Nothing scaled up from a part; adds some minutes.")] = False,
+    device: Annotated[
+        str, typer.Option("--device", help="Where training runs: cpu or cuda; for SUBJECT training.", metavar="DEVICE")
+    ] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="Print every median as JSON on stdout.")] = False,
 ) -> None:
     """Measure CPU time, both sides in one run, medians; targets beside them. Exits 0 whether or not they are met.
@@ -35,26 +38,36 @@ def bench(
 
     from flora_secure.bench import masking, noise, training
     from flora_secure.bench.measure import Scale, machine
+    from flora_secure.errors import InputError
 
     if quick and full:
         fail("--quick and --full exclude each other; give one of them")
     scale = Scale.QUICK if quick else Scale.FULL if full else Scale.DEFAULT
+    if device != "cpu" and (subject is not Subject.TRAINING or not device.startswith("cuda")):
+        fail(f"--device {device}: only bench training has a device, cpu or cuda; leave it out")
+    measured = {
+        Subject.MASKING: masking.rows(scale),
+        Subject.NOISE: noise.rows(scale),
+        Subject.TRAINING: training.rows(scale, device),
+    }[subject]
     rows = []
-    measure = {Subject.MASKING: masking.rows, Subject.NOISE: noise.rows, Subject.TRAINING: training.rows}[subject]
-    for row in measure(scale):
-        rows.append(row)
-        log(" ".join(_cells(row)))
+    try:
+        for row in measured:
+            rows.append(row)
+            log(" ".join(_cells(row)))
+    except InputError as error:
+        fail(str(error))
     if json:
         document = {
             "schema": "flora-secure/bench/1",
             "subject": subject.value,
             "scale": scale.value,
-            "machine": machine(),
+            "machine": machine(device),
             "rows": [row.to_dict() for row in rows],
         }
         emit(encoder.dumps(document, indent=2))
         return
-    emit("\n".join([_table(rows), "", *(f"{name}: {value}" for name, value in machine().items())]))
+    emit("\n".join([_table(rows), "", *(f"{name}: {value}" for name, value in machine(device).items())]))
 
 
 _HEADINGS = ("figure", "setting", "ours", "against", "", "ratio", "target", "")

@@ -11,7 +11,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from .measure import Trial, cpu_medians
+from .measure import Trial, medians
 
 _TAG = 16
 
@@ -19,7 +19,7 @@ _TAG = 16
 def keystream_seconds(size: int, repeats: int) -> float:
     """CPU seconds for ``size`` bytes of one key's keystream: the best of AES-CTR and AES-GCM of zeros, written over the
     same 128 KiB or 256 KiB again and again, nothing added to anything."""
-    return min(cpu_medians(repeats, *trials(size)))
+    return min(medians(repeats, *trials(size)))
 
 
 def trials(size: int) -> list[Trial]:

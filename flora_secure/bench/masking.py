@@ -22,7 +22,7 @@ from flora_protocols.keystream import apply_masks
 
 from . import flower_peer
 from .keystream_limit import adding_trials, keystream_seconds, trials
-from .measure import Row, Scale, Trial, cpu_medians, installed
+from .measure import Row, Scale, Trial, installed, medians
 from .our_client import OurClient, forget
 from .our_server import StandIns, serve
 
@@ -56,7 +56,7 @@ def mask_rate(scale: Scale) -> Iterator[Row]:
                 return lambda: apply_masks(values, secrets[::2], secrets[1::2])
 
             repeats = 2 if quick else 25 if dimension <= 100_000 else 9
-            ours, *limits = cpu_medians(repeats, masks, *trials(values.nbytes * streams))
+            ours, *limits = medians(repeats, masks, *trials(values.nbytes * streams))
             yield Row(
                 figure="masks added to a vector",
                 setting=f"d={dimension:,} k={streams}",
@@ -79,13 +79,13 @@ def client_stage(scale: Scale) -> Iterator[Row]:
             repeats = 2 if quick else 7 if dimension <= 100_000 else 5
             setting = f"d={dimension:,} k={neighbours} b={bits}"
             if installed("flwr") is None:
-                own = cpu_medians(repeats, ours)[0]
+                own = medians(repeats, ours)[0]
                 yield Row(figure="client, masking stage", setting=setting, ours=own, note=MISSING, at_least=10)
                 continue
             peer = flower_peer.FlowerClient(neighbours, params.threshold, dimension)
             bounds = adding_trials(params.payload_bytes, neighbours + 1, lane(bits))
             stages: list[Trial] = [lambda p=peer: p.mask, lambda p=peer: p.quantise]  # type: ignore[misc]
-            own, whole, other, *limits = cpu_medians(repeats, ours, *stages, *bounds)
+            own, whole, other, *limits = medians(repeats, ours, *stages, *bounds)
             bound = min(limits)
             yield Row(
                 figure="client, masking stage",
@@ -112,11 +112,11 @@ def client_round(scale: Scale) -> Iterator[Row]:
         ours = OurClient(params).whole_round
         setting = f"n={params.clients} k={neighbours} d={params.dimension:,}"
         other, note = None, MISSING
-        alone, exchanges = cpu_medians(2 if quick else 41, ours, _exchanges(neighbours))
+        alone, exchanges = medians(2 if quick else 41, ours, _exchanges(neighbours))
         own = alone
         if installed("flwr") is not None:
             peer = flower_peer.FlowerClient(neighbours, params.threshold, params.dimension)
-            own, other = cpu_medians(repeats, ours, lambda p=peer: p.whole_round)  # type: ignore[misc]
+            own, other = medians(repeats, ours, lambda p=peer: p.whole_round)  # type: ignore[misc]
             note = ""
         yield Row(
             figure="client, whole round",
@@ -148,9 +148,9 @@ def shamir_share(scale: Scale) -> Iterator[Row]:
         forget()
         return lambda: shamir.split(secrets, points, threshold, os.urandom)
 
-    own, other, note = cpu_medians(15, ours)[0], None, MISSING
+    own, other, note = medians(15, ours)[0], None, MISSING
     if installed("flwr") is not None:
-        other = cpu_medians(3, lambda: lambda: flower_peer.share_secrets(threshold, clients))[0]
+        other = medians(3, lambda: lambda: flower_peer.share_secrets(threshold, clients))[0]
         note = "Flower shares 48 and 320 bytes (a seed and a key in PEM, padded), we share 16 and 16"
     yield Row(
         figure="Shamir, both secrets shared",
@@ -176,7 +176,7 @@ def server_unmask(scale: Scale) -> Iterator[Row]:
             peer = flower_peer.FlowerServer(clients, threshold, dropped, dimension)
             if scale is Scale.FULL:
                 owners = (*peer.survivors, *peer.dropped)
-                other, note = cpu_medians(1, lambda p=peer, o=owners: p.unmask(o))[0], ""  # type: ignore[misc]
+                other, note = medians(1, lambda p=peer, o=owners: p.unmask(o))[0], ""  # type: ignore[misc]
             else:
                 other, note = _flower_by_parts(peer, 2 if quick else 4)
         yield Row(
@@ -192,11 +192,11 @@ def server_unmask(scale: Scale) -> Iterator[Row]:
 
 def _flower_by_parts(peer: flower_peer.FlowerServer, part: int) -> tuple[float, str]:
     """Flower's stage goes client by client: measure a few survivors and one dropped client, and scale up."""
-    survivors = cpu_medians(1, lambda: peer.unmask(peer.survivors[:part]))[0]
+    survivors = medians(1, lambda: peer.unmask(peer.survivors[:part]))[0]
     seconds = survivors / part * len(peer.survivors)
     note = f"Flower's figure EXTRAPOLATED from {part} of {len(peer.survivors)} survivors"
     if peer.dropped:
-        seconds += cpu_medians(1, lambda: peer.unmask(peer.dropped[:1]))[0] * len(peer.dropped)
+        seconds += medians(1, lambda: peer.unmask(peer.dropped[:1]))[0] * len(peer.dropped)
         note += f" and 1 of {len(peer.dropped)} dropped"
     return seconds, note + "; --full measures all"
 
@@ -287,7 +287,7 @@ def simulated_round(scale: Scale) -> Iterator[Row]:
             forget()
             return lambda: run_round(params, [vector] * params.clients)
 
-        own = cpu_medians(1 if quick else 3, trial)[0]
+        own = medians(1 if quick else 3, trial)[0]
         yield Row(
             figure="simulation, masking of a round",
             setting=f"n={clients} k={neighbours} d={dimension:,} b={bits}",

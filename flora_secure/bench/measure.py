@@ -1,6 +1,7 @@
 """How figures are taken: CPU time of this process, both sides alternating in one run, medians.
 
-CPU time counts all threads, so that nobody looks faster by keeping more cores busy. A *trial* prepares one run and
+CPU time counts all threads, so that nobody looks faster by keeping more cores busy. Where an accelerator does the work
+it says nothing, and a clock stands in that waits for the accelerator. A *trial* prepares one run and
 returns the action to be timed, so that what may be used once (a position, a cold cache) is made anew each time.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 from flora_secure import __version__
 
 Trial = Callable[[], Callable[[], object]]
+Clock = Callable[[], float]
 
 
 class Scale(Enum):
@@ -76,14 +78,14 @@ class Row:
         return {**vars(self), "ratio": self.ratio, "met": self.met}
 
 
-def cpu_medians(repeats: int, *trials: Trial) -> list[float]:
-    """Median CPU seconds of each trial's action, the trials taking turns ``repeats`` times (after one turn unseen, if
-    there are several turns). The cyclic garbage collector rests meanwhile, as in ``timeit``."""
+def medians(repeats: int, *trials: Trial, clock: Clock = time.process_time) -> list[float]:
+    """Median seconds of each trial's action by ``clock``, the trials taking turns ``repeats`` times (after one turn
+    unseen, if there are several turns). The cyclic garbage collector rests meanwhile, as in ``timeit``."""
     seconds: list[list[float]] = [[] for _ in trials]
     for turn in range(repeats + (repeats > 1)):
         for trial, taken in zip(trials, seconds, strict=True):
             action = trial()
-            with Stopwatch() as watch:
+            with Stopwatch(clock) as watch:
                 action()
             if turn or repeats == 1:
                 taken.append(watch.seconds)
@@ -91,19 +93,20 @@ def cpu_medians(repeats: int, *trials: Trial) -> list[float]:
 
 
 class Stopwatch:
-    """CPU seconds of the process inside its ``with`` blocks, added up."""
+    """Seconds inside its ``with`` blocks, added up: of the process's CPU time, or by another ``clock``."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time.process_time) -> None:
         self.seconds = 0.0
+        self._clock = clock
 
     def __enter__(self) -> Stopwatch:
         self._collecting = gc.isenabled()
         gc.disable()
-        self._since = time.process_time()
+        self._since = self._clock()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.seconds += time.process_time() - self._since
+        self.seconds += self._clock() - self._since
         if self._collecting:
             gc.enable()
 
@@ -116,8 +119,8 @@ def installed(package: str) -> str | None:
         return None
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on: processor, cores, versions."""
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """What the figures depend on: processor, cores, versions, and the accelerator if ``device`` is one."""
     from cryptography.hazmat.backends.openssl import backend
 
     return {
@@ -127,8 +130,15 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "openssl": backend.openssl_version_text(),
         "flora-secure": __version__,
-        **{name: installed(name) for name in ("numpy", "cryptography", "flwr", "opendp")},
+        **{name: installed(name) for name in ("numpy", "torch", "cryptography", "flwr", "opendp")},
+        **({} if device == "cpu" else {"accelerator": _accelerator(device)}),
     }
+
+
+def _accelerator(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device)
 
 
 def _processor() -> str:

@@ -21,7 +21,7 @@ from flora_secure.privacy.plan import NoisePlan
 from flora_secure.privacy.rotation import Rotation
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
 
-from .measure import Row, Scale, cpu_medians, installed
+from .measure import Row, Scale, installed, medians
 
 MISSING = "peer not installed"
 _CALIBRATION_LIMIT = 0.010
@@ -50,10 +50,10 @@ def draws(scale: Scale) -> Iterator[Row]:
     """Integer Gaussian noise of one client's scale around zero, exact on both sides."""
     count = 2_000 if scale is Scale.QUICK else 1_000_000
     zeros, plan = np.zeros(count), plan_for(_dimension(scale))
-    own = cpu_medians(9, lambda: lambda: RoundedGaussian().sample(zeros, plan.sigma_local))[0]
+    own = medians(9, lambda: lambda: RoundedGaussian().sample(zeros, plan.sigma_local))[0]
     other, note = None, MISSING
     if installed("opendp") is not None:
-        other, note = cpu_medians(1, _opendp_draws(count, plan.sigma_local))[0], "OpenDP measured once"
+        other, note = medians(1, _opendp_draws(count, plan.sigma_local))[0], "OpenDP measured once"
     yield Row(
         figure="exact Gaussian draws",
         setting=f"{count:,} at sigma {plan.sigma_local:.3g}",
@@ -77,7 +77,7 @@ def encoding(scale: Scale) -> Iterator[Row]:
         def ours(update: np.ndarray = update, plan: NoisePlan = plan, make: _Make = make) -> Callable[[], object]:
             return lambda: encode(update, plan, RoundedGaussian(), make())
 
-        own, modern, legacy = cpu_medians(
+        own, modern, legacy = medians(
             3 if scale is Scale.QUICK else 31,
             ours,
             lambda d=plan.dimension: lambda: generator.normal(size=d),  # type: ignore[misc]
@@ -99,7 +99,7 @@ def calibration(scale: Scale) -> Iterator[Row]:
         return lambda: plan_for(131_072, epsilon=epsilon)
 
     repeats = 3 if scale is Scale.QUICK else 31
-    for name, seconds in (("first call", _cold_calibration(scale)), ("later calls", cpu_medians(repeats, warm)[0])):
+    for name, seconds in (("first call", _cold_calibration(scale)), ("later calls", medians(repeats, warm)[0])):
         yield Row(
             figure="calibration, full participation",
             setting=f"n=100 d=131,072 T=20, {name}",

@@ -1,6 +1,7 @@
 """``bench training``: local training beside a plain loop of peft clients and beside full fine-tuning; whole runs.
 
-Weights are random, since speed does not depend on them. CPU seconds; for whole runs, seconds on the clock.
+Weights are random, since speed does not depend on them. CPU seconds; for whole runs, and on an accelerator, seconds on
+the clock.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from statistics import median
 from flora_secure.config import RunConfig, override
 from flora_secure.errors import InputError
 
-from .measure import Row, Scale, cpu_medians
+from .measure import Row, Scale, medians
 
 MISSING = "torch, open_clip and peft are not installed"
 CLASSES, TEMPLATES, IMAGES, STEPS = 10, 4, 50, 10  # of a client; steps over all its images
@@ -23,22 +24,34 @@ PARTS = ("training", "noise", "masking", "evaluation")  # of a round, on the clo
 FLORA_TIME, FLORA_MEMORY = 34.72, 2.47  # Nguyen, Muñoz, Jannesari 2024, arXiv 2404.15182
 
 
-def rows(scale: Scale) -> Iterator[Row]:
-    """Every row, as it is measured; none without the extra ``train``."""
+def rows(scale: Scale, device: str = "cpu") -> Iterator[Row]:
+    """Every row, as it is measured on ``device``; none without the extra ``train``.
+
+    Raises :class:`flora_secure.config.ConfigError` if this machine has no such device.
+    """
     if any(find_spec(name) is None for name in ("torch", "open_clip", "peft")):
         yield Row(figure="local training", setting="", ours=None, note=MISSING)
         return
-    yield from clients(scale)
-    yield from epochs(scale)
-    yield from runs(scale)
+    from flora_secure.device import device_named
+
+    device_named(device)
+    yield from clients(scale, device)
+    yield from epochs(scale, device)
+    yield from precisions(scale, device)
+    yield from runs(scale, device)
 
 
-def clients(scale: Scale) -> Iterator[Row]:
+def clients(scale: Scale, device: str) -> Iterator[Row]:
     """Clients of the embedded model, their images cached: all in one batch, beside one after another through peft."""
-    from .training_peers import batched_clients, peft_client
+    from .training_peers import batched_clients, clock_of, peft_client
 
     count = 20 if scale is Scale.QUICK else 1000
-    ours, other = cpu_medians(1 if scale is Scale.QUICK else 5, batched_clients(count), peft_client())
+    ours, other = medians(
+        1 if scale is Scale.QUICK else 5,
+        batched_clients(count, device),
+        peft_client(device),
+        clock=clock_of(device),
+    )
     yield Row(
         figure="local training of a client",
         setting=f"text projection, {IMAGES} images, {STEPS} steps, of {count:,} in a batch",
@@ -49,16 +62,17 @@ def clients(scale: Scale) -> Iterator[Row]:
     )
 
 
-def epochs(scale: Scale) -> Iterator[Row]:
+def epochs(scale: Scale, device: str) -> Iterator[Row]:
     """A local epoch of FLoRA's setting in processes of their own: time, and peak memory."""
     size = ("ViT-S-32-alt", 2) if scale is Scale.QUICK else ("ViT-B-32", 64)
-    full = _epoch("full", *size, repeats=1)
+    repeats = 1 if scale is Scale.QUICK else 5
+    full = _epoch("full", *size, repeats=1 if device == "cpu" else repeats, device=device)
     setting = f"{size[0]}, {size[1]} images of 224 px, text projection"
     for kind, name, targets in (
         ("cached", "features cached", (FLORA_TIME, FLORA_MEMORY)),
         ("first", "features computed", (None, None)),
     ):
-        seconds, memory = _epoch(kind, *size, repeats=1 if scale is Scale.QUICK else 5)
+        seconds, memory = _epoch(kind, *size, repeats=repeats, device=device)
         for unit, ours, other, target in (("s", seconds, full[0], targets[0]), ("B", memory, full[1], targets[1])):
             yield Row(
                 figure="local epoch" if unit == "s" else "local epoch, peak memory",
@@ -71,9 +85,10 @@ def epochs(scale: Scale) -> Iterator[Row]:
             )
 
 
-def _epoch(kind: str, model: str, images: int, repeats: int) -> tuple[float, float]:
-    """CPU seconds (median of epochs) and peak memory in bytes of a fresh process: `training_peers.epoch`."""
-    program = f"from flora_secure.bench.training_peers import epoch; epoch({kind!r}, {model!r}, {images}, {repeats})"
+def _epoch(kind: str, model: str, images: int, repeats: int, device: str) -> tuple[float, float]:
+    """Seconds (median of epochs) and peak memory in bytes of a fresh process: `training_peers.epoch`."""
+    call = f"epoch({kind!r}, {model!r}, {images}, {repeats}, {device!r})"
+    program = f"from flora_secure.bench.training_peers import epoch; {call}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(  # noqa: S603  (our own program)
         [sys.executable, "-c", program], capture_output=True, check=True, env=environment, text=True
@@ -82,15 +97,34 @@ def _epoch(kind: str, model: str, images: int, repeats: int) -> tuple[float, flo
     return median(seconds), memory
 
 
-def runs(scale: Scale) -> Iterator[Row]:
-    """A thousand clients for thirty rounds: the training alone, and all of it with masking on every core."""
+def precisions(scale: Scale, device: str) -> Iterator[Row]:
+    """Image features under ``--precision bfloat16``, beside float32, of images of the model's own size."""
+    from .training_peers import clock_of, image_features
+
+    models = {"tiny": (1000, 20_000), "ViT-B-32": (16, 2048)}  # images on a processor, on an accelerator
+    for model, counts in models.items():
+        count = 2 if scale is Scale.QUICK else counts[device != "cpu"]
+        trials = (image_features(model, count, precision, device) for precision in ("bfloat16", "float32"))
+        ours, other = medians(1 if scale is Scale.QUICK else 3, *trials, clock=clock_of(device))
+        yield Row(
+            figure="image features in bfloat16",
+            setting=f"{model}, {count:,} images",
+            ours=ours,
+            other=other,
+            against="float32",
+        )
+
+
+def runs(scale: Scale, device: str) -> Iterator[Row]:
+    """A thousand clients for thirty rounds: the training alone, and all of it with masking on every core, which no
+    accelerator speeds up."""
     count, rounds = (20, 2) if scale is Scale.QUICK else (1000, 30)
     for secagg, figure, limit in (
         ("off", "training of a whole run", 10.0),
         ("semi-honest", "a whole run with masking", 60.0),
-    ):
+    )[: 2 if device == "cpu" else 1]:
         names = ("digits",) if scale is Scale.QUICK else ("fashion-mnist", "embedded")
-        seconds, cpu, dataset, neighbours = _run(count, rounds, secagg, names)
+        seconds, cpu, dataset, neighbours = _run(count, rounds, secagg, names, device)
         yield Row(
             figure=figure,
             setting=f"{count:,} clients, {rounds} rounds, {dataset}" + (f", k={neighbours}" if neighbours else ""),
@@ -103,7 +137,7 @@ def runs(scale: Scale) -> Iterator[Row]:
 
 
 def _run(
-    clients: int, rounds: int, secagg: str, names: Sequence[str]
+    clients: int, rounds: int, secagg: str, names: Sequence[str], device: str
 ) -> tuple[dict[str, float], float, str, int | None]:
     """A run over the first data set that this machine has: seconds on the clock by part, CPU seconds of all processes,
     that data set's name, and k."""
@@ -118,6 +152,7 @@ def _run(
                 "data.dataset": dataset,
                 "data.clients": clients,
                 "training.rounds": rounds,
+                "training.device": device,
                 "aggregation.secagg": secagg,
                 "privacy.simulation_noise": True,
             },

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+import numpy as np
 import open_clip
 import torch
 from open_clip.model import CustomTextCLIP
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from flora_secure.adapters import initial_factors
+from flora_secure.adapters import Factors, initial_factors
 from flora_secure.clip import load_clip
 from flora_secure.local import ClientBatch, Head
 from flora_secure.matrices import matrices_of
@@ -19,43 +21,65 @@ from flora_secure.peft_format import attach
 from flora_secure.placements import PLACEMENTS
 from flora_secure.rules import PROMPT_BASIS
 
-from .measure import Stopwatch
+from .measure import Clock, Stopwatch
 from .training import CLASSES, IMAGES, STEPS, TEMPLATES
 
 SCALE = 20.0
 _Action = Callable[[], object]
 
 
+def clock_of(device: str) -> Clock:
+    """CPU seconds of the process; on an accelerator seconds on the clock, read when its work is done."""
+    if device == "cpu":
+        return time.process_time
+
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
+
+
+def _most_memory(device: str) -> int:
+    """Most bytes of the device that this process has held."""
+    return peak_memory() if device == "cpu" else torch.cuda.max_memory_allocated(device)
+
+
 def _prompts(templates: int = TEMPLATES) -> list[str]:
     return [f"a photo of a thing number {c} of kind {t}" for c in range(CLASSES) for t in range(templates)]
 
 
-def _data(count: int, embed: int) -> tuple[Tensor, Tensor]:
+def _data(count: int, embed: int, device: str) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     features = F.normalize(torch.randn(count, embed, generator=generator), dim=-1)
-    return features, torch.randint(CLASSES, (count,), generator=generator)
+    return features.to(device), torch.randint(CLASSES, (count,), generator=generator).to(device)
 
 
-def batched_clients(count: int) -> Callable[[], _Action]:
+def _fresh(prompts: Tensor, embed: int) -> Factors:
+    factors = initial_factors(PROMPT_BASIS, prompts.cpu(), embed, None, torch.Generator())
+    return Factors(a=factors.a.to(prompts.device), b=factors.b.to(prompts.device))
+
+
+def batched_clients(count: int, device: str) -> Callable[[], _Action]:
     """The library's way: ``count`` clients of the embedded model in one call."""
-    clip = load_clip()
+    clip = load_clip(device=device)
     pooled = clip.pooled_text_features(_prompts()).view(CLASSES, TEMPLATES, -1).mean(1)
     head = Head.normalised(pooled, clip.text_projection, SCALE)
-    features, labels = _data(count * IMAGES, head.base.shape[1])
-    factors = initial_factors(PROMPT_BASIS, head.prompts, head.base.shape[1], None, torch.Generator())
+    features, labels = _data(count * IMAGES, head.base.shape[1], device)
+    factors = _fresh(head.prompts, head.base.shape[1])
     batch = ClientBatch(features, labels, list(torch.split(torch.arange(count * IMAGES), IMAGES)), CLASSES)
     return lambda: lambda: batch.train(head, PROMPT_BASIS, factors, STEPS, 1.0)
 
 
-def peft_client() -> Callable[[], _Action]:
+def peft_client(device: str) -> Callable[[], _Action]:
     """One client by hand: class prompts through the text tower with peft's adapter in every step, images cached."""
-    clip = load_clip()
+    clip = load_clip(device=device)
     pooled = clip.pooled_text_features(_prompts()).view(CLASSES, TEMPLATES, -1).mean(1)
     embed = clip.text_projection.shape[1]
-    factors = initial_factors(PROMPT_BASIS, pooled, embed, None, torch.Generator())
+    factors = _fresh(pooled, embed)
     model = attach(clip.model, matrices_of(clip.model, PLACEMENTS["text-projection"]), factors)
-    tokens = clip.tokenizer(_prompts())
-    features, labels = _data(IMAGES, embed)
+    tokens = clip.tokenizer(_prompts()).to(device)
+    features, labels = _data(IMAGES, embed, device)
     trained = [p for name, p in model.named_parameters() if "lora_A" in name]  # this holds B: peft transposes
     for parameter in trained:
         parameter.requires_grad_(True)
@@ -72,8 +96,15 @@ def peft_client() -> Callable[[], _Action]:
     return lambda: train
 
 
-def epoch(kind: str, model: str, images: int, repeats: int, batch: int = 32) -> None:
-    """Print the CPU seconds of ``repeats`` local epochs after a first one, and the process's peak memory in bytes.
+def image_features(model: str, count: int, precision: str, device: str) -> Callable[[], _Action]:
+    """The frozen image tower, with random weights, on so many images of its own size."""
+    clip = load_clip(model, "none", device, getattr(torch, precision))
+    images = np.random.default_rng(0).integers(0, 256, (count, *clip.image_size, 3), dtype=np.uint8)
+    return lambda: lambda: clip.image_features(images)
+
+
+def epoch(kind: str, model: str, images: int, repeats: int, device: str, batch: int = 32) -> None:
+    """Print the seconds of ``repeats`` local epochs after a first one (:func:`clock_of`), and the peak memory in bytes.
 
     ``kind``: "full" trains every parameter with AdamW; "first" computes the features of the images, then trains the
     adapter; "cached" trains it from features and pooled prompts, without the model. Run it in a fresh process.
@@ -81,22 +112,23 @@ def epoch(kind: str, model: str, images: int, repeats: int, batch: int = 32) -> 
     torch.set_num_threads(1)
     config = open_clip.get_model_config(model)
     generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(CLASSES, (images,), generator=generator)
+    labels = torch.randint(CLASSES, (images,), generator=generator).to(device)
     if kind == "cached":
         width, embed = config["text_cfg"]["width"], config["embed_dim"]
         pooled, base = torch.randn(CLASSES, width, generator=generator), torch.randn(width, embed, generator=generator)
-        step = _adapter_epoch(pooled, base, _data(images, embed)[0], labels, batch)
+        features, _ = _data(images, embed, device)
+        step = _adapter_epoch(pooled.to(device), base.to(device), features, labels, batch)
     else:
-        clip = CustomTextCLIP(**{k: v for k, v in config.items() if k != "custom_text"})
-        pixels = torch.randn(images, 3, 224, 224, generator=generator)
-        tokens = open_clip.get_tokenizer(model)(_prompts(templates=1))
+        clip = CustomTextCLIP(**{k: v for k, v in config.items() if k != "custom_text"}).to(device)
+        pixels = torch.randn(images, 3, 224, 224, generator=generator).to(device)
+        tokens = open_clip.get_tokenizer(model)(_prompts(templates=1)).to(device)
         step = (_full_epoch if kind == "full" else _first_epoch)(clip, pixels, tokens, labels, batch)
-    seconds = []
-    for _ in range(repeats + (kind != "first")):
-        with Stopwatch() as watch:
+    unseen, seconds = kind != "first" or device != "cpu", []  # an accelerator is slow the first time
+    for _ in range(repeats + unseen):
+        with Stopwatch(clock_of(device)) as watch:
             step()
         seconds.append(watch.seconds)
-    print(*seconds[(kind != "first") :], peak_memory())
+    print(*seconds[unseen:], _most_memory(device))
 
 
 def _full_epoch(clip: CustomTextCLIP, pixels: Tensor, tokens: Tensor, labels: Tensor, batch: int) -> _Action:
@@ -138,7 +170,7 @@ def _first_epoch(clip: CustomTextCLIP, pixels: Tensor, tokens: Tensor, labels: T
 def _adapter_epoch(pooled: Tensor, base: Tensor, features: Tensor, labels: Tensor, batch: int) -> _Action:
     """A step on each batch of the images, as full fine-tuning takes."""
     head = Head.normalised(pooled, base, SCALE)
-    start = initial_factors(PROMPT_BASIS, head.prompts, base.shape[1], None, torch.Generator())
+    start = _fresh(head.prompts, base.shape[1])
     parts = [ClientBatch(features, labels, [part], CLASSES) for part in torch.split(torch.arange(len(labels)), batch)]
 
     def run() -> None:

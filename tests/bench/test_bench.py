@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from flora_cli.main import app
 from flora_protocols import SessionParams, Trip
 from flora_secure.bench import masking, noise, our_server, training
-from flora_secure.bench.measure import Row, Scale, Stopwatch, cpu_medians, installed
+from flora_secure.bench.measure import Row, Scale, Stopwatch, installed, medians
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,9 +44,14 @@ def test_trials_take_turns_and_their_preparation_is_not_timed() -> None:
 
         return prepare
 
-    cheap, dear = cpu_medians(3, trial("a", 3_000_000, 10), trial("b", 10, 3_000_000))
+    cheap, dear = medians(3, trial("a", 3_000_000, 10), trial("b", 10, 3_000_000))
     assert order == ["a", "b"] * 4  # one turn unseen, three measured
     assert cheap < dear / 10
+
+
+def test_another_clock_may_be_read() -> None:
+    ticks = iter(range(100))
+    assert medians(2, lambda: lambda: next(ticks), clock=lambda: float(next(ticks))) == [2.0]
 
 
 def test_a_stopwatch_adds_up() -> None:
@@ -86,7 +91,7 @@ def test_peers_are_measured_exactly_where_they_are_installed() -> None:
 
 
 def test_a_batch_of_clients_stands_beside_a_loop_through_peft() -> None:
-    (row,) = training.clients(Scale.QUICK)
+    (row,) = training.clients(Scale.QUICK, "cpu")
     assert row.ours is not None
     assert row.other is not None
     assert row.ratio == row.other / row.ours
@@ -102,6 +107,21 @@ def test_stand_ins_pass_the_servers_checks_and_the_dropped_are_recovered() -> No
     assert len(stand_ins.dropped) == 3
     assert set(seconds) == {Trip.ADVERTISE, Trip.SHARE, Trip.MASK, Trip.UNMASK}
     assert min(seconds.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["noise", "--quick", "--device", "cuda"], "--device cuda: only bench training has a device"),
+        (["training", "--quick", "--device", "mps"], "--device mps: only bench training has a device, cpu or cuda"),
+        (["training", "--quick", "--device", "cuda:99"], "device 'cuda:99' cannot be used"),
+    ],
+)
+def test_a_device_that_cannot_be_measured_is_refused(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["bench", *arguments])
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stdout == ""
 
 
 def test_json_is_one_document_with_raw_medians_and_the_machine() -> None:
