@@ -56,7 +56,7 @@ class StandIns:
         """Trip 2: one random vector in everybody's name, so that memory holds one upload."""
         params = self._params
         vector = np.random.default_rng(0).integers(0, 1 << params.bits, params.dimension, np.uint32)
-        message = messages.encode_upload(params, session, vector.astype(lane(params.bits)))
+        message = messages.encode_upload(params, session, [vector.astype(lane(params.bits))])
         for index in self.survivors:
             yield index, message
 

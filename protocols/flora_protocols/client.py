@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from . import keys, messages
 from .codec import Bitmap, Reader
 from .errors import MisuseError, ParameterError, PeerError, TooFewSurvivors
-from .keystream import apply_masks
+from .keystream import masked_tiles
 from .member import ClientPosition, Member, check_identity, decode_held, encode_held
 from .params import Floors, SessionParams
 from .position import transition
 from .ranges import integer, shown
 from .reveal import ClientAgree, ClientUnmask, Uploaded
-from .ring import to_lanes
+from .ring import lane, require_vector
 from .shamir import canonical_bytes, split
 
 
@@ -176,7 +176,7 @@ class ClientMask(ClientPosition):
         Raises PeerError naming the sender whose shares do not open, or TooFewSurvivors if fewer than t holders shared.
         """
         params, index = self._me.params, self._me.index
-        values = to_lanes(vector, params.dimension, params.bits)
+        require_vector(vector, params.dimension, params.bits)
         sealed = messages.decode_inbox(self._session, inbox, index, params.graph.members(index))
         strangers = sealed.keys() - self._channels.keys()
         if strangers:
@@ -196,8 +196,8 @@ class ClientMask(ClientPosition):
         pair_keys = {peer: keys.derive_pair_key(secret, self._session, index, peer) for peer, secret in secrets.items()}
         for peer, key in pair_keys.items():
             (plus if index < peer else minus).append(key)
-        apply_masks(values, plus, minus)
-        message = messages.encode_upload(params, self._session, values)
+        tiles = masked_tiles(vector, lane(params.bits), plus, minus)
+        message = messages.encode_upload(params, self._session, tiles)
         after = Uploaded(self._session, self._present, held, pair_keys if params.direct_reveal else {})
         if self._identity is None:
             return ClientUnmask(self._me, after, None), message

@@ -16,8 +16,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from enum import IntEnum
+from io import BytesIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import Culprit, MisuseError, PeerError
 
@@ -47,8 +49,28 @@ class Kind(IntEnum):
 
 def encode_frame(kind: Kind, session: bytes, body: bytes | memoryview) -> bytes:
     """Wrap ``body``; ``session`` is the 32-byte id of the session (or of its set-up, before there is a roster)."""
-    header = MAGIC + bytes((VERSION, SUITE, kind)) + session[:SESSION_TAG]
+    header = _header(kind, session)
     return b"".join((header, body, checksum(header, memoryview(body))))
+
+
+def encode_long_frame(kind: Kind, session: bytes, parts: Iterable[NDArray[np.uint8]]) -> bytes:
+    """As ``encode_frame`` of ``parts``, uint8 (n,), one after another, all but the last of whole blocks of FOLD bytes.
+
+    Each is copied and folded before the next is asked for, while it is in the cache, and may then be overwritten.
+    """
+    header, frame, folded = _header(kind, session), BytesIO(), np.zeros(FOLD, np.uint8)
+    frame.write(header)
+    for part in parts:
+        frame.write(part.data)
+        _fold(folded, part)
+    size = frame.tell() - HEADER
+    crc = zlib.crc32(folded[: min(size, FOLD)].data, zlib.crc32(header))
+    frame.write(crc.to_bytes(CHECKSUM, "little"))
+    return frame.getvalue()  # no copy: nobody else holds the buffer
+
+
+def _header(kind: Kind, session: bytes) -> bytes:
+    return MAGIC + bytes((VERSION, SUITE, kind)) + session[:SESSION_TAG]
 
 
 def checksum(header: bytes | memoryview, body: memoryview) -> bytes:
@@ -56,12 +78,18 @@ def checksum(header: bytes | memoryview, body: memoryview) -> bytes:
     crc = zlib.crc32(header)
     if len(body) <= FOLD:
         return zlib.crc32(body, crc).to_bytes(CHECKSUM, "little")
-    blocks = len(body) // FOLD
-    whole = np.frombuffer(body, np.uint8)  # not words: in a frame they would not be aligned, and half as fast
-    folded = np.bitwise_xor.reduce(whole[: blocks * FOLD].reshape(blocks, FOLD), axis=0)
-    rest = whole[blocks * FOLD :]
+    folded = np.zeros(FOLD, np.uint8)
+    _fold(folded, np.frombuffer(body, np.uint8))
+    return zlib.crc32(folded.data, crc).to_bytes(CHECKSUM, "little")
+
+
+def _fold(folded: NDArray[np.uint8], part: NDArray[np.uint8]) -> None:
+    """XOR the blocks of ``part`` into ``folded``."""
+    blocks = len(part) // FOLD  # of bytes, not words: in a frame they would not be aligned, and half as fast
+    if blocks:
+        folded ^= np.bitwise_xor.reduce(part[: blocks * FOLD].reshape(blocks, FOLD), axis=0)
+    rest = part[blocks * FOLD :]
     folded[: len(rest)] ^= rest
-    return zlib.crc32(folded, crc).to_bytes(CHECKSUM, "little")
 
 
 def decode_frame(message: bytes, kind: Kind, session: bytes, culprit: Culprit, limit: int) -> Reader:

@@ -9,12 +9,14 @@ Tiles stay in the cache while every mask is added to them: that is worth a facto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
 
 from .ring import Lanes
 
@@ -63,16 +65,47 @@ _LONG_STREAM = _SHORT_STREAM if backend.openssl_version_number() >= 0x4000_0000 
 
 def apply_masks(values: Lanes, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
     """Add the masks of the keys ``plus`` to ``values`` (d,) and subtract those of ``minus``, in place, wrapping."""
-    opened = _SHORT_STREAM if values.nbytes <= _SHORT else _LONG_STREAM
-    scratch = memoryview(bytearray(min(values.nbytes, TILE) + _TAG))
-    step = TILE // values.itemsize
-    signed = [(np.add, key) for key in plus] + [(np.subtract, key) for key in minus]
+    opened, scratch = _opener(values.nbytes), _scratch(values.nbytes)
+    signed = [*((np.add, key) for key in plus), *((np.subtract, key) for key in minus)]
     for first in range(0, len(signed), _GROUP):
         streams = [(combine, opened(key)) for combine, key in signed[first : first + _GROUP]]
-        for tile, start in enumerate(range(0, len(values), step)):
-            part = values[start : start + step]
-            out, zeros = scratch[: part.nbytes + _TAG], _ZEROS[: part.nbytes]
-            mask, number = np.frombuffer(out, values.dtype, len(part)), tile.to_bytes(12, "big")
-            for combine, fill in streams:
-                fill(number, zeros, None, out)
-                combine(part, mask, part)
+        for tile, start in enumerate(range(0, len(values), TILE // values.itemsize)):
+            _mask(values[start : start + TILE // values.itemsize], tile, streams, scratch)
+
+
+def masked_tiles(
+    vector: NDArray[np.uint32], dtype: np.dtype[Any], plus: Sequence[bytes], minus: Sequence[bytes]
+) -> Iterator[Lanes]:
+    """``vector`` (d,) as lanes of ``dtype``, masked as by ``apply_masks``, a tile at a time.
+
+    A tile is valid until the next is asked for. The vector is left as it is, and no second one is made: for long
+    vectors that takes as long as a mask. All streams are open at once.
+    """
+    size = len(vector) * dtype.itemsize
+    opened, scratch = _opener(size), _scratch(size)
+    streams = [*((np.add, opened(key)) for key in plus), *((np.subtract, opened(key)) for key in minus)]
+    step = TILE // dtype.itemsize
+    values = np.empty(min(len(vector), step), dtype)
+    for tile, start in enumerate(range(0, len(vector), step)):
+        part = values[: len(vector) - start]
+        np.copyto(part, vector[start : start + step], casting="unsafe")
+        _mask(part, tile, streams, scratch)
+        yield part
+
+
+def _opener(size: int) -> Callable[[bytes], _Fill]:
+    """What opens the stream of a key for a vector of so many bytes."""
+    return _SHORT_STREAM if size <= _SHORT else _LONG_STREAM
+
+
+def _scratch(size: int) -> memoryview:
+    return memoryview(bytearray(min(size, TILE) + _TAG))
+
+
+def _mask(part: Lanes, tile: int, streams: Iterable[tuple[np.ufunc, _Fill]], scratch: memoryview) -> None:
+    """Tile number ``tile`` of the ``streams`` combined with ``part``, in place."""
+    out, zeros, number = scratch[: part.nbytes + _TAG], _ZEROS[: part.nbytes], tile.to_bytes(12, "big")
+    mask = np.frombuffer(out, part.dtype, len(part))
+    for combine, fill in streams:
+        fill(number, zeros, None, out)
+        combine(part, mask, part)

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import keys
-from .codec import Bitmap, Kind, decode_frame, encode_frame, encode_subset
+from .codec import Bitmap, Kind, decode_frame, encode_frame, encode_long_frame, encode_subset
 from .errors import Culprit, PeerError
 from .graph import Members
 from .params import SessionParams
@@ -163,8 +163,9 @@ def decode_inbox(session: bytes, message: bytes, index: int, members: Members) -
     return dict(zip(senders, sealed, strict=True))
 
 
-def encode_upload(params: SessionParams, session: bytes, values: Lanes) -> bytes:
-    return encode_frame(Kind.UPLOAD, session, packed_view(values, params.bits).data)
+def encode_upload(params: SessionParams, session: bytes, tiles: Iterable[Lanes]) -> bytes:
+    """``tiles``: the vector in parts, in order; each is packed before the next is asked for."""
+    return encode_long_frame(Kind.UPLOAD, session, (packed_view(tile, params.bits) for tile in tiles))
 
 
 def decode_upload(params: SessionParams, session: bytes, message: bytes, client: int) -> Lanes:

@@ -6,7 +6,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flora_protocols import MisuseError, ParameterError, keystream, ring
+from flora_protocols import MisuseError, ParameterError, SessionParams, keystream, messages, ring
+from flora_protocols.codec import Kind, encode_frame
 
 KEYS = [bytes([value]) * 32 for value in range(7)]
 
@@ -133,6 +134,21 @@ def test_masks_add_and_subtract(dimension):
         expected -= mask(key, dimension, 32)
     keystream.apply_masks(values, KEYS[:4], KEYS[4:])
     assert (values == expected).all()
+
+
+@pytest.mark.parametrize("bits", [8, 11, 16, 21, 32])
+@pytest.mark.parametrize("dimension", [1, 10, 140_001])
+def test_a_tile_at_a_time_gives_the_same(bits, dimension):
+    """Also in the bytes of the upload, where every tile is packed and folded by itself."""
+    vector = np.random.default_rng(bits).integers(0, 1 << bits, dimension, np.uint32)
+    kept = vector.copy()
+    expected = ring.to_lanes(vector, dimension, bits)
+    keystream.apply_masks(expected, KEYS[:4], KEYS[4:])
+    params = SessionParams(clients=5, neighbours=4, threshold=3, bits=bits, dimension=dimension)
+    tiles = keystream.masked_tiles(vector, ring.lane(bits), KEYS[:4], KEYS[4:])
+    found = messages.encode_upload(params, bytes(32), tiles)
+    assert found == encode_frame(Kind.UPLOAD, bytes(32), ring.pack(expected, bits))
+    assert (vector == kept).all()
 
 
 def test_more_streams_than_are_open_at_once(monkeypatch):
