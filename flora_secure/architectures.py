@@ -73,9 +73,12 @@ def _table() -> dict[str, Any]:
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture called `name`; ConfigError for one whose size is not known, or that cannot be adapted."""
-    if reason := _table()["refused"].get(name):
-        raise ConfigError(f"model {name!r} cannot be adapted: {reason}; use one such as tiny, ViT-B-32 or ViT-L-14")
+    """The architecture called `name`; ConfigError for one whose size is not known."""
+    if hub := _table()["unmeasured"].get(name):
+        raise ConfigError(
+            f"the size of model {name!r} is not known before it is loaded: its text tower is {hub} of Hugging Face's "
+            "hub; use simulate, or plan with one such as tiny, ViT-B-32 or ViT-L-14"
+        )
     if name not in _table()["architectures"]:
         raise ConfigError(f"the size of model {name!r} is not known; use one such as tiny, ViT-B-32 or ViT-L-14")
     sizes = dict(_table()["architectures"][name])

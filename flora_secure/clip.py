@@ -203,8 +203,6 @@ def load_clip(
     """
     if model != EMBEDDED and model not in open_clip.list_models():
         raise ModelError(f"unknown model {model!r}: use {EMBEDDED!r} or an open_clip architecture such as ViT-B-32")
-    if model != EMBEDDED and (reason := another_librarys(open_clip.get_model_config(model))):
-        raise ModelError(f"model {model!r} cannot be adapted: {reason}; use one such as ViT-B-32")
     weights: str | Path | None = "embedded" if pretrained is None and model == EMBEDDED else pretrained
     if weights is None:
         raise ModelError(
@@ -231,6 +229,11 @@ def load_clip(
         if weights == "none":
             what = f"build model {model!r} with random weights"
         remedy = f"; without a network, --pretrained PATH takes {FORMATS}" if weights in _tag_list(model) else ""
+        if model != EMBEDDED and (hub := hub_text_tower(open_clip.get_model_config(model))):
+            remedy += (
+                f"; the shape of its text tower is that of {hub!r} on Hugging Face's hub: run once with a network, "
+                "which downloads it, or set HF_HOME to a cache that holds it"
+            )
         raise ModelError(f"cannot {what}: {first_line(error)}{remedy}") from None
     if not isinstance(built, CustomTextCLIP):
         raise ModelError(f"model {model!r} is a {type(built).__name__} and no CLIP of two towers; use another")
@@ -254,10 +257,11 @@ def load_clip(
     )
 
 
-def another_librarys(config: dict[str, Any]) -> str | None:
-    """Why the text tower of one of open_clip's configurations is out of reach, ``None`` if it is open_clip's own."""
-    name = config["text_cfg"].get("hf_model_name")
-    return name and f"its text tower is {name} of Hugging Face's transformers, whose matrices no placement knows"
+def hub_text_tower(config: dict[str, Any]) -> str | None:
+    """The name on Hugging Face's hub of the text tower of one of open_clip's configurations, ``None`` if it is
+    open_clip's own."""
+    name: str | None = config["text_cfg"].get("hf_model_name")
+    return name
 
 
 def _tag_list(model: str) -> list[str]:

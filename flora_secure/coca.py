@@ -21,8 +21,10 @@ def contrastive_half(coca: CoCa, config: dict[str, Any]) -> CustomTextCLIP:
     `encode_image` and `encode_text` give what they gave, but for CoCa's normalising them by default. The towers are
     shared and no longer return their tokens, so that ``coca`` is of no use afterwards.
     """
+    towers = {field: value for field, value in config.items() if field not in BESIDES_TOWERS}
+    towers["text_cfg"] = {**towers["text_cfg"], "hf_model_pretrained": False}  # nothing to download
     with torch.device("meta"):  # its own parameters are thrown away at once
-        half = CustomTextCLIP(**{field: value for field, value in config.items() if field not in BESIDES_TOWERS})
+        half = CustomTextCLIP(**towers)
     half.visual, half.text = coca.visual, coca.text
     half.visual.output_tokens = half.text.output_tokens = False
     half.logit_scale, half.logit_bias = coca.logit_scale, coca.logit_bias

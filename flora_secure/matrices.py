@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from open_clip.hf_model import HFTextEncoder
 from open_clip.model import CustomTextCLIP
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
@@ -42,26 +43,33 @@ class Matrix:
 class TextProjection:
     """What a text tower does last: ``pooled @ matrix + bias``, ``matrix`` (width, embed), ``bias`` (embed,) if any.
 
-    Without a ``matrix`` there is none, and pooled features are embeddings. ``identity``: the tower's parameters with
-    which `torch.func.functional_call` leaves it out.
+    Without a ``matrix`` there is none, and pooled features are embeddings. ``parameter``: the matrix's name within the
+    tower, which stores it transposed if it is a `nn.Linear`'s. ``identity``: the tower's parameters with which
+    `torch.func.functional_call` leaves it out.
     """
 
-    matrix: Tensor | None
-    bias: Tensor | None
-    identity: dict[str, Tensor]
+    matrix: Tensor | None = None
+    bias: Tensor | None = None
+    parameter: str = ""
+    identity: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tower: TextTransformer) -> TextProjection:
-        """That of one of open_clip's text towers."""
-        projection = tower.text_projection
-        if projection is None:
-            return cls(None, None, {})
-        if isinstance(projection, nn.Linear):  # SigLIP's, always with a bias
-            matrix, bias = projection.weight.detach().T, projection.bias.detach()
-            eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-            return cls(matrix, bias, {"text_projection.weight": eye, "text_projection.bias": torch.zeros_like(eye[0])})
+    def of(cls, tower: TextTransformer | HFTextEncoder) -> TextProjection:
+        """That of open_clip's own text towers, or of one of transformers' that open_clip wraps."""
+        own = not isinstance(tower, HFTextEncoder)
+        name, projection = ("text_projection", tower.text_projection) if own else ("proj", tower.proj)
+        if isinstance(projection, nn.Sequential):  # matrix, GELU, matrix
+            name, projection = f"{name}.{len(projection) - 1}", projection[-1]
+        if projection is None or isinstance(projection, nn.Identity):
+            return cls()
+        if isinstance(projection, nn.Linear):
+            matrix, eye = projection.weight.detach().T, torch.eye(projection.in_features).to(projection.weight)
+            if projection.bias is None:
+                return cls(matrix, None, f"{name}.weight", {f"{name}.weight": eye})
+            identity = {f"{name}.weight": eye, f"{name}.bias": torch.zeros_like(eye[0])}
+            return cls(matrix, projection.bias.detach(), f"{name}.weight", identity)
         matrix = projection.detach()
-        return cls(matrix, None, {"text_projection": torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)})
+        return cls(matrix, None, name, {name: torch.eye(len(matrix)).to(matrix)})
 
     def __call__(self, pooled: Tensor) -> Tensor:
         """Unnormalised embeddings (…, embed) of pooled features (…, width)."""
@@ -80,8 +88,13 @@ def matrices_of(model: CustomTextCLIP, placement: Placement, last: int | None = 
             return (_visual_projection(model),)
         case "both-projections":
             return (_text_projection(model), _visual_projection(model))
+    tower = "visual" if placement.name == "visual-attention" else "text"
+    if tower == "text" and isinstance(model.text, HFTextEncoder):
+        raise AdapterError(
+            f"placement {placement.name} knows the blocks of open_clip's own text towers, and this one is from Hugging "
+            "Face's transformers; use text-projection, or one of the image tower"
+        )
     try:
-        tower = "visual" if placement.name == "visual-attention" else "text"
         blocks = list(getattr(model, tower).transformer.resblocks)
         if last is not None and last > len(blocks):
             raise AdapterError(
@@ -121,9 +134,7 @@ def _text_projection(model: CustomTextCLIP) -> Matrix:
     if projection.matrix is None:
         raise AdapterError("the text tower has no projection to adapt; use another placement, such as text-attention")
     width, embed = projection.matrix.shape
-    if projection.bias is not None:
-        return Matrix("text", "text_projection.weight", width, embed)
-    return Matrix("text", "text_projection", width, embed, transposed=False)
+    return Matrix("text", projection.parameter, width, embed, transposed=projection.parameter.endswith(".weight"))
 
 
 def _visual_projection(model: CustomTextCLIP) -> Matrix:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from open_clip.transformer import TextTransformer
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
@@ -144,6 +145,8 @@ def _plain_attention() -> Iterator[None]:
 def cut(tower: Any, tokens: Tensor) -> Tensor:
     """``tokens`` (…, context) without the places at the end that fill up every text, where the tower never looks there:
     with causal attention, pooled at the end of the text."""
+    if not isinstance(tower, TextTransformer):
+        return tokens
     causal = tower.attn_mask is not None and tower.cls_emb is None and not tower.use_pad_mask
     if not causal or tower.pool_type != "argmax":
         return tokens

@@ -1,8 +1,8 @@
 """Re-create `flora_secure/assets/architectures.json`: `python scripts/measure_architectures.py`.
 
 Sizes of open_clip's architectures, so that `flora-secure plan` needs neither torch nor weights. Models are built
-without memory for their parameters. Architectures that no placement fits are listed with the reason: their text tower
-is another library's. Of CoCa it is the two towers that are measured, as they are used.
+without memory for their parameters. Architectures whose text tower is one of transformers' are listed with its name on
+Hugging Face's hub, where its shape is. Of CoCa it is the two towers that are measured, as they are used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from open_clip.model import CustomTextCLIP
 from open_clip.transformer import VisionTransformer
 
-from flora_secure.clip import another_librarys
+from flora_secure.clip import hub_text_tower
 from flora_secure.coca import BESIDES_TOWERS
 from flora_secure.matrices import matrices_of
 from flora_secure.placements import PLACEMENTS
@@ -53,20 +53,20 @@ def pooled_width(model: CustomTextCLIP) -> int | None:
 
 def main() -> None:
     embedded = json.loads((ROOT / "flora_secure/assets/tiny_clip/open_clip_config.json").read_text(encoding="utf-8"))
-    found, refused = {"tiny": measure(embedded["model_cfg"])}, {}
+    found, unmeasured = {"tiny": measure(embedded["model_cfg"])}, {}
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
-        if reason := another_librarys(config):
-            refused[name] = reason
+        if hub := hub_text_tower(config):
+            unmeasured[name] = hub
         else:
             found[name] = measure(config)
-    sizes, reasons = (
+    sizes, hubs = (
         ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(table.items()))
-        for table in (found, refused)
+        for table in (found, unmeasured)
     )
     text = (
         f'{{\n "open_clip": "{open_clip.__version__}",\n "architectures": {{\n{sizes}\n }},\n'
-        f' "refused": {{\n{reasons}\n }}\n}}\n'
+        f' "unmeasured": {{\n{hubs}\n }}\n}}\n'
     )
     (ROOT / "flora_secure/assets/architectures.json").write_text(text, encoding="utf-8")
 

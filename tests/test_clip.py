@@ -202,17 +202,6 @@ def test_a_model_of_more_than_two_towers_is_refused(monkeypatch: pytest.MonkeyPa
         load_clip("coca_ViT-B-32", "none")
 
 
-@pytest.mark.parametrize(
-    ("model", "tower"), [("roberta-ViT-B-32", "roberta-base"), ("mt5-xl-ViT-H-14", "google/mt5-xl")]
-)
-def test_another_librarys_text_tower_is_refused_before_it_is_built(model: str, tower: str) -> None:
-    with pytest.raises(
-        ModelError, match=f"'{model}' cannot be adapted: its text tower is {tower} of Hugging Face"
-    ) as e:
-        load_clip(model, "none")
-    assert "\n" not in str(e.value)
-
-
 def test_a_tokenizer_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is built, and whatever weights were asked for: they are not what is missing."""
 
