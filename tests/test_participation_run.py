@@ -77,16 +77,16 @@ def test_only_the_cohort_trains_and_is_counted(crowd, monkeypatch) -> None:
     config = small(**MANY, participation__sampling="fixed")
     asked, train = [], crowd.learner.batch.train
 
-    def watched(*arguments):
-        asked.append(list(arguments[-1]))
-        return train(*arguments)
+    def watched(head, rule, factors, steps, rate, cohort, variate):
+        asked.append(list(cohort))
+        return train(head, rule, factors, steps, rate, cohort, variate)
 
     monkeypatch.setattr(crowd.learner.batch, "train", watched)
     simulation = finish(config, crowd)
     assert asked == [record.participants for record in simulation.records]
     for number, cohort in enumerate(asked):
-        part = train(crowd.learner.head, crowd.rule, crowd.initial, 2, 1.0, cohort)
-        whole = train(crowd.learner.head, crowd.rule, crowd.initial, 2, 1.0)
+        part = train(crowd.learner.head, crowd.rule, crowd.initial, 2, 1.0, cohort, crowd.learner.variate)
+        whole = train(crowd.learner.head, crowd.rule, crowd.initial, 2, 1.0, None, crowd.learner.variate)
         torch.testing.assert_close(part, whole[cohort], rtol=1e-4, atol=1e-6)
         if number:
             break
