@@ -4,8 +4,9 @@ Clients that hold different classes pull the class embeddings different ways, an
 still fills the clip norm, and so costs signal. What the current model expects of an image of class c is known from
 public images without labels: with p the model's own probabilities, D_c = E[(p - e_c) xᵀ | c] weights image x by p_c(x).
 A client of n images with class frequencies π subtracts n/(n + HALF) · Σ_c (π_c - 1/C) D_c from its gradient: where
-few images make the gradient's own chance error large, there is less to gain. Over a federation whose classes are
-equally frequent these terms add up to nothing; where they are not, it trains roughly as if they were. SCAFFOLD
+few images make the gradient's own chance error large, there is less to gain. Over clients of one size whose classes
+are equally frequent in all these terms add up to nothing, over clients of many sizes nearly so; where the classes are
+not, or go with the sizes, training runs roughly as if they were. SCAFFOLD
 (Karimireddy et al. 2020, arXiv 1910.06378) takes such a term from clients' earlier gradients, which would cost budget;
 this one reads public images, the broadcast adapter and the client's own labels, and the clip comes after it.
 """
@@ -13,6 +14,7 @@ this one reads public images, the broadcast adapter and the client's own labels,
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -51,6 +53,16 @@ class ClassGradients:
     scale: float
     table: Tensor | None = None
 
+    @cached_property
+    def _given(self) -> Tensor:
+        """The weight of each image in the mean of each class, (n, classes)."""
+        return self.probability / self.probability.sum(dim=0).clamp(min=1e-9)
+
+    @cached_property
+    def _means(self) -> Tensor:
+        """The mean image of each class, (classes, embed)."""
+        return self._given.T @ self.features
+
     def tabulated(self) -> ClassGradients:
         """The same with a table: less work where there are more clients than classes."""
         classes = self.probability.shape[1]
@@ -68,10 +80,8 @@ class ClassGradients:
 
     def _mixed(self, rows: Tensor) -> Tensor:
         """Σ_c rows[:, c] D_c, (m, classes, embed), linear in ``rows`` (m, classes)."""
-        given = self.probability / self.probability.sum(dim=0).clamp(min=1e-9)  # weight of x in the mean of class c
-        means = given.T @ self.features
         parts = []
         for part in torch.split(rows, max(1, _MOST // max(1, self.probability.numel()))):
-            weighted = (part @ given.T).unsqueeze(1) * self.probability.T  # (k, C, n)
-            parts.append(weighted @ self.features - part.unsqueeze(-1) * means)
+            weighted = (part @ self._given.T).unsqueeze(1) * self.probability.T  # (k, C, n)
+            parts.append(weighted @ self.features - part.unsqueeze(-1) * self._means)
         return torch.cat(parts)

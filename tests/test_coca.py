@@ -1,7 +1,6 @@
 """CoCa's contrastive half: the embeddings that the whole model gives, without its decoder."""
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from federations import finish, small
+from federations import FEW, finish, small
 from open_clip.coca_model import CoCa
 from open_clip.model import CustomTextCLIP
 from peft import PeftModel
@@ -37,7 +36,6 @@ CONFIGS = {
     for name, pool in (("token-coca", {}), ("attention-coca", POOLED))
 }
 TEXTS = ["a photo of a coat", "a bag", "an image of a dark ankle boot"]
-FEW = {"training__rounds": 2, "training__local_steps": 2, "privacy__epsilon": math.inf, "data__clients": 10}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.adapters import Factors
+from flora_secure.clip import load_clip
 from flora_secure.config import ConfigError, RunConfig, override
 from flora_secure.control_variate import ClassGradients, ControlVariate
 from flora_secure.data.federation import load_federation
@@ -15,6 +16,7 @@ from flora_secure.learners import ClosedForm
 from flora_secure.local import ClientBatch, Head
 from flora_secure.rules import rule_named
 from flora_secure.task import prepare
+from flora_secure.warm_start import public_sample
 
 CLASSES, WIDTH, EMBED, SCALE = 5, 6, 16, 12.0
 
@@ -149,13 +151,27 @@ def test_it_reads_public_images_alone_and_is_for_whole_clients() -> None:
     given = variate({})
     assert given is not None
     assert given.weight == config.training.control_variate
-    assert len(given.features) <= len(federation.dataset.public)
+    public = federation.dataset.public
+    expected = load_clip().image_features(public.images[public_sample(len(public))])
+    torch.testing.assert_close(given.features, expected, rtol=1e-4, atol=1e-5)
     assert variate({"training.control_variate": 0.0}) is None
     assert variate({"privacy.unit": "example"}) is None
     without = replace(federation.dataset, public=federation.dataset.public.at(np.arange(0)))
     learner = prepare(config, replace(federation, dataset=without)).learner
     assert isinstance(learner, ClosedForm)
     assert learner.variate is None
+
+
+def test_a_run_trains_with_it() -> None:
+    config = override(RunConfig(), {"data.dataset": "digits", "data.clients": 5, "training.warm_start": 0})
+    task = prepare(config, load_federation(config.data, config.seed))
+    learner = task.learner
+    assert isinstance(learner, ClosedForm)
+    given = (learner.head, task.rule, task.initial, 2, 0.4)
+    found = learner.train(task.rule, task.initial, 2, 0.4)
+    assert torch.equal(found, learner.batch.train(*given, variate=learner.variate))
+    without = learner.batch.train(*given)
+    assert float((found - without).norm()) > 0.05 * float(without.norm())
 
 
 def test_its_weight_is_checked() -> None:

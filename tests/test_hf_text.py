@@ -5,7 +5,6 @@ in local folders as the hub describes them.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from federations import captioned, few_images, finish, small
+from federations import FEW, captioned, few_images, finish, small
 from peft import PeftModel
 from small_clip import CONFIG
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -28,7 +27,6 @@ from flora_secure.summary import summarise
 from flora_secure.task import prepare
 from flora_secure.tokenizers import cut_at_context
 
-FEW = {"training__rounds": 2, "training__local_steps": 2, "privacy__epsilon": math.inf, "data__clients": 10}
 WORDS = tuple("a an photo picture image of digit the number one two 0 1 2 3 4 5 6 7 8 9".split())  # noqa: SIM905
 ROBERTA = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 SIZES = {"vocab_size": 64, "max_position_embeddings": 40}

@@ -118,6 +118,7 @@ def test_protocols_need_only_numpy_and_cryptography(name: str) -> None:
     assert not outside
     names = imported(MODULES[name], name)
     if "io.BytesIO" in names:  # a buffer in memory is no I/O
+        assert "import io\n" not in MODULES[name].read_text(encoding="utf-8")
         names -= {"io", "io.BytesIO"}
     assert not {other.partition(".")[0] for other in names} & PROTOCOLS_NEVER
 

@@ -1,7 +1,6 @@
 """Models of SigLIP's kind: an image tower that ends in attention, a text tower that ends in a matrix and a bias."""
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from federations import finish, small
+from federations import FEW, finish, small
 from peft import PeftModel
 from safetensors.torch import save_file
 from small_clip import SIGLIP, small_clip
@@ -34,7 +33,6 @@ CONFIG = {
     # SigLIP's own tokenizers lie on a hub: this is CLIP's
     "text_cfg": {**SIGLIP["text_cfg"], "vocab_size": 49_408, "context_length": 12},
 }
-FEW = {"training__rounds": 2, "training__local_steps": 2, "privacy__epsilon": math.inf, "data__clients": 10}
 
 
 @pytest.fixture(scope="module")

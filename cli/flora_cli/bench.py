@@ -30,7 +30,7 @@ def bench(
     ] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="Print every median as JSON on stdout.")] = False,
 ) -> None:
-    """Measure CPU time, both sides in one run, medians; targets beside them. Exits 0 whether or not they are met.
+    """Measure CPU time (with a GPU, time), both sides in one run, medians; targets beside them, met or not: exits 0.
 
     Peers (flwr, opendp) come with the extra "bench"; without them their figures are left out.
     """
@@ -43,8 +43,10 @@ def bench(
     if quick and full:
         fail("--quick and --full exclude each other; give one of them")
     scale = Scale.QUICK if quick else Scale.FULL if full else Scale.DEFAULT
-    if device != "cpu" and (subject is not Subject.TRAINING or not device.startswith("cuda")):
-        fail(f"--device {device}: only bench training has a device, cpu or cuda; leave it out")
+    if device != "cpu" and subject is not Subject.TRAINING:
+        fail(f"--device {device}: bench {subject.value} runs on the processor; leave it out")
+    if device != "cpu" and not device.startswith("cuda"):
+        fail(f"--device {device}: bench training runs on cpu or cuda (cuda:1, …)")
     measured = {
         Subject.MASKING: masking.rows(scale),
         Subject.NOISE: noise.rows(scale),

@@ -135,7 +135,9 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def _accelerator(device: str) -> str:
+def _accelerator(device: str) -> str | None:
+    if installed("torch") is None:
+        return None
     import torch
 
     return torch.cuda.get_device_name(device)

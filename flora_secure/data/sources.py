@@ -9,8 +9,8 @@
 
 The others are files, listed by `photographs`, `folders`, `tables` and `webdataset`; docs/data.md has their layouts.
 
-The public slice is what pretraining and the choice of hyper-parameters may see. Fashion-MNIST: Xiao, Rasul, Vollgraf
-2017, arXiv 1708.07747.
+The public slice is what pretraining, the choice of hyper-parameters, the warm start and the control variate may see.
+Fashion-MNIST: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747.
 """
 
 from __future__ import annotations

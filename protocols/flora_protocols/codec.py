@@ -57,10 +57,13 @@ def encode_long_frame(kind: Kind, session: bytes, parts: Iterable[NDArray[np.uin
     """As ``encode_frame`` of ``parts``, uint8 (n,), one after another, all but the last of whole blocks of FOLD bytes.
 
     Each is copied and folded before the next is asked for, while it is in the cache, and may then be overwritten.
+    MisuseError for a part after one that does not end with its block.
     """
     header, frame, folded = _header(kind, session), BytesIO(), np.zeros(FOLD, np.uint8)
     frame.write(header)
     for part in parts:
+        if (frame.tell() - HEADER) % FOLD:
+            raise MisuseError(f"all parts but the last must be of whole blocks of {FOLD} bytes; join them first")
         frame.write(part.data)
         _fold(folded, part)
     size = frame.tell() - HEADER

@@ -1,4 +1,4 @@
-"""Masks: the AES-256 keystream of a 32-byte key, added to a vector in place.
+"""Masks: the AES-256 keystream of a 32-byte key, added to a vector, in place or a tile at a time.
 
 The stream is cut into tiles of 128 KiB. Tile number i is the AES-256-CTR keystream whose first counter block is
 i as 12 big-endian bytes followed by 00 00 00 02. That is also what AES-256-GCM (NIST SP 800-38D) makes of zeros under
@@ -79,7 +79,7 @@ def masked_tiles(
     """``vector`` (d,) as lanes of ``dtype``, masked as by ``apply_masks``, a tile at a time.
 
     A tile is valid until the next is asked for. The vector is left as it is, and no second one is made: for long
-    vectors that takes as long as a mask. All streams are open at once.
+    vectors that takes as long as a mask. All streams are open at once, some 2 kB each.
     """
     size = len(vector) * dtype.itemsize
     opened, scratch = _opener(size), _scratch(size)

@@ -112,8 +112,8 @@ def test_stand_ins_pass_the_servers_checks_and_the_dropped_are_recovered() -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["noise", "--quick", "--device", "cuda"], "--device cuda: only bench training has a device"),
-        (["training", "--quick", "--device", "mps"], "--device mps: only bench training has a device, cpu or cuda"),
+        (["noise", "--quick", "--device", "cuda"], "--device cuda: bench noise runs on the processor"),
+        (["training", "--quick", "--device", "mps"], "--device mps: bench training runs on cpu or cuda"),
         (["training", "--quick", "--device", "cuda:99"], "device 'cuda:99' cannot be used"),
     ],
 )
