@@ -25,7 +25,7 @@ from .codec import Bitmap, Reader
 from .errors import MisuseError, ParameterError, PeerError, TooFewSurvivors
 from .keystream import masked_tiles
 from .member import ClientPosition, Member, check_identity, decode_held, encode_held
-from .params import Floors, SessionParams
+from .params import Floors, SessionParams, require_params
 from .position import transition
 from .ranges import integer, shown
 from .reveal import ClientAgree, ClientUnmask, Uploaded
@@ -63,6 +63,9 @@ class ClientAdvertise(ClientPosition):
         exchange: keys.Exchange = keys.exchange_all,
     ) -> None:
         index = integer("client index", index)
+        require_params(params)
+        if floors is not None and not isinstance(floors, Floors):
+            raise MisuseError(f"floors must be Floors, not {type(floors).__name__}")
         if not 0 <= index < params.clients:
             raise MisuseError(f"client index {shown(index)}; 0 .. {params.clients - 1} are possible")
         super().__init__(Member(params, index, floors or Floors(), exchange))

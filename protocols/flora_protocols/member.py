@@ -25,7 +25,7 @@ from . import keys
 from .codec import SUITE, Reader, encode_subset
 from .errors import MisuseError, PeerError
 from .graph import Members
-from .params import Floors, SessionParams
+from .params import Floors, SessionParams, require_params
 from .position import Position, transition
 from .shamir import SHARE, canonical_bytes
 
@@ -77,7 +77,7 @@ class ClientPosition(Position):
         ``identity``: in the malicious-server profile, again the client's Ed25519 secret key; ``ClientUnmask`` and
         ``ClientDone`` do without. Raises MisuseError for anything but a dump of this class made under these ``params``.
         """
-        body = _opened(cls, params, data)
+        body = _opened(cls, require_params(params), data)
         *_, index, clients, threshold, survivors = _HEAD.unpack_from(body)
         if index >= params.clients:
             _refuse(cls, f"it is of client {index}, of {params.clients}")

@@ -185,6 +185,13 @@ class SessionParams:
         return hashlib.sha256(b"flora-secure/1 session\0" + self.setup_id + present + entries_hash).digest()
 
 
+def require_params(params: object) -> SessionParams:
+    """``params`` itself; MisuseError for anything else than SessionParams."""
+    if not isinstance(params, SessionParams):
+        raise MisuseError(f"params must be SessionParams, not {type(params).__name__}")
+    return params
+
+
 def _make_int(of: Floors | SessionParams, *names: str) -> None:
     """Make these attributes of a frozen object ints."""
     for name in names:

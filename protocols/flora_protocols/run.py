@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .client import ClientAdvertise
 from .errors import MisuseError, TooFewSurvivors
 from .keys import Randomness
-from .params import Floors, SessionParams, Trip
+from .params import Floors, SessionParams, Trip, require_params
 from .reveal import ClientAgree, ClientUnmask
 from .ring import require_vector
 from .server import Outbox, RoundResult, ServerAdvertise, ServerAgree
@@ -131,10 +131,13 @@ def _checked(
     params: SessionParams, vectors: Sequence[Vector] | Callable[[int], Vector], identities: Sequence[bytes] | None
 ) -> Callable[[int], Vector]:
     """The vector of each client; MisuseError, before any key is made, for what is wrong with those that are there."""
+    require_params(params)
     if identities is not None and len(identities) != params.clients:
         raise MisuseError(f"{len(identities)} identity keys for {params.clients} clients; give one each")
     if callable(vectors):
         return vectors
+    if not isinstance(vectors, Sequence | np.ndarray):
+        raise MisuseError(f"vectors must be a sequence or a callable, not {type(vectors).__name__}")
     if len(vectors) != params.clients:
         raise MisuseError(f"{len(vectors)} vectors for {params.clients} clients; give one each")
     for client, vector in enumerate(vectors):

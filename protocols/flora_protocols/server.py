@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from . import keys, messages
 from .errors import MisuseError, PeerError, TooFewSurvivors
 from .keystream import apply_masks
-from .params import SessionParams, Trip
+from .params import SessionParams, Trip, require_params
 from .position import Position, fresh, transition
 from .recovery import picked, recover, turned
 from .ring import Lanes, from_lanes, lane
@@ -91,7 +91,7 @@ class ServerAdvertise(_Server):
     _trip = Trip.ADVERTISE
 
     def __init__(self, params: SessionParams) -> None:
-        super().__init__(params, range(params.clients))
+        super().__init__(require_params(params), range(params.clients))
         self._entries: dict[int, messages.Advertisement] = {}
         self._seen: set[bytes] = set()
 

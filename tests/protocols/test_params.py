@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from cohorts import malicious, semi_honest
 
-from flora_protocols import ClientAdvertise, Floors, MisuseError, ParameterError, Profile, SessionParams
+from flora_protocols import (
+    ClientAdvertise,
+    ClientShare,
+    Floors,
+    MisuseError,
+    ParameterError,
+    Profile,
+    ServerAdvertise,
+    SessionParams,
+    run_round,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +39,23 @@ from flora_protocols import ClientAdvertise, Floors, MisuseError, ParameterError
 def test_impossible_parameters(change, text):
     with pytest.raises(ParameterError, match=text):
         semi_honest(**{"clients": 10, "threshold": 7} | change)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda params: ServerAdvertise(None), "params must be SessionParams, not NoneType"),
+        (lambda params: ClientAdvertise({}, 0), "params must be SessionParams, not dict"),
+        (lambda params: ClientAdvertise(params, 0, floors=3), "floors must be Floors, not int"),
+        (lambda params: ClientShare.load("a", b""), "params must be SessionParams, not str"),
+        (lambda params: run_round("a", []), "params must be SessionParams, not str"),
+        (lambda params: run_round(params, None), "vectors must be a sequence or a callable, not NoneType"),
+        (lambda params: run_round(params, []), "0 vectors for 4 clients"),
+    ],
+)
+def test_arguments_of_another_type(call, text):
+    with pytest.raises(MisuseError, match=text):
+        call(semi_honest())
 
 
 NUMBERS = ("clients", "neighbours", "threshold", "bits", "dimension", "round", "corrupt")
