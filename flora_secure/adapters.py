@@ -32,6 +32,10 @@ class Factors:
     def rank(self) -> int:
         return int(self.a.shape[1])
 
+    def to(self, device: torch.device | str) -> Factors:
+        """The same on ``device``."""
+        return Factors(a=self.a.to(device), b=self.b.to(device))
+
 
 def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, generator: torch.Generator) -> Factors:
     """Factors on the text projection, of an adapter that changes nothing yet (B = 0).

@@ -76,9 +76,6 @@ class Setting:
     def features(self, images: Images) -> Tensor:
         return split_features(self.clip, images, views=self.views, cache=self.cache)
 
-    def on_device(self, factors: Factors) -> Factors:
-        return Factors(a=factors.a.to(self.device), b=factors.b.to(self.device))
-
 
 def closed_form(setting: Setting) -> tuple[ClosedForm, Factors]:
     """Labels on the text projection: features of all images, the classifier's frozen part, an adapter that may have
@@ -93,7 +90,7 @@ def closed_form(setting: Setting) -> tuple[ClosedForm, Factors]:
     features, labels = setting.features(data.private.images), torch.from_numpy(data.private.labels).to(prompts.device)
     clients = [torch.from_numpy(indices) for indices in setting.federation.clients]
     batch = ClientBatch(features, labels, clients, len(data.class_names))
-    factors = setting.on_device(factors)
+    factors = factors.to(setting.device)
     training, variate = config.training, None
     if len(data.public) and (training.warm_start or training.control_variate):
         public = setting.features(images_at(data.public.images, public_sample(len(data.public))))
@@ -118,7 +115,7 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
     matrices = matrices_of(clip.model, placement, model.last_layers)
     most = min(min(matrix.inputs, matrix.outputs) for matrix in matrices)
     rank = min(placement.rank or CLASSES, most) if model.rank is None else model.rank
-    factors = setting.on_device(fresh_factors(matrices, rank, setting.generator))
+    factors = fresh_factors(matrices, rank, setting.generator).to(setting.device)
     placed = Placed(matrices, (1.0,) * len(matrices))
     classes = None if data.captioned else _class_tokens(setting, data.class_names)
 

@@ -1,6 +1,7 @@
 """On a GPU, where there is one: training, features and whole runs give what they give on the processor."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,6 @@ import pytest
 import torch
 from federations import FEW, captioned, few_images, finish, small, task_of
 
-from flora_secure.adapters import Factors
 from flora_secure.clip import load_clip
 from flora_secure.config import ConfigError
 from flora_secure.data.federation import load_federation
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 
 @pytest.fixture(autouse=True)
-def exact() -> None:
+def exact() -> Iterator[None]:
     """Convolutions in float32 throughout: cuDNN's TF32, torch's default, is a thousandth off."""
     torch.backends.cudnn.allow_tf32 = False
     yield
@@ -31,7 +31,7 @@ def require_the_same(here: Task, there: Task, steps: int = 3, rate: float = 0.3)
     rule = here.rule.of_round(1)
     # the warm start's hundred steps let rounding grow, so both train from one start
     torch.testing.assert_close(there.initial.b.cpu(), here.initial.b, rtol=0, atol=2e-3)
-    start = Factors(a=here.initial.a.cuda(), b=here.initial.b.cuda())
+    start = here.initial.to("cuda")
     expected = here.learner.train(rule, here.initial, steps, rate)
     found = there.learner.train(rule, start, steps, rate)
     assert float(expected.norm(dim=1).min()) > 1e-4

@@ -1,6 +1,7 @@
 """Batches on threads: the order of the results, whose threads work, and what stays as it was."""
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from flora_secure.parallel import batch_map
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> None:
+def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

@@ -15,12 +15,12 @@ from statistics import median
 
 from flora_secure.config import RunConfig, override
 from flora_secure.errors import InputError
+from flora_secure.records import PARTS
 
 from .measure import Row, Scale, medians
 
 MISSING = "torch, open_clip and peft are not installed"
 CLASSES, TEMPLATES, IMAGES, STEPS = 10, 4, 50, 10  # of a client; steps over all its images
-PARTS = ("training", "noise", "masking", "evaluation")  # of a round, on the clock
 FLORA_TIME, FLORA_MEMORY = 34.72, 2.47  # Nguyen, Muñoz, Jannesari 2024, arXiv 2404.15182
 
 

@@ -56,8 +56,7 @@ def _data(count: int, embed: int, device: str) -> tuple[Tensor, Tensor]:
 
 
 def _fresh(prompts: Tensor, embed: int) -> Factors:
-    factors = initial_factors(PROMPT_BASIS, prompts.cpu(), embed, None, torch.Generator())
-    return Factors(a=factors.a.to(prompts.device), b=factors.b.to(prompts.device))
+    return initial_factors(PROMPT_BASIS, prompts.cpu(), embed, None, torch.Generator()).to(prompts.device)
 
 
 def batched_clients(count: int, device: str) -> Callable[[], _Action]:
