@@ -179,13 +179,13 @@ def test_zero_shot_and_linear_probe_from_the_shipped_files(monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_pretraining_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few steps of two phases, straight and interrupted in each, end in the same weights; the export loads."""
+    """A few steps of three phases, straight and interrupted in each, end in the same weights; the export loads."""
     from scripts import pretrain_tiny_clip as script
 
     phases = tuple(replace(phase, steps=6) for phase in script.RECIPE.phases)
     short = replace(script.RECIPE, phases=phases, renders=300, tune_steps=3)
     hashes = []
-    for name, stops in (("straight", ("12",)), ("resumed", ("4", "9", "12"))):
+    for name, stops in (("straight", ("18",)), ("resumed", ("4", "9", "14", "18"))):
         out = tmp_path / name
         for stop in stops:
             options = ["--stop-at", stop, "--out", str(out), "--work", str(tmp_path / f"{name}-work")]
