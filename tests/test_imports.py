@@ -120,6 +120,9 @@ def test_protocols_need_only_numpy_and_cryptography(name: str) -> None:
     if "io.BytesIO" in names:  # a buffer in memory is no I/O
         assert "import io\n" not in MODULES[name].read_text(encoding="utf-8")
         names -= {"io", "io.BytesIO"}
+    if "threading.Lock" in names:  # a lock starts no thread
+        assert "import threading\n" not in MODULES[name].read_text(encoding="utf-8")
+        names -= {"threading", "threading.Lock"}
     assert not {other.partition(".")[0] for other in names} & PROTOCOLS_NEVER
 
 

@@ -3,6 +3,9 @@
 A transition checks everything first and returns the next position and the bytes to send; then the position is *spent*:
 it forgets its contents and raises when it is used again. A transition that raises leaves its position as it was.
 
+So it is between threads, too: whoever asks for a transition while another thread makes one is refused at once, whether
+or not that one will succeed. What a server is given meanwhile waits its turn, for no message may be lost.
+
 Python can neither erase memory nor compute in constant time: forgetting means dropping the reference. Copying or
 pickling a position would allow a second answer in one session, so both raise.
 """
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from threading import Lock
 from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 
 from .errors import MisuseError
@@ -27,6 +31,8 @@ class Position:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._claim = Lock()  # held by the one transition that may be under way
+        self._turn = Lock()  # held by whatever reads or changes the contents
 
     @property
     def spent(self) -> bool:
@@ -41,28 +47,42 @@ class Position:
 
 
 def fresh(method: Callable[Concatenate[S, A], R]) -> Callable[Concatenate[S, A], R]:
-    """Decorates what only an unspent position can do."""
+    """Decorates what only an unspent position can do, one call after another."""
 
     @wraps(method)
     def checked(self: S, /, *args: A.args, **kwargs: A.kwargs) -> R:
-        if self.spent:
-            raise MisuseError(f"{self!r} cannot {method.__name__} again; go on with the position that it returned")
-        return method(self, *args, **kwargs)
+        with self._turn:
+            if self.spent:
+                raise MisuseError(f"{self!r} cannot {method.__name__} again; go on with the position that it returned")
+            return method(self, *args, **kwargs)
 
     return checked
 
 
 def transition(method: Callable[Concatenate[S, A], R]) -> Callable[Concatenate[S, A], R]:
-    """Decorates a transition: if it returns, the position is spent and its contents forgotten."""
+    """Decorates a transition: if it returns, the position is spent and its contents forgotten.
 
-    guarded = fresh(method)
+    It claims the position before it looks at anything, and gives the claim back whether it returns or raises.
+    """
+
+    @fresh
+    @wraps(method)
+    def move(self: S, /, *args: A.args, **kwargs: A.kwargs) -> R:
+        result = method(self, *args, **kwargs)
+        # At once, not name by name: another thread may be looking.
+        self.__dict__ = {"_name": self._name, "_claim": self._claim, "_turn": self._turn, "_spent": True}
+        return result
 
     @wraps(method)
     def once(self: S, /, *args: A.args, **kwargs: A.kwargs) -> R:
-        result = guarded(self, *args, **kwargs)
-        name = self._name
-        vars(self).clear()
-        vars(self).update(_name=name, _spent=True)
-        return result
+        if not self._claim.acquire(blocking=False):
+            raise MisuseError(
+                f"{self!r} cannot {method.__name__} now, it is in use by another thread; go on with the position "
+                "returned there, and call this one again only if that raises"
+            )
+        try:
+            return move(self, *args, **kwargs)
+        finally:
+            self._claim.release()
 
     return once

@@ -46,10 +46,12 @@ def require_headroom(clients: int, bound: int, bits: int) -> None:
 
 
 def require_vector(vector: NDArray[np.uint32], dimension: int, bits: int) -> None:
-    """MisuseError unless ``vector`` is uint32, shape (dimension,), every element < 2^bits."""
+    """MisuseError unless ``vector`` is a plain array, uint32, shape (dimension,), every element < 2^bits."""
     if not isinstance(vector, np.ndarray) or vector.dtype != np.uint32:
         got = getattr(vector, "dtype", type(vector).__name__)
         raise MisuseError(f"the vector must be a uint32 array, not {got}; round it and reduce it mod 2^{bits} first")
+    if isinstance(vector, np.ma.MaskedArray):
+        raise MisuseError("the vector must be a plain array, not a masked one; fill it first, as with vector.filled(0)")
     if vector.shape != (dimension,):
         raise MisuseError(f"the vector must have shape ({dimension},), not {vector.shape}; reshape or pad it")
     if bits < 32 and int(vector.max()) >> bits:

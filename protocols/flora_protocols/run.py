@@ -17,6 +17,7 @@ from .client import ClientAdvertise
 from .errors import MisuseError, TooFewSurvivors
 from .keys import Randomness
 from .params import Floors, SessionParams, Trip, require_params
+from .ranges import integer
 from .reveal import ClientAgree, ClientUnmask
 from .ring import require_vector
 from .server import Outbox, RoundResult, ServerAdvertise, ServerAgree
@@ -47,7 +48,8 @@ class _Wires:
         self, params: SessionParams, dropouts: Mapping[Trip, Collection[int]] | None, carry: Carry | None
     ) -> None:
         self._dropouts, self._carry = dropouts or {}, carry
-        strangers = {client for trip in self._dropouts.values() for client in trip}.difference(range(params.clients))
+        dropped = {integer("a dropout's index", client) for trip in self._dropouts.values() for client in trip}
+        strangers = dropped.difference(range(params.clients))
         if strangers:
             raise MisuseError(f"dropouts name client {min(strangers)}; 0 .. {params.clients - 1} are possible")
 

@@ -8,13 +8,15 @@ and the message for each client that is still in. Uploads are added up as they a
 
 A message that ``receive`` refuses (PeerError) leaves the position unchanged. ``close`` raises TooFewSurvivors, also
 leaving it unchanged, when the round cannot be finished by those who are left.
+
+Threads may share a position: ``receive`` takes one message after another, and ``close`` waits for the one that is being
+taken. What comes while it closes waits, too: it is refused if the trip has ended, and taken if ``close`` has raised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -23,10 +25,12 @@ from numpy.typing import NDArray
 from . import keys, messages
 from .errors import MisuseError, PeerError, TooFewSurvivors
 from .keystream import apply_masks
+from .masked import Masked
 from .params import SessionParams, Trip, require_params
 from .position import Position, fresh, transition
+from .ranges import integer, shown
 from .recovery import picked, recover, turned
-from .ring import Lanes, from_lanes, lane
+from .ring import from_lanes, lane
 from .shamir import Raw
 
 Outbox = dict[int, bytes]
@@ -61,13 +65,14 @@ class _Server(Position):
     @property
     def heard(self) -> frozenset[int]:
         """The clients received so far in this trip (none once the position is spent)."""
-        return frozenset() if self.spent else frozenset(self._heard)
+        return frozenset(vars(self).get("_heard", ()))
 
     @fresh
     def receive(self, client: int, message: bytes) -> None:
         """Take ``message`` of ``client``. Raises PeerError naming the client, MisuseError for an impossible index."""
-        if not isinstance(client, int) or not 0 <= client < self._params.clients:
-            raise MisuseError(f"client index {client!r}; 0 .. {self._params.clients - 1} are possible")
+        client = integer("client index", client)
+        if not 0 <= client < self._params.clients:
+            raise MisuseError(f"client index {shown(client)}; 0 .. {self._params.clients - 1} are possible")
         if client in self._heard:
             raise PeerError(client, f"sent a second message in trip {self._trip.name}")
         if client not in self._expected:
@@ -158,67 +163,11 @@ class ServerMask(_Server):
     def close(self) -> tuple[ServerAgree | ServerUnmask, Outbox]:
         """End the trip; gives the survivors."""
         survivors = self._require("clients that uploaded")
-        state = _Masked(self._params, self._session, self._publics, survivors, self._sum)
+        state = Masked(self._params, self._session, self._publics, survivors, self._sum)
         state.needed(survivors)
         told = messages.encode_survivors(self._params, self._session, survivors)
         following = ServerAgree(state) if self._params.malicious else ServerUnmask(state, survivors)
         return following, dict.fromkeys(survivors, told)
-
-
-@dataclass(frozen=True, repr=False)
-class _Masked:
-    """The masked sum, and what is needed to unmask it. ``publics``: the mask keys of all who shared."""
-
-    params: SessionParams
-    session: bytes
-    publics: Mapping[int, bytes]
-    survivors: tuple[int, ...]
-    sum: Lanes
-
-    @cached_property
-    def shared(self) -> NDArray[np.bool_]:
-        """For every client whether it shared."""
-        return self.params.graph.flags(self.publics)
-
-    @cached_property
-    def alive(self) -> NDArray[np.bool_]:
-        """For every client whether it survived."""
-        return self.params.graph.flags(self.survivors)
-
-    @cached_property
-    def held(self) -> list[int]:
-        """The shares of how many clients each client holds."""
-        counts: list[int] = self.shared[self.params.graph.holdings].sum(axis=1).tolist()
-        return counts
-
-    def dropped_owners(self, holder: int) -> list[int]:
-        """The clients that dropped after sharing and whose shares a client holds, ascending."""
-        owners = self.params.graph.holdings[holder]
-        dropped: list[int] = owners[(self.shared & ~self.alive)[owners]].tolist()
-        return dropped
-
-    def near_survivors(self, dropped: int) -> list[int]:
-        """The survivors whose vectors carry a pairwise mask with a dropped client."""
-        near = self.params.graph.neighbourhoods[dropped]
-        survivors: list[int] = near[self.alive[near]].tolist()
-        return survivors
-
-    def needed(self, there: Iterable[int]) -> list[int]:
-        """The clients whose secret is needed, ascending; TooFewSurvivors if fewer than t of its holders are ``there``.
-
-        A dropped client's mask secret gives the pairwise masks of its surviving neighbours; with direct reveal, those
-        of them who are there give the keys themselves.
-        """
-        graph, threshold = self.params.graph, self.params.threshold
-        here = graph.flags(there)
-        silent = self.alive & ~here if self.params.direct_reveal else self.alive  # survivors who tell no keys
-        needed = self.shared & (self.alive | silent[graph.neighbourhoods].any(axis=1))
-        holders = here[graph.holdings].sum(axis=1)
-        short = np.flatnonzero(needed & (holders < threshold))
-        if len(short):
-            raise TooFewSurvivors(f"holders of client {short[0]}'s shares", int(holders[short[0]]), threshold)
-        owners: list[int] = np.flatnonzero(needed).tolist()
-        return owners
 
 
 class ServerAgree(_Server):
@@ -226,7 +175,7 @@ class ServerAgree(_Server):
 
     _trip = Trip.AGREE
 
-    def __init__(self, state: _Masked) -> None:
+    def __init__(self, state: Masked) -> None:
         super().__init__(state.params, state.survivors)
         self._state = state
         self._text = messages.endorsed_text(state.params, state.session, state.survivors)
@@ -258,7 +207,7 @@ class ServerUnmask(_Server):
 
     _trip = Trip.UNMASK
 
-    def __init__(self, state: _Masked, expected: Iterable[int]) -> None:
+    def __init__(self, state: Masked, expected: Iterable[int]) -> None:
         super().__init__(state.params, expected)
         self._state = state
         self._shares: dict[int, Raw] = {}

@@ -159,6 +159,8 @@ def test_one_vector_and_one_identity_each():
         (np.zeros(4, np.uint32), r"client 3: the vector must have shape \(5,\), not \(4,\); reshape or pad it"),
         (np.full(5, 512, np.uint32), r"client 3: the vector has elements that do not fit 9 bits; reduce it mod 2\^9"),
         ([0] * 5, "client 3: the vector must be a uint32 array, not list"),
+        (np.ma.zeros(5, np.uint32), "client 3: the vector must be a plain array, not a masked one; fill it first"),
+        (np.ma.masked_all(5, np.uint32), "client 3: the vector must be a plain array, not a masked one; fill it first"),
     ],
 )
 def test_bad_vectors_are_refused_before_any_key_is_made(bad, text):
@@ -171,6 +173,10 @@ def test_bad_vectors_are_refused_before_any_key_is_made(bad, text):
 def test_dropouts_of_clients_that_there_are():
     with pytest.raises(MisuseError, match=r"dropouts name client 4; 0 .. 3 are possible"):
         run_round(semi_honest(), vectors_for(semi_honest()), dropouts={Trip.MASK: {1, 4}})
+    with pytest.raises(MisuseError, match="a dropout's index must be an int, not True"):
+        run_round(semi_honest(), vectors_for(semi_honest()), dropouts={Trip.MASK: {True}})
+    result = run_round(semi_honest(), vectors_for(semi_honest()), dropouts={Trip.MASK: np.array([1])})
+    assert result.dropped == (1,)
 
 
 def test_a_whole_round_is_short():

@@ -1,5 +1,6 @@
 """What clients may do to the server: wrong, second and too few messages."""
 
+import numpy as np
 import pytest
 from attacker import body_of, reframed
 from cohorts import Cohort, semi_honest
@@ -92,10 +93,21 @@ def test_second_messages_strangers_and_impossible_indices(cohort):
         cohort.server.receive(0, cohort.sent[0])
     with pytest.raises(PeerError, match="client 3: is not in trip SHARE"):
         cohort.server.receive(3, cohort.sent[0])
-    for index in (-1, 4, "0"):
-        with pytest.raises(MisuseError):
+    for index in (-1, 4, "0", True, False, np.True_, 0.0, None, 10**5000):
+        with pytest.raises(MisuseError, match="client index"):
             cohort.server.receive(index, cohort.sent[0])
     assert cohort.server.heard == {0, 1, 2}
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
+def test_numpy_integers_are_indices(cohort, kind):
+    """As for a client's own index; and what is kept is a Python int."""
+    for index in range(4):
+        cohort.server.receive(kind(index), cohort.move(index)[1])
+    assert {type(index) for index in cohort.server.heard} == {int}
+    with pytest.raises(PeerError, match="client 1: sent a second message") as caught:
+        cohort.server.receive(kind(1), b"")
+    assert type(caught.value.culprit) is int
 
 
 def test_another_clients_reveal_changes_nothing_unseen():
