@@ -58,6 +58,8 @@ def read_lines(path: Path, what: str) -> tuple[str, ...]:
         raise DataError(f"{what} {str(path)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DataError(f"{what} {str(path)!r} cannot be read: it is not UTF-8 text") from None
+    except ValueError as error:  # a path that no file can have
+        raise DataError(f"{what} {str(path)!r} cannot be read: {error}") from None
     if not lines:
         raise DataError(f"{what} {str(path)!r} is empty: one a line is needed")
     twice = next((line for place, line in enumerate(lines) if line in lines[:place]), None)

@@ -34,6 +34,8 @@ def list_folder(root: Path, *, natural: bool, skips: SkipList) -> Iterator[Sampl
     if not root.is_dir():
         raise DataError(f"data root {str(root)!r} is no folder: data set 'folder' reads one folder a class")
     splits = [(folder, split_named(folder.name)) for folder in _folders(root)]
+    trained = [folder for folder, split in splits if split == "private"]
+    classes = {group.name for top in trained for client in _folders(top) for group in _folders(client)}
     if not any(split == "private" for _, split in splits):
         # without train/, a class may well be called "test" or "public"
         yield from _list(root, root, None, natural, skips)
@@ -43,13 +45,23 @@ def list_folder(root: Path, *, natural: bool, skips: SkipList) -> Iterator[Sampl
             skips.add("folder beside train/ that is no split", folder.name)
             continue
         clients = natural and split in {"private", None}
-        yield from _list(root, folder, split, clients or (natural and not _has_images(folder)), skips)
+        yield from _list(root, folder, split, clients or (natural and not _of_classes(folder, classes)), skips)
 
 
 def _list(root: Path, top: Path, split: str | None, clients: bool, skips: SkipList) -> Iterator[Sample]:
+    for holder in [top, *_folders(top)] if clients else [top]:
+        for path in sorted(holder.iterdir()):
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
+                skips.add("image outside a class folder", path.relative_to(root).as_posix())
     for client in _folders(top) if clients else [top]:
-        for group in _folders(client):
-            for path in _files(group):
+        groups = _folders(client)
+        if clients and not groups:
+            skips.add("client folder without a class folder", client.relative_to(root).as_posix())
+        for group in groups:
+            paths = [*_files(group)]
+            if not paths:
+                skips.add("class folder without a file", group.relative_to(root).as_posix())
+            for path in paths:
                 name = path.relative_to(root).as_posix()
                 if path.suffix.lower() in IMAGE_SUFFIXES:
                     yield Sample(EncodedFile(name, path), group.name, client.name if clients else None, split)
@@ -57,8 +69,10 @@ def _list(root: Path, top: Path, split: str | None, clients: bool, skips: SkipLi
                     skips.add("file that is no image by its name", name)
 
 
-def _has_images(top: Path) -> bool:
-    """Whether images lie two levels down, hence `top` holds class folders."""
+def _of_classes(top: Path, classes: set[str]) -> bool:
+    """Whether `top` holds class folders, and not clients: by their names, or because images lie two levels down."""
+    if classes.intersection(folder.name for folder in _folders(top)):
+        return True
     return any(
         entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES
         for group in _folders(top)

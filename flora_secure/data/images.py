@@ -6,7 +6,9 @@ where each image lies and the SHA-256 of its bytes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +31,12 @@ class EncodedFile:
 
     def read(self) -> bytes:
         """Its bytes. Raises OSError where they cannot be read."""
+        try:
+            regular = stat.S_ISREG(self.path.stat().st_mode)
+        except ValueError:  # a path that no file can have: it holds a NUL
+            regular = False
+        if not regular:  # opening a pipe would wait for somebody to write
+            raise OSError(errno.EINVAL, "not a regular file")
         with self.path.open("rb") as stream:
             stream.seek(self.offset)
             return stream.read() if self.size is None else stream.read(self.size)

@@ -77,9 +77,7 @@ def assemble(
     """
     require_pillow()
     skips = SkipList() if skips is None else skips
-    listed = list(samples)
-    if not listed:
-        raise DataError(f"data set {name!r}: no image was found; see docs/data.md for the layout")
+    listed = _listed(name, samples, skips)
     order = naming.labels if naming.labels is not None else _sorted({sample.label for sample in listed})
     admitted = {label: index for index, label in enumerate(order)}
     known = [sample for sample in listed if sample.label in admitted]
@@ -97,12 +95,14 @@ def assemble(
         admitted = {label: index for index, label in enumerate(order)}
     names = order if naming.names is None else naming.names
     if len(names) < 2:
-        raise DataError(f"data set {name!r} has {len(names)} class(es) with a usable image: at least 2 are needed")
+        raise DataError(
+            f"data set {name!r} has {len(names)} class(es) with a usable image: at least 2 are needed{skips.told()}"
+        )
 
     labels = np.array([admitted[sample.label] for sample in usable], np.int64)
     where = _placed(usable, labels.tolist(), np.arange(len(usable)))
     whole = Split(EncodedImages(tuple(sample.file for sample in usable), hashes), labels, name, np.arange(len(usable)))
-    private, public, test = _splits(whole, where, len(listed))
+    private, public, test = _splits(whole, where, len(listed), skips)
     owners = _owners([usable[i] for i in private.indices], listed, skips)
     return Dataset(name, private, public, test, tuple(names), templates, mirror, owners, skips.summary())
 
@@ -118,9 +118,7 @@ def assemble_captioned(
     """
     require_pillow()
     skips = SkipList() if skips is None else skips
-    listed = list(samples)
-    if not listed:
-        raise DataError(f"data set {name!r}: no image was found; see docs/data.md for the layout")
+    listed = _listed(name, samples, skips)
     # a file is read, decoded and, if it is bad, counted once, however many captions it has
     once, found = _usable([*{sample.file: sample for sample in listed}.values()], cache, skips)
     row = {sample.file: place for place, sample in enumerate(once)}
@@ -134,15 +132,31 @@ def assemble_captioned(
         tuple(sample.caption for sample in usable),
     )
     where = _placed(usable, [0] * len(usable), whole.distinct[1])
-    private, public, test = _splits(whole, where, len(listed))
+    private, public, test = _splits(whole, where, len(listed), skips)
     owners = _owners([usable[i] for i in private.indices], listed, skips)
     return Dataset(name, private, public, test, (), (), False, owners, skips.summary())
 
 
+def _listed(name: str, samples: Iterable[Sample], skips: SkipList) -> list[Sample]:
+    """The samples whose texts are Unicode: names of folders may be other bytes, and JSON may hold half a character."""
+    listed = []
+    for sample in samples:
+        try:
+            "".join((sample.label, sample.client or "", sample.caption)).encode()
+        except UnicodeEncodeError:
+            skips.add("label, client or caption that is no Unicode", sample.file.name)
+        else:
+            listed.append(sample)
+    if not listed:
+        raise DataError(f"data set {name!r}: no image was found; see docs/data.md for the layout{skips.told()}")
+    return listed
+
+
 def _sorted(labels: set[str]) -> tuple[str, ...]:
-    """Whole numbers by value, anything else as text."""
+    """Whole numbers by value, those of one value (7, 07) and anything else as text."""
     if all(label.isascii() and label.isdigit() for label in labels):
-        return tuple(sorted(labels, key=int))
+        # not by int(): that has a limit of digits
+        return tuple(sorted(labels, key=lambda label: (len(label.lstrip("0")), label.lstrip("0"), label)))
     return tuple(sorted(labels))
 
 
@@ -170,14 +184,16 @@ def _usable(
     return [samples[i] for i in good.tolist()], found[good]
 
 
-def _splits(whole: Split, where: NDArray[np.str_], listed: int) -> tuple[Split, Split, Split]:
+def _splits(whole: Split, where: NDArray[np.str_], listed: int, skips: SkipList) -> tuple[Split, Split, Split]:
     """Private, public and test part of `whole`; DataError where there is no private or no test image."""
     private, public, test = (
         whole.at(np.flatnonzero(where == which).astype(np.int64)) for which in ("private", "public", "test")
     )
     for part, what in ((private, "private"), (test, "test")):
         if len(part) == 0:
-            raise DataError(f"data set {whole.origin!r} has no usable {what} image left ({listed:,} listed)")
+            raise DataError(
+                f"data set {whole.origin!r} has no usable {what} image left ({listed:,} listed){skips.told()}"
+            )
     return private, public, test
 
 

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 NAMED = 5
 
 
+def printable(name: str) -> str:
+    """`name` in one line that any terminal and any file in UTF-8 can take."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+
+
 @dataclass(frozen=True)
 class Skipped:
     """`count` images (clients, classes: `reason` says which) left out for one reason; `names` of the first few."""
@@ -29,7 +34,12 @@ class SkipList:
         self._names: dict[str, list[str]] = {}
 
     def add(self, reason: str, name: str) -> None:
-        self._names.setdefault(reason, []).append(name)
+        """`name` as people may read it: what is not printable, or no Unicode, is escaped."""
+        self._names.setdefault(reason, []).append(printable(name))
+
+    def told(self) -> str:
+        """What a message adds about why so little is left: "; skipped …", or nothing."""
+        return "".join(f"; {one.line}" for one in self.summary())
 
     def summary(self) -> tuple[Skipped, ...]:
         """By reason, in the order in which the reasons came up."""

@@ -107,13 +107,13 @@ def _samples(
         try:
             found = json.loads(text(".json"))
             about = found if isinstance(found, dict) else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             skips.add("JSON of a sample that cannot be read", name)
-    label = text(".cls") or str(about.get("label", about.get("cls", ""))).strip()
+    label = text(".cls") or _text(about.get("label", about.get("cls")))
     if not label and labels is not None:
         label = text(".txt")
     member = members[image]
-    client = None if about.get("client") is None else str(about["client"])
+    client = _text(about.get("client")) or None
     file = EncodedFile(name + image, shard, member.offset_data, member.size)
     captions = [""]
     if not label:
@@ -122,3 +122,8 @@ def _samples(
         captions = [found for one in texts if isinstance(one, str) and (found := one.strip())] or [""]
     for caption in captions:
         yield Sample(file, label, client, split, caption)
+
+
+def _text(value: object) -> str:
+    """A text or a whole number as text; anything else says nothing."""
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""

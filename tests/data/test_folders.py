@@ -63,6 +63,7 @@ def test_natural_folders_are_clients(tmp_path: Path) -> None:
     assert held == [{"anna"}, {"bert"}, {"carl"}]
     assert [len(part) for part in federation.clients] == [1, 4, 6]
     assert skipped(data) == {
+        "class folder without a file": (1, ("train/dora/cat",)),
         "empty file": (1, ("train/emil/cat/0.jpg",)),
         "client without a usable private image": (1, ("emil",)),
     }
