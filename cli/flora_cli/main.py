@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from flora_cli.audit import audit
 from flora_cli.bench import bench
+from flora_cli.output import log, silence
 from flora_cli.plan import plan
 from flora_cli.simulate import simulate
 from flora_cli.vectors import vectors
@@ -53,11 +55,17 @@ def run() -> None:
     # a user wants our own warnings (such as a large delta), as one line, and none of the libraries' among themselves
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module="flora_")
-    warnings.showwarning = lambda message, *_: print(f"flora-secure: warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: log(f"flora-secure: warning: {message}")
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
+    except OSError as error:
+        # what click prints by itself, help and version; files are dealt with where they are written
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            raise
+        silence()
+        code = _fail(f"the output cannot be written: {error.strerror}", 2)
     except Exception as error:
         # typer ≥ 0.21 carries its own copy of click, older ones use click: their usage errors share only their shape
         if not hasattr(error, "format_message"):
@@ -67,5 +75,5 @@ def run() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print("flora-secure: " + " ".join(message.split()), file=sys.stderr)
+    log("flora-secure: " + " ".join(message.split()))
     return code

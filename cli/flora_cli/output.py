@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol
 
 import typer
@@ -19,20 +19,28 @@ class Progress(Protocol):
 
 def emit(text: str) -> None:
     """Print a result on stdout. Exits 141 if the reader is gone (``| head``), 2 if the output cannot be written."""
+    if sys.stdout is None:  # closed by whoever started the program
+        fail("the result cannot be printed: standard output is closed")
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except OSError as error:
-        # point stdout at nothing, so that the interpreter's own flush at exit does not fail once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()
         if isinstance(error, BrokenPipeError):
             raise typer.Exit(141) from None
         fail(f"the result cannot be printed: {error.strerror}")
 
 
+def silence() -> None:
+    """Point stdout at nothing, so that the interpreter's own flush at exit does not fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def log(line: str) -> None:
-    """One line on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """One line on stderr; a run does not end because nobody can read about it."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -44,7 +52,7 @@ def fail(message: str, code: int = 2) -> NoReturn:
 @contextmanager
 def progress(total: int, what: str) -> Iterator[Progress]:
     """A live bar on a terminal, a plain line a step otherwise."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda done, line: log(f"{what} {done}/{total}: {line}")
         return
     from rich.console import Console
