@@ -75,8 +75,8 @@ class Summation(Protocol):
         """Send ``broadcast`` to the ``cohort`` and sum ``uploads`` (client → uint32 (plan.length,) below 2^bits).
 
         ``cohort``: ``plan.clients`` distinct clients. Those without an upload drop out. Raises
-        :class:`flora_protocols.TooFewSurvivors` if fewer are left than the plan or the threshold needs: then nothing
-        is released.
+        :class:`flora_protocols.TooFewSurvivors` if fewer are left than the plan or the threshold needs: then no sum is
+        released, but uploads may have been sent.
         """
         ...
 

@@ -32,7 +32,7 @@ class RoundRecord:
         survivors: whose uploads are in the released sum; empty when the round was aborted.
         dropped: participants without an upload.
         recovered: how many of these had pairwise masks that had to be removed from the sum.
-        aborted: the reason when the round ended without a sum; then nothing was released.
+        aborted: the reason when the round ended without a sum; uploads may have been sent, see :attr:`exposed`.
         lost: the round was in flight when the run was killed. Its sum may have been released, so it counts as if it
             was, with the fewest ``survivors`` that it was authorised for; who they were is not known, the first of the
             cohort stand for them, and nobody is said to have dropped out.
@@ -109,9 +109,23 @@ class RoundRecord:
         """
         if self.aborted is not None:
             raise ValueError(f"round {self.round} was aborted: it released nothing and is no event")
+        return self._event(len(self.survivors), self.population)
+
+    @property
+    def exposed(self) -> bool:
+        """Was the round aborted after uploads had been sent?"""
+        return self.aborted is not None and len(self.dropped) < len(self.participants)
+
+    def exposed_event(self) -> RoundEvent:
+        """What an aborted round was authorised for: the noise of its uploads is the same. Raises as :meth:`event`."""
+        if not self.exposed:
+            raise ValueError(f"round {self.round} was not aborted after uploads had been sent")
+        return self._event(self.honest_minimum + self.colluders, None)
+
+    def _event(self, survivors: int, population: int | None) -> RoundEvent:
         return RoundEvent(
             round=self.round,
-            survivors=len(self.survivors),
+            survivors=survivors,
             colluders=self.colluders,
             sigma_local=self.sigma_local,
             scale=self.scale,
@@ -120,7 +134,7 @@ class RoundRecord:
             # all of them: not named one by one, so that a ledger's histories stay one
             participants=None if len(self.participants) == self.clients else frozenset(self.participants),
             sampling_rate=self.sampling_rate,
-            population=self.population,
+            population=population,
             count_scale=self.count_scale,
         )
 

@@ -185,7 +185,7 @@ class AggregationSeconds:
 @dataclass(frozen=True, kw_only=True)
 class Aggregation:
     """The secure sum. ``cohort``, ``dropped`` and ``recovered`` count clients a round. ``aborted`` and ``lost`` list
-    round numbers: of those that released nothing, as with too few survivors, and of those that were in flight when the
+    round numbers: of those that released no sum, as with too few survivors, and of those that were in flight when the
     run was killed, and so count as released though they are not in the adapter. ``neighbours`` and ``threshold`` are
     those of the largest cohort. ``participation`` is the rate, ``sampling`` how cohorts were drawn, ``None`` where
     everybody takes part."""

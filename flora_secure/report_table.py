@@ -108,7 +108,7 @@ def _communication(comm: Communication) -> list[Row]:
 def _aggregation(agg: Aggregation) -> list[Row]:
     """With a row for each kind of round whose sum is not in the adapter, if there were any."""
     apart = (
-        ("  aborted rounds", agg.aborted, "nothing was released"),
+        ("  aborted rounds", agg.aborted, "no sum was released"),
         ("  lost rounds", agg.lost, "in flight when the run was killed; they count in the budget"),
     )
     return [

@@ -13,13 +13,14 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flora_secure import checkpoints
-from flora_secure.checkpoints import Checkpoint
+from flora_secure.checkpoints import Checkpoint, CheckpointError
 from flora_secure.config import ConfigError, RunConfig, from_toml
 from flora_secure.durable import append, remove_leftovers, replace_file, replace_folder
 from flora_secure.errors import InputError
@@ -200,6 +201,19 @@ def read_unverified(path: Path) -> tuple[Run, list[Break]]:
     return Run(config, records, report), breaks
 
 
+def in_flight(path: Path) -> RoundRecord | None:
+    """The round that was announced after the last whole line and has none itself; nothing is changed.
+
+    Raises :class:`RunFolderError` for one that cannot be read, or cannot follow that line.
+    """
+    lines, _ = _lines(path)
+    last = lines[-1] if lines else _read(path, "config.toml")
+    try:
+        return checkpoints.announced(path / "state", len(lines), hashlib.sha256(last.encode()).hexdigest())
+    except CheckpointError as error:
+        raise RunFolderError(str(error)) from None
+
+
 class Interrupted(NamedTuple):
     """A run that has not ended. ``begun``: the announced record of the round that was in flight, if one was."""
 
@@ -292,8 +306,15 @@ def _parse(text: str, where: str) -> dict[str, Any]:
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
 
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Readers differ in which of two values they take, so that one file would say two things."""
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                raise ValueError(f"key {key!r:.60} occurs {count} times in one object")
+        return dict(pairs)
+
     try:
-        table = json.loads(text, parse_constant=refuse)
+        table = json.loads(text, parse_constant=refuse, object_pairs_hook=once)
     except ValueError as error:
         raise RunFolderError(f"{where}: not JSON: {str(error).splitlines()[0]}") from None
     if not isinstance(table, dict):

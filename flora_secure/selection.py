@@ -1,6 +1,7 @@
 """Who takes part in the rounds of a run, and what the noise must be sized for before anybody has been drawn.
 
-Cohorts are drawn from the seed of the experiment; the server knows them. docs/privacy/participation.md has the rules.
+The server knows the cohorts; outsiders must not, if their ε is to be amplified. docs/privacy/participation.md has the
+rules.
 """
 
 from __future__ import annotations
@@ -83,12 +84,16 @@ class Selection:
         """Who may be in round ``number``, the budget apart. ``last_round``: client → its last round so far."""
         return eligible(self.clients, number, last_round, minimum_separation=self.min_separation)
 
-    def draw(self, seed: int, number: int, candidates: Collection[int]) -> tuple[int, ...]:
-        """The cohort of round ``number``; empty where a fixed cohort finds too few candidates."""
+    def draw(self, seed: int | None, number: int, candidates: Collection[int]) -> tuple[int, ...]:
+        """The cohort of round ``number``; empty where a fixed cohort finds too few candidates.
+
+        ``seed``: of the experiment, which reports publish; ``None`` draws from the operating system's randomness.
+        """
         if self.scheme is None:
             return tuple(candidates)
         try:
-            return draw_cohort(np.random.default_rng([seed, 2, number]), self.scheme, candidates)
+            rng = np.random.default_rng(None if seed is None else [seed, 2, number])
+            return draw_cohort(rng, self.scheme, candidates)
         except TooFewEligibleError:
             return ()
 

@@ -118,7 +118,7 @@ class Simulation:
         if length != own:
             raise CheckpointError(f"the state has {length} values, the adapter {own}")
         for record in records:
-            if record.aborted is None:
+            if record.aborted is None or record.exposed:
                 self._charge(record)
         self.records = list(records)
         self._state = checkpoint.server
@@ -143,9 +143,12 @@ class Simulation:
 
     def _charge(self, record: RoundRecord) -> None:
         try:
-            event = record.event()
+            event = record.exposed_event() if record.exposed else record.event()
             self.ledger.authorise(event)
-            self.ledger.record(event)
+            if record.exposed:
+                self.ledger.expose()
+            else:
+                self.ledger.record(event)
         except (BudgetExceededError, LedgerError, ValueError) as error:
             raise CheckpointError(f"the ledger does not take round {record.round} of the log: {error}") from None
 
@@ -170,7 +173,9 @@ class Simulation:
     def _round(self, number: int, announce: Callable[[RoundRecord], None] | None) -> RoundRecord:
         candidates = self.selection.candidates(number, self._last_round)
         exhausted = self._exhausted(number, candidates)
-        cohort = self.selection.draw(self.config.seed, number, [i for i in candidates if i not in exhausted])
+        # secret, where the noise is: the report publishes the seed, and outsiders must not know who took part
+        seed = self.config.seed if self.config.privacy.simulation_noise or not self.plan.noisy else None
+        cohort = self.selection.draw(seed, number, [i for i in candidates if i not in exhausted])
         uniform = self.selection.uniform and not exhausted
         broadcast = to_wire(self._state.adapter)
         task, clock = self.task, _Clock()
@@ -197,6 +202,8 @@ class Simulation:
             outcome = self.summation.round(number, plan, cohort, model_hash, broadcast, uploads.vectors, traffic)
         except (CohortSizeError, ParameterError, TooFewSurvivors) as error:
             aborted = str(error)
+            if uploads.vectors:
+                self.ledger.expose()
         clock.lap("masking")
 
         if outcome is not None:

@@ -105,6 +105,23 @@ def test_a_minimum_separation_is_kept_and_amplifies_nothing(crowd) -> None:
     assert simulation.plan.participations == 2
 
 
+def test_cohorts_are_secret_where_the_noise_is(crowd) -> None:
+    """The report publishes the seed: cohorts that follow from it would be known to outsiders. Secret ones of three
+    rounds are equal by chance in one of 1e41 runs."""
+
+    def cohorts(**changes) -> list[list[int]]:
+        config = small(**{**MANY, "training__rounds": 3, "participation__sampling": "fixed", **changes})
+        return [record.participants for record in finish(config, crowd).records]
+
+    public = cohorts()
+    assert public == cohorts()
+    plain = {"privacy__epsilon": math.inf, "privacy__simulation_noise": False}
+    assert cohorts(**plain) == cohorts(**plain)
+    secret = cohorts(privacy__simulation_noise=False)
+    assert secret != public
+    assert secret != cohorts(privacy__simulation_noise=False)
+
+
 def test_clients_without_budget_sit_out(crowd) -> None:
     """With the budget for one participation nobody is seen twice, and cohorts come from those who are left."""
     config = small(**MANY, participation__sampling="fixed", aggregation__corrupt=0.0, privacy__dropout_tolerance=0.0)

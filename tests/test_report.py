@@ -234,7 +234,7 @@ def test_rounds_without_a_sum_have_a_line_only_where_there_are_some(report: Repo
     assert not {"  aborted rounds", "  lost rounds"} & dict(rows(report)).keys()
     told = dataclasses.replace(report.aggregation, aborted=[2, 5], lost=list(range(3, 15)))
     text = dict(rows(dataclasses.replace(report, aggregation=told)))
-    assert text["  aborted rounds"] == "2, 5: nothing was released"
+    assert text["  aborted rounds"] == "2, 5: no sum was released"
     assert text["  lost rounds"] == (
         "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, … (12): in flight when the run was killed; they count in the budget"
     )

@@ -18,7 +18,7 @@ from peft import PeftModel
 
 from flora_secure.clip import class_prompts, load_clip
 from flora_secure.config import ConfigError, override
-from flora_secure.privacy.accounting import epsilon_of
+from flora_secure.privacy.accounting import epsilon_local, epsilon_of
 from flora_secure.records import RoundRecord
 from flora_secure.report import json_schema
 from flora_secure.report_table import rows
@@ -77,11 +77,31 @@ def test_rounds_with_too_few_survivors_abort_and_the_run_goes_on(task) -> None:
     simulation = finish(small(aggregation__dropout=0.5, privacy__dropout_tolerance=0.1), task)
     report = summarise(simulation, total_seconds=1.0)
     assert (report.aggregation.aborted, report.aggregation.lost) == ([1, 2, 3], [])
-    assert dict(rows(report))["  aborted rounds"] == "1, 2, 3: nothing was released"
+    assert dict(rows(report))["  aborted rounds"] == "1, 2, 3: no sum was released"
     assert report.aggregation.recovered == [0, 0, 0]
     assert report.privacy.epsilon == 0
     assert report.accuracy.final == report.accuracy.warm_start
     assert all("needed" in (record.aborted or "") for record in simulation.records)
+
+
+def test_uploads_of_aborted_rounds_were_received_all_the_same(task) -> None:
+    """Without masking the server has them singly, and the headline says so; a run that goes on knows them too."""
+    config = small(aggregation__dropout=0.5, privacy__dropout_tolerance=0.1, aggregation__secagg="off")
+    simulation = finish(config, task)
+    assert [record.exposed for record in simulation.records] == [True] * 3
+    events = [record.exposed_event() for record in simulation.records]
+    report = summarise(simulation, total_seconds=1.0)
+    assert report.aggregation.aborted == [1, 2, 3]
+    assert report.privacy.epsilon == report.privacy.epsilon_local == pytest.approx(epsilon_local(events, 1e-5))
+    assert report.privacy.epsilon > 50
+    assert "SWITCHED OFF" in report.privacy.statement
+    resumed = Simulation(config, task)
+    resumed.restore(simulation.records, simulation.checkpoint())
+    assert resumed.ledger.epsilon_local == simulation.ledger.epsilon_local
+    with pytest.raises(ValueError, match="was aborted: it released nothing"):
+        simulation.records[0].event()
+    with pytest.raises(ValueError, match="was not aborted after uploads"):
+        finish(small(), task).records[0].exposed_event()
 
 
 def test_a_client_with_a_non_finite_update_drops_out(task, monkeypatch) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 from flora_secure.privacy.accounting import epsilon_outsider
 from flora_secure.privacy.amplification import CALIBRATION_CELL, poisson_epsilon
-from flora_secure.privacy.cross_check import CrossCheckError, cross_check
+from flora_secure.privacy.cross_check import CLOSED_FORM, PLD, PRV, RDP, CrossCheckError, cross_check
+from flora_secure.report import Report
 
 from .derivation import CELLS, CLOSED, Case, Released, epsilon, weight
 from .findings import Finding, Problem, judged, unchecked
@@ -223,9 +225,10 @@ def other_views(case: Case) -> Finding:
 
 def derived_mu(case: Case) -> float | None:
     """μ of the worst client's Gaussian rounds; None where there is none, or where examples were sampled."""
-    if not case.noisy or case.sampled or case.headline == math.inf or not case.worst:
+    worst = case.worst if case.masked else case.worst_local
+    if not case.noisy or case.sampled or case.headline == math.inf or not worst:
         return None
-    return math.sqrt(math.fsum((r.z if case.masked else r.z_local) ** -2 for r in case.worst))
+    return math.sqrt(math.fsum((r.z if case.masked else r.z_local) ** -2 for r in worst))
 
 
 def accountants(case: Case, opacus: bool) -> tuple[Finding, dict[str, float]]:
@@ -240,11 +243,30 @@ def accountants(case: Case, opacus: bool) -> tuple[Finding, dict[str, float]]:
         if first is not None and second is not None and not agree(first, second, CELLS):
             problems.append(("", f"a client's ε is {_said(first)} by one accountant and {_said(second)} by another"))
     if case.report is not None:
-        for name, told in case.report.privacy.cross_check.items():
-            if name in found and not agree(told, found[name], CELLS):
-                problems.append(("report.json", f"{name} {told:.5g}, derived {found[name]:.5g}"))
+        problems += _named(case, case.report, found)
     fine = ", ".join(f"{name} {value:.4f}" for name, value in found.items()) or "nothing to count"
+    told_too = [] if case.report is None else [name for name in case.report.privacy.cross_check if name not in found]
+    if told_too and not problems:
+        missing = [("report.json", f"{', '.join(told_too)} not checked: not computed again; {fine}")]
+        return judged("A-27", title, missing, "", "audit with opacus, without --no-opacus", "warning"), found
     return judged("A-27", title, problems, fine, "publish neither figure before it is known which one is wrong"), found
+
+
+def _named(case: Case, report: Report, found: Mapping[str, float]) -> list[Problem]:
+    """Accountants that the report names: none that a run does not ask, and those asked again say the same."""
+    told, problems = report.privacy, list[Problem]()
+    counted = case.noisy and case.server != math.inf and bool(case.worst)
+    for name, epsilon_told in told.cross_check.items():
+        if name in found:
+            if not agree(epsilon_told, found[name], CELLS):
+                problems.append(("report.json", f"{name} {epsilon_told:.5g}, derived {found[name]:.5g}"))
+        elif not counted or name not in (PLD, RDP, PRV):
+            problems.append(("report.json", f"cross-check {name!r:.60} is none that this run could make"))
+    first = PLD if any(r.record.sampling_rate != 1 for r in case.worst) else CLOSED_FORM
+    accountant = {"name": first, "dp-accounting": report.provenance.versions.get("dp-accounting")}
+    if told.accountant != accountant:
+        problems.append(("report.json", f"accountant {told.accountant!s:.80}, expected {accountant}"))
+    return problems
 
 
 def unmasked(case: Case) -> Finding:

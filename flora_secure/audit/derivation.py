@@ -27,7 +27,10 @@ TWICE = 16  # histories, the costliest, that are counted by two accountants
 
 @dataclass(frozen=True)
 class Released:
-    """A round that released a sum, worked out from its raw numbers. ``z`` is 0 where nobody's noise is left."""
+    """A round that released a sum, or whose uploads were sent, worked out from its raw numbers.
+
+    ``z`` is 0 where nobody's noise is left in the sum.
+    """
 
     record: RoundRecord
     honest: int
@@ -40,8 +43,10 @@ class Released:
         honest = len(set(record.survivors)) - record.colluders
         moved = math.sqrt((record.scale * record.clip_norm) ** 2 + (record.count_scale / 2) ** 2)
         sigma = record.sigma_local
-        if not (moved > 0 and 0 < sigma < math.inf) or honest < 1:
+        if not (moved > 0 and 0 < sigma < math.inf):
             return cls(record, honest, 0.0, 0.0, 0.0)
+        if honest < 1:
+            return cls(record, honest, 0.0, sigma / moved, 0.0)
         return cls(
             record, honest, sigma * math.sqrt(honest) / moved, sigma / moved, record.dimension * _eta(sigma, honest)
         )
@@ -93,6 +98,14 @@ def weight(rounds: Iterable[Released]) -> float:
     )
 
 
+def weight_local(rounds: Iterable[Released]) -> float:
+    """The same of one client's uploads; where nothing was sampled, exactly: Σ 1/z²."""
+    qs = [(r.z_local, r.record.sampling_rate) for r in rounds]
+    if any(z == 0 for z, _ in qs):
+        return math.inf
+    return math.fsum(z**-2 if q == 1 else q * q * math.expm1(min(z**-2, 700.0)) for z, q in qs)
+
+
 @dataclass(frozen=True)
 class Case:
     """All that the checks look at."""
@@ -118,7 +131,7 @@ class Case:
 
     @property
     def sampled(self) -> bool:
-        return any(r.record.sampling_rate != 1 for r in self.released)
+        return any(r.record.sampling_rate != 1 for r in self.sent)
 
     @property
     def everybody(self) -> bool:
@@ -184,13 +197,24 @@ class Case:
         return epsilon(self.worst, self.delta)
 
     @functools.cached_property
+    def sent(self) -> list[Released]:
+        """Rounds in which uploads left clients, whether or not they became a sum."""
+        return [Released.of(record) for record in self.records if record.aborted is None or record.exposed]
+
+    @functools.cached_property
+    def worst_local(self) -> list[Released]:
+        """The rounds of the client whose uploads by themselves give away most."""
+        of: dict[int, list[int]] = {client: [] for client in range(self.config.data.clients)}
+        for position, r in enumerate(self.sent):
+            for client in {*r.record.participants, *r.record.survivors}:
+                of.setdefault(client, []).append(position)
+        histories = ([self.sent[i] for i in positions] for positions in {tuple(held) for held in of.values()})
+        return max(histories, key=weight_local)
+
+    @functools.cached_property
     def local(self) -> float:
         """ε of one client's uploads by themselves: of the worst client."""
-        most = max(
-            (self.rounds_of(positions) for positions in self.histories),
-            key=lambda rounds: math.fsum(math.inf if r.z_local == 0 else r.z_local**-2 for r in rounds),
-        )
-        return epsilon(self.worst if self.sampled else most, self.delta, local=True, cell=CALIBRATION_CELL)
+        return epsilon(self.worst_local, self.delta, local=True, cell=CALIBRATION_CELL)
 
     @property
     def headline(self) -> float:

@@ -126,22 +126,32 @@ def sets(case: Case) -> Finding:
     )  # fmt: skip
 
 
+def uploaded(record: RoundRecord) -> int:
+    """How many participants did not drop out."""
+    return len(set(record.participants) - set(record.dropped))
+
+
 def uploads(case: Case) -> Finding:
     """A-05"""
     title = "As many survivors as uploads on the wire"
     if case.report is None:
         return unchecked("A-05", title, "the adapter's size stands in report.json, which is missing")
     broadcast, problems = 2 * case.report.communication.parameters, list[Problem]()  # float16
-    for r in (released.record for released in case.released if not released.record.lost):
+    for r in (record for record in case.records if not record.lost):
         packed = max(1, -(-r.dimension * r.bits // 8))
         rest = r.payload_bytes - len(r.participants) * broadcast
-        if rest != len(r.survivors) * packed:
+        sent, what = len(r.survivors), "survivors"
+        if r.aborted is not None:  # no sum, but whoever did not drop out sent an upload
+            sent, what = uploaded(r), "uploads"
+            if not sent and not r.payload_bytes:
+                continue  # refused before anybody was asked
+        if rest != sent * packed:
             problems.append(
-                (at(r), f"{len(r.survivors)} survivors of {len(r.participants)} participants, but its payload of "
+                (at(r), f"{sent} {what} of {len(r.participants)} participants, but its payload of "
                         f"{r.payload_bytes} bytes holds {rest / packed:g} uploads of {packed} bytes")
             )  # fmt: skip
-        elif r.unit == "client" and r.contributions != len(r.survivors):
-            problems.append((at(r), f"{len(r.survivors)} survivors, but {r.contributions} updates in the sum"))
+        elif r.unit == "client" and r.contributions != sent:
+            problems.append((at(r), f"{sent} {what}, but {r.contributions} updates in the sum"))
     return judged(
         "A-05", title, problems, "payload bytes = broadcasts to all participants + uploads of all survivors",
         "clients that dropped out brought no noise: they do not count as survivors",

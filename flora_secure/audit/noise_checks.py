@@ -150,7 +150,13 @@ def slack(case: Case) -> Finding:
         problems.append(
             ("", f"aliasing slack {derived:.3g} is above {MAX_SLACK:g}: the noise is too small for the grid")
         )
-    if case.report is not None and not near(case.report.privacy.aliasing_slack, derived):
+    # histories may tie in ε to the last digit while κ, of 1e-43, differs: the ledger may have taken any of them
+    ties = [
+        math.fsum(r.slack for r in case.rounds_of(positions))
+        for positions, (spent, _) in case.spent.items()
+        if spent is not None and near(spent, case.server, 1e-9)
+    ]
+    if case.report is not None and not any(near(case.report.privacy.aliasing_slack, each) for each in (derived, *ties)):
         problems.append(
             ("report.json", f"aliasing slack {case.report.privacy.aliasing_slack:.3g}, derived {derived:.3g}")
         )

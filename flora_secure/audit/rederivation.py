@@ -11,7 +11,7 @@ from flora_secure.privacy.cross_check import PRV, accountant_versions
 from flora_secure.report import finite_or_none
 from flora_secure.run_folder import RunFolderError, read_unverified
 
-from . import budget_checks, log_checks, noise_checks, report_checks
+from . import budget_checks, log_checks, noise_checks, report_checks, statement_checks, unsummed_checks
 from .derivation import Case
 from .findings import OK, VIOLATION, Audit, ClientBudget, Figure, Finding, unchecked
 
@@ -26,6 +26,8 @@ _OF_THE_LOG: tuple[Check, ...] = (
     log_checks.possible,
 )
 _DERIVED: dict[str, Check | None] = {
+    "A-08": unsummed_checks.aborted,
+    "A-09": unsummed_checks.in_flight,
     "A-10": noise_checks.multipliers,
     "A-11": noise_checks.shares,
     "A-12": noise_checks.honest,
@@ -42,7 +44,7 @@ _DERIVED: dict[str, Check | None] = {
     "A-26": budget_checks.other_views,
     "A-27": None,  # budget_checks.accountants, which is told whether to ask opacus
     "A-28": budget_checks.unmasked,
-    "A-30": report_checks.words,
+    "A-30": statement_checks.words,
     "A-31": report_checks.accuracy,
     "A-32": report_checks.communication,
     "A-33": report_checks.aggregation,

@@ -36,12 +36,19 @@ class LedgerError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class _History:
-    """The rounds of one client, or of many that were in the same ones; compared by identity."""
+    """The rounds of one client, or of many that were in the same ones; compared by identity.
+
+    ``unsummed``: rounds whose uploads were sent and never released as a sum.
+    """
 
     events: tuple[RoundEvent, ...] = ()
+    unsummed: tuple[RoundEvent, ...] = ()
 
     def __add__(self, event: RoundEvent) -> _History:
-        return _History((*self.events, event))
+        return _History((*self.events, event), self.unsummed)
+
+    def exposed(self, event: RoundEvent) -> _History:
+        return _History(self.events, (*self.unsummed, event))
 
     @functools.cached_property
     def sampled(self) -> bool:
@@ -54,18 +61,27 @@ class _History:
         squares = math.inf if 0.0 in zs else math.fsum(z**-2 for z in zs)
         return squares, math.fsum(e.aliasing_slack for e in self.events)
 
+    @property
+    def uploads(self) -> tuple[RoundEvent, ...]:
+        return (*self.events, *self.unsummed)
+
     @functools.cached_property
     def loss_local(self) -> float:
-        zs = [e.noise_multiplier_local for e in self.events]
-        return math.inf if 0.0 in zs else math.fsum(z**-2 for z in zs)
+        """Orders histories by what their uploads cost: μ², where examples were sampled that of the central limit
+        (Bu et al. 2019, arXiv 1911.11607)."""
+        zs = [(e.noise_multiplier_local, e.sampling_rate) for e in self.uploads]
+        if any(z == 0.0 for z, _ in zs):
+            return math.inf
+        return math.fsum(z**-2 if q == 1 else q * q * math.expm1(min(z**-2, 700.0)) for z, q in zs)
 
 
 class Ledger:
     """What was released, to whom it is charged, and whether one more round still fits.
 
     Call `authorise` with the worst event that the round may become (fewest survivors, every client that may end up in
-    the sum) before it starts, and `record` with what it did become. An aborted round released nothing and is not
-    recorded; authorise it again, or the next.
+    the sum) before it starts, and `record` with what it did become. An aborted round released no sum and is not
+    recorded; call `expose` if uploads had been sent, which counts for `epsilon_local` alone. Authorise it again, or
+    the next.
 
     Clients whose budget would be passed are named by `refused`, and by the error: leave them out and authorise the
     round of the others.
@@ -140,9 +156,9 @@ class Ledger:
 
     @property
     def epsilon_local(self) -> float:
-        """ε spent so far by the uploads of the client that gave away most, by themselves."""
+        """ε spent so far by the uploads of the client that gave away most, by themselves, of aborted rounds too."""
         worst = max(self._histories(), key=lambda history: history.loss_local)
-        return epsilon_local((self._worst if worst.sampled else worst).events, self.delta)
+        return epsilon_local(worst.uploads, self.delta)
 
     @property
     def epsilon_outsider(self) -> float:
@@ -205,6 +221,24 @@ class Ledger:
         self._named.update({client: after[self._history(client)] for client in charged})
         if event.participants is None:
             self._unnamed += event
+
+    def expose(self) -> None:
+        """The authorised round ended without a sum, but its uploads were sent.
+
+        Whoever saw them singly has seen them: `epsilon_local` counts them.
+
+        Raises:
+            LedgerError: no round is authorised.
+        """
+        event = self._authorised
+        if event is None:
+            raise LedgerError("no round is authorised whose uploads could have been sent")
+        self._authorised = None
+        charged = self._named.keys() if event.participants is None else event.participants
+        after = {history: history.exposed(event) for history in {self._history(client) for client in charged}}
+        self._named.update({client: after[self._history(client)] for client in charged})
+        if event.participants is None:
+            self._unnamed = self._unnamed.exposed(event)
 
     def _history(self, client: int) -> _History:
         return self._named.get(client, self._unnamed)

@@ -77,7 +77,7 @@ def draw_cohort(rng: np.random.Generator, scheme: Scheme, candidates: Collection
     """The clients of one round, in order.
 
     Args:
-        rng: seeded with the run's seed and the round's number; consumed.
+        rng: consumed. Of secret randomness where outsiders are to gain from not knowing the cohort.
         scheme: Poisson or fixed size.
         candidates: from `eligible`.
 

@@ -57,7 +57,8 @@ _NOT_COVERED = (
     "Not covered. Forged clients unless the malicious-server profile holds; side channels such as timing, and access "
     "to a client's device; which clients took part and which dropped out; the initial weights and whatever they were "
     "trained on; hyper-parameters chosen by looking at the clients' data; accuracy, clip and overflow rates where they "
-    "were measured on private data; anything that the same clients release elsewhere."
+    "were measured on private data, how many images of how many classes clients hold, and the accuracy of a run "
+    "without noise, where they are reported; anything that the same clients release elsewhere."
 )
 
 
@@ -85,7 +86,7 @@ def statement(
         secret_noise: True if the noise keys came from the operating system; False if a seed reproduces them.
         unit: whose contribution is protected.
         population: how many such units there are, to judge δ by; None for the clients that plan and ledger know of.
-        aborted_rounds: rounds that began and released nothing.
+        aborted_rounds: rounds that began and released no sum.
         lost_rounds: rounds of the ledger that were in flight when the run was killed.
         clip_rate: fraction of uploads whose update was clipped, if measured.
         overflow_rate: fraction of the sums' coordinates that may have wrapped (`encoding.overflow_rate`), if measured.
@@ -110,7 +111,7 @@ def statement(
         )
     rounds = (
         f"Rounds. All {len(ledger.events)} released sums are counted together, out of {plan.rounds} planned; "
-        f"{aborted_rounds} further rounds were aborted and released nothing."
+        f"{aborted_rounds} further rounds were aborted and released no sum."
     )
     if lost_rounds:
         rounds += (
@@ -120,8 +121,16 @@ def statement(
     rates = _rates(plan, clip_rate, overflow_rate)
     if not plan.noisy:
         return "\n\n".join((_NO_PRIVACY, _TRUST[profile], rounds, rates))
+    upload = (
+        f"One upload alone. If the server and all other clients collude, or the masks fail, a client is protected by "
+        f"its own share of the noise only: epsilon_local = {ledger.epsilon_local:.4g} at delta = {ledger.delta:g}, "
+        f"uploads of aborted rounds included."
+    )
     if not ledger.events:
-        return f"Guarantee. Nothing was released, so nothing of epsilon = {plan.epsilon:g} was spent.\n\n{rounds}"
+        unspent = f"Guarantee. No sum was released, so nothing of epsilon = {plan.epsilon:g} was spent."
+        seen = [_SUMS_ONLY] if profile == "off" else []
+        sent = [*seen, _TRUST[profile], upload] if ledger.epsilon_local > 0 else []
+        return "\n\n".join((unspent, rounds, *sent))
     units = max(plan.clients, len(ledger.clients)) if population is None else population
     paragraphs = [
         None if secret_noise else _REPRODUCIBLE,
@@ -135,8 +144,7 @@ def statement(
         rounds,
         _mechanism(plan, ledger),
         _accountants(ledger, cross_check),
-        f"One upload alone. If the server and all other clients collude, or the masks fail, a client is protected by "
-        f"its own share of the noise only: epsilon_local = {ledger.epsilon_local:.4g} at delta = {ledger.delta:g}.",
+        upload,
         rates,
         _FROM_OS if secret_noise else None,
         _NOT_COVERED,

@@ -45,6 +45,38 @@ def test_a_client_pays_for_its_own_rounds_only() -> None:
     assert ledger.epsilon_local == max(epsilon_local(ledger.events_of(c), 1e-5) for c in range(3))
 
 
+def test_uploads_of_aborted_rounds_count_for_single_uploads_alone() -> None:
+    """Whoever receives uploads singly has received them, whether or not they became a sum."""
+    ledger = Ledger(20, 1e-5)
+    enter(ledger, event(2.0, 1, {0, 1, 2}))
+    enter(ledger, event(2.0, 2, {0}))
+    sums = ledger.epsilon
+    for t, who in ((3, {1, 2}), (4, {2}), (5, {2})):
+        ledger.authorise(event(2.0, t, who))
+        ledger.expose()
+    assert ledger.epsilon == sums
+    assert ledger.worst_events == ledger.events_of(0)
+    assert [e.round for e in ledger.events] == [1, 2]
+    # client 2 sent four uploads, more than client 0, who is the worst one for the sums
+    sent = [event(2.0, 1, {0, 1, 2}), event(2.0, 3, {1, 2}), event(2.0, 4, {2}), event(2.0, 5, {2})]
+    assert ledger.epsilon_local == pytest.approx(epsilon_local(sent, 1e-5))
+    enter(ledger, event(2.0, 6, {2}))
+    assert ledger.epsilon_local == pytest.approx(epsilon_local([*sent, event(2.0, 6, {2})], 1e-5))
+    with pytest.raises(LedgerError, match="no round is authorised"):
+        ledger.expose()
+
+
+def test_an_aborted_round_of_everybody_exposes_everybody() -> None:
+    ledger = Ledger(20, 1e-5)
+    enter(ledger, event(2.0, 1, {0}))
+    for number in (2, 3):
+        ledger.authorise(event(3.0, number))
+        ledger.expose()
+    assert ledger.epsilon == ledger.epsilon_of_client(0) == gaussian_epsilon(0.5, 1e-5)
+    exposed = [event(2.0, 1, {0}), event(3.0, 2), event(3.0, 3)]
+    assert ledger.epsilon_local == pytest.approx(epsilon_local(exposed, 1e-5))
+
+
 def test_a_round_of_everybody_charges_everybody() -> None:
     ledger = Ledger(20, 1e-5)
     enter(ledger, event(2.0, 1, {0}))

@@ -216,8 +216,21 @@ def test_a_budget_that_was_passed_is_not_glossed_over() -> None:
 
 def test_nothing_released() -> None:
     text = write(*run(survivors=()), aborted_rounds=3)
-    assert "Nothing was released" in text
+    assert "No sum was released" in text
     assert "3 further rounds were aborted" in text
+
+
+def test_uploads_without_a_sum_are_told() -> None:
+    plan, ledger = run(survivors=())
+    ledger.authorise(plan.event(1, 100))
+    ledger.expose()
+    masked, plain = (write(plan, ledger, aborted_rounds=1, profile=profile) for profile in ("semi-honest", "off"))
+    told = f"epsilon_local = {ledger.epsilon_local:.4g}"
+    assert told in masked
+    assert told in plain
+    assert "SWITCHED OFF" in plain
+    assert "does NOT hold" in plain
+    assert "SWITCHED OFF" not in masked
 
 
 def test_bad_input_is_refused() -> None:
