@@ -75,6 +75,11 @@ def test_an_aborted_round_of_everybody_exposes_everybody() -> None:
     assert ledger.epsilon == ledger.epsilon_of_client(0) == gaussian_epsilon(0.5, 1e-5)
     exposed = [event(2.0, 1, {0}), event(3.0, 2), event(3.0, 3)]
     assert ledger.epsilon_local == pytest.approx(epsilon_local(exposed, 1e-5))
+    nameless = Ledger(20, 1e-5)
+    nameless.authorise(event(3.0, 1))
+    nameless.expose()
+    assert nameless.epsilon == 0
+    assert nameless.epsilon_local == pytest.approx(epsilon_local([event(3.0, 1)], 1e-5))
 
 
 def test_a_round_of_everybody_charges_everybody() -> None:
