@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import sys
 import tomllib
 import types
 import typing
@@ -64,6 +65,7 @@ class RunConfig:
             "rule local-alternate takes turns in local steps, and unit example has none; use --rule alternate",
         )
         require(self.seed >= 0, f"seed must be a non-negative integer, got {self.seed}")
+        require(self.seed < 2**63, f"seed must be at most 2^63 - 1 = {2**63 - 1}, got {self.seed}")
         n, t, k = self.data.clients, self.aggregation.threshold, self.aggregation.neighbours
         if self.participation.sampling == "fixed":
             n = self.cohort_size
@@ -124,6 +126,8 @@ def from_toml(text: str) -> RunConfig:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}") from None
+    except ValueError:  # Python's bound of some thousand digits, which tomllib passes on
+        raise ConfigError("not valid TOML: an integer has more digits than can be read") from None
     return typing.cast(RunConfig, _build(RunConfig, table, ""))
 
 
@@ -193,6 +197,7 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
         require(names, f"{name} must be a list of strings, got {value!r}")
         return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        require(abs(value) <= sys.float_info.max, f"{name} is too large for a number: {len(str(abs(value)))} digits")
         return float(value)
     # bool is an int for isinstance, and never what a numeric key wants
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

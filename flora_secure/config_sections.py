@@ -38,11 +38,24 @@ Precision = Literal["float32", "bfloat16"]
 CLIP_NORM: dict[Unit, float] = {"client": 0.15, "example": 3.0}
 EXAMPLE_RATE = 0.1
 
+# what the accountants can count, in seconds: docs/privacy/accounting.md, "Limits"
+MOST_EPSILON = 100.0
+LEAST_DELTA: dict[Unit, float] = {"client": 1e-12, "example": 1e-10}
+LEAST_EXAMPLE_RATE = 1e-4
+MOST_ROUNDS, MOST_CLIENTS = 100_000, 1_000_000
+
 
 def require(condition: bool, message: str) -> None:
     """ConfigError with this ``message`` unless the condition holds."""
     if not condition:
         raise ConfigError(message)
+
+
+def require_positive(name: str, value: float | None, most: float = 1e6) -> None:
+    """ConfigError unless the ``value``, where there is one, lies between 1/``most`` and ``most``: far beyond sense, and
+    far from overflow."""
+    require(value is None or (math.isfinite(value) and value > 0), f"{name} must be a positive number, got {value}")
+    require(value is None or 1 / most <= value <= most, f"{name} must lie in {1 / most:g}…{most:g}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +83,7 @@ class DataConfig:
             self.clients >= 2,
             f"clients must be at least 2, since one client's sum is its own update; got {self.clients}",
         )
+        require(self.clients <= MOST_CLIENTS, f"clients must be at most {MOST_CLIENTS:,}, got {self.clients}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +112,7 @@ class ModelConfig:
             self.placement == "text-projection" or self.rule != "prompt-basis",
             f"rule prompt-basis is for placement text-projection, not {self.placement}; use --rule frozen-a or ab",
         )
-        require(
-            self.alpha is None or (math.isfinite(self.alpha) and self.alpha > 0),
-            f"alpha must be a positive number (leave it out for the rank), got {self.alpha}",
-        )
+        require_positive("alpha", self.alpha)
         require(
             self.last_layers is None or self.last_layers >= 1, f"last_layers must be at least 1, got {self.last_layers}"
         )
@@ -149,6 +160,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require(self.rounds >= 1, f"rounds must be at least 1, got {self.rounds}")
+        require(self.rounds <= MOST_ROUNDS, f"rounds must be at most {MOST_ROUNDS:,}, got {self.rounds}")
         require(self.local_steps >= 1, f"local_steps must be at least 1, got {self.local_steps}")
         require(self.warm_start >= 0, f"warm_start must be at least 0 steps, got {self.warm_start}")
         require(0 <= self.control_variate <= 1, f"control_variate must lie between 0 and 1, got {self.control_variate}")
@@ -159,11 +171,7 @@ class TrainingConfig:
                 f"{name} {value} is for server_optimiser adam or yogi; set --server-optimiser or leave it out",
             )
         for name in ("local_rate", "server_step", "server_tau", "logit_scale"):
-            value = getattr(self, name)
-            require(
-                value is None or (math.isfinite(value) and value > 0),
-                f"{name} must be a positive number, got {value}",
-            )
+            require_positive(name, getattr(self, name))
         require(
             0 <= self.server_momentum < 1,
             f"server_momentum must be at least 0 and below 1, got {self.server_momentum}",
@@ -196,13 +204,20 @@ class PrivacyConfig:
     def __post_init__(self) -> None:
         require(self.epsilon > 0, f"epsilon must be above 0, or inf for a run without noise; got {self.epsilon:g}")
         require(
+            self.epsilon <= MOST_EPSILON or self.epsilon == math.inf,
+            f"epsilon {self.epsilon:g} is more than the {MOST_EPSILON:g} that can be accounted for, and hardly any "
+            "privacy: take less, or inf for a run without noise",
+        )
+        require(
             self.delta is None or 0 < self.delta < 1,
             f"delta must lie between 0 and 1 (leave it out for min(1e-5, 1/clients^1.1)); got {self.delta}",
         )
+        least = LEAST_DELTA[self.unit]
         require(
-            self.clip_norm is None or (math.isfinite(self.clip_norm) and self.clip_norm > 0),
-            f"clip_norm must be a positive number, got {self.clip_norm}",
+            self.delta is None or self.delta >= least,
+            f"delta {self.delta} is less than the {least:g} that can be accounted for with unit {self.unit}; take more",
         )
+        require_positive("clip_norm", self.clip_norm)
         require(
             self.example_rate is None or self.unit == "example",
             f"example_rate {self.example_rate} is for unit example; set --unit example or leave it out",
@@ -210,6 +225,11 @@ class PrivacyConfig:
         require(
             self.example_rate is None or 0 < self.example_rate <= 1,
             f"example_rate must be above 0 and at most 1, got {self.example_rate}",
+        )
+        require(
+            self.example_rate is None or self.example_rate >= LEAST_EXAMPLE_RATE,
+            f"example_rate must be at least {LEAST_EXAMPLE_RATE:g}, less cannot be accounted for; got "
+            f"{self.example_rate}",
         )
         require(
             self.adaptive_clip is None or self.unit == "client",

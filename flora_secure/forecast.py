@@ -15,6 +15,7 @@ from flora_protocols import Kind, ParameterError, Profile, SessionParams, messag
 from flora_secure.aggregation import MaskingPlan, plan_masking
 from flora_secure.architectures import Architecture, architecture, classes_of
 from flora_secure.config import ConfigError, RunConfig
+from flora_secure.config_sections import MOST_EPSILON, require
 from flora_secure.noise import noise_plan, target_delta
 from flora_secure.privacy.accounting import (
     epsilon_for,
@@ -22,6 +23,7 @@ from flora_secure.privacy.accounting import (
     epsilon_outsider,
     gaussian_mu,
 )
+from flora_secure.privacy.calibration import LEAST_EPSILON
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.plan import NoisePlan
 from flora_secure.report import Communication, finite_or_none
@@ -30,6 +32,8 @@ from flora_secure.selection import Selection
 
 SCHEMA = "flora-secure/plan/1"
 IMAGES = 20_000  # of the clients of the embedded data set, together
+_MOST_IMAGES = 10**9  # their default delta can still be accounted for
+_LEAST_MULTIPLIER = 1e-2  # costs epsilon 5,000 in one round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +166,7 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
     Figures of a round are those of a cohort of fixed size, or of average size. Raises ConfigError, one line, where no
     noise, ring or graph satisfies the config.
     """
+    require(images <= _MOST_IMAGES, f"images must be at most {_MOST_IMAGES:,}, got {images}")
     size = architecture(config.model.model)
     dimension, rule = size.dimension(config.model, classes_of(config.data)), rule_named(config.model.trained_rule)
     try:
@@ -200,12 +205,25 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
 
 
 def budget_of(config: RunConfig, noise_multiplier: float, images: int = IMAGES) -> float:
-    """The ε to plan for, so that the noise multiplier z of `config`'s run is the one given. ConfigError for z <= 0."""
+    """The ε to plan for, so that the noise multiplier z of `config`'s run is the one given. ConfigError for z <= 0, and
+    where the budget would be none that can be planned for."""
     try:
-        taken = Selection.of(config).participations
-        return epsilon_for(noise_multiplier, target_delta(config, images), taken, config.sampling_rate)
+        taken, spent = Selection.of(config).participations, math.inf
+        if not 0 < noise_multiplier < _LEAST_MULTIPLIER:
+            spent = epsilon_for(noise_multiplier, target_delta(config, images), taken, config.sampling_rate)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    require(
+        spent <= MOST_EPSILON,
+        f"noise multiplier {noise_multiplier:g} costs more than epsilon {MOST_EPSILON:g}, which cannot be accounted "
+        "for; take a larger one, or --epsilon inf for a run without noise",
+    )
+    require(
+        spent > LEAST_EPSILON,
+        f"noise multiplier {noise_multiplier:g} costs less than epsilon {LEAST_EPSILON:g}, which cannot be accounted "
+        "for; take a smaller one",
+    )
+    return spent
 
 
 def _privacy(config: RunConfig, plan: NoisePlan, cohort: NoisePlan, selection: Selection) -> PrivacyForecast:

@@ -29,6 +29,19 @@ BAD = [
     (["--clients", "ten"], "'--clients': 'ten' is not a whole number"),
     (["--delta", "1.5"], "delta must lie between 0 and 1"),
     (["--clients", "1"], "clients must be at least 2"),
+    (["--clients", "99999999999"], "clients must be at most 1,000,000, got 99999999999"),
+    (["--delta", "1e-15"], "delta 1e-15 is less than the 1e-12 that can be accounted for with unit client; take more"),
+    (["--unit", "example", "--delta", "1e-11"], "less than the 1e-10 that can be accounted for with unit example"),
+    (["--epsilon", "100.5"], "epsilon 100.5 is more than the 100 that can be accounted for"),
+    (["--epsilon", "1e308"], "take less, or inf for a run without noise"),
+    (["--unit", "example", "--example-rate", "1e-9"], "example_rate must be at least 0.0001"),
+    (["--clip-norm", "1e308"], "clip_norm must lie in 1e-06…1e+06, got 1e+308"),
+    (["--clip-norm", "1e-308"], "clip_norm must lie in 1e-06…1e+06, got 1e-308"),
+    (["--alpha", "1e308"], "alpha must lie in 1e-06…1e+06, got 1e+308"),
+    (["--alpha", "1e-308"], "alpha must lie in 1e-06…1e+06, got 1e-308"),
+    (["--server-optimiser", "yogi", "--server-tau", "1e308"], "server_tau must lie in 1e-06…1e+06, got 1e+308"),
+    (["--rounds", "99999999999"], "rounds must be at most 100,000, got 99999999999"),
+    (["--seed", "99999999999999999999"], "seed must be at most 2^63 - 1 = 9223372036854775807, got"),
     (["--clients", "30000"], "30000"),
     (["--dropout", "1"], "dropout must be at least 0 and below 1"),
     (["--dataset", "cifar"], "cifar"),
@@ -83,7 +96,8 @@ BAD_LATE = [
     (["--pretrained", "missing.safetensors"], "missing.safetensors"),
     (["--rank", "11"], "rank 11 exceeds"),
     (["--device", "cuda:9"], "device 'cuda:9' cannot be used"),
-    (["--epsilon", "1000000", "--bits", "8"], "bits"),
+    (["--device", "meta"], "device 'meta' cannot be used"),
+    (["--epsilon", "100", "--bits", "8", "--clients", "300"], "bits"),
     (["--secagg", "malicious-server", "--threshold", "2"], "threshold 2"),
     (["--participation", "0.1", "--sampling", "poisson"], "makes cohorts of 1 on average"),
 ]
@@ -313,6 +327,13 @@ def test_help_lists_every_option_and_needs_no_torch(tmp_path) -> None:
         "--simulation-noise",
     ):
         assert option in done.stdout
+
+
+def test_a_subject_that_cannot_be_measured_is_named(tmp_path) -> None:
+    done = flora_here("bench", "nope", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'SUBJECT': 'nope' cannot be measured; give one of masking, noise, training." in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_wrong_command_is_one_line(tmp_path) -> None:

@@ -210,13 +210,22 @@ def test_the_plot_is_a_picture(tmp_path) -> None:
         (["--epsilon", "0"], "epsilon must be above 0"),
         (["--epsilon", "4", "--noise-multiplier", "3"], "either --epsilon or --noise-multiplier"),
         (["--noise-multiplier", "0"], "noise multiplier must be a finite number > 0"),
+        (["--noise-multiplier", "1e308"], "noise multiplier 1e+308 costs less than epsilon 1e-06"),
+        (["--noise-multiplier", "0.1"], "noise multiplier 0.1 costs more than epsilon 100"),
+        (["--noise-multiplier", "1e-308"], "noise multiplier 1e-308 costs more than epsilon 100"),
+        (["--noise-multiplier", "1e-308", "--unit", "example"], "noise multiplier 1e-308 costs more than epsilon 100"),
+        (["--epsilon", "1e9"], "epsilon 1e+09 is more than the 100 that can be accounted for"),
+        (["--delta", "1e-15"], "delta 1e-15 is less than the 1e-12 that can be accounted for"),
+        (["--clients", "99999999999"], "clients must be at most 1,000,000"),
+        (["--rounds", "99999999999"], "rounds must be at most 100,000"),
+        (["--unit", "example", "--images", "99999999999"], "images must be at most 1,000,000,000"),
         (["--delta", "1"], "delta must lie between 0 and 1"),
         (["--rounds", "0"], "rounds must be at least 1"),
         (["--model", "ViT-X"], "'ViT-X' is not known"),
         (["--clip-norm", "nan"], "clip_norm must be a positive number"),
         (["--dropout-tolerance", "1"], "dropout_tolerance must be at least 0 and below 1"),
         (["--secagg", "malicious-server", "--corrupt", "0.85"], "85 corrupt of 100"),
-        (["--epsilon", "1000000", "--bits", "8"], "bits"),
+        (["--epsilon", "100", "--bits", "8"], "bits"),
         (["--plot", "no/such/folder.png"], "cannot be written"),
         (["--epsilon", "inf", "--mechanisms"], "with noise"),
         (["--epsilon", "inf", "--plot", "x.png"], "without noise"),
@@ -229,6 +238,25 @@ def test_bad_input_is_one_line(flags, says, tmp_path) -> None:
     assert done.stdout == ""
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--epsilon", "100"],
+        ["--delta", "1e-12"],
+        ["--clip-norm", "1e6"],
+        ["--clip-norm", "1e-6"],
+        ["--clients", "1000000", "--secagg", "off"],
+        ["--unit", "example", "--delta", "1e-10"],
+    ],
+    ids=" ".join,
+)
+def test_the_limits_themselves_are_planned(flags, tmp_path) -> None:
+    done = flora_here("plan", *flags, "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)["privacy"]
+    assert found["cross_check"]["dp-accounting RDP"] >= found["cross_check"].get("dp-accounting PLD", 0)
 
 
 def test_bad_input_of_a_fresh_process_is_one_line_too(tmp_path) -> None:

@@ -21,8 +21,15 @@ class Subject(StrEnum):
     TRAINING = "training"
 
 
+def _subject(text: str) -> Subject:
+    known = [subject.value for subject in Subject]
+    if text not in known:
+        raise typer.BadParameter(f"{text!r} cannot be measured; give one of {', '.join(known)}.")
+    return Subject(text)
+
+
 def bench(
-    subject: Annotated[Subject, typer.Argument(help="masking, noise or training.", metavar="SUBJECT")],
+    subject: Annotated[Subject, typer.Argument(parser=_subject, help="masking, noise or training.", metavar="SUBJECT")],
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: shows that it runs, says little.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Nothing scaled up from a part; adds some minutes.")] = False,
     device: Annotated[

@@ -13,12 +13,16 @@ Epsilon = Annotated[
     Option(
         parser=number,
         metavar="NUMBER",
-        help="Privacy budget ε of the whole run; inf trains without noise.  [default: 4]",
+        help="Privacy budget ε of the whole run, at most 100; inf trains without noise.  [default: 4]",
     ),
 ]
 Delta = Annotated[
     float | None,
-    Option(parser=number, metavar="NUMBER", help="δ of the budget.  [default: min(1e-5, 1/clients^1.1)]"),
+    Option(
+        parser=number,
+        metavar="NUMBER",
+        help="δ of the budget, at least 1e-12 (1e-10 for unit example).  [default: min(1e-5, 1/clients^1.1)]",
+    ),
 ]
 Unit = Annotated[
     str | None,
@@ -29,7 +33,7 @@ ExampleRate = Annotated[
     Option(
         parser=number,
         metavar="NUMBER",
-        help="Unit example: probability of an image to enter a round, by a secret coin.  [default: 0.1]",
+        help="Unit example: probability of an image to enter a round, by a secret coin, at least 1e-4.  [default: 0.1]",
     ),
 ]
 DropoutTolerance = Annotated[

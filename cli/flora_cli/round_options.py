@@ -8,8 +8,12 @@ from typer import Option
 
 from flora_cli.values import number, whole
 
-Clients = Annotated[int | None, Option(parser=whole, metavar="COUNT", help="Number of clients.  [default: 100]")]
-Rounds = Annotated[int | None, Option(parser=whole, metavar="COUNT", help="Training rounds.  [default: 20]")]
+Clients = Annotated[
+    int | None, Option(parser=whole, metavar="COUNT", help="Number of clients, at most 1,000,000.  [default: 100]")
+]
+Rounds = Annotated[
+    int | None, Option(parser=whole, metavar="COUNT", help="Training rounds, at most 100,000.  [default: 20]")
+]
 Participation = Annotated[
     float | None,
     Option(parser=number, metavar="NUMBER", help="Fraction of the clients in a round.  [default: 1]"),

@@ -21,6 +21,7 @@ from .events import RoundEvent
 
 REPORT_CELL, CALIBRATION_CELL = 1e-4, 1e-3  # widths of a privacy-loss cell; both round the loss up
 ZERO_OUT = dp_accounting.NeighboringRelation.REPLACE_SPECIAL
+_CELLS = 2e6  # of a distribution, at most and roughly: larger losses get wider cells, and a second stays a second
 _DISTINCT = 20  # more noise multipliers than these are first rounded down to steps of a thousandth
 _STEP = 1e-3
 _TOLERANCE = 1e-6  # of z, in calibration
@@ -40,7 +41,7 @@ def poisson_epsilon(counts: Counts, delta: float, cell: float = REPORT_CELL) -> 
         counts: (z, q) → number of rounds, q in (0, 1]. Order does not matter. Beyond 20 different pairs, z is rounded
             down by at most a thousandth of itself, which overstates ε.
         delta: between 0 and 1.
-        cell: width of a privacy-loss cell. The figure is an upper bound for every width.
+        cell: width of a privacy-loss cell; more for losses above 2e6 cells. An upper bound for every width.
 
     Returns:
         ε >= 0; infinity if a round adds no noise.
@@ -52,7 +53,12 @@ def poisson_epsilon(counts: Counts, delta: float, cell: float = REPORT_CELL) -> 
 
 @functools.lru_cache(maxsize=1024)
 def _poisson_epsilon(counts: frozenset[tuple[tuple[float, float], int]], delta: float, cell: float) -> float:
-    accountant = pld.PLDAccountant(ZERO_OUT, cell)
+    if any(z == 0 for (z, _), _ in counts):
+        return math.inf
+    # what the same rounds cost without sampling: no loss that matters is larger
+    mu = math.sqrt(math.fsum(count / z / z for (z, _), count in counts))
+    most = float(dp_accounting.get_epsilon_gaussian(1 / mu, delta)) if counts else 0.0
+    accountant = pld.PLDAccountant(ZERO_OUT, max(cell, most / _CELLS))
     for (z, q), count in sorted(counts):
         accountant.compose(gaussian_event(z, q), count)
     return float(accountant.get_epsilon(delta))

@@ -21,6 +21,7 @@ from .rotation import padded
 
 ERROR_RATIO = 1.01  # of the released sum to plain Gaussian noise; what "within 1 %" means
 MAX_SLACK = 1e-9  # κ above which aliasing is no longer negligible; z pays for this much, 2e-9 of ε and a 1e-9th of δ
+LEAST_EPSILON = 1e3 * MAX_SLACK
 NOISELESS_ERROR = 1e-3  # rounding error of a run without noise, as a fraction of c·√n
 OVERFLOW_PROBABILITY = 0.01  # of any wrap in a run; one wrap is one coordinate of one sum
 _MARGIN = 1e-9
@@ -158,7 +159,7 @@ def calibrate(
         ways = (rotation,)
     if epsilon == math.inf:
         return _without_noise(draft, ways[0], bits, count_noise is not None, overflow_probability)
-    if epsilon <= 1e3 * MAX_SLACK:
+    if epsilon <= LEAST_EPSILON:
         raise InfeasibleError(f"epsilon {epsilon:g} is not far above the aliasing slack {MAX_SLACK:g}: allow more")
     z = noise_multiplier_for(epsilon - 2 * MAX_SLACK, delta * math.exp(-MAX_SLACK), taken, sampling_rate)
     noisy = dataclasses.replace(draft, noise_multiplier=z)
@@ -226,7 +227,7 @@ def _with_noise(
         if (found := fit(b)) is not None:
             return found
     least = max(sigma_least, _least_sigma(honest, MAX_SLACK / (draft.rounds * length)))
-    needed = next(b for b in range(9, 1000) if fit(b) is not None)
+    needed = next((str(b) for b in range(9, 1000) if fit(b) is not None), "1,000 or more")
     raise InfeasibleError(
         f"{draft.clients} clients with {least:.3g} grid units of noise each (the least for "
         f"{'1 % of error' if bits is None else 'the aliasing bound'}) make sums of up to "
@@ -308,7 +309,7 @@ def _verify(plan: NoisePlan, overflow_allowed: float) -> None:
     for size in {plan.smallest_cohort, plan.clients}:
         spent = epsilon_of(plan.for_cohort(size).worst_events(), plan.delta, cell=CALIBRATION_CELL)
         if not spent <= plan.epsilon or not plan.overflow_probability <= overflow_allowed:
-            raise AssertionError(
-                f"solved plan misses its constraints: epsilon {spent:.12g} of {plan.epsilon:.12g}, overflow "
-                f"probability {plan.overflow_probability:.3g} of {overflow_allowed:.3g}"
+            raise InfeasibleError(
+                f"solved plan misses its constraints, allow a larger delta or epsilon: epsilon {spent:.12g} of "
+                f"{plan.epsilon:.12g}, overflow probability {plan.overflow_probability:.3g} of {overflow_allowed:.3g}"
             )

@@ -215,6 +215,16 @@ def test_the_cross_check_includes_the_aliasing_slack() -> None:
     assert found[PLD] == pytest.approx(found[CLOSED_FORM], abs=5e-4)
 
 
+def test_an_accountant_that_cannot_count_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(counts: object, delta: float) -> float:
+        raise ValueError("Floating point errors will dominate")
+
+    run = rounds(10.0, 20)
+    assert set(cross_check(run, 1e-12)) == {CLOSED_FORM, PLD, RDP, PRV}
+    monkeypatch.setattr("flora_secure.privacy.cross_check._prv", refuses)
+    assert set(cross_check(run, 1e-12)) == {CLOSED_FORM, PLD, RDP}
+
+
 def test_nothing_to_cross_check() -> None:
     assert cross_check([], 1e-5) == {CLOSED_FORM: 0.0}
     assert cross_check([event(0.0)], 1e-5) == {CLOSED_FORM: math.inf}

@@ -199,3 +199,17 @@ def test_closed_form_and_distributions_meet_without_sampling() -> None:
     assert cross_check(run, 1e-5, opacus=False)[CLOSED_FORM] == pytest.approx(
         poisson_epsilon({(5.0, 1.0): 20}, 1e-5), abs=1e-3
     )
+
+
+@pytest.mark.parametrize("z", [1e-4, 0.01])
+def test_huge_losses_get_wider_cells_and_no_more_time(z: float) -> None:
+    """Cells of 1e-4 would be 10^10 for z = 1e-4; the figure is still above that of the likely half of the losses."""
+    started = time.perf_counter()
+    found = poisson_epsilon({(z, 0.5): 1}, 1e-5)
+    assert time.perf_counter() - started < 20
+    assert 0.99 * z**-2 / 2 < found < 1.1 * epsilon_for(z, 1e-5, 1)
+
+
+def test_no_noise_costs_everything() -> None:
+    assert poisson_epsilon({(0.0, 0.5): 1, (1.0, 0.5): 3}, 1e-5) == math.inf
+    assert poisson_epsilon({}, 1e-5) == 0.0

@@ -177,6 +177,11 @@ def test_without_noise_nothing_can_wrap() -> None:
     assert event.noise_multiplier == event.aliasing_slack == 0.0
 
 
+def test_no_bits_at_all_are_one_sentence_too() -> None:
+    with pytest.raises(InfeasibleError, match="that needs 1,000 or more bits, more than 32"):
+        plan(clip_norm=1e-300, upload_norm=1e300)
+
+
 def test_no_bits_work_for_a_huge_federation() -> None:
     with pytest.raises(InfeasibleError, match="more than 32"):
         plan(clients=10**5, epsilon=1e5, delta=1e-9, dimension=1, rounds=1)
