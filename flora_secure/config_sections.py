@@ -51,11 +51,11 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def require_positive(name: str, value: float | None, most: float = 1e6) -> None:
-    """ConfigError unless the ``value``, where there is one, lies between 1/``most`` and ``most``: far beyond sense, and
-    far from overflow."""
+def require_positive(name: str, value: float | None) -> None:
+    """ConfigError unless the ``value``, where there is one, lies between 1e-6 and 1e6: far beyond sense, and far from
+    overflow."""
     require(value is None or (math.isfinite(value) and value > 0), f"{name} must be a positive number, got {value}")
-    require(value is None or 1 / most <= value <= most, f"{name} must lie in {1 / most:g}…{most:g}, got {value}")
+    require(value is None or 1e-6 <= value <= 1e6, f"{name} must lie in 1e-06…1e+06, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

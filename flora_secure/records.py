@@ -112,9 +112,14 @@ class RoundRecord:
         return self._event(len(self.survivors), self.population)
 
     @property
+    def uploaded(self) -> int:
+        """How many participants did not drop out, whether or not there was a sum."""
+        return len(set(self.participants) - set(self.dropped))
+
+    @property
     def exposed(self) -> bool:
         """Was the round aborted after uploads had been sent?"""
-        return self.aborted is not None and len(self.dropped) < len(self.participants)
+        return self.aborted is not None and self.uploaded > 0
 
     def exposed_event(self) -> RoundEvent:
         """What an aborted round was authorised for: the noise of its uploads is the same. Raises as :meth:`event`."""

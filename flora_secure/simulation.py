@@ -174,7 +174,7 @@ class Simulation:
         candidates = self.selection.candidates(number, self._last_round)
         exhausted = self._exhausted(number, candidates)
         # secret, where the noise is: the report publishes the seed, and outsiders must not know who took part
-        seed = self.config.seed if self.config.privacy.simulation_noise or not self.plan.noisy else None
+        seed = self.config.seed if self.repeats else None
         cohort = self.selection.draw(seed, number, [i for i in candidates if i not in exhausted])
         uniform = self.selection.uniform and not exhausted
         broadcast = to_wire(self._state.adapter)

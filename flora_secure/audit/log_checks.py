@@ -126,11 +126,6 @@ def sets(case: Case) -> Finding:
     )  # fmt: skip
 
 
-def uploaded(record: RoundRecord) -> int:
-    """How many participants did not drop out."""
-    return len(set(record.participants) - set(record.dropped))
-
-
 def uploads(case: Case) -> Finding:
     """A-05"""
     title = "As many survivors as uploads on the wire"
@@ -142,7 +137,7 @@ def uploads(case: Case) -> Finding:
         rest = r.payload_bytes - len(r.participants) * broadcast
         sent, what = len(r.survivors), "survivors"
         if r.aborted is not None:  # no sum, but whoever did not drop out sent an upload
-            sent, what = uploaded(r), "uploads"
+            sent, what = r.uploaded, "uploads"
             if not sent and not r.payload_bytes:
                 continue  # refused before anybody was asked
         if rest != sent * packed:

@@ -12,7 +12,7 @@ from flora_secure.records import RoundRecord
 
 from .derivation import Case
 from .findings import OK, Finding, Problem, judged, unchecked
-from .log_checks import at, possible, uploaded
+from .log_checks import at, possible
 
 
 def aborted(case: Case) -> Finding:
@@ -24,8 +24,8 @@ def aborted(case: Case) -> Finding:
             problems.append((at(following), f"broadcasts another model than round {r.round}, which {what}: its sum "
                                             "was taken"))  # fmt: skip
     for r in case.records:
-        if r.aborted is not None and _needed_none(case, r):
-            who = f"{uploaded(r)} of {len(r.participants)} clients uploaded, which is enough for a sum"
+        if r.aborted is not None and _could_be_summed(case, r):
+            who = f"{r.uploaded} of {len(r.participants)} clients uploaded, which is enough for a sum"
             problems.append((at(r), f"aborted ({r.aborted:.60}), but {who}"))
     ended = sum(r.aborted is not None or r.lost for r in case.records)
     return judged(
@@ -34,10 +34,10 @@ def aborted(case: Case) -> Finding:
     )  # fmt: skip
 
 
-def _needed_none(case: Case, r: RoundRecord) -> bool:
+def _could_be_summed(case: Case, r: RoundRecord) -> bool:
     """Could the round have been summed? As aggregation.py and the protocol end one: too few uploads for the noise or
     for the threshold, or a client too few of whose holders are left."""
-    n, sent = len(r.participants), uploaded(r)
+    n, sent = len(r.participants), r.uploaded
     least = n - math.floor(case.config.dropout_tolerance * n + 1e-9)
     if not sent or sent < least:
         return False

@@ -34,7 +34,7 @@ def list_folder(root: Path, *, natural: bool, skips: SkipList) -> Iterator[Sampl
     if not root.is_dir():
         raise DataError(f"data root {str(root)!r} is no folder: data set 'folder' reads one folder a class")
     splits = [(folder, split_named(folder.name)) for folder in _folders(root)]
-    trained = [folder for folder, split in splits if split == "private"]
+    trained = [folder for folder, split in splits if natural and split == "private"]
     classes = {group.name for top in trained for client in _folders(top) for group in _folders(client)}
     if not any(split == "private" for _, split in splits):
         # without train/, a class may well be called "test" or "public"

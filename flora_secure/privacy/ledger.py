@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import dp_accounting
@@ -216,11 +216,7 @@ class Ledger:
                 raise LedgerError(f"round {event.round} charges {whom}, which it was not authorised for")
         self._authorised = None
         self._events.append(event)
-        charged = self._named.keys() if event.participants is None else event.participants
-        after = {history: history + event for history in {self._history(client) for client in charged}}
-        self._named.update({client: after[self._history(client)] for client in charged})
-        if event.participants is None:
-            self._unnamed += event
+        self._enter(event, _History.__add__)
 
     def expose(self) -> None:
         """The authorised round ended without a sum, but its uploads were sent.
@@ -234,11 +230,14 @@ class Ledger:
         if event is None:
             raise LedgerError("no round is authorised whose uploads could have been sent")
         self._authorised = None
+        self._enter(event, _History.exposed)
+
+    def _enter(self, event: RoundEvent, add: Callable[[_History, RoundEvent], _History]) -> None:
         charged = self._named.keys() if event.participants is None else event.participants
-        after = {history: history.exposed(event) for history in {self._history(client) for client in charged}}
+        after = {history: add(history, event) for history in {self._history(client) for client in charged}}
         self._named.update({client: after[self._history(client)] for client in charged})
         if event.participants is None:
-            self._unnamed = self._unnamed.exposed(event)
+            self._unnamed = add(self._unnamed, event)
 
     def _history(self, client: int) -> _History:
         return self._named.get(client, self._unnamed)
