@@ -4,17 +4,14 @@ the JSON Schema that says the same."""
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any, TypeVar
 
-from flora_secure.errors import InputError
+from flora_secure.errors import PlainError
 
 T = TypeVar("T")
-
-
-class PlainError(InputError):
-    """The data is not what was written; the message names the key."""
 
 
 def from_plain(kind: type[T], table: Any, where: str = "") -> T:
@@ -88,3 +85,10 @@ def schema_of(hint: Any) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": schema_of(arguments[1])}
     names = {str: "string", bool: "boolean", int: "integer", float: "number"}
     return {"type": names[hint]}
+
+
+def finite_or_none(value: float) -> float | None:
+    """``None`` for infinity, which JSON cannot say; NaN is a bug and raises."""
+    if math.isnan(value):
+        raise ValueError("a figure of the report is NaN")
+    return None if math.isinf(value) else value

@@ -22,7 +22,7 @@ def task():
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Reports of one accountant: the others, which take longer than a small run, are left out."""
-    from flora_secure import summary
+    from flora_secure.engine import summary
 
     monkeypatch.setattr(summary, "cross_check", lambda events, delta: {})
 

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from federations import small
 
-from flora_secure import durable
-from flora_secure.config import RunConfig
-from flora_secure.report import Report
-from flora_secure.resume import RecordedRun, go_on
-from flora_secure.run_folder import read_run, reopen
-from flora_secure.simulation import Simulation
-from flora_secure.summary import summarise
-from flora_secure.task import Task
+from flora_secure.engine.recorded import RecordedRun, go_on
+from flora_secure.engine.simulation import Simulation
+from flora_secure.engine.summary import summarise
+from flora_secure.engine.task import Task
+from flora_secure.planning.config import RunConfig
+from flora_secure.records import durable
+from flora_secure.records.reading import read_run
+from flora_secure.records.report import Report
+from flora_secure.records.run_folder import reopen
 
 
 def open_small(**changes: object) -> RunConfig:

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from flora_secure.config import RunConfig, override
 from flora_secure.data.dataset import Split
 from flora_secure.data.federation import Federation, load_federation
-from flora_secure.simulation import Simulation
-from flora_secure.task import Task, prepare
+from flora_secure.engine.simulation import Simulation
+from flora_secure.engine.task import Task, prepare
+from flora_secure.planning.config import RunConfig, override
 
 DIGITS = {
     "data.dataset": "digits",

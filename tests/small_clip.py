@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from open_clip.model import CustomTextCLIP
 
-from flora_secure.placements import PLACEMENTS, Placement, Shapes
+from flora_secure.planning.placements import PLACEMENTS, Placement, Shapes
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 24,

@@ -28,40 +28,33 @@ HEAVY = {
     "transformers",
 }
 WITH_TORCH = {
-    "flora_secure.accuracy",
-    "flora_secure.adapters",
-    "flora_secure.bench.training_peers",
-    "flora_secure.captions",
-    "flora_secure.clip",
-    "flora_secure.coca",
-    "flora_secure.contributions",
-    "flora_secure.control_variate",
-    "flora_secure.derivatives",
-    "flora_secure.device",
-    "flora_secure.examples",
-    "flora_secure.features",
-    "flora_secure.folding",
-    "flora_secure.forgetting",
-    "flora_secure.gains",
-    "flora_secure.general",
-    "flora_secure.inputs",
-    "flora_secure.learners",
-    "flora_secure.local",
-    "flora_secure.matrices",
-    "flora_secure.objectives",
-    "flora_secure.parallel",
-    "flora_secure.peft_format",
-    "flora_secure.placing",
-    "flora_secure.resume",
-    "flora_secure.retrieval",
-    "flora_secure.task",
-    "flora_secure.simulation",
-    "flora_secure.summary",
-    "flora_secure.tokenizers",
-    "flora_secure.towers",
-    "flora_secure.views",
-    "flora_secure.warm_start",
-    "flora_secure.weights",
+    "flora_secure.engine.accuracy",
+    "flora_secure.model.factors",
+    "flora_bench.training_peers",
+    "flora_secure.model.features",
+    "flora_secure.model.clip",
+    "flora_secure.model.loading",
+    "flora_secure.client.contribution",
+    "flora_secure.client.control_variate",
+    "flora_secure.model.towers",
+    "flora_secure.model.devices",
+    "flora_secure.client.example_gradients",
+    "flora_secure.server.scores",
+    "flora_secure.model.units",
+    "flora_secure.client.autograd",
+    "flora_secure.client.trainer",
+    "flora_secure.client.closed_form",
+    "flora_secure.model.matrices",
+    "flora_secure.client.objectives",
+    "flora_secure.model.peft_format",
+    "flora_secure.engine.setup",
+    "flora_secure.engine.recorded",
+    "flora_secure.engine.task",
+    "flora_secure.engine.simulation",
+    "flora_secure.engine.summary",
+    "flora_secure.model.tokenizers",
+    "flora_secure.server.warm_start",
+    "flora_secure.model.weights",
 }
 PROTOCOLS_NEVER = {"random", "pickle", "logging", "time", "datetime", "socket", "pathlib", "io", "asyncio", "threading"}
 
@@ -131,9 +124,9 @@ def test_the_library_does_not_know_the_command_line(name: str) -> None:
     assert not tops(MODULES[name], name) & {"flora_cli", "typer", "rich"}
 
 
-@pytest.mark.parametrize("name", [*layer("flora_secure.privacy"), "flora_secure.encoding"])
+@pytest.mark.parametrize("name", [*layer("flora_secure.privacy"), "flora_secure.privacy.encoding"])
 def test_privacy_knows_neither_models_nor_simulation(name: str) -> None:
-    allowed = ("flora_secure.privacy", "flora_secure.encoding", "flora_secure.errors", "flora_protocols.ring")
+    allowed = ("flora_secure.privacy", "flora_secure.privacy.encoding", "flora_secure.errors", "flora_protocols.ring")
     own = {other for other in imported(MODULES[name], name) if other.startswith(("flora_secure.", "flora_protocols."))}
     assert not {other for other in own if not other.startswith(allowed)}
 
@@ -161,11 +154,13 @@ def test_training_knows_neither_protocols_nor_privacy(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["flora_secure.report", "flora_secure.report_table", "flora_secure.plain"])
+@pytest.mark.parametrize(
+    "name", ["flora_secure.records.report", "flora_secure.records.report_table", "flora_secure.plain"]
+)
 def test_the_report_stands_alone(name: str) -> None:
     assert tops(MODULES[name], name) <= sys.stdlib_module_names | {"flora_secure"}
     own = {other for other in imported(MODULES[name], name) if other.startswith("flora_secure.")}
-    allowed = ("flora_secure.report", "flora_secure.plain", "flora_secure.errors")
+    allowed = ("flora_secure.records.report", "flora_secure.plain", "flora_secure.errors")
     assert not {other for other in own if not other.startswith(allowed)}
 
 

@@ -21,7 +21,7 @@ def audit(
 
     Exits 1 if a claim is wrong.
     """
-    from flora_secure.audit.rederivation import audit as rederive
+    from flora_secure.auditing.rederivation import audit as rederive
     from flora_secure.errors import InputError
 
     try:

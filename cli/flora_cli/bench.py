@@ -10,7 +10,7 @@ import typer
 from flora_cli.output import emit, fail, log
 
 if TYPE_CHECKING:
-    from flora_secure.bench.measure import Row
+    from flora_bench.measure import Row
 
 
 class Subject(StrEnum):
@@ -43,8 +43,8 @@ def bench(
     """
     import json as encoder
 
-    from flora_secure.bench import masking, noise, training
-    from flora_secure.bench.measure import Scale, machine
+    from flora_bench import masking, noise, training
+    from flora_bench.measure import Scale, machine
     from flora_secure.errors import InputError
 
     if quick and full:

@@ -60,9 +60,9 @@ def plan(
     json: Annotated[bool, Setting("--json", help="Print one JSON document on stdout, and nothing else there.")] = False,
 ) -> None:
     """Noise, budget, neighbours, bits and bytes of a run before it starts; needs neither torch nor data."""
-    from flora_secure.config import RunConfig, load_config, override
     from flora_secure.errors import InputError
-    from flora_secure.forecast import budget_of, forecast
+    from flora_secure.planning.config import RunConfig, load_config, override
+    from flora_secure.records.forecast import budget_of, forecast
 
     changes: dict[str, Any] = {
         "privacy.epsilon": epsilon,
@@ -98,14 +98,13 @@ def plan(
         found = forecast(settings, images)
         document, rows = found.to_dict(), found.rows()
         if mechanisms:
-            from flora_secure.mechanisms import compare_mechanisms, cost_rows, to_dicts
+            from flora_bench.mechanisms import compare_mechanisms, cost_rows, to_dicts
 
             costs = compare_mechanisms(found.plan)
             document["mechanisms"] = to_dicts(costs)
             rows += [("mechanisms", "error ÷ that of central Gaussian noise"), *cost_rows(costs)]
         if plot is not None:
-            from flora_secure.curves import curves
-            from flora_secure.plots import plot_budget
+            from flora_secure.records.curves import curves, plot_budget
 
             plot_budget(curves(found.plan), settings.privacy.epsilon, plot)
             log(f"wrote {plot}")

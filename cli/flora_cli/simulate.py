@@ -27,10 +27,10 @@ from flora_cli.server_options import ServerBeta2, ServerMomentum, ServerOptimise
 from flora_cli.values import names, whole
 
 if TYPE_CHECKING:
-    from flora_secure.config import RunConfig
     from flora_secure.data.cache import ArrayCache
-    from flora_secure.report import Report
-    from flora_secure.run_folder import Interrupted
+    from flora_secure.planning.config import RunConfig
+    from flora_secure.records.report import Report
+    from flora_secure.records.run_folder import Interrupted
 
 Setting = typer.Option
 
@@ -126,8 +126,9 @@ def simulate(
         _refuse_others(context)
         _resume(resume, json, _cache(feature_cache, no_feature_cache))
         return
-    from flora_secure.config import ConfigError, RunConfig, load_config, override
-    from flora_secure.run_folder import require_new
+    from flora_secure.errors import ConfigError
+    from flora_secure.planning.config import RunConfig, load_config, override
+    from flora_secure.records.run_folder import require_new
 
     changes: dict[str, Any] = {
         "privacy.epsilon": epsilon,
@@ -202,7 +203,8 @@ def _refuse_others(context: typer.Context) -> None:
 
 def _resume(path: Path, as_json: bool, cache: ArrayCache | None) -> None:
     from flora_secure.errors import InputError
-    from flora_secure.run_folder import read_run, reopen
+    from flora_secure.records.reading import read_run
+    from flora_secure.records.run_folder import reopen
 
     try:
         if not path.is_dir():
@@ -220,7 +222,7 @@ def _resume(path: Path, as_json: bool, cache: ArrayCache | None) -> None:
 
 
 def _show(report: Report, out: Path, as_json: bool) -> None:
-    from flora_secure.report_table import rows
+    from flora_secure.records.report_table import rows
 
     emit(report.to_json() if as_json else table(rows(report), f"flora-secure simulate → {out}"))
 
@@ -247,11 +249,11 @@ def _run(
             for line in federation.lines:
                 log(line)
 
+            from flora_secure.engine.recorded import begin, go_on
+            from flora_secure.engine.simulation import Simulation, without_noise
+            from flora_secure.engine.summary import summarise
+            from flora_secure.engine.task import prepare
             from flora_secure.privacy.cross_check import CrossCheckError
-            from flora_secure.resume import begin, go_on
-            from flora_secure.simulation import Simulation, without_noise
-            from flora_secure.summary import summarise
-            from flora_secure.task import prepare
 
             task = prepare(settings, federation, cache)
             for skipped in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flora_secure.data.errors import DataError
+from flora_secure.errors import DataError
 
 TEMPLATES = ("a photo of a {}", "a {}", "an image of a {}", "a picture of a {}")
 _LOOKS = ("", "blurry ", "black and white ", "low contrast ", "high contrast ", "bad ", "good ", "small ", "big ")

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from flora_secure.data.errors import DataError
 from flora_secure.data.images import EncodedFile
+from flora_secure.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flora_secure.data.errors import DataError
+from flora_secure.errors import DataError
 
 
 @dataclass(frozen=True)

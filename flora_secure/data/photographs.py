@@ -15,11 +15,11 @@ from flora_secure.data.class_names import (
     FOOD_TEMPLATES,
     PETS_TEMPLATES,
 )
-from flora_secure.data.errors import DataError
-from flora_secure.data.folders import list_folder
+from flora_secure.data.dataset import SkipList
 from flora_secure.data.images import EncodedFile
+from flora_secure.data.listings import list_folder
 from flora_secure.data.samples import Naming, Sample
-from flora_secure.data.skipped import SkipList
+from flora_secure.errors import DataError
 
 
 @dataclass(frozen=True)

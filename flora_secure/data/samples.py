@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora_secure.data.cache import ArrayCache, cache_key
-from flora_secure.data.dataset import Dataset, Owners, Split
+from flora_secure.data.dataset import Dataset, Owners, SkipList, Split
 from flora_secure.data.decoding import MOST_PIXELS, damage, digest, mapper, require_pillow
-from flora_secure.data.errors import DataError
 from flora_secure.data.images import EncodedFile, EncodedImages
-from flora_secure.data.skipped import SkipList
+from flora_secure.errors import DataError
 
 TEST_SHARE = 5  # one in so many becomes a test image where the data set has none
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))

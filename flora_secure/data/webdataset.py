@@ -10,10 +10,10 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from flora_secure.data.errors import DataError
+from flora_secure.data.dataset import SkipList
 from flora_secure.data.images import EncodedFile
 from flora_secure.data.samples import IMAGE_SUFFIXES, Sample, split_named
-from flora_secure.data.skipped import SkipList
+from flora_secure.errors import DataError
 
 _MOST_TEXT = 1 << 20  # bytes of a label, of captions or of a sample's JSON
 

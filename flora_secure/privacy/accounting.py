@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import dp_accounting
 
-from .amplification import (
+from flora_secure.privacy.amplification import (
     CALIBRATION_CELL,
     REPORT_CELL,
     cohort_epsilon,
@@ -21,7 +21,7 @@ from .amplification import (
     poisson_epsilon,
     poisson_noise_multiplier,
 )
-from .events import RoundEvent
+from flora_secure.privacy.events import RoundEvent
 
 # z is larger by this fraction, so that the tolerance of root finding, 1e-12, cannot carry a planned run over its budget
 _MARGIN = 1e-9

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 import dp_accounting
 from dp_accounting import pld
 
-from .events import RoundEvent
+from flora_secure.privacy.events import RoundEvent
 
 REPORT_CELL, CALIBRATION_CELL = 1e-4, 1e-3  # widths of a privacy-loss cell; both round the loss up
 ZERO_OUT = dp_accounting.NeighboringRelation.REPLACE_SPECIAL

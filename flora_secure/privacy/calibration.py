@@ -12,12 +12,12 @@ import math
 import warnings
 from collections.abc import Callable
 
-from .accounting import check_budget, epsilon_of, noise_multiplier_for
-from .amplification import CALIBRATION_CELL
-from .events import aliasing_exponent
-from .overflow import RingLoad, noiseless_scale, overflow_bound
-from .plan import NoisePlan, tolerated
-from .rotation import padded
+from flora_secure.privacy.accounting import check_budget, epsilon_of, noise_multiplier_for
+from flora_secure.privacy.amplification import CALIBRATION_CELL
+from flora_secure.privacy.events import aliasing_exponent
+from flora_secure.privacy.noise_plan import NoisePlan, tolerated
+from flora_secure.privacy.overflow import RingLoad, noiseless_scale, overflow_bound
+from flora_secure.privacy.rotation import padded
 
 ERROR_RATIO = 1.01  # of the released sum to plain Gaussian noise; what "within 1 %" means
 MAX_SLACK = 1e-9  # κ above which aliasing is no longer negligible; z pays for this much, 2e-9 of ε and a 1e-9th of δ

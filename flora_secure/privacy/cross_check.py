@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from dp_accounting import rdp
 
-from .accounting import epsilon_of
-from .amplification import ZERO_OUT, Counts, counts_of, gaussian_event, poisson_epsilon
-from .events import RoundEvent
+from flora_secure.privacy.accounting import epsilon_of
+from flora_secure.privacy.amplification import ZERO_OUT, Counts, counts_of, gaussian_event, poisson_epsilon
+from flora_secure.privacy.events import RoundEvent
 
 CLOSED_FORM = "closed form"
 PLD = "dp-accounting PLD"

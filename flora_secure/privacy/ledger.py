@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import dp_accounting
 
-from .accounting import check_budget, epsilon_local, epsilon_of, epsilon_outsider, gaussian_mu
-from .amplification import CALIBRATION_CELL, counts_of
-from .events import RoundEvent
+from flora_secure.privacy.accounting import check_budget, epsilon_local, epsilon_of, epsilon_outsider, gaussian_mu
+from flora_secure.privacy.amplification import CALIBRATION_CELL, counts_of
+from flora_secure.privacy.events import RoundEvent
 
 
 class BudgetExceededError(RuntimeError):

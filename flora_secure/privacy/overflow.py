@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .events import aliasing_exponent
+from flora_secure.privacy.events import aliasing_exponent
 
 _FLOAT_ERROR = 1e-12  # of a rotated upload, relative to its norm, generously
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from flora_bench import masking, noise, our_server, training
+from flora_bench.measure import Row, Scale, Stopwatch, installed, medians
 from flora_cli.main import app
 from flora_protocols import SessionParams, Trip
-from flora_secure.bench import masking, noise, our_server, training
-from flora_secure.bench.measure import Row, Scale, Stopwatch, installed, medians
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from images import encoded, write
 from listings import lines, names, skipped, write_shard
 
-from flora_secure.config import DataConfig
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset, Owners, Split
-from flora_secure.data.errors import DataError
 from flora_secure.data.federation import Federation, load_federation
 from flora_secure.data.partitions import Dirichlet, Iid, Natural, Shards, partition_captioned
 from flora_secure.data.sources import load_dataset
+from flora_secure.errors import DataError
+from flora_secure.planning.sections import DataConfig
 
 
 def pairs(split: Split) -> list[tuple[str, str]]:

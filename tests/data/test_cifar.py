@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flora_secure.data.errors import DataError
 from flora_secure.data.sources import load_dataset
+from flora_secure.errors import DataError
 
 NAMES10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

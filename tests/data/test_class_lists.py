@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from listings import lines, pairs, skipped, write_classes
 
-from flora_secure.data.errors import DataError
 from flora_secure.data.sources import load_dataset
+from flora_secure.errors import DataError
 
 
 def test_a_list_of_labels_admits_those_alone(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from PIL import Image
 
 from flora_secure.data import decoding
 from flora_secure.data.decoding import Shape, UnreadableImageError, damage, decode, fitted, open_rgb
-from flora_secure.data.errors import DataError
 from flora_secure.data.images import EncodedFile
+from flora_secure.errors import DataError
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

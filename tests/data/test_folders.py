@@ -9,11 +9,11 @@ import pytest
 from images import encoded, write
 from listings import names, pairs, skipped, write_classes
 
-from flora_secure.config import DataConfig
 from flora_secure.data.cache import ArrayCache
-from flora_secure.data.errors import DataError
 from flora_secure.data.federation import load_federation
 from flora_secure.data.sources import load_dataset
+from flora_secure.errors import DataError
+from flora_secure.planning.sections import DataConfig
 
 
 def test_folder_with_train_val_and_test(tmp_path: Path) -> None:

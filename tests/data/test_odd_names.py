@@ -13,12 +13,12 @@ from command import ENVIRONMENT
 from images import encoded, write
 from listings import lines, skipped, write_classes, write_shard
 
-from flora_secure.config import DataConfig
 from flora_secure.data.class_names import read_lines
-from flora_secure.data.errors import DataError
 from flora_secure.data.federation import load_federation
 from flora_secure.data.images import EncodedFile
 from flora_secure.data.sources import load_dataset
+from flora_secure.errors import DataError
+from flora_secure.planning.sections import DataConfig
 
 
 def table(root: Path, labels: list[str], count: int = 5) -> Path:

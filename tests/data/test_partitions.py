@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flora_secure.data.errors import DataError
 from flora_secure.data.partitions import Dirichlet, Iid, Scheme, Shards, parse_partition, partition, skew
+from flora_secure.errors import DataError
 
 LABELS = np.random.default_rng(0).integers(0, 10, 3000)
 SCHEMES = [Iid(), Dirichlet(0.5), Dirichlet(0.01), Dirichlet(100.0), Shards(1), Shards(2)]

@@ -12,8 +12,8 @@ from scipy.io import savemat
 
 from flora_secure.data.class_names import EUROSAT_CLASSES, FLOWERS_CLASSES
 from flora_secure.data.dataset import Dataset, Split
-from flora_secure.data.errors import DataError
 from flora_secure.data.sources import load_dataset
+from flora_secure.errors import DataError
 
 
 def names(split: Split) -> list[str]:

@@ -10,8 +10,8 @@ import pytest
 from images import encoded
 from listings import lines, names, skipped, write_shard
 
-from flora_secure.data.errors import DataError
 from flora_secure.data.sources import load_dataset
+from flora_secure.errors import DataError
 
 
 def labelled(start: int, count: int, kind: str = "cls") -> list[tuple[str, bytes]]:

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from flora_secure.data import sources
-from flora_secure.data.errors import DataError
-from flora_secure.data.idx import read_idx
-from flora_secure.data.pack import pack_piece, read_pack
-from flora_secure.data.sources import DEBIAN_FOLDER, EMBEDDED_FOLDER, Dataset, load_dataset
+from flora_secure.data.fixed import DEBIAN_FOLDER, EMBEDDED_FOLDER, pack_piece, read_idx, read_pack
+from flora_secure.data.sources import Dataset, load_dataset
+from flora_secure.errors import DataError
 
 MANIFEST = json.loads((EMBEDDED_FOLDER / "manifest.json").read_text(encoding="utf-8"))
 needs_originals = pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="needs Debian's dataset-fashion-mnist")

@@ -9,10 +9,10 @@ import pytest
 from images import write
 from listings import lines, pairs, skipped
 
-from flora_secure.config import DataConfig
-from flora_secure.data.errors import DataError
 from flora_secure.data.federation import load_federation
 from flora_secure.data.sources import load_dataset
+from flora_secure.errors import DataError
+from flora_secure.planning.sections import DataConfig
 
 ROWS = [("a/0.jpg", "cat", "anna", "train"), ("a/1.jpg", "dog", "anna", "train"), ("b/2.jpg", "cat", "bert", "train"),
         ("b/3.jpg", "dog", "", "test")]  # fmt: skip

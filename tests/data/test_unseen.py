@@ -13,12 +13,11 @@ from images import write
 from listings import lines, names
 from test_captioned import captioned_table
 
-from flora_secure.config import DataConfig
 from flora_secure.data.dataset import Dataset, Split
-from flora_secure.data.errors import DataError
-from flora_secure.data.federation import load_federation
+from flora_secure.data.federation import load_federation, set_apart
 from flora_secure.data.sources import load_dataset
-from flora_secure.data.unseen import set_apart
+from flora_secure.errors import DataError
+from flora_secure.planning.sections import DataConfig
 
 
 def of_labels(private: list[int], public: list[int], test: list[int], classes: int) -> Dataset:

@@ -252,7 +252,8 @@ def test_a_wrong_closed_form_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_planning_imports_neither_torch_nor_opacus() -> None:
     code = (
-        "import sys, flora_secure.encoding, flora_secure.privacy.statement, flora_secure.privacy.cross_check as c; "
+        "import sys, flora_secure.privacy.encoding, flora_secure.records.statement; "
+        "import flora_secure.privacy.cross_check as c; "
         "from flora_secure.privacy.calibration import calibrate; "
         "p = calibrate(clients=100, dimension=10, rounds=2, epsilon=4, delta=1e-5, clip_norm=1.0); "
         "c.cross_check(p.worst_events(), 1e-5, opacus=False); "

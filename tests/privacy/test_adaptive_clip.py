@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pytest
 
-from flora_secure.encoding import decode, decode_count, encode
 from flora_secure.privacy.accounting import epsilon_of, gaussian_epsilon
 from flora_secure.privacy.adaptive_clip import AdaptiveClip, default_count_noise, within
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.cross_check import CLOSED_FORM, PLD, PRV, cross_check
+from flora_secure.privacy.encoding import decode, decode_count, encode
 from flora_secure.privacy.ledger import Ledger
-from flora_secure.privacy.plan import NoisePlan
+from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.privacy.rotation import Rotation
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
 

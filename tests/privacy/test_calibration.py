@@ -12,8 +12,8 @@ from plans import plan
 from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.privacy.calibration import ERROR_RATIO, InfeasibleError, calibrate
 from flora_secure.privacy.ledger import Ledger
+from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.privacy.overflow import RingLoad, overflow_bound
-from flora_secure.privacy.plan import NoisePlan
 
 
 def test_the_default_run() -> None:

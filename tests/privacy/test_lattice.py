@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import chdtrc, ive
 
-from flora_secure.encoding import decode, encode
-from flora_secure.privacy import lattice_plan as lattice_plan_module
+from flora_bench import lattice_plan as lattice_plan_module
+from flora_bench.lattice_noise import DiscreteGaussian, LatticeNoise, Skellam
+from flora_bench.lattice_plan import REJECTION, lattice_plan, mechanism_rdp, rounded_norms
 from flora_secure.privacy.calibration import InfeasibleError, calibrate
-from flora_secure.privacy.lattice_noise import DiscreteGaussian, LatticeNoise, Skellam
-from flora_secure.privacy.lattice_plan import REJECTION, lattice_plan, mechanism_rdp, rounded_norms
+from flora_secure.privacy.encoding import decode, encode
 from flora_secure.privacy.rotation import Rotation
 
 KEY = bytes(range(32))
@@ -114,7 +114,7 @@ def test_a_draw_on_a_table_entry_is_decided_by_further_digits(
     reach, wide, narrow = mechanism._table(sigma)
     chosen = [reach - 4, reach, reach + 3]
     words = narrow[chosen]
-    monkeypatch.setattr("flora_secure.privacy.lattice_noise._words", lambda stream, count: words)
+    monkeypatch.setattr("flora_bench.lattice_noise._words", lambda stream, count: words)
     further = [int.from_bytes(keystream(2, 72)[24 * i : 24 * i + 24], "big") for i in range(3)]
     expected = [
         j - reach + (wide[j] <= (int(w) << 192 | f)) for j, w, f in zip(chosen, words.tolist(), further, strict=True)

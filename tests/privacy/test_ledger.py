@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flora_secure.planning.participation import PoissonCohort, draw_cohort, eligible
 from flora_secure.privacy.accounting import epsilon_local, epsilon_of, gaussian_epsilon, noise_multiplier_for
 from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
-from flora_secure.privacy.participation import PoissonCohort, draw_cohort, eligible
 
 
 def event(

@@ -7,7 +7,7 @@ import pytest
 from plans import plan
 
 from flora_secure.privacy.accounting import epsilon_local, noise_multiplier_for
-from flora_secure.privacy.plan import CohortSizeError, TooFewSurvivorsError
+from flora_secure.privacy.noise_plan import CohortSizeError, TooFewSurvivorsError
 
 
 def test_dropout_tolerance_costs_what_the_shared_page_says() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from flora_secure.privacy.participation import (
+from flora_secure.planning.participation import (
     FixedCohort,
     PoissonCohort,
     TooFewEligibleError,

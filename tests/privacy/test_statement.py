@@ -8,8 +8,8 @@ from flora_secure.privacy.accounting import gaussian_epsilon
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.cross_check import accountant_versions, cross_check
 from flora_secure.privacy.ledger import Ledger
-from flora_secure.privacy.plan import NoisePlan
-from flora_secure.privacy.statement import statement
+from flora_secure.privacy.noise_plan import NoisePlan
+from flora_secure.records.statement import statement
 
 
 def run(survivors: tuple[int, ...] = (95, 100, 92), **changes: Any) -> tuple[NoisePlan, Ledger]:

@@ -1,0 +1,1 @@
+"""Parts of the pretraining of the embedded tiny CLIP (`docs/making/pretrain_tiny_clip.py`)."""

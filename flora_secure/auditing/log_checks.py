@@ -1,0 +1,195 @@
+"""A-01 to A-07: is the log whole, does it keep to the configuration, and is everybody counted?"""
+
+from __future__ import annotations
+
+import math
+
+from flora_secure.auditing.derivation import Case
+from flora_secure.auditing.findings import Finding, Problem, judged, unchecked
+from flora_secure.privacy.accounting import default_delta
+from flora_secure.records.record import MECHANISM, RoundRecord
+
+
+def at(record: RoundRecord) -> str:
+    """How findings name a round."""
+    return f"round {record.round}"
+
+
+def chain(case: Case) -> Finding:
+    """A-01"""
+    title = "The log is as it was written"
+    problems = [(found.where, found.what) for found in case.breaks]
+    if case.report is None and not problems:
+        return unchecked(
+            "A-01", title, "without report.json, lines cut off the end are not noticed; the rest is chained"
+        )
+    return judged(
+        "A-01", title, problems, f"{len(case.records)} lines chained from config.toml to report.json",
+        "ask for the folder as the run wrote it",
+    )  # fmt: skip
+
+
+def every_round(case: Case) -> Finding:
+    """A-02"""
+    problems: list[Problem] = []
+    for expected, record in enumerate(case.records, 1):
+        if record.round != expected:
+            problems.append((f"line {expected}", f"is round {record.round}, not {expected}"))
+    logged, planned = len(case.records), case.config.training.rounds
+    if logged > planned:
+        problems.append(("rounds.jsonl", f"{logged} rounds, config.toml allows {planned}"))
+    if case.report is not None:
+        told = case.report.privacy.rounds
+        if told != logged:
+            problems.append(("report.json", f"counts {told} rounds, rounds.jsonl has {logged}"))
+        if logged < planned:
+            problems.append(("rounds.jsonl", f"{logged} rounds of {planned} configured, yet there is a report"))
+    return judged(
+        "A-02", "Every round is there, once", problems, f"rounds 1 to {logged}",
+        "a round that is left out is not paid for: find its line",
+    )  # fmt: skip
+
+
+def configured(case: Case) -> Finding:
+    """A-03"""
+    config, problems = case.config, list[Problem]()
+    privacy = config.privacy
+    target = None if privacy.epsilon == math.inf else privacy.epsilon
+    wanted: dict[str, object] = {
+        "mechanism": MECHANISM,
+        "unit": privacy.unit,
+        "clients": config.data.clients,
+        "target_epsilon": target,
+    }
+    if privacy.delta is not None:
+        wanted["delta"] = privacy.delta
+    elif privacy.unit == "client":
+        wanted["delta"] = default_delta(config.data.clients)
+    if privacy.bits is not None:
+        wanted["bits"] = privacy.bits
+    for record in case.records:
+        for name, value in wanted.items():
+            if getattr(record, name) != value:
+                problems.append((at(record), f"{name} {getattr(record, name)}, config.toml says {value}"))
+        for name in ("delta", "bits", "dimension"):
+            if getattr(record, name) != getattr(case.records[0], name):
+                problems.append(
+                    (at(record), f"{name} {getattr(record, name)}, {getattr(case.records[0], name)} before")
+                )
+    if case.report is not None:
+        told = case.report
+        for name, claimed, value in (
+            ("unit", told.privacy.unit, privacy.unit),
+            ("target_epsilon", told.privacy.target_epsilon, target),
+            ("delta", told.privacy.delta, case.delta),
+            ("adjacency", told.privacy.adjacency, "zero-out"),
+            ("profile", told.aggregation.profile, config.aggregation.secagg),
+            ("clients", told.aggregation.clients, config.data.clients),
+            ("seed", told.provenance.seed, config.seed),
+            ("bits", told.communication.bits, case.records[0].bits),
+        ):
+            if claimed != value:
+                problems.append(("report.json", f"{name} {claimed}, expected {value}"))
+    return judged(
+        "A-03", "Log and report keep to the configuration", problems, f"{len(wanted)} settings in every line",
+        "publish the configuration that was run",
+    )  # fmt: skip
+
+
+def sets(case: Case) -> Finding:
+    """A-04"""
+    problems: list[Problem] = []
+    for r in case.records:
+        here, cohort, survivors = at(r), set(r.participants), set(r.survivors)
+        for name in ("participants", "survivors", "dropped", "exhausted"):
+            clients = getattr(r, name)
+            if len(set(clients)) != len(clients) or not all(0 <= client < r.clients for client in clients):
+                problems.append((here, f"{name} are not distinct clients of 0 to {r.clients - 1}"))
+        if survivors & set(r.dropped):
+            problems.append((here, f"clients {sorted(survivors & set(r.dropped))} both survived and dropped out"))
+        if r.lost and (r.aborted is not None or r.dropped):
+            problems.append((here, "lost in a crash, yet it says how it ended"))
+        if r.aborted is None and not r.lost and set(r.dropped) != cohort - survivors:
+            problems.append((here, f"{len(cohort)} participants, {len(survivors)} survived, {len(r.dropped)} dropped"))
+        if r.aborted is not None and survivors:
+            problems.append((here, f"aborted, yet {len(survivors)} survivors are in a sum"))
+        if r.recovered > len(r.dropped):
+            problems.append((here, f"{r.recovered} recovered of {len(r.dropped)} dropped"))
+        if set(r.exhausted) & cohort:
+            problems.append((here, f"clients {sorted(set(r.exhausted) & cohort)} take part with their budget used up"))
+        if r.aborted is None and r.threshold is not None and len(survivors) < r.threshold:
+            problems.append((here, f"{len(survivors)} survivors cannot reveal a sum with threshold {r.threshold}"))
+    return judged(
+        "A-04", "Participants, survivors and dropped add up", problems, "in every round",
+        "every participant is either a survivor or dropped",
+    )  # fmt: skip
+
+
+def uploads(case: Case) -> Finding:
+    """A-05"""
+    title = "As many survivors as uploads on the wire"
+    if case.report is None:
+        return unchecked("A-05", title, "the adapter's size stands in report.json, which is missing")
+    broadcast, problems = 2 * case.report.communication.parameters, list[Problem]()  # float16
+    for r in (record for record in case.records if not record.lost):
+        packed = max(1, -(-r.dimension * r.bits // 8))
+        rest = r.payload_bytes - len(r.participants) * broadcast
+        sent, what = len(r.survivors), "survivors"
+        if r.aborted is not None:  # no sum, but whoever did not drop out sent an upload
+            sent, what = r.uploaded, "uploads"
+            if not sent and not r.payload_bytes:
+                continue  # refused before anybody was asked
+        if rest != sent * packed:
+            problems.append(
+                (at(r), f"{sent} {what} of {len(r.participants)} participants, but its payload of "
+                        f"{r.payload_bytes} bytes holds {rest / packed:g} uploads of {packed} bytes")
+            )  # fmt: skip
+        elif r.unit == "client" and r.contributions != sent:
+            problems.append((at(r), f"{sent} {what}, but {r.contributions} updates in the sum"))
+    return judged(
+        "A-05", title, problems, "payload bytes = broadcasts to all participants + uploads of all survivors",
+        "clients that dropped out brought no noise: they do not count as survivors",
+    )  # fmt: skip
+
+
+def charged(case: Case) -> Finding:
+    """A-06"""
+    problems: list[Problem] = []
+    for r in case.records:
+        if free := set(r.survivors) - set(r.participants):
+            problems.append((at(r), f"clients {sorted(free)} are in the sum and not charged for it"))
+        missing = r.clients - len(set(r.participants))
+        if case.everybody and missing:
+            problems.append(
+                (at(r), f"{missing} of {r.clients} clients are not charged, yet all take part in every round")
+            )
+    return judged(
+        "A-06", "Every client is charged for all its rounds", problems,
+        f"{len(case.histories)} different histories of {case.config.data.clients} clients",
+        "name everybody who was asked for an upload as a participant",
+    )  # fmt: skip
+
+
+def possible(case: Case) -> Finding:
+    """A-07: what no round can have; where it is violated, nothing can be derived."""
+    problems: list[Problem] = []
+    for r in case.records:
+        ranges = {
+            "clients": r.clients >= 1,
+            "sigma_local": 0 <= r.sigma_local < math.inf,
+            "scale": 0 < r.scale < math.inf,
+            "clip_norm": 0 < r.clip_norm < math.inf,
+            "count_scale": 0 <= r.count_scale < math.inf,
+            "dimension": r.dimension >= 1,
+            "bits": 1 <= r.bits <= 32,
+            "colluders": r.colluders >= 0,
+            "sampling_rate": 0 < r.sampling_rate <= 1,
+            "delta": 0 < r.delta < 1,
+            "payload_bytes": 0 <= r.payload_bytes <= r.upload_bytes + r.download_bytes,
+            "clipped": 0 <= r.clipped <= r.contributions,
+            "epsilon": r.epsilon is None or 0 <= r.epsilon < math.inf,
+        }
+        problems += [(at(r), f"{name} is {getattr(r, name)}") for name, holds in ranges.items() if not holds]
+    return judged(
+        "A-07", "The numbers of a round are possible", problems, "in every round", "publish the log that the run wrote"
+    )

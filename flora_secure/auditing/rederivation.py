@@ -1,0 +1,149 @@
+"""The first audit: every claim of a run derived again from its log alone. No data, no weights, no secrets, no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from flora_secure.auditing import (
+    budget_checks,
+    log_checks,
+    noise_checks,
+    report_checks,
+    statement_checks,
+    unsummed_checks,
+)
+from flora_secure.auditing.derivation import Case
+from flora_secure.auditing.findings import OK, VIOLATION, Audit, ClientBudget, Figure, Finding, unchecked
+from flora_secure.errors import RunFolderError
+from flora_secure.plain import finite_or_none
+from flora_secure.privacy.cross_check import PRV, accountant_versions
+from flora_secure.records.reading import read_unverified
+
+Check = Callable[[Case], Finding]
+_OF_THE_LOG: tuple[Check, ...] = (
+    log_checks.chain,
+    log_checks.every_round,
+    log_checks.configured,
+    log_checks.sets,
+    log_checks.uploads,
+    log_checks.charged,
+    log_checks.possible,
+)
+_DERIVED: dict[str, Check | None] = {
+    "A-08": unsummed_checks.aborted,
+    "A-09": unsummed_checks.in_flight,
+    "A-10": noise_checks.multipliers,
+    "A-11": noise_checks.shares,
+    "A-12": noise_checks.honest,
+    "A-13": noise_checks.clip_norm,
+    "A-14": noise_checks.slack,
+    "A-15": noise_checks.ring,
+    "A-16": noise_checks.secret,
+    "A-20": budget_checks.headline,
+    "A-21": budget_checks.so_far,
+    "A-22": budget_checks.single_round,
+    "A-23": budget_checks.amplification,
+    "A-24": budget_checks.within_budget,
+    "A-25": budget_checks.delta_small,
+    "A-26": budget_checks.other_views,
+    "A-27": None,  # budget_checks.accountants, which is told whether to ask opacus
+    "A-28": budget_checks.unmasked,
+    "A-30": statement_checks.words,
+    "A-31": report_checks.accuracy,
+    "A-32": report_checks.communication,
+    "A-33": report_checks.aggregation,
+    "A-34": report_checks.rates,
+}
+
+
+def audit(path: Path, *, opacus: bool = True) -> Audit:
+    """Derive again what the run in ``path`` claims.
+
+    Args:
+        path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json.
+        opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
+
+    Raises :class:`flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
+    """
+    run, breaks = read_unverified(path)
+    if not run.records:
+        raise RunFolderError(f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit")
+    case = Case(path, run.config, run.records, run.report, breaks)
+    left_out = {}
+    if not opacus:
+        left_out[PRV] = "not asked for"
+    elif importlib.util.find_spec("opacus") is None:
+        left_out[PRV] = "opacus is not installed"
+    found: dict[str, float] = {}
+
+    def counted(case: Case) -> Finding:
+        finding, epsilons = budget_checks.accountants(case, opacus=not left_out)
+        found.update(epsilons)
+        return finding
+
+    findings = [check(case) for check in _OF_THE_LOG]
+    derivable = findings[-1].severity == OK
+    for name, check in _DERIVED.items():
+        if not derivable:
+            findings.append(unchecked(name, "Left unchecked", "a round holds impossible numbers, see A-07"))
+        else:
+            findings.append((check or counted)(case))
+    return Audit(
+        run=str(path),
+        passed=all(finding.severity != VIOLATION for finding in findings),
+        accountants=accountant_versions(found or ["closed form"]),
+        left_out=left_out,
+        findings=findings,
+        figures=_figures(case) if derivable else [],
+        clients=_clients(case) if derivable else [],
+    )
+
+
+def _figures(case: Case) -> list[Figure]:
+    """What is claimed beside what was derived; report.json's claims first, then the log's, round by round."""
+    near, within, figures = noise_checks.NEAR, case.tolerance, []
+
+    def add(name: str, claimed: float | None, derived: float | None, tolerance: float) -> None:
+        figures.append(
+            Figure(
+                name=name,
+                claimed=claimed,
+                derived=None if derived is None else finite_or_none(derived),
+                tolerance=tolerance,
+            )
+        )
+
+    if case.report is not None:
+        told = case.report.privacy
+        add("epsilon", told.epsilon, case.headline, within)
+        add("epsilon_local", told.epsilon_local, case.local, within)
+        add("epsilon_outsider", told.epsilon_outsider, budget_checks.outsider(case), within)
+        add("mu", told.mu, budget_checks.derived_mu(case), near)
+        add("delta", told.delta, case.delta, 0.0)
+        add("honest_minimum", told.honest_minimum, case.records[0].honest_minimum, 0.0)
+        add("rounds", told.rounds, len(case.records), 0.0)
+        planned = [r.z_local * math.sqrt(max(r.record.honest_minimum, 0)) for r in case.released]
+        add("noise_multiplier", told.noise_multiplier, min(planned, default=None), near)
+        add("aliasing_slack", told.aliasing_slack, math.fsum(r.slack for r in case.worst), near)
+    last = case.records[-1]
+    add(f"round {last.round} epsilon of the worst client", last.epsilon, case.server, within)
+    for r in case.released:
+        add(f"round {r.record.round} noise multiplier", r.record.noise_multiplier, r.z, near)
+    return figures
+
+
+def _clients(case: Case) -> list[ClientBudget]:
+    budgets = [
+        ClientBudget(
+            client=client,
+            rounds=len(positions),
+            epsilon=None if first is None else finite_or_none(first),
+            second=None if second is None else finite_or_none(second),
+        )
+        for positions, (first, second) in case.spent.items()
+        for client in case.histories[positions]
+    ]
+    return sorted(budgets, key=lambda budget: budget.client)

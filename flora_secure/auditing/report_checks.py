@@ -1,0 +1,204 @@
+"""A-31 to A-34: do the figures of the report say what the log says?"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import flora_secure
+from flora_secure.auditing.derivation import Case
+from flora_secure.auditing.findings import OK, Finding, Problem, judged, unchecked
+from flora_secure.auditing.noise_checks import near
+from flora_secure.records.report import IMAGE_TO_TEXT, TOP_1, Report
+
+
+def _score_interval(final: float, images: int) -> list[float]:
+    """The proportions p that final = p does not reject at 5 %: the roots of (final - p)² = z² p (1 - p) ÷ n."""
+    n, z = max(1, images), 1.959963984540054
+    final = round(final * n) / n
+    # p² (1 + z²/n) - p (2 final + z²/n) + final² = 0
+    a, b, c = 1 + z * z / n, 2 * final + z * z / n, final * final
+    root = math.sqrt(max(0.0, b * b - 4 * a * c))
+    return [round((b - root) / (2 * a), 9), round((b + root) / (2 * a), 9)]
+
+
+def accuracy(case: Case) -> Finding:
+    """A-31"""
+
+    def compare(report: Report) -> list[Problem]:
+        told, logged = report.accuracy, [record.accuracy for record in case.records]
+        return _different(
+            (
+                "accuracy.interval",
+                [round(bound, 9) for bound in told.interval],
+                _score_interval(told.final, told.test_examples),
+            ),
+            ("accuracy.per_round", told.per_round, logged),
+            ("accuracy.final", told.final, logged[-1]),
+            ("accuracy.best", told.best, max(logged)),
+        ) + _retrieved(report) + _forgotten(report, case.config.data.unseen_classes)  # fmt: skip
+
+    return _reported(case, "A-31", "Accuracy is that of the rounds", compare, "final, best and every round")
+
+
+def _retrieved(report: Report) -> list[Problem]:
+    """A captioned run's accuracy is its recall@1, which grows with k; a labelled run has classes and no recall."""
+    told, found = report.accuracy, report.retrieval
+    if found is None:
+        return _different(("accuracy.measures", told.measures, TOP_1))
+    problems = _different(
+        ("accuracy.measures", told.measures, IMAGE_TO_TEXT),
+        ("accuracy.test_examples", told.test_examples, found.images),
+        ("accuracy.classes", told.classes, []),
+    )
+    for name, recalls, first in (("final", found.final, told.final), ("zero_shot", found.zero_shot, told.zero_shot)):
+        one = {recall.k: recall.image_to_text for recall in recalls}.get(1)
+        problems += _different((f"retrieval.{name} at 1, image to text,", one, first))
+        for side in ("image_to_text", "text_to_image"):
+            values = [getattr(recall, side) for recall in sorted(recalls, key=lambda recall: recall.k)]
+            if values != sorted(values) or not all(0 <= value <= 1 for value in values):
+                problems.append(("report.json", f"retrieval.{name}: {side} {values} does not grow with k within 0…1"))
+    return problems
+
+
+def _forgotten(report: Report, configured: tuple[str, ...] | None) -> list[Problem]:
+    """Unseen classes are those of the configuration. Fractions of so many images; an image that is right among all
+    classes is right among fewer of them."""
+    found, seen = report.forgetting, report.accuracy
+    if found is None or configured is None:
+        told = None if found is None else sorted(found.classes)
+        return _different(("forgetting.classes", told, None if configured is None else sorted(configured)))
+    problems = _different(
+        ("forgetting.classes", sorted(set(found.classes)), sorted(configured)),
+        ("the classes of accuracy that are unseen", sorted({*seen.classes} & {*found.classes}), []),
+    )
+    unseen, everything = found.test_examples, found.test_examples + seen.test_examples
+    images = {"among_unseen": unseen, "unseen_among_all": unseen, "among_all": everything}
+    right: dict[tuple[str, str], float] = {}
+    for name, count in images.items():
+        top = getattr(found, name)
+        for when in ("zero_shot", "final"):
+            share = getattr(top, when)
+            right[name, when] = round(share * count)
+            if not 0 <= share <= 1 or abs(share * count - right[name, when]) > 1e-6 * max(1, count):
+                problems.append(("report.json", f"forgetting.{name}.{when} {share} is no share of {count:,} images"))
+        bounds = [round(bound, 9) for bound in top.interval]
+        problems += _different((f"forgetting.{name}.interval", bounds, _score_interval(top.final, count)))
+    for when, alone in (("zero_shot", seen.zero_shot), ("final", seen.final)):
+        few, all_, both = (right[name, when] for name in images)
+        if all_ > few:
+            problems.append(("report.json", f"forgetting: {when}, {all_} images right among all classes, {few} of them "
+                             "among the unseen ones"))  # fmt: skip
+        # an image more: accuracy is another product, rounded in its own way
+        if not 0 <= both - all_ <= alone * seen.test_examples + 1:
+            problems.append(("report.json", f"forgetting: {when}, {both - all_} images of trained classes right among "
+                             f"all, {alone * seen.test_examples:.0f} among the trained ones"))  # fmt: skip
+    return problems
+
+
+def communication(case: Case) -> Finding:
+    """A-32"""
+    model_name = case.config.model.model
+    size = _parameters(model_name)
+
+    def compare(report: Report) -> list[Problem]:
+        told = report.communication
+        messages = max(1, sum(len(r.participants) for r in case.records if r.download_bytes))
+        up, down, payload = (
+            sum(getattr(r, name) for r in case.records) / messages
+            for name in ("upload_bytes", "download_bytes", "payload_bytes")
+        )
+        # 4 bytes a parameter, as forecast.py; what the report itself says only where the model is not known
+        model = told.full_model_bytes if size is None else 4 * size
+        return _different(
+            ("upload_bytes", told.upload_bytes, up),
+            ("download_bytes", told.download_bytes, down),
+            ("payload_bytes", told.payload_bytes, payload),
+            ("full_model_bytes", told.full_model_bytes, model),
+            ("masking_bytes", told.masking_bytes, up + down - payload),
+            ("reduction", told.reduction, 2 * model / (up + down) if up + down else None),
+            ("reduction_upload", told.reduction_upload, model / up if up else None),
+            ("parameter_ratio", told.parameter_ratio, model / 4 / told.parameters),
+        )
+
+    title = "Bytes and reduction follow from the rounds"
+    finding = _reported(case, "A-32", title, compare, "recomputed from the bytes")
+    if size is None and finding.severity == OK:
+        return unchecked("A-32", title, f"full_model_bytes and the reductions: the size of {model_name!r} is not known")
+    return finding
+
+
+def _parameters(model: str) -> int | None:
+    """Of the whole model, from the table of sizes that were measured; None for one that it lacks."""
+    table = json.loads((Path(flora_secure.__file__).parent / "assets" / "architectures.json").read_text("utf-8"))
+    known = table["architectures"].get(model)
+    return None if known is None else int(known["parameters"])
+
+
+def aggregation(case: Case) -> Finding:
+    """A-33"""
+
+    def compare(report: Report) -> list[Problem]:
+        told, how = report.aggregation, case.config.participation
+        sat_out = {client for r in case.records for client in r.exhausted}
+        found = _different(
+            ("participation", told.participation, how.rate),
+            ("sampling", told.sampling, how.sampling),
+            ("min_separation", told.min_separation, how.min_separation),
+            ("cohort", told.cohort, [len(r.participants) for r in case.records]),
+            ("exhausted", report.privacy.exhausted, len(sat_out)),
+            ("sampling_rate", report.privacy.sampling_rate, case.records[0].sampling_rate),
+            ("dropped", told.dropped, [len(r.dropped) for r in case.records]),
+            ("recovered", told.recovered, [r.recovered for r in case.records]),
+            ("aborted", told.aborted, [r.round for r in case.records if r.aborted is not None]),
+            ("lost", told.lost, [r.round for r in case.records if r.lost]),
+        )
+        if case.everybody:
+            for r in case.records:
+                found += _different(
+                    ("neighbours", told.neighbours, r.neighbours), ("threshold", told.threshold, r.threshold)
+                )
+        return found
+
+    return _reported(
+        case, "A-33", "Cohorts, dropped, recovered, aborted and lost are those of the rounds", compare, "every round"
+    )
+
+
+def rates(case: Case) -> Finding:
+    """A-34"""
+
+    def compare(report: Report) -> list[Problem]:
+        clipped, wrapped = rates_of(case)
+        told = report.privacy
+        return _different(("clip_rate", told.clip_rate, clipped), ("overflow_rate", told.overflow_rate, wrapped))
+
+    return _reported(case, "A-34", "Clip and overflow rates are those of the rounds", compare, "recomputed")
+
+
+def rates_of(case: Case) -> tuple[float | None, float | None]:
+    records = [r.record for r in case.released if not r.record.lost]
+    inside = sum(r.contributions for r in records)
+    coordinates = sum(r.dimension for r in records)
+    clipped = sum(r.clipped for r in records) / inside if inside else None
+    return clipped, sum(r.overflowed or 0 for r in records) / coordinates if coordinates else None
+
+
+def _reported(case: Case, check: str, title: str, compare: Callable[[Report], list[Problem]], fine: str) -> Finding:
+    if case.report is None:
+        return unchecked(check, title, "report.json is missing")
+    return judged(check, title, compare(case.report), fine, "publish the figures of the log")
+
+
+def _different(*figures: tuple[str, object, object]) -> list[Problem]:
+    return [
+        ("report.json", f"{name} is {_short(told)}, the rounds say {_short(derived)}")
+        for name, told, derived in figures
+        if not (near(told, derived) if isinstance(told, float) and isinstance(derived, float) else told == derived)
+    ]
+
+
+def _short(value: object) -> str:
+    return f"{value:.7g}" if isinstance(value, float) and math.isfinite(value) else f"{value!s:.80}"

@@ -1,0 +1,142 @@
+"""A-30: does the statement say what the log implies?"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from flora_secure.auditing.derivation import Case
+from flora_secure.auditing.findings import Finding, judged, unchecked
+from flora_secure.auditing.noise_checks import overflow_probability
+from flora_secure.auditing.report_checks import rates_of
+from flora_secure.privacy.cross_check import PRV
+from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
+from flora_secure.privacy.noise_plan import NoisePlan
+from flora_secure.privacy.rotation import padded
+from flora_secure.records.record import RoundRecord
+from flora_secure.records.report import Report
+from flora_secure.records.statement import statement
+
+# paragraphs that depend on what the log does not hold: the largest cohort, the number of examples
+_OF_COHORTS = {"Participation", "Honest minimum", "Accuracy"}
+_OF_EXAMPLES = {"Guarantee", "Mechanism", "Accuracy", "WEAK DELTA"}
+
+
+def words(case: Case) -> Finding:
+    """A-30"""
+    title = "The statement is the one that the log implies"
+    if case.report is None:
+        return unchecked("A-30", title, "report.json is missing")
+    try:
+        expected = dict(_paragraphs(_statement(case, case.report)))
+    except (BudgetExceededError, LedgerError, ValueError) as error:
+        return unchecked("A-30", title, f"no statement can be made from these rounds: {error}")
+    if "Accounting" in expected:
+        expected["Accounting"] = _accounting(expected["Accounting"], case.report)
+    paragraphs = _paragraphs(case.report.privacy.statement)
+    told, left_out = dict(paragraphs), set[str]()
+    if not case.everybody:
+        left_out |= _OF_COHORTS
+    if case.records[0].unit == "example":
+        left_out |= _OF_EXAMPLES
+    # a false paragraph before the true one would be read first, and the dictionary would not have it
+    often = Counter(label for label, _ in paragraphs)
+    problems = [("report.json", f"paragraph {label!r:.60} occurs {n} times") for label, n in often.items() if n > 1]
+    for label in [*expected, *(label for label in told if label not in expected)]:
+        if label not in left_out and told.get(label) != expected.get(label):
+            problems.append(("report.json", _difference(label, told.get(label), expected.get(label))))
+    if case.noisy and case.released and f"epsilon = {case.server:.4f}" not in told.get("Guarantee", ""):
+        problems.append(("report.json", f"the guarantee does not state epsilon = {case.server:.4f}"))
+    compared = len(expected.keys() - left_out)
+    return judged(
+        "A-30", title, problems, f"{compared} paragraphs equal word by word, {len(expected) - compared} not compared",
+        "print the statement that follows from the rounds",
+    )  # fmt: skip
+
+
+def _statement(case: Case, report: Report) -> str:
+    config, first = case.config, case.records[0]
+    ledger = Ledger(config.privacy.epsilon, case.delta)
+    for record in case.records:
+        if record.exposed:  # its uploads were sent, and count for epsilon_local
+            ledger.authorise(record.exposed_event())
+            ledger.expose()
+        elif record.aborted is None:
+            ledger.authorise(record.event())
+            ledger.record(record.event())
+    cohort = max(len(record.participants) for record in case.records)
+    update = report.communication.upload_values
+    rotated = _rotated(first, update, report.privacy.statement)
+    # where the rotation adds nothing, the statement says whether there was one, and the bound is that of this way
+    ways = (rotated,) if padded(update) == update else (False, True)
+    plan = NoisePlan(
+        clients=cohort,
+        smallest_cohort=cohort,
+        dimension=update,
+        rounds=config.training.rounds,
+        participations=config.training.rounds,
+        sampling_rate=first.sampling_rate,
+        epsilon=config.privacy.epsilon,
+        delta=case.delta,
+        clip_norm=first.clip_norm,
+        upload_norm=first.clip_norm,
+        dropout_tolerance=config.dropout_tolerance,
+        colluders=first.colluders,
+        noise_multiplier=report.privacy.noise_multiplier,
+        sigma_local=first.sigma_local,
+        scale=first.scale,
+        bits=first.bits,
+        rotated=rotated,
+        count_scale=first.count_scale,
+        count_coordinates=0,
+        peak_fraction=1.0,
+        overflow_probability=overflow_probability(case, ways) or 0.0,
+        aliasing_slack=0.0,
+        rounding_error=0.0,
+    )
+    clipped, wrapped = rates_of(case)
+    return statement(
+        plan,
+        ledger,
+        cross_check={},
+        profile=config.aggregation.secagg,
+        secret_noise=not config.privacy.simulation_noise,
+        unit=config.privacy.unit,
+        population=config.data.clients,
+        aborted_rounds=len(case.records) - len(case.released),
+        lost_rounds=sum(r.record.lost for r in case.released),
+        clip_rate=clipped,
+        overflow_rate=wrapped,
+    )
+
+
+def _rotated(first: RoundRecord, update: int, told: str) -> bool:
+    """Whether uploads were longer than updates; where the rotation adds nothing, what the statement itself says, since
+    the log cannot tell."""
+    if padded(update) == update:
+        return "rotated by a public Hadamard matrix" in told
+    return first.dimension - (1 if first.count_scale else 0) > update
+
+
+def _accounting(paragraph: str, report: Report) -> str:
+    """The derived ``paragraph`` with the report's own cross-checks, which A-27 judges, and the versions it ran with,
+    which the log cannot tell: they have to be those of its provenance."""
+    checks, versions = report.privacy.cross_check, report.provenance.versions
+    others = "; ".join(f"{name} {epsilon:.4f}" for name, epsilon in checks.items()) or "none made"
+    packages = ["dp-accounting", *(["opacus"] if PRV in checks else [])]
+    software = ", ".join(f"{name} {versions.get(name)}" for name in packages)
+    return f"{paragraph.partition(' Cross-checks: ')[0]} Cross-checks: {others}. Software: {software}."
+
+
+def _paragraphs(text: str) -> list[tuple[str, str]]:
+    """Label and paragraph; what has no label of the statement is none of its paragraphs."""
+    return [(paragraph.partition(".")[0].partition(" (")[0], paragraph) for paragraph in text.split("\n\n")]
+
+
+def _difference(label: str, told: str | None, expected: str | None) -> str:
+    if told is None or expected is None:
+        return f"paragraph {label!r:.60} is {'missing' if told is None else 'not one of this run'}"
+    place = next(
+        (i for i, (a, b) in enumerate(zip(told, expected, strict=False)) if a != b), min(len(told), len(expected))
+    )
+    start = max(place - 30, 0)
+    return f"{label!r:.60} says {told[start : place + 30]!r}, the log {expected[start : place + 30]!r}"

@@ -1,0 +1,165 @@
+"""Folders of image files: one folder a class, or one a client with the classes inside.
+
+ROOT/[SPLIT/]CLASS/…/IMAGE            SPLIT: train, test, val or public (and their usual other names)
+ROOT/[SPLIT/]CLIENT/CLASS/…/IMAGE     with partition "natural"; test images may lie in class folders directly
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flora_secure.data.dataset import SkipList
+from flora_secure.data.images import EncodedFile
+from flora_secure.data.samples import IMAGE_SUFFIXES, Sample, split_named
+from flora_secure.errors import DataError
+
+
+def require_folder(root: Path | None, dataset: str) -> Path:
+    """`root`, or DataError where it is none."""
+    if root is None:
+        raise DataError(f"data set {dataset!r} needs --data-root: the folder (or file) that holds it")
+    if not root.exists():
+        raise DataError(f"data root {str(root)!r} does not exist")
+    return root
+
+
+def list_folder(root: Path, *, natural: bool, skips: SkipList) -> Iterator[Sample]:
+    """The images below `root`, in the order of their paths; `natural`: the folders above the classes are clients.
+
+    Files without an image's suffix are left out and counted; hidden ones are not looked at. Links are not followed
+    into folders, so that no loop is. Raises DataError where `root` is no folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"data root {str(root)!r} is no folder: data set 'folder' reads one folder a class")
+    splits = [(folder, split_named(folder.name)) for folder in _folders(root)]
+    trained = [folder for folder, split in splits if natural and split == "private"]
+    classes = {group.name for top in trained for client in _folders(top) for group in _folders(client)}
+    if not any(split == "private" for _, split in splits):
+        # without train/, a class may well be called "test" or "public"
+        yield from _list(root, root, None, natural, skips)
+        return
+    for folder, split in splits:
+        if split is None:
+            skips.add("folder beside train/ that is no split", folder.name)
+            continue
+        clients = natural and split in {"private", None}
+        yield from _list(root, folder, split, clients or (natural and not _of_classes(folder, classes)), skips)
+
+
+def _list(root: Path, top: Path, split: str | None, clients: bool, skips: SkipList) -> Iterator[Sample]:
+    for holder in [top, *_folders(top)] if clients else [top]:
+        for path in sorted(holder.iterdir()):
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
+                skips.add("image outside a class folder", path.relative_to(root).as_posix())
+    for client in _folders(top) if clients else [top]:
+        groups = _folders(client)
+        if clients and not groups:
+            skips.add("client folder without a class folder", client.relative_to(root).as_posix())
+        for group in groups:
+            paths = [*_files(group)]
+            if not paths:
+                skips.add("class folder without a file", group.relative_to(root).as_posix())
+            for path in paths:
+                name = path.relative_to(root).as_posix()
+                if path.suffix.lower() in IMAGE_SUFFIXES:
+                    yield Sample(EncodedFile(name, path), group.name, client.name if clients else None, split)
+                else:
+                    skips.add("file that is no image by its name", name)
+
+
+def _of_classes(top: Path, classes: set[str]) -> bool:
+    """Whether `top` holds class folders, and not clients: by their names, or because images lie two levels down."""
+    if classes.intersection(folder.name for folder in _folders(top)):
+        return True
+    return any(
+        entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES
+        for group in _folders(top)
+        for entry in group.iterdir()
+    )
+
+
+def _folders(top: Path) -> list[Path]:
+    return sorted(entry for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(top: Path) -> Iterator[Path]:
+    for folder, inner, names in os.walk(top):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def list_table(path: Path, *, skips: SkipList) -> Iterator[Sample]:
+    """The rows of a .csv, .tsv or .parquet file; paths are relative to the table's folder.
+
+    A table with a column "label" gives labels, one without it captions: a caption a row, or more where Parquet holds
+    lists. Rows without a path or a label (a caption), and splits of no known name, are left out and counted. Raises
+    DataError for a table that cannot be read or lacks a column.
+    """
+    if not path.is_file():
+        raise DataError(f"data root {str(path)!r} is no file: data set 'table' reads a .csv, .tsv or .parquet file")
+    rows = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    column = ""
+    for number, row in enumerate(rows, 1):
+        column = column or _described_by(path, row)
+        where = f"row {number}"
+        name, value = _text(row.get("path")), row.get(column)
+        texts = [text for one in (value if isinstance(value, list) else [value]) if (text := _text(one))]
+        if not name or not texts:
+            skips.add(f"row without a path or a {column}", where)
+            continue
+        given = _text(row.get("split"))
+        split = split_named(given) if given else None
+        if given and split is None:
+            skips.add("split that is none of train, test, val, public", f"{where}: {given}")
+            continue
+        file, client = EncodedFile(name, path.parent / name), _text(row.get("client")) or None
+        if column == "label":
+            yield Sample(file, _text(value), client, split)
+        else:
+            for text in texts:
+                yield Sample(file, "", client, split, text)
+
+
+def _described_by(path: Path, row: dict[str, Any]) -> str:
+    """The column that says what an image shows: "label" or, without that, "caption"."""
+    found = next((column for column in ("label", "caption") if column in row), None)
+    if "path" in row and found is not None:
+        return found
+    have = ", ".join(str(key) for key in row if key is not None)
+    lacks = "'path'" if "path" not in row else "'label' (or 'caption')"
+    raise DataError(f"table {str(path)!r} lacks the column {lacks}; it has {have}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # what a column of whole numbers with a gap becomes
+    return "" if value is None else str(value).strip()
+
+
+def _csv(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            yield from csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    except UnicodeDecodeError:
+        raise DataError(f"table {str(path)!r} cannot be read: it is not UTF-8 text") from None
+    except (OSError, csv.Error) as error:
+        raise DataError(f"table {str(path)!r} cannot be read: {error}") from None
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(f"table {str(path)!r} needs pyarrow: pip install 'flora-secure[parquet]', or use CSV") from None
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        wanted = [name for name in file.schema_arrow.names if name in {"path", "label", "client", "split", "caption"}]
+        for batch in file.iter_batches(columns=wanted):
+            yield from batch.to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"table {str(path)!r} cannot be read: {str(error).splitlines()[0]}") from None

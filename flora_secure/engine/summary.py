@@ -1,0 +1,213 @@
+"""From a finished simulation to its :class:`Report`: every figure from what happened, none from what was planned."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from statistics import fmean
+
+import dp_accounting
+
+from flora_secure import __version__
+from flora_secure.engine.accuracy import accuracy_of, forgetting_of, retrieval, retrieval_accuracy
+from flora_secure.engine.memory import peak_memory
+from flora_secure.engine.simulation import Simulation
+from flora_secure.plain import finite_or_none
+from flora_secure.planning.noise import protected_units
+from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
+from flora_secure.records.record import PARTS
+from flora_secure.records.report import (
+    Aggregation,
+    AggregationSeconds,
+    Communication,
+    Data,
+    Privacy,
+    Provenance,
+    Report,
+    SkippedData,
+    Timing,
+    TimingSeconds,
+)
+from flora_secure.records.statement import statement
+
+PACKAGES = ("torch", "open_clip_torch", "peft", "numpy", "cryptography", "dp-accounting", "opacus")
+
+
+def summarise(
+    simulation: Simulation,
+    *,
+    total_seconds: float,
+    no_noise: float | None = None,
+    rounds_hash: str | None = None,
+) -> Report:
+    """The report of all rounds so far.
+
+    ``total_seconds``: wall-clock of the whole command, and of the earlier rounds where the run was resumed.
+    ``no_noise``: final accuracy of the same run without noise, if it was measured. ``rounds_hash``:
+    :attr:`flora_secure.records.run_folder.RunFolder.last_hash`, if the rounds were written down. Raises
+    :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and ``ValueError`` before the
+    first round.
+    """
+    if not simulation.records:
+        raise ValueError("no round has run yet, there is nothing to report")
+    task, per_round = simulation.task, [record.accuracy for record in simulation.records]
+    retrieved = None
+    if task.federation.dataset.captioned:
+        retrieved = task.ranks(task.frozen), task.ranks(simulation.factors)
+    return Report(
+        accuracy=(
+            accuracy_of(simulation, per_round, no_noise)
+            if retrieved is None
+            else retrieval_accuracy(*retrieved, per_round, no_noise)
+        ),
+        retrieval=None if retrieved is None else retrieval(*retrieved),
+        forgetting=forgetting_of(simulation),
+        data=_data(simulation),
+        privacy=_privacy(simulation),
+        communication=_communication(simulation),
+        aggregation=_aggregation(simulation),
+        timing=_timing(simulation, total_seconds),
+        provenance=Provenance(
+            versions={"flora-secure": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
+            config_hash=simulation.config.digest,
+            model_hash=simulation.task.clip.model_hash,
+            data_hash=simulation.task.federation.dataset.data_hash,
+            rounds_hash=rounds_hash,
+            seed=simulation.config.seed,
+            secret_noise=simulation.plan.noisy and not simulation.config.privacy.simulation_noise,
+        ),
+    )
+
+
+def _data(simulation: Simulation) -> Data:
+    federation = simulation.task.federation
+    dataset, skew = federation.dataset, federation.skew
+    private, public, test = federation.image_counts
+    return Data(
+        dataset=dataset.name,
+        partition=simulation.config.data.partition,
+        private_images=private,
+        public_images=public,
+        test_images=test,
+        private_captions=len(dataset.private) if dataset.captioned else None,
+        client_minimum=skew.minimum,
+        client_median=skew.median,
+        client_maximum=skew.maximum,
+        mean_classes=skew.mean_classes,
+        mean_label_distance=skew.mean_distance,
+        skipped=[SkippedData(reason=one.reason, count=one.count, names=list(one.names)) for one in dataset.skipped],
+    )
+
+
+def _privacy(simulation: Simulation) -> Privacy:
+    plan, ledger = simulation.plan, simulation.ledger
+    summed = [record for record in simulation.records if record.aborted is None]
+    worst = ledger.worst_events
+    checks = cross_check(worst, ledger.delta) if plan.noisy else {}
+    accountant = headline_accountant(worst)
+    # without masking the server sees every upload by itself, and only outsiders are left with the sum
+    masked = simulation.config.aggregation.secagg != "off"
+    local = ledger.epsilon_local if plan.noisy else math.inf
+    spent = ledger.epsilon if plan.noisy else math.inf
+    contributions = sum(record.contributions for record in summed)
+    overflowed = sum(record.overflowed or 0 for record in summed)
+    clip_rate = sum(record.clipped for record in summed) / contributions if contributions else None
+    known = sum(not record.lost for record in summed)
+    overflow_rate = overflowed / (known * plan.length) if known else None
+    return Privacy(
+        target_epsilon=finite_or_none(plan.epsilon),
+        epsilon=finite_or_none(spent if masked else local),
+        delta=plan.delta,
+        mu=finite_or_none(ledger.mu if masked else _gaussian_mu(local, plan.delta)) if plan.noisy else None,
+        unit=simulation.config.privacy.unit,
+        adjacency="zero-out",
+        view="server",
+        epsilon_outsider=finite_or_none(ledger.epsilon_outsider if plan.noisy else math.inf),
+        epsilon_local=finite_or_none(local),
+        noise_multiplier=plan.noise_multiplier,
+        clip_norm=plan.clip_norm,
+        rounds=len(simulation.records),
+        participations=len(worst),
+        exhausted=len({client for record in simulation.records for client in record.exhausted}),
+        sampling_rate=plan.sampling_rate,
+        honest_minimum=plan.honest_minimum,
+        accountant={"name": accountant, **accountant_versions([accountant])},
+        cross_check={name: epsilon for name, epsilon in checks.items() if name != accountant},
+        aliasing_slack=ledger.aliasing_slack if plan.noisy else 0.0,
+        clip_rate=clip_rate,
+        overflow_rate=overflow_rate,
+        statement=statement(
+            plan,
+            ledger,
+            cross_check=checks,
+            profile=simulation.config.aggregation.secagg,
+            secret_noise=not simulation.config.privacy.simulation_noise,
+            unit=simulation.config.privacy.unit,
+            population=protected_units(simulation.config, len(simulation.task.federation.dataset.private.labels)),
+            aborted_rounds=len(simulation.records) - len(summed),
+            lost_rounds=len(summed) - known,
+            clip_rate=clip_rate,
+            overflow_rate=overflow_rate,
+        ),
+    )
+
+
+def _gaussian_mu(epsilon: float, delta: float) -> float:
+    """μ of the Gaussian mechanism with this ε at δ."""
+    return 0.0 if epsilon == 0 else 1 / float(dp_accounting.get_sigma_gaussian(epsilon, delta))
+
+
+def _communication(simulation: Simulation) -> Communication:
+    records, task = simulation.records, simulation.task
+    clip, trained = task.clip, task.initial.dimension(task.rule)
+    # a round that was skipped because of its cohort has asked nobody for anything
+    messages = max(1, sum(len(record.participants) for record in records if record.download_bytes))
+    upload = sum(record.upload_bytes for record in records) / messages
+    download = sum(record.download_bytes for record in records) / messages
+    payload = sum(record.payload_bytes for record in records) / messages
+    return Communication(
+        upload_bytes=upload,
+        download_bytes=download,
+        payload_bytes=payload,
+        masking_bytes=upload + download - payload,
+        full_model_bytes=clip.full_model_bytes,
+        reduction=2 * clip.full_model_bytes / (upload + download) if upload + download else None,
+        reduction_upload=clip.full_model_bytes / upload if upload else None,
+        parameters=trained,
+        upload_values=task.dimension,
+        parameter_ratio=clip.parameter_count / trained,
+        bits=simulation.plan.bits,
+    )
+
+
+def _aggregation(simulation: Simulation) -> Aggregation:
+    records, how = simulation.records, simulation.config.participation
+    masking = simulation.summation.masking(simulation.plan)
+    return Aggregation(
+        profile=simulation.summation.profile,
+        clients=simulation.selection.clients,
+        participation=how.rate,
+        sampling=how.sampling,
+        min_separation=how.min_separation,
+        cohort=[len(record.participants) for record in records],
+        neighbours=None if masking is None else masking.neighbours,
+        threshold=None if masking is None else masking.threshold,
+        dropped=[len(record.dropped) for record in records],
+        recovered=[record.recovered for record in records],
+        aborted=[record.round for record in records if record.aborted is not None],
+        lost=[record.round for record in records if record.lost],
+        seconds=AggregationSeconds(
+            client_mean=fmean(record.seconds["client_mean"] for record in records),
+            server_total=sum(record.seconds["server"] for record in records) / len(records),
+        ),
+    )
+
+
+def _timing(simulation: Simulation, total_seconds: float) -> Timing:
+    parts = {part: sum(record.seconds[part] for record in simulation.records) for part in PARTS}
+    rounds = parts["training"] + parts["noise"] + parts["masking"]
+    return Timing(
+        seconds=TimingSeconds(total=total_seconds, **parts),
+        clients_per_second=sum(len(record.participants) for record in simulation.records) / rounds,
+        peak_memory_bytes=peak_memory(),
+    )

@@ -1,0 +1,86 @@
+"""Sizes of the models that an adapter can sit on, known without torch: the embedded one and open_clip's.
+
+`assets/architectures.json` is measured on the models themselves by `docs/making/measure_architectures.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flora_secure.errors import ConfigError
+from flora_secure.planning.placements import PLACEMENTS, Shapes
+from flora_secure.planning.rules import rule_named
+from flora_secure.planning.sections import DataConfig, ModelConfig
+
+CLASSES = 10  # of each data set that ships, and what is assumed of files of one's own: the default rank
+_OTHER_CLASSES = {"cifar100": 100, "oxford-pets": 37, "flowers102": 102, "food101": 101}
+
+
+def classes_of(data: DataConfig) -> int:
+    """Classes that a run over the data set trains."""
+    return _OTHER_CLASSES.get(data.dataset, CLASSES) - len(data.unseen_classes or ())
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """`parameters` of the whole model and the `shapes` of its towers."""
+
+    name: str
+    parameters: int
+    shapes: Shapes
+
+    def dimension(self, model: ModelConfig, classes: int = CLASSES) -> int:
+        """Length d of an upload with this placement, rule and rank; ConfigError as :meth:`factor_sizes`."""
+        return rule_named(model.trained_rule).upload_size(*self.factor_sizes(model, classes))
+
+    def trained(self, model: ModelConfig, classes: int = CLASSES) -> int:
+        """Values that the server keeps and broadcasts; ConfigError as :meth:`factor_sizes`."""
+        return rule_named(model.trained_rule).size(*self.factor_sizes(model, classes))
+
+    def factor_sizes(self, model: ModelConfig, classes: int = CLASSES) -> tuple[int, int]:
+        """Values of all A and of all B.
+
+        Raises ConfigError where the model lacks the placement's matrices or the rank exceeds theirs.
+        """
+        placement = PLACEMENTS[model.placement]
+        try:
+            matrices = placement.matrices(self.shapes, model.last_layers)
+        except ValueError as error:
+            raise ConfigError(f"{self.name}: {error}") from None
+        if matrices is None:
+            if self.shapes.projected or placement.name.startswith("visual"):
+                raise ConfigError(f"{self.name}'s image tower has no matrix for {placement.name}; use a text placement")
+            raise ConfigError(
+                f"{self.name}'s text tower has no projection for {placement.name}; use another placement, such as "
+                "text-attention"
+            )
+        most = min(map(min, matrices))
+        rank = min(placement.rank or classes, most) if model.rank is None else model.rank
+        if rank > most:
+            what = placement.name.replace("-", " ")
+            raise ConfigError(f"rank {rank} exceeds {most}, the rank of {self.name}'s {what}; choose less")
+        return rank * sum(inputs for inputs, _ in matrices), rank * sum(outputs for _, outputs in matrices)
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = (Path(__file__).parent.parent / "assets" / "architectures.json").read_text(encoding="utf-8")
+    table: dict[str, Any] = json.loads(text)
+    return table
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture called `name`; ConfigError for one whose size is not known."""
+    if hub := _table()["unmeasured"].get(name):
+        raise ConfigError(
+            f"the size of model {name!r} is not known before it is loaded: its text tower is {hub} of Hugging Face's "
+            "hub; use simulate, or plan with one such as tiny, ViT-B-32 or ViT-L-14"
+        )
+    if name not in _table()["architectures"]:
+        raise ConfigError(f"the size of model {name!r} is not known; use one such as tiny, ViT-B-32 or ViT-L-14")
+    sizes = dict(_table()["architectures"][name])
+    return Architecture(name, sizes.pop("parameters"), Shapes(**sizes))

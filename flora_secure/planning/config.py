@@ -1,0 +1,190 @@
+"""One description of a run: TOML ↔ frozen dataclasses; unknown keys are errors.
+
+Every section (:mod:`flora_secure.planning.sections`) is a table of the TOML file and a field of :class:`RunConfig`.
+``None`` means "derived from the rest" and is left out of the file. Bad values raise :class:`ConfigError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import sys
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from flora_secure.errors import ConfigError, require
+from flora_secure.planning.sections import (
+    CLIP_NORM,
+    EXAMPLE_RATE,
+    AggregationConfig,
+    DataConfig,
+    ModelConfig,
+    ParticipationConfig,
+    PrivacyConfig,
+    TrainingConfig,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that determines a run. Equal configs (and simulation noise) give equal runs."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    participation: ParticipationConfig = field(default_factory=ParticipationConfig)
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(
+            self.privacy.unit == "client" or self.model.rule != "local-alternate",
+            "rule local-alternate takes turns in local steps, and unit example has none; use --rule alternate",
+        )
+        require(self.seed >= 0, f"seed must be a non-negative integer, got {self.seed}")
+        require(self.seed < 2**63, f"seed must be at most 2^63 - 1 = {2**63 - 1}, got {self.seed}")
+        n, t, k = self.data.clients, self.aggregation.threshold, self.aggregation.neighbours
+        if self.participation.sampling == "fixed":
+            n = self.cohort_size
+            require(
+                n >= 2,
+                f"participation {self.participation.rate:g} of {self.data.clients} clients is a cohort of {n}; "
+                "a sum needs at least 2",
+            )
+            needed = n * self.participation.min_separation
+            require(
+                needed <= self.data.clients,
+                f"cohorts of {n} with min_separation {self.participation.min_separation} need {needed} clients, there "
+                f"are {self.data.clients}; lower participation or min_separation",
+            )
+        require(t is None or 2 <= t <= n, f"threshold must lie in 2…{n} (the clients of a round), got {t}")
+        require(
+            k is None or k == n - 1 or (2 <= k < n - 1 and k % 2 == 0),
+            f"neighbours must be {n - 1} (everybody) or an even number from 2 to {n - 2}, got {k}",
+        )
+
+    @property
+    def dropout_tolerance(self) -> float:
+        """Fraction of clients the noise shares allow to drop: as given, or at least 10 %, or what ``dropout`` needs."""
+        given = self.privacy.dropout_tolerance
+        return max(0.1, self.aggregation.dropout) if given is None else given
+
+    @property
+    def cohort_size(self) -> int:
+        """Clients of a round of fixed size, or on average: the participation's share of them, rounded half up."""
+        return math.floor(self.participation.rate * self.data.clients + 0.5)
+
+    @property
+    def clip_norm(self) -> float:
+        """As given, or the unit's tuned default."""
+        given = self.privacy.clip_norm
+        return CLIP_NORM[self.privacy.unit] if given is None else given
+
+    @property
+    def sampling_rate(self) -> float:
+        """q: as given, or the tuned default of unit ``example``; 1 for unit ``client``."""
+        if self.privacy.unit == "client":
+            return 1.0
+        return EXAMPLE_RATE if self.privacy.example_rate is None else self.privacy.example_rate
+
+    def to_toml(self) -> str:
+        """The TOML text that :func:`from_toml` reads back to an equal config."""
+        return tomli_w.dumps(_without_none(dataclasses.asdict(self)))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the TOML text, hex."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+
+
+def from_toml(text: str) -> RunConfig:
+    """Parse a TOML document. Raises :class:`ConfigError` for bad syntax, unknown keys, wrong types and bad values."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}") from None
+    except ValueError:  # Python's bound of some thousand digits, which tomllib passes on
+        raise ConfigError("not valid TOML: an integer has more digits than can be read") from None
+    return typing.cast(RunConfig, _build(RunConfig, table, ""))
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a TOML file. Raises :class:`ConfigError`, naming the file."""
+    try:
+        return from_toml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"config {path} cannot be read: {reason}") from None
+    except ConfigError as error:
+        raise ConfigError(f"config {path}: {error}") from None
+
+
+def override(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """A new config with ``changes`` ("section.key" or "seed" → value) applied; those that are ``None`` are skipped."""
+    table = dataclasses.asdict(config)
+    for dotted, value in changes.items():
+        if value is None:
+            continue
+        *sections, key = dotted.split(".")
+        target = table
+        for section in sections:
+            target = target[section]
+        if key not in target:
+            raise KeyError(dotted)
+        target[key] = value
+    return typing.cast(RunConfig, _build(RunConfig, _without_none(table), ""))
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }
+
+
+def _build(kind: type, table: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    for key in table:
+        if key not in hints:
+            known = ", ".join(sorted(prefix + name for name in hints))
+            raise ConfigError(f"unknown key {prefix + key!r}; known: {known}")
+    values = {}
+    for key, value in table.items():
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{prefix + key} must be a table, got {value!r}")
+            values[key] = _build(typing.cast(type, hint), value, prefix + key + ".")
+        else:
+            values[key] = _coerce(prefix + key, value, hint)
+    return kind(**values)
+
+
+def _coerce(name: str, value: Any, hint: Any) -> Any:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    hint = next(option for option in options if option is not type(None))
+    if typing.get_origin(hint) is Literal:
+        allowed = typing.get_args(hint)
+        known = value in allowed and type(value) is type(allowed[0])  # True is 1 for Python
+        require(known, f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+        return value
+    if typing.get_origin(hint) is tuple:
+        names = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+        require(names, f"{name} must be a list of strings, got {value!r}")
+        return tuple(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        require(abs(value) <= sys.float_info.max, f"{name} is too large for a number: {len(str(abs(value)))} digits")
+        return float(value)
+    # bool is an int for isinstance, and never what a numeric key wants
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{name} must be of type {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,51 @@
+"""The noise of a run from its configuration: one place, for the simulation and for ``plan``."""
+
+from __future__ import annotations
+
+from flora_secure.planning.config import RunConfig
+from flora_secure.planning.selection import Selection
+from flora_secure.privacy.accounting import default_delta
+from flora_secure.privacy.adaptive_clip import default_count_noise
+from flora_secure.privacy.calibration import calibrate
+from flora_secure.privacy.noise_plan import NoisePlan
+
+# Unit example: uploads are clipped to so many times the norm of an average client's sum if all its gradients agreed.
+UPLOAD_NORM = 2.0
+
+
+def protected_units(config: RunConfig, images: int) -> int:
+    """How many clients or examples the federation holds, by the unit that the budget protects."""
+    return config.data.clients if config.privacy.unit == "client" else images
+
+
+def target_delta(config: RunConfig, images: int) -> float:
+    """δ as given, or the default for so many units."""
+    given = config.privacy.delta
+    return default_delta(protected_units(config, images)) if given is None else given
+
+
+def noise_plan(config: RunConfig, selection: Selection, dimension: int, images: int) -> NoisePlan:
+    """The plan of a run whose updates have ``dimension`` values, over clients that hold ``images`` in all.
+
+    Raises ValueError (InfeasibleError) where no noise and ring satisfy the configuration.
+    """
+    privacy = config.privacy
+    # One example alone may be all that a client draws, and must arrive whole.
+    typical = 1.0 if privacy.unit == "client" else UPLOAD_NORM * config.sampling_rate * images / config.data.clients
+    return calibrate(
+        clients=selection.largest,
+        smallest_cohort=selection.smallest,
+        dimension=dimension,
+        rounds=config.training.rounds,
+        participations=selection.participations,
+        epsilon=privacy.epsilon,
+        delta=target_delta(config, images),
+        population=protected_units(config, images),
+        sampling_rate=config.sampling_rate,
+        clip_norm=config.clip_norm,
+        upload_norm=config.clip_norm * max(1.0, typical),
+        count_noise=None if privacy.adaptive_clip is None else default_count_noise(config.cohort_size),
+        dropout_tolerance=config.dropout_tolerance,
+        colluders=selection.colluders,
+        bits=privacy.bits,
+    )

@@ -1,0 +1,156 @@
+"""``state/`` in a run folder: what the next round depends on, so that a run that was killed can go on.
+
+A file holds the state after one round and the SHA-256 of that round's line in ``rounds.jsonl`` (of ``config.toml``
+before the first). It is on disk before the line is, and the one before it goes after that: the last whole line always
+has its state. ``intent.json`` is on disk before a client uploads anything. docs/run-folder.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flora_secure.errors import CheckpointError, PlainError
+from flora_secure.records.durable import remove_file, replace_file
+from flora_secure.records.record import RoundRecord
+from flora_secure.rounds.optimisers import ServerState
+
+SCHEMA = "flora-secure/state/1"
+_DIGEST = 32
+_ARRAYS = tuple(field.name for field in dataclasses.fields(ServerState))
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The state between two rounds.
+
+    Attributes:
+        round: the last one that is over, 0 before the first.
+        server: the trained values and the optimiser's moments.
+        clip_norm: of the next round.
+        last_round: client → the last round that it took part in.
+        model_hash, data_hash: SHA-256, hex, of what the run trains and trains on.
+        compare_no_noise: was a run without noise asked for, beside this one?
+    """
+
+    round: int
+    server: ServerState
+    clip_norm: float
+    last_round: dict[int, int]
+    model_hash: str
+    data_hash: str
+    compare_no_noise: bool
+
+    def to_bytes(self, line_hash: str) -> bytes:
+        """A NumPy .npz file and its SHA-256. ``line_hash``: of the round's line."""
+        facts = {
+            "schema": SCHEMA,
+            "round": self.round,
+            "line_hash": line_hash,
+            "clip_norm": self.clip_norm,
+            "model_hash": self.model_hash,
+            "data_hash": self.data_hash,
+            "compare_no_noise": self.compare_no_noise,
+        }
+        stream = io.BytesIO()
+        np.savez(
+            stream,
+            facts=np.array(json.dumps(facts, allow_nan=False)),
+            **{name: getattr(self.server, name) for name in _ARRAYS},
+            last_round=np.array(sorted(self.last_round.items()), np.int64).reshape(-1, 2),
+        )
+        raw = stream.getvalue()
+        return raw + hashlib.sha256(raw).digest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> tuple[Checkpoint, str]:
+        """The inverse of :meth:`to_bytes`; nothing is unpickled. Raises :class:`CheckpointError` for other bytes."""
+        raw, digest = data[:-_DIGEST], data[-_DIGEST:]
+        if hashlib.sha256(raw).digest() != digest:
+            raise CheckpointError("is damaged: its SHA-256 is not that of its bytes")
+        try:
+            with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+                facts = json.loads(str(arrays["facts"]))
+                if facts.pop("schema") != SCHEMA:
+                    raise ValueError(f"its schema is not {SCHEMA}")
+                line_hash = str(facts.pop("line_hash"))
+                values, last = {name: arrays[name] for name in _ARRAYS}, arrays["last_round"]
+            if any(array.dtype != np.float64 for array in values.values()) or last.dtype != np.int64:
+                raise ValueError("its arrays are not float64")
+            shapes = {array.shape for array in values.values()}
+            if len(shapes) > 1 or len(min(shapes)) != 1 or last.ndim != 2:
+                raise ValueError(f"its arrays are of shapes {sorted(shapes)}, {last.shape}")
+            pairs = dict(zip(last[:, 0].tolist(), last[:, 1].tolist(), strict=True))
+            return cls(server=ServerState(**values), last_round=pairs, **facts), line_hash
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"is no state of a run: {error}") from None
+
+
+def write(folder: Path, checkpoint: Checkpoint, line_hash: str) -> None:
+    """On disk when this returns; the states of other rounds stay. Raises ``OSError``."""
+    replace_file(_path(folder, checkpoint.round), checkpoint.to_bytes(line_hash))
+
+
+def read(folder: Path, number: int, line_hash: str) -> Checkpoint:
+    """The state after round ``number``, whose line has this hash. Raises :class:`CheckpointError`, also for another
+    line's state."""
+    path = _path(folder, number)
+    try:
+        checkpoint, told = Checkpoint.from_bytes(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read, so the run cannot go on: {error.strerror or error}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from None
+    if told != line_hash or checkpoint.round != number:
+        what = f"line {number} of rounds.jsonl" if number else "this config.toml"
+        raise CheckpointError(f"{path} does not belong to {what}, whose SHA-256 is {line_hash:.12}…, not {told:.12}…")
+    return checkpoint
+
+
+def keep_only(folder: Path, number: int) -> None:
+    """Remove the states of all rounds but ``number``. Raises ``OSError``."""
+    for path in folder.glob("round-*.npz"):
+        if path != _path(folder, number):
+            remove_file(path)
+
+
+def announce(folder: Path, record: RoundRecord, previous: str) -> None:
+    """Write down, before anybody uploads, what a round may release at the worst; ``previous``: the last line's hash.
+    Raises ``OSError``."""
+    table = {**record.to_dict(), "previous": previous}
+    replace_file(folder / "intent.json", json.dumps(table, allow_nan=False).encode())
+
+
+def announced(folder: Path, done: int, previous: str) -> RoundRecord | None:
+    """The announced round after round ``done``, if it began. Raises :class:`CheckpointError` for one that cannot follow
+    it: then the log lacks lines."""
+    path = folder / "intent.json"
+    try:
+        table = json.loads(path.read_bytes())
+        before = table.pop("previous")
+        record = RoundRecord.from_dict(table)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, AttributeError, TypeError, PlainError) as error:
+        raise CheckpointError(f"{path} is not what a run wrote: {error}") from None
+    if record.round <= done:
+        return None  # over: its line is there
+    if record.round != done + 1 or before != previous:
+        raise CheckpointError(
+            f"{path} announces round {record.round} after another line than the last of rounds.jsonl, round {done}: "
+            "lines were cut off or edited"
+        )
+    return record
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"round-{number:05d}.npz"

@@ -1,0 +1,303 @@
+"""What a run will cost, without training: noise, budget, ring, graph and bytes, from its config alone.
+
+The figures are those that the run itself would use and report: the same calibration, the same graph, and the sizes of
+the real messages. What depends on who drops out is given for the config's own `dropout`, shared evenly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from flora_protocols import Kind, ParameterError, Profile, SessionParams, message_bytes
+from flora_secure.errors import ConfigError, require
+from flora_secure.plain import finite_or_none
+from flora_secure.planning.architectures import Architecture, architecture, classes_of
+from flora_secure.planning.config import RunConfig
+from flora_secure.planning.masking import MaskingPlan, plan_masking
+from flora_secure.planning.noise import noise_plan, target_delta
+from flora_secure.planning.rules import rule_named
+from flora_secure.planning.sections import MOST_EPSILON
+from flora_secure.planning.selection import Selection
+from flora_secure.privacy.accounting import epsilon_for, epsilon_local, epsilon_outsider, gaussian_mu
+from flora_secure.privacy.calibration import LEAST_EPSILON
+from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
+from flora_secure.privacy.noise_plan import NoisePlan
+from flora_secure.records.report import Communication
+
+SCHEMA = "flora-secure/plan/1"
+IMAGES = 20_000  # of the clients of the embedded data set, together
+_MOST_IMAGES = 10**9  # their default delta can still be accounted for
+_LEAST_MULTIPLIER = 1e-2  # costs epsilon 5,000 in one round
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyForecast:
+    """The budget if every round keeps the fewest survivors that it may; names as in the report.
+
+    ``participations``: rounds that one client may be in; it sits out the others. ``sampling_rate``: of the examples.
+    """
+
+    epsilon: float | None
+    delta: float
+    mu: float | None
+    unit: str
+    adjacency: str
+    view: str
+    epsilon_outsider: float | None
+    epsilon_local: float | None
+    noise_multiplier: float
+    sigma_local: float
+    scale: float
+    clip_norm: float
+    rounds: int
+    participations: int
+    sampling_rate: float
+    honest_minimum: int
+    accountant: dict[str, str]
+    cross_check: dict[str, float]
+    aliasing_slack: float
+    error_ratio: float
+    overflow_probability: float
+    rotated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationForecast:
+    """Who shares masks with whom. ``dropouts`` and ``corrupt`` are clients of a round that noise and masks allow for;
+    ``corrupt_neighbours`` is how many of one client's share holders may be corrupt."""
+
+    profile: str
+    clients: int
+    neighbours: int | None
+    threshold: int | None
+    dropouts: int
+    corrupt: int
+    corrupt_neighbours: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelForecast:
+    """What is trained, and what the server's average is. ``parameters`` are the whole model's."""
+
+    name: str
+    placement: str
+    rule: str
+    averaging: str
+    exact_average: bool
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """All that is known of a run before it starts."""
+
+    model: ModelForecast
+    privacy: PrivacyForecast
+    communication: Communication
+    aggregation: AggregationForecast
+    plan: NoisePlan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, ``schema`` first; the plan's figures are in ``privacy``."""
+        parts = ("model", "privacy", "communication", "aggregation")
+        return {"schema": SCHEMA, **{part: dataclasses.asdict(getattr(self, part)) for part in parts}}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The table that people see: (what, figure)."""
+        p, c, a = self.privacy, self.communication, self.aggregation
+        if p.epsilon is None:
+            rows = [("privacy", "NONE: no noise would be added (epsilon = inf)")]
+        else:
+            rows = [
+                (
+                    "privacy",
+                    f"ε = {p.epsilon:.4g} at most after {p.rounds} rounds"
+                    + ("" if p.participations == p.rounds else f", {p.participations} of them with one client")
+                    + f", δ = {p.delta:.3g}, per {p.unit}, "
+                    f"{p.view} view" + ("" if p.mu is None else f" (μ = {p.mu:.4g})"),
+                ),
+                ("  noise", f"multiplier {p.noise_multiplier:.6g} at {p.honest_minimum} honest survivors"),
+                ("  outsiders", "not bounded" if p.epsilon_outsider is None else f"ε = {p.epsilon_outsider:.4g}"),
+                (
+                    "  one upload alone",
+                    "not bounded"
+                    if p.epsilon_local is None
+                    else f"ε = {p.epsilon_local:.1f} if the server and all other clients collude",
+                ),
+                ("  cross-check", ", ".join(f"{k} {v:.3f}" for k, v in p.cross_check.items())),
+            ]
+        return [
+            *rows,
+            (
+                "ring",
+                f"{c.bits} bits a value, error {p.error_ratio:.4f} × that of central noise, "
+                f"overflow probability {p.overflow_probability:.2g}" + (", updates rotated" if p.rotated else ""),
+            ),
+            (
+                "communication",
+                f"{c.reduction:,.0f} × less than sending the model ({c.upload_bytes / 1000:,.1f} kB up, "
+                f"{c.download_bytes / 1000:,.1f} kB down a client and round, {c.masking_bytes / 1000:,.1f} kB of it "
+                "masking)",
+            ),
+            (
+                "  adapter",
+                f"{c.parameters:,} of {self.model.parameters:,} parameters of {self.model.name} "
+                f"({c.parameter_ratio:,.0f} × fewer), {self.model.placement}, rule {self.model.rule}",
+            ),
+            ("  averaging", self.model.averaging),
+            (
+                "aggregation",
+                f"{a.profile}, {a.clients} clients"
+                + ("" if a.threshold is None else f", {a.neighbours} neighbours each, threshold {a.threshold}")
+                + f"; allows for {a.dropouts} dropouts and {a.corrupt} corrupt clients a round",
+            ),
+        ]
+
+
+def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
+    """The forecast of `config` over clients that hold `images` in all (they matter for unit example only).
+
+    Figures of a round are those of a cohort of fixed size, or of average size. Raises ConfigError, one line, where no
+    noise, ring or graph satisfies the config.
+    """
+    require(images <= _MOST_IMAGES, f"images must be at most {_MOST_IMAGES:,}, got {images}")
+    size = architecture(config.model.model)
+    dimension, rule = size.dimension(config.model, classes_of(config.data)), rule_named(config.model.trained_rule)
+    try:
+        selection = Selection.of(config)
+        plan = noise_plan(config, selection, dimension, images)
+        cohort = plan.for_cohort(min(max(config.cohort_size, plan.smallest_cohort), plan.clients))
+        masking = None
+        if config.aggregation.secagg != "off":
+            wanted = config.aggregation
+            masking = plan_masking(cohort, Profile(wanted.secagg), wanted.neighbours, wanted.threshold)
+        communication = _communication(config, cohort, masking, size)
+    except (ValueError, ParameterError) as error:
+        raise ConfigError(str(error)) from None
+    return Forecast(
+        model=ModelForecast(
+            name=size.name,
+            placement=config.model.placement,
+            rule=rule.name,
+            averaging=rule.averaging,
+            exact_average=rule.exact,
+            parameters=size.parameters,
+        ),
+        privacy=_privacy(config, plan, cohort, selection),
+        communication=communication,
+        aggregation=AggregationForecast(
+            profile=config.aggregation.secagg,
+            clients=cohort.clients,
+            neighbours=None if masking is None else masking.neighbours,
+            threshold=None if masking is None else masking.threshold,
+            dropouts=cohort.dropouts,
+            corrupt=cohort.colluders,
+            corrupt_neighbours=None if masking is None else masking.corrupt,
+        ),
+        plan=plan,
+    )
+
+
+def budget_of(config: RunConfig, noise_multiplier: float, images: int = IMAGES) -> float:
+    """The ε to plan for, so that the noise multiplier z of `config`'s run is the one given. ConfigError for z <= 0, and
+    where the budget would be none that can be planned for."""
+    try:
+        taken, spent = Selection.of(config).participations, math.inf
+        if not 0 < noise_multiplier < _LEAST_MULTIPLIER:
+            spent = epsilon_for(noise_multiplier, target_delta(config, images), taken, config.sampling_rate)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    require(
+        spent <= MOST_EPSILON,
+        f"noise multiplier {noise_multiplier:g} costs more than epsilon {MOST_EPSILON:g}, which cannot be accounted "
+        "for; take a larger one, or --epsilon inf for a run without noise",
+    )
+    require(
+        spent > LEAST_EPSILON,
+        f"noise multiplier {noise_multiplier:g} costs less than epsilon {LEAST_EPSILON:g}, which cannot be accounted "
+        "for; take a smaller one",
+    )
+    return spent
+
+
+def _privacy(config: RunConfig, plan: NoisePlan, cohort: NoisePlan, selection: Selection) -> PrivacyForecast:
+    events = plan.worst_events()
+    # outsiders do not know who was in a cohort, where it is a uniform one; they see every round
+    population = selection.clients if selection.uniform else None
+    released = [cohort.event(t, cohort.survivors_minimum, population=population) for t in range(1, plan.rounds + 1)]
+    checks = cross_check(events, plan.delta, opacus=False) if plan.noisy else {}
+    headline = headline_accountant(events)
+    local = epsilon_local(events, plan.delta) if plan.noisy else math.inf
+    spent = checks[headline] if plan.noisy else math.inf
+    return PrivacyForecast(
+        # without masking the server sees every upload by itself
+        epsilon=finite_or_none(local if config.aggregation.secagg == "off" else spent),
+        delta=plan.delta,
+        mu=finite_or_none(gaussian_mu(e.noise_multiplier for e in events)) if plan.sampling_rate == 1 else None,
+        unit=config.privacy.unit,
+        adjacency="zero-out",
+        view="server",
+        epsilon_outsider=min(spent, epsilon_outsider(released, plan.delta)) if plan.noisy else None,
+        epsilon_local=finite_or_none(local),
+        noise_multiplier=plan.noise_multiplier,
+        sigma_local=cohort.sigma_local,
+        scale=plan.scale,
+        clip_norm=plan.clip_norm,
+        rounds=plan.rounds,
+        participations=plan.participations,
+        sampling_rate=plan.sampling_rate,
+        honest_minimum=cohort.honest_minimum,
+        accountant={"name": headline, **accountant_versions([headline])},
+        cross_check={name: epsilon for name, epsilon in checks.items() if name != headline},
+        aliasing_slack=plan.aliasing_slack,
+        error_ratio=plan.error_ratio,
+        overflow_probability=plan.overflow_probability,
+        rotated=plan.rotated,
+    )
+
+
+def _communication(
+    config: RunConfig, plan: NoisePlan, masking: MaskingPlan | None, size: Architecture
+) -> Communication:
+    n = plan.clients
+    stay = 1 - math.floor(config.aggregation.dropout * n) / n
+    trained = size.trained(config.model, classes_of(config.data))
+    broadcast = 2.0 * trained  # float16
+    packed = -(-plan.payload_bits // 8)
+    if masking is None:
+        upload, download = stay * packed, broadcast
+    else:
+        malicious = config.aggregation.secagg == Profile.MALICIOUS_SERVER.value
+        params = SessionParams(
+            clients=n,
+            neighbours=masking.neighbours,
+            threshold=masking.threshold,
+            bits=plan.bits,
+            dimension=plan.length,
+            profile=Profile(config.aggregation.secagg),
+            corrupt=masking.corrupt,
+            identities=tuple(i.to_bytes(32, "little") for i in range(n)) if malicious else (),
+        )
+        size_of = message_bytes(params)
+        late = stay * (size_of[Kind.UPLOAD] + size_of[Kind.REVEAL] + size_of.get(Kind.ENDORSEMENT, 0))
+        upload = size_of[Kind.ADVERTISEMENT] + size_of[Kind.SHARES] + late
+        late = stay * (size_of[Kind.SURVIVORS] + size_of.get(Kind.AGREEMENT, 0))
+        download = broadcast + size_of[Kind.ROSTER] + size_of[Kind.INBOX] + late
+    payload = broadcast + stay * packed
+    full = 4 * size.parameters
+    return Communication(
+        upload_bytes=upload,
+        download_bytes=download,
+        payload_bytes=payload,
+        masking_bytes=upload + download - payload,
+        full_model_bytes=full,
+        reduction=2 * full / (upload + download),
+        reduction_upload=full / upload,
+        parameters=trained,
+        upload_values=size.dimension(config.model, classes_of(config.data)),
+        parameter_ratio=size.parameters / trained,
+        bits=plan.bits,
+    )

@@ -1,0 +1,214 @@
+"""What happened in a round: a line of ``rounds.jsonl``, and all that an auditor recomputes every client's budget from.
+
+The format is described in docs/run-folder.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flora_secure.errors import PlainError
+from flora_secure.plain import finite_or_none, from_plain
+from flora_secure.planning.config import RunConfig
+from flora_secure.planning.masking import MaskingPlan
+from flora_secure.privacy.events import RoundEvent
+from flora_secure.privacy.noise_plan import NoisePlan
+
+SCHEMA = "flora-secure/round/1"
+MECHANISM = "rounded-gaussian"
+PARTS = ("training", "noise", "masking", "evaluation")  # of a round, of which `seconds` tells
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """One round as it happened. Byte counts are totals over all clients; seconds are wall-clock.
+
+    Attributes:
+        round: from 1.
+        mechanism: of the noise; ``rounded-gaussian``.
+        unit: whom the budget protects, ``client`` or ``example``.
+        clients: N, in the whole federation.
+        participants: the cohort, in order: who was asked for an upload. All of them are charged for the round.
+        exhausted: clients that had to sit out because the round might have passed their budget.
+        survivors: whose uploads are in the released sum; empty when the round was aborted.
+        dropped: participants without an upload.
+        recovered: how many of these had pairwise masks that had to be removed from the sum.
+        aborted: the reason when the round ended without a sum; uploads may have been sent, see :attr:`exposed`.
+        lost: the round was in flight when the run was killed. Its sum may have been released, so it counts as if it
+            was, with the fewest ``survivors`` that it was authorised for; who they were is not known, the first of the
+            cohort stand for them, and nobody is said to have dropped out.
+        model_hash: SHA-256, hex, of model and broadcast adapter.
+        noise_multiplier: z of the released sum as claimed; ``None`` when aborted.
+        sigma_local, scale, clip_norm, dimension, colluders, sampling_rate, population, count_scale: as in
+            :class:`~flora_secure.privacy.events.RoundEvent`; ``dimension`` is that of an upload, with the rotation's
+            padding and the count's coordinates.
+        bits: b, uploads are integers modulo 2^b.
+        honest_minimum: fewest honest survivors of a round of this cohort.
+        neighbours, threshold: of the masking; ``None`` without masking, or when no session began.
+        target_epsilon: the budget; ``None`` is infinity.
+        epsilon: spent so far by the worst client, as claimed, for one who sees every sum and who took part; ``None``
+            without noise.
+        delta: of the budget.
+        accuracy: on the test images, after the round.
+        contributions: updates (unit ``client``) or gradients (unit ``example``) in the uploads, and
+        clipped: how many of them were clipped; both are known in a simulation only and not covered by the budget, and
+            so is
+        overflowed: how many coordinates of the sum wrapped; ``None`` when aborted.
+    """
+
+    round: int
+    mechanism: str
+    unit: str
+    clients: int
+    participants: list[int]
+    exhausted: list[int]
+    survivors: list[int]
+    dropped: list[int]
+    recovered: int
+    aborted: str | None
+    model_hash: str
+    noise_multiplier: float | None
+    sigma_local: float
+    scale: float
+    clip_norm: float
+    dimension: int
+    bits: int
+    colluders: int
+    honest_minimum: int
+    sampling_rate: float
+    population: int | None
+    count_scale: float
+    neighbours: int | None
+    threshold: int | None
+    target_epsilon: float | None
+    epsilon: float | None
+    delta: float
+    accuracy: float
+    contributions: int
+    clipped: int
+    overflowed: int | None
+    upload_bytes: int
+    download_bytes: int
+    payload_bytes: int
+    seconds: dict[str, float]
+    lost: bool = False
+
+    @property
+    def line(self) -> str:
+        """The round in a few words."""
+        spent = "no noise" if self.epsilon is None else f"ε {self.epsilon:.2f}"
+        who = f"{len(self.survivors)} of {len(self.participants)} clients"
+        what = f"aborted ({self.aborted})" if self.aborted else who
+        if self.lost:
+            what = "lost in a crash: it may have been released, and counts"
+        return f"accuracy {self.accuracy:.2%}, {spent}, {what}"
+
+    def event(self) -> RoundEvent:
+        """What the round released, as ledger and accountants want it.
+
+        Raises ``ValueError`` for an aborted round, which released nothing, and for impossible numbers.
+        """
+        if self.aborted is not None:
+            raise ValueError(f"round {self.round} was aborted: it released nothing and is no event")
+        return self._event(len(self.survivors), self.population)
+
+    @property
+    def uploaded(self) -> int:
+        """How many participants did not drop out, whether or not there was a sum."""
+        return len(set(self.participants) - set(self.dropped))
+
+    @property
+    def exposed(self) -> bool:
+        """Was the round aborted after uploads had been sent?"""
+        return self.aborted is not None and self.uploaded > 0
+
+    def exposed_event(self) -> RoundEvent:
+        """What an aborted round was authorised for: the noise of its uploads is the same. Raises as :meth:`event`."""
+        if not self.exposed:
+            raise ValueError(f"round {self.round} was not aborted after uploads had been sent")
+        return self._event(self.honest_minimum + self.colluders, None)
+
+    def _event(self, survivors: int, population: int | None) -> RoundEvent:
+        return RoundEvent(
+            round=self.round,
+            survivors=survivors,
+            colluders=self.colluders,
+            sigma_local=self.sigma_local,
+            scale=self.scale,
+            clip_norm=self.clip_norm,
+            dimension=self.dimension,
+            # all of them: not named one by one, so that a ledger's histories stay one
+            participants=None if len(self.participants) == self.clients else frozenset(self.participants),
+            sampling_rate=self.sampling_rate,
+            population=population,
+            count_scale=self.count_scale,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, ``schema`` first."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> RoundRecord:
+        """The inverse of :meth:`to_dict`. Raises :class:`flora_secure.errors.PlainError` unless schema, keys and types
+        are exactly those that it writes."""
+        values = dict(table)
+        if (schema := values.pop("schema", None)) != SCHEMA:
+            raise PlainError(f"schema must be {SCHEMA!r}, got {schema!r:.60}")
+        return from_plain(cls, values)
+
+
+def intent(
+    config: RunConfig,
+    number: int,
+    plan: NoisePlan,
+    cohort: Sequence[int],
+    exhausted: Collection[int],
+    model_hash: bytes,
+    masking: MaskingPlan | None,
+) -> RoundRecord:
+    """All that is known of round ``number`` before anybody uploads, as if it was lost then: with the fewest survivors.
+
+    ``plan``: for this cohort and the round's clip norm; ``model_hash``: of model and broadcast.
+    """
+    return RoundRecord(
+        round=number,
+        mechanism=MECHANISM,
+        unit=config.privacy.unit,
+        clients=config.data.clients,
+        participants=list(cohort),
+        exhausted=sorted(exhausted),
+        survivors=sorted(cohort)[: plan.survivors_minimum],
+        dropped=[],
+        recovered=0,
+        aborted=None,
+        model_hash=model_hash.hex(),
+        noise_multiplier=None,
+        sigma_local=plan.sigma_local,
+        scale=plan.scale,
+        clip_norm=plan.clip_norm,
+        dimension=plan.length,
+        bits=plan.bits,
+        colluders=plan.colluders,
+        honest_minimum=plan.honest_minimum,
+        sampling_rate=plan.sampling_rate,
+        population=None,  # who survived is not known: nothing is claimed for outsiders
+        count_scale=plan.count_scale,
+        neighbours=None if masking is None else masking.neighbours,
+        threshold=None if masking is None else masking.threshold,
+        target_epsilon=finite_or_none(plan.epsilon),
+        epsilon=None,
+        delta=plan.delta,
+        accuracy=0.0,
+        contributions=0,
+        clipped=0,
+        overflowed=None,
+        upload_bytes=0,
+        download_bytes=0,
+        payload_bytes=0,
+        seconds=dict.fromkeys((*PARTS, "client_mean", "server"), 0.0),
+        lost=True,
+    )

@@ -1,0 +1,269 @@
+"""The report of a run: frozen dataclasses → JSON (schema ``flora-secure/report/1``).
+
+Accuracy, privacy budget and communication reduction stand in one document. A figure that was not measured is ``None``
+(``null``), never invented. The published schema, ``docs/report.schema.json``, is derived from these classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from flora_secure.plain import document_schema
+
+SCHEMA = "flora-secure/report/1"
+
+TOP_1, IMAGE_TO_TEXT = "top-1", "recall@1 image to text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Right answers on the test images, as fractions. ``measures``: "top-1" (its class), or, of a captioned data set,
+    "recall@1 image to text" (the nearest of all test captions is one of its own). ``zero_shot``: of the frozen model;
+    ``warm_start``: of the adapter before round 1, trained on public images without labels. ``interval``: 95 %
+    confidence of ``final`` (Wilson). ``per_class``: in the order of ``classes``, null where no test image shows one;
+    both are empty where there are captions. ``client_mean``, ``client_worst_decile``: on test images mixed like a
+    client's own; known in a simulation only, and not covered by the budget. ``no_noise``: the same run without noise,
+    when it was asked for."""
+
+    measures: str
+    zero_shot: float
+    warm_start: float
+    final: float
+    interval: list[float]
+    best: float
+    per_round: list[float]
+    classes: list[str]
+    per_class: list[float | None]
+    client_mean: float | None
+    client_worst_decile: float | None
+    test_examples: int
+    no_noise: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallAt:
+    """Fractions of the test images of which a caption is among the ``k`` nearest captions, and of the test captions
+    whose image is among the ``k`` nearest images."""
+
+    k: int
+    image_to_text: float
+    text_to_image: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """How well test images and test captions find each other among so many, with the final adapter and without one.
+    Ties count as wrong."""
+
+    images: int
+    captions: int
+    final: list[RecallAt]
+    zero_shot: list[RecallAt]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopOne:
+    """Fractions of test images whose own class is nearest, for the frozen model and with the final adapter; ties count
+    as wrong. ``interval``: 95 % confidence of ``final`` (Wilson)."""
+
+    zero_shot: float
+    final: float
+    interval: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting:
+    """What the adapter does to ``classes`` that nothing of the run trained on, of which there are ``test_examples``
+    test images, none of them among those of ``accuracy``.
+
+    ``among_unseen``: these images, with these classes alone to choose from. ``unseen_among_all``: these images, with
+    the trained classes to choose from too. ``among_all``: the test images of all classes, with all classes to choose
+    from.
+    """
+
+    classes: list[str]
+    test_examples: int
+    among_unseen: TopOne
+    unseen_among_all: TopOne
+    among_all: TopOne
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedData:
+    """What the data set holds beside, left out (or cut) for ``reason``: how many, and the names of the first few."""
+
+    reason: str
+    count: int
+    names: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Images used, and how the private ones are dealt: images a client, the mean number of classes a client holds, and
+    the mean total variation distance between a client's labels and everybody's. ``private_captions``: of a captioned
+    data set, whose examples they are; it has neither classes nor labels, and an image with several counts once. Unseen
+    classes are left out: see ``Forgetting``."""
+
+    dataset: str
+    partition: str
+    private_images: int
+    public_images: int
+    test_images: int
+    private_captions: int | None
+    client_minimum: int
+    client_median: float
+    client_maximum: int
+    mean_classes: float | None
+    mean_label_distance: float | None
+    skipped: list[SkippedData]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Privacy:
+    """The budget. ``epsilon`` bounds what the server, who sees every round's sum and who took part, learns about the
+    worst client (or its examples); ``None`` is infinity. ``epsilon_outsider`` is for those who see only the released
+    models. ``participations``: rounds that charge the worst client; ``exhausted``: clients that had to sit out a round
+    for their budget."""
+
+    target_epsilon: float | None
+    epsilon: float | None
+    delta: float
+    mu: float | None
+    unit: str
+    adjacency: str
+    view: str
+    epsilon_outsider: float | None
+    epsilon_local: float | None
+    noise_multiplier: float
+    clip_norm: float
+    rounds: int
+    participations: int
+    exhausted: int
+    sampling_rate: float
+    honest_minimum: int
+    accountant: dict[str, str]
+    cross_check: dict[str, float]
+    aliasing_slack: float
+    clip_rate: float | None
+    overflow_rate: float | None
+    statement: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Communication:
+    """Bytes on the wire, the mean over clients and rounds of complete encoded messages, in both directions.
+
+    ``parameters``: trained values, which a broadcast carries; ``upload_values``: d, of an update before any rotation.
+    They differ where the rule trains one factor a round.
+    """
+
+    upload_bytes: float
+    download_bytes: float
+    payload_bytes: float
+    masking_bytes: float
+    full_model_bytes: int
+    reduction: float | None
+    reduction_upload: float | None
+    parameters: int
+    upload_values: int
+    parameter_ratio: float
+    bits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationSeconds:
+    """CPU seconds a round: mean of a client, all of the server."""
+
+    client_mean: float
+    server_total: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregation:
+    """The secure sum. ``cohort``, ``dropped`` and ``recovered`` count clients a round. ``aborted`` and ``lost`` list
+    round numbers: of those that released no sum, as with too few survivors, and of those that were in flight when the
+    run was killed, and so count as released though they are not in the adapter. ``neighbours`` and ``threshold`` are
+    those of the largest cohort. ``participation`` is the rate, ``sampling`` how cohorts were drawn, ``None`` where
+    everybody takes part."""
+
+    profile: str
+    clients: int
+    participation: float
+    sampling: str | None
+    min_separation: int
+    cohort: list[int]
+    neighbours: int | None
+    threshold: int | None
+    dropped: list[int]
+    recovered: list[int]
+    aborted: list[int]
+    lost: list[int]
+    seconds: AggregationSeconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingSeconds:
+    """Wall-clock seconds of a run's parts. ``masking``: the whole secure sum; ``noise``: clipping and encoding too."""
+
+    total: float
+    training: float
+    noise: float
+    masking: float
+    evaluation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """``clients_per_second``: client updates trained, noised and summed a second of the rounds."""
+
+    seconds: TimingSeconds
+    clients_per_second: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What the run was made of. ``secret_noise`` is false when the noise keys came from the reproducible seed;
+    ``rounds_hash`` is the SHA-256 of the last line of ``rounds.jsonl``, ``None`` where none was written."""
+
+    versions: dict[str, str]
+    config_hash: str
+    model_hash: str
+    data_hash: str
+    rounds_hash: str | None
+    seed: int
+    secret_noise: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that a run has to say."""
+
+    accuracy: Accuracy
+    retrieval: Retrieval | None
+    forgetting: Forgetting | None
+    data: Data
+    privacy: Privacy
+    communication: Communication
+    aggregation: Aggregation
+    timing: Timing
+    provenance: Provenance
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, ``schema`` first. Infinity and NaN are not JSON: no field may hold them."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of :meth:`Report.to_dict`."""
+    return document_schema(Report, SCHEMA)
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

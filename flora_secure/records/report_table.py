@@ -1,0 +1,211 @@
+"""A report as people read it: a table of accuracy, privacy and communication together, and Markdown."""
+
+from __future__ import annotations
+
+from flora_secure.records.report import (
+    TOP_1,
+    Accuracy,
+    Aggregation,
+    Communication,
+    Data,
+    Forgetting,
+    Privacy,
+    Report,
+    Retrieval,
+    Timing,
+    TopOne,
+)
+
+Row = tuple[str, str]
+"""What a figure is of, indented where it belongs to the row above; the figure."""
+
+
+def rows(report: Report) -> list[Row]:
+    """The table that people see."""
+    found = [
+        *_accuracy(report.accuracy, report.retrieval, report.forgetting),
+        *_privacy(report.privacy),
+        *_communication(report.communication),
+        *_aggregation(report.aggregation),
+        *_time(report.timing),
+        *_data(report.data),
+    ]
+    if not report.provenance.secret_noise and report.privacy.epsilon is not None:
+        found.append(("warning", "simulation noise: the noise keys come from the seed and are NOT secret"))
+    return found
+
+
+def markdown(report: Report) -> str:
+    """The table and the privacy statement as Markdown."""
+    lines = ["| | |", "|---|---|", *(f"| {what.strip()} | {figure} |" for what, figure in rows(report))]
+    return "\n".join([*lines, "", "## Privacy statement", "", report.privacy.statement, ""])
+
+
+def _accuracy(acc: Accuracy, retrieval: Retrieval | None, forgetting: Forgetting | None) -> list[Row]:
+    what = "" if acc.measures == TOP_1 else f"{acc.measures} "
+    found = [
+        ("accuracy", f"{what}{acc.final:.2%} on {acc.test_examples:,} test images"),
+        (
+            "  before",
+            f"zero-shot {acc.zero_shot:.2%}"
+            + ("" if acc.warm_start == acc.zero_shot else f", warm start {acc.warm_start:.2%}"),
+        ),
+        ("  spread", _spread(acc)),
+        *([] if retrieval is None else _recalls(retrieval)),
+        *([] if forgetting is None else _forgotten(forgetting)),
+    ]
+    if acc.no_noise is not None:
+        found.append(("  without noise", f"{acc.no_noise:.2%} ({(acc.no_noise - acc.final) * 100:+.2f} points)"))
+    return found
+
+
+def _privacy(priv: Privacy) -> list[Row]:
+    if priv.epsilon is None:
+        return [("privacy", "NONE: no noise was added (epsilon = inf)")]
+    target = f"of {priv.target_epsilon:g} allowed" if priv.target_epsilon is not None else ""
+    return [
+        (
+            "privacy",
+            f"ε = {priv.epsilon:.3f} {target}, δ = {priv.delta:.3g}, per {priv.unit}, {priv.view} view",
+        ),
+        (
+            "  noise",
+            f"multiplier {priv.noise_multiplier:.3f} at {priv.honest_minimum} honest survivors, "
+            f"clip norm {priv.clip_norm:g}",
+        ),
+        (
+            "  one upload alone",
+            "not bounded"
+            if priv.epsilon_local is None
+            else f"ε = {priv.epsilon_local:.1f} if the server and all other clients collude",
+        ),
+        (
+            "  outsiders",
+            "not bounded"
+            if priv.epsilon_outsider is None
+            else f"ε = {priv.epsilon_outsider:.3f} for those who see only the released models",
+        ),
+        ("  cross-check", ", ".join(f"{k} {v:.3f}" for k, v in priv.cross_check.items()) or "none"),
+    ]
+
+
+def _communication(comm: Communication) -> list[Row]:
+    return [
+        (
+            "communication",
+            ("nothing sent " if comm.reduction is None else f"{comm.reduction:,.0f} × less than sending the model ")
+            + f"({comm.upload_bytes / 1000:,.1f} kB up, {comm.download_bytes / 1000:,.1f} kB down "
+            "a client and round)",
+        ),
+        (
+            "  adapter",
+            f"{comm.parameters:,} of {comm.full_model_bytes // 4:,} parameters "
+            f"({comm.parameter_ratio:,.0f} × fewer), {comm.bits} bits each",
+        ),
+    ]
+
+
+def _aggregation(agg: Aggregation) -> list[Row]:
+    """With a row for each kind of round whose sum is not in the adapter, if there were any."""
+    apart = (
+        ("  aborted rounds", agg.aborted, "no sum was released"),
+        ("  lost rounds", agg.lost, "in flight when the run was killed; they count in the budget"),
+    )
+    return [
+        (
+            "aggregation",
+            f"{agg.profile}, {agg.clients} clients"
+            + ("" if agg.sampling is None else f", {agg.sampling} cohorts of {_span(agg.cohort)}")
+            + ("" if agg.threshold is None else f", {agg.neighbours} neighbours each, threshold {agg.threshold}")
+            + f"; {sum(agg.dropped)} dropped, {sum(agg.recovered)} recovered, {len(agg.aborted)} rounds aborted",
+        ),
+        *((name, f"{_numbers(rounds)}: {fate}") for name, rounds, fate in apart if rounds),
+    ]
+
+
+def _time(time: Timing) -> list[Row]:
+    return [
+        (
+            "time",
+            f"{time.seconds.total:.1f} s (training {time.seconds.training:.1f}, noise {time.seconds.noise:.1f}, "
+            f"masking {time.seconds.masking:.1f}, evaluation {time.seconds.evaluation:.1f}), "
+            f"peak memory {time.peak_memory_bytes / 1e9:.2f} GB",
+        )
+    ]
+
+
+def _data(data: Data) -> list[Row]:
+    captions = "" if data.private_captions is None else f" with {data.private_captions:,} captions"
+    classes = (
+        ""
+        if data.mean_classes is None or data.mean_label_distance is None
+        else f", {data.mean_classes:.1f} classes each, label distance {data.mean_label_distance:.2f}"
+    )
+    found = [
+        (
+            "data",
+            f"{data.dataset}, {data.private_images:,} images{captions} dealt {data.partition}: "
+            f"{data.client_minimum:,} / {data.client_median:,.0f} / {data.client_maximum:,} a client "
+            f"(min, median, max){classes}",
+        )
+    ]
+    for skipped in data.skipped:
+        more = ", …" if skipped.count > len(skipped.names) else ""
+        found.append(("  skipped", f"{skipped.count:,}: {skipped.reason} ({', '.join(skipped.names)}{more})"))
+    return found
+
+
+def _numbers(rounds: list[int], most: int = 10) -> str:
+    more = f", … ({len(rounds)})" if len(rounds) > most else ""
+    return ", ".join(map(str, rounds[:most])) + more
+
+
+def _span(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _spread(acc: Accuracy) -> str:
+    low, high = acc.interval
+    parts = [f"95 % confidence {low:.2%} to {high:.2%}"]
+    classes = [(value, name) for value, name in zip(acc.per_class, acc.classes, strict=True) if value is not None]
+    if classes:
+        worst, name = min(classes)
+        parts.append(f"worst class {name} {worst:.1%}")
+    if acc.client_worst_decile is not None:
+        parts.append(f"worst tenth of clients {acc.client_worst_decile:.1%}")
+    return ", ".join(parts)
+
+
+def _recalls(found: Retrieval) -> list[Row]:
+    at = "/".join(str(recall.k) for recall in found.final)
+    sides = (
+        ("  image to text", [r.image_to_text for r in found.final], [r.image_to_text for r in found.zero_shot],
+         f"{found.captions:,} captions"),
+        ("  text to image", [r.text_to_image for r in found.final], [r.text_to_image for r in found.zero_shot],
+         f"{found.images:,} images"),
+    )  # fmt: skip
+    return [
+        (name, f"recall@{at} {_percents(final)} among {among} (zero-shot {_percents(before)})")
+        for name, final, before, among in sides
+    ]
+
+
+def _forgotten(found: Forgetting) -> list[Row]:
+    def moved(top: TopOne) -> str:
+        return f"{top.zero_shot:.1%} → {top.final:.1%}"
+
+    some = ", ".join(found.classes[:3]) + (", …" if len(found.classes) > 3 else "")
+    # one class by itself is always right
+    alone = f"{moved(found.among_unseen)} among themselves, " if len(found.classes) > 1 else ""
+    return [
+        (
+            "  unseen classes",
+            f"{len(found.classes)} ({some}), zero-shot → final {alone}"
+            f"{moved(found.unseen_among_all)} among all; images of all classes {moved(found.among_all)}",
+        )
+    ]
+
+
+def _percents(shares: list[float]) -> str:
+    return " / ".join(f"{share:.1%}" for share in shares)

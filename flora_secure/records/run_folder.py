@@ -1,0 +1,190 @@
+"""The folder of one run: ``config.toml``, ``rounds.jsonl``, ``report.json``, ``adapter/``; until it ends, ``state/``.
+
+Files are replaced atomically, and a line of ``rounds.jsonl`` is on disk before the next round starts, so that a crash
+loses at most the round in flight; :func:`reopen` goes on after it. Each line carries the SHA-256 of the line before it
+(of the config for the first), and the report that of the last line, so that an edited, reordered or truncated log is
+found. docs/run-folder.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from flora_secure.errors import ConfigError, RunFolderError
+from flora_secure.planning.config import RunConfig
+from flora_secure.records import checkpoints
+from flora_secure.records.checkpoints import Checkpoint
+from flora_secure.records.durable import append, remove_leftovers, replace_file, replace_folder
+from flora_secure.records.lock import lock
+from flora_secure.records.reading import _lines, _read, read_unverified
+from flora_secure.records.record import RoundRecord
+from flora_secure.records.report import Report
+
+
+def require_new(path: Path) -> None:
+    """Raise :class:`ConfigError` if a run cannot be written to ``path``, before anything is computed for it."""
+    if path.exists() or path.is_symlink():
+        raise ConfigError(f"out {path} exists already; choose a new folder, nothing was overwritten")
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"out {path} cannot be written below {nearest}; choose another folder with --out")
+
+
+class RunFolder:
+    """The folder that one run writes to: a new one, or one that :func:`reopen` found."""
+
+    path: Path
+    _state: Path
+    _previous: str
+    _lock: int | None
+
+    def __init__(self, path: Path, config: RunConfig, start: Checkpoint | None = None) -> None:
+        """Make ``path`` (and its parents), write the state before the first round and the resolved config.
+
+        Without ``start`` the run cannot be resumed. Raises :class:`ConfigError` if ``path`` exists or cannot be
+        written.
+        """
+        require_new(path)
+        text = config.to_toml().encode()
+        self._open(path, hashlib.sha256(text).hexdigest())
+        with self._writing():
+            path.mkdir(parents=True)
+            if start is not None:
+                self._state.mkdir()
+                self._lock = _locked(path)
+                checkpoints.write(self._state, start, self._previous)
+            # last: a folder with a config has all that a run begins with
+            replace_file(path / "config.toml", text)
+
+    def _open(self, path: Path, last_hash: str, lock: int | None = None) -> None:
+        self.path, self._previous, self._lock = path, last_hash, lock
+        self._state = path / "state"
+
+    @property
+    def last_hash(self) -> str:
+        """SHA-256 of the last line of ``rounds.jsonl``, of the config before there is one; for the report."""
+        return self._previous
+
+    def announce(self, record: RoundRecord) -> None:
+        """Write down what the next round may release at the worst (a record that is ``lost``), before it does."""
+        with self._writing():
+            checkpoints.announce(self._state, record, self._previous)
+
+    def append_round(self, record: RoundRecord, after: Checkpoint | None = None) -> None:
+        """Add one round as a line of JSON; it is on disk when this returns, and so is the state ``after`` it."""
+        table = {**record.to_dict(), "previous": self._previous}
+        line = json.dumps(table, ensure_ascii=False, allow_nan=False).encode()
+        line_hash = hashlib.sha256(line).hexdigest()
+        with self._writing():
+            if after is not None:
+                checkpoints.write(self._state, after, line_hash)
+            append(self.path / "rounds.jsonl", line + b"\n")
+            self._previous = line_hash
+            if after is not None:
+                checkpoints.keep_only(self._state, after.round)
+
+    def write_report(self, report: Report) -> None:
+        """``report.json``, replaced as a whole. The run is over, its ``state/`` goes."""
+        with self._writing():
+            replace_file(self.path / "report.json", (report.to_json() + "\n").encode())
+            if self._lock is not None:  # Windows removes no file that is open
+                os.close(self._lock)
+                self._lock = None
+            if self._state.exists():
+                shutil.rmtree(self._state)
+
+    def write_adapter(self, save: Callable[[Path], None]) -> None:
+        """``adapter/``, written by ``save(folder)`` beside its place and then moved there."""
+        with self._writing(), tempfile.TemporaryDirectory(dir=self.path, prefix=".adapter-") as scratch:
+            fresh = Path(scratch) / "adapter"
+            fresh.mkdir()
+            save(fresh)
+            replace_folder(fresh, self.path / "adapter")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+
+class Interrupted(NamedTuple):
+    """A run that has not ended. ``begun``: the announced record of the round that was in flight, if one was."""
+
+    folder: RunFolder
+    config: RunConfig
+    records: list[RoundRecord]
+    checkpoint: Checkpoint
+    begun: RoundRecord | None
+
+
+def reopen(path: Path) -> Interrupted:
+    """Open the folder of a run without a report, to go on after its last whole line. A line that was cut short goes.
+
+    Raises :class:`RunFolderError` or :class:`~flora_secure.errors.CheckpointError` for what is missing, damaged or
+    does not belong together, and for a run that another process is writing: nothing has changed then.
+    """
+    text, state = _read(path, "config.toml"), path / "state"
+    if not state.is_dir():
+        raise RunFolderError(f"{state} is missing: without it the run cannot go on")
+    try:
+        handle = _locked(path)  # before anything is read that another process may be writing
+        try:
+            return _taken_up(path, text, handle)
+        except BaseException:
+            os.close(handle)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _taken_up(path: Path, text: str, handle: int) -> Interrupted:
+    """:func:`reopen` of a folder that this process holds by ``handle``; ``text`` is that of ``config.toml``."""
+    state = path / "state"
+    run, breaks = read_unverified(path)
+    if run.report is not None:
+        raise RunFolderError(f"the run in {path} is complete, nothing is left to do")
+    lines, rest = _lines(path)
+    if rest:
+        breaks = breaks[:-1]  # what was being written when the run was killed
+    if breaks:
+        raise RunFolderError(f"{breaks[0].where}: {breaks[0].what}")
+    if run.config.to_toml() != text:
+        raise RunFolderError(
+            f"{path / 'config.toml'} is not what this release writes for the same run: go on with the release of "
+            "flora-secure that began it"
+        )
+    last_hash = hashlib.sha256((lines[-1] if lines else text).encode()).hexdigest()
+    checkpoint = checkpoints.read(state, len(lines), last_hash)
+    begun = checkpoints.announced(state, len(lines), last_hash)
+    folder = RunFolder.__new__(RunFolder)
+    folder._open(path, last_hash, handle)
+    if rest:
+        replace_file(path / "rounds.jsonl", "".join(line + "\n" for line in lines).encode())
+    checkpoints.keep_only(state, len(lines))
+    for place in (path, state):
+        remove_leftovers(place)
+    for place in path.glob(".adapter-*"):
+        shutil.rmtree(place)
+    return Interrupted(folder, run.config, run.records, checkpoint, begun)
+
+
+def _locked(path: Path) -> int:
+    """Hold the run for this process until it ends, or closes this file. Raises :class:`RunFolderError`."""
+    try:
+        return lock(path / "state" / "lock")
+    except BlockingIOError:
+        raise RunFolderError(f"{path} is being written by another process: wait until that ends") from None
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"out {path} cannot be written: {error.strerror or error}; choose another folder with --out")

@@ -1,0 +1,271 @@
+"""The privacy statement of a run, in words that need no reader of code.
+
+Its order follows NIST SP 800-226: the guarantee first, then what it rests on, then what it does not cover.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from flora_secure.privacy.accounting import gaussian_epsilon
+from flora_secure.privacy.cross_check import CLOSED_FORM, accountant_versions, headline_accountant
+from flora_secure.privacy.ledger import Ledger
+from flora_secure.privacy.noise_plan import NoisePlan
+
+Profile = Literal["off", "semi-honest", "malicious-server"]
+Unit = Literal["client", "example"]
+
+_SERVER = (
+    "Against whom. The server, which sees every released sum, every model and which clients survived each round; and "
+    "therefore everybody who sees less. No amplification by sampling of clients is claimed: the server knows who takes "
+    "part."
+)
+_TRUST = {
+    "semi-honest": "Trust. The server follows the protocol, but keeps and studies everything it receives. Secure "
+    "aggregation shows it the sum of the uploads and none of them singly. A server that forges clients or lies about "
+    "who dropped out is NOT covered by this profile.",
+    "malicious-server": "Trust. The server may deviate from the protocol. Clients check each other's signatures "
+    "against a roster that they trust, so the server sees the sum of the uploads and none of them singly, and forged "
+    "clients are not counted.",
+    "off": "Trust. Secure aggregation was SWITCHED OFF: the server received every upload singly and is trusted to add "
+    "them up and forget them.",
+}
+_SUMS_ONLY = (
+    "Against whom. Those who see only the released sums and models. The server itself received every upload singly; "
+    "against it the guarantee above does NOT hold, only epsilon_local below does."
+)
+_REPRODUCIBLE = (
+    "SIMULATED NOISE. The noise keys follow from the run's seed and are therefore not secret: whoever knows the seed "
+    "can subtract the noise. The figures say what the run would promise with secret keys; real data need those."
+)
+_FROM_OS = "Noise keys. They came from the operating system's random source and follow from no seed."
+_NO_PRIVACY = (
+    "NO DIFFERENTIAL PRIVACY. This run added no noise (epsilon = inf). The sums and the model may reveal what a single "
+    "client contributed; do not present this run as private."
+)
+_UNIT = {
+    "client": "Unit. Protected is one client's whole contribution over the whole run, all its data together. "
+    "Neighbouring means that this contribution is replaced by zero (zero-out).",
+    "example": "Unit. Protected is ONE EXAMPLE of one client, in all rounds together, and not a client: what all "
+    "examples of a client have in common is not hidden. Neighbouring means that the example's clipped gradient is "
+    "replaced by zero (zero-out).",
+}
+_ARTICLE = {"client": "a client", "example": "an example"}
+_NOT_COVERED = (
+    "Not covered. Forged clients unless the malicious-server profile holds; side channels such as timing, and access "
+    "to a client's device; which clients took part and which dropped out; the initial weights and whatever they were "
+    "trained on; hyper-parameters chosen by looking at the clients' data; accuracy, clip and overflow rates where they "
+    "were measured on private data, how many images of how many classes clients hold, and the accuracy of a run "
+    "without noise, where they are reported; anything that the same clients release elsewhere."
+)
+
+
+def statement(
+    plan: NoisePlan,
+    ledger: Ledger,
+    *,
+    cross_check: Mapping[str, float],
+    profile: Profile,
+    secret_noise: bool,
+    unit: Unit = "client",
+    population: int | None = None,
+    aborted_rounds: int = 0,
+    lost_rounds: int = 0,
+    clip_rate: float | None = None,
+    overflow_rate: float | None = None,
+) -> str:
+    """What this run promises, to whom, on which assumptions.
+
+    Args:
+        plan: the noise that was planned.
+        ledger: the rounds that were released.
+        cross_check: result of `cross_check.cross_check` for the ledger's `worst_events`; may be empty.
+        profile: of the secure aggregation.
+        secret_noise: True if the noise keys came from the operating system; False if a seed reproduces them.
+        unit: whose contribution is protected.
+        population: how many such units there are, to judge δ by; None for the clients that plan and ledger know of.
+        aborted_rounds: rounds that began and released no sum.
+        lost_rounds: rounds of the ledger that were in flight when the run was killed.
+        clip_rate: fraction of uploads whose update was clipped, if measured.
+        overflow_rate: fraction of the sums' coordinates that may have wrapped (`encoding.overflow_rate`), if measured.
+
+    Returns:
+        Paragraphs, each of one line, separated by empty lines.
+
+    Raises:
+        ValueError: unknown profile or unit, unit `client` with sampled examples, or plan and ledger belong to
+            different budgets.
+    """
+    if profile not in _TRUST:
+        raise ValueError(f"profile must be one of {', '.join(_TRUST)}, got {profile!r}")
+    if unit not in _UNIT:
+        raise ValueError(f"unit must be one of {', '.join(_UNIT)}, got {unit!r}")
+    if unit == "client" and plan.sampling_rate < 1:
+        raise ValueError(f"examples were sampled at rate {plan.sampling_rate:g}: the unit is then 'example'")
+    if (plan.epsilon, plan.delta) != (ledger.target_epsilon, ledger.delta):
+        raise ValueError(
+            f"the plan's budget is epsilon {plan.epsilon:g}, delta {plan.delta:g}, but the ledger's is "
+            f"{ledger.target_epsilon:g}, {ledger.delta:g}"
+        )
+    rounds = (
+        f"Rounds. All {len(ledger.events)} released sums are counted together, out of {plan.rounds} planned; "
+        f"{aborted_rounds} further rounds were aborted and released no sum."
+    )
+    if lost_rounds:
+        rounds += (
+            f" {lost_rounds} of the sums are counted although they are not in the model: the run was killed while they "
+            f"were in flight, and may have released them; they count with the fewest survivors."
+        )
+    rates = _rates(plan, clip_rate, overflow_rate)
+    if not plan.noisy:
+        return "\n\n".join((_NO_PRIVACY, _TRUST[profile], rounds, rates))
+    upload = (
+        f"One upload alone. If the server and all other clients collude, or the masks fail, a client is protected by "
+        f"its own share of the noise only: epsilon_local = {ledger.epsilon_local:.4g} at delta = {ledger.delta:g}, "
+        f"uploads of aborted rounds included."
+    )
+    if not ledger.events:
+        unspent = f"Guarantee. No sum was released, so nothing of epsilon = {plan.epsilon:g} was spent."
+        seen = [_SUMS_ONLY] if profile == "off" else []
+        sent = [*seen, _TRUST[profile], upload] if ledger.epsilon_local > 0 else []
+        return "\n\n".join((unspent, rounds, *sent))
+    units = max(plan.clients, len(ledger.clients)) if population is None else population
+    paragraphs = [
+        None if secret_noise else _REPRODUCIBLE,
+        _delta(ledger.delta, units, unit) if ledger.delta >= 1 / units else None,
+        _guarantee(ledger, unit, units),
+        _unit(plan, ledger, unit),
+        _SUMS_ONLY if profile == "off" else _SERVER,
+        _participation(plan, ledger),
+        _TRUST[profile],
+        _assumption(plan, ledger),
+        rounds,
+        _mechanism(plan, ledger),
+        _accountants(ledger, cross_check),
+        upload,
+        rates,
+        _FROM_OS if secret_noise else None,
+        _NOT_COVERED,
+    ]
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph is not None)
+
+
+def _delta(delta: float, units: int, unit: Unit) -> str:
+    return (
+        f"WEAK DELTA. delta = {delta:g} is not below 1/{units}, one over the number of {unit}s: a mechanism that gives "
+        f"one {unit} away entirely, chosen at random, would satisfy it."
+    )
+
+
+def _guarantee(ledger: Ledger, unit: Unit, units: int) -> str:
+    spent = ledger.epsilon
+    verdict = "within" if spent <= ledger.target_epsilon else "ABOVE"
+    factor = f"{math.exp(spent):.4g}" if spent < 700 else "more than 1e300"
+    sampled = any(e.sampling_rate < 1 for e in ledger.worst_events)
+    gaussian = "of the Gaussian mechanism with this epsilon, mu" if sampled else "as Gaussian differential privacy, mu"
+    return (
+        f"Guarantee. Differential privacy with epsilon = {spent:.4f} and delta = {ledger.delta:g}, {verdict} "
+        f"the budget of epsilon = {ledger.target_epsilon:g}; {gaussian} = {ledger.mu:.4f}. "
+        f"In words: whatever an observer does with all that was released, the probability of any conclusion about "
+        f"{_ARTICLE[unit]} is at most e^epsilon = {factor} times what it would be had that {unit} contributed nothing, "
+        f"plus {ledger.delta:g}; one over the number of {unit}s is {1 / units:.3g}."
+    )
+
+
+def _unit(plan: NoisePlan, ledger: Ledger, unit: Unit) -> str:
+    if plan.sampling_rate < 1:
+        return (
+            f"{_UNIT[unit]} Every round each client draws each of its examples with probability "
+            f"{plan.sampling_rate:g}, by coins that nobody else sees; epsilon takes that into account, against the "
+            f"server too."
+        )
+    # Replacing a contribution moves the clipped sum by up to 2c, twice as far as zeroing it.
+    replace_one = gaussian_epsilon(2 * ledger.mu, ledger.delta, ledger.aliasing_slack)
+    return (
+        f"{_UNIT[unit]} For its replacement by any other contribution "
+        f"(replace-one) the same run reads epsilon = {replace_one:.4g} at the same delta."
+    )
+
+
+def _participation(plan: NoisePlan, ledger: Ledger) -> str:
+    if not ledger.clients:
+        return "Participation. Every client took part in every round or dropped out, and is charged for all of them."
+    counts = [len(ledger.events_of(client)) for client in ledger.clients]
+    outsider = (
+        f"epsilon = {ledger.epsilon_outsider:.4f} for them"
+        if any(e.population is not None for e in ledger.events)
+        else "no smaller epsilon is claimed for them, as cohorts were not drawn uniformly"
+    )
+    return (
+        f"Participation. {len(ledger.clients)} clients took part, in {min(counts)} to {max(counts)} rounds each, at "
+        f"most {plan.participations} planned for. Each is charged for its own rounds, and the guarantee above is the "
+        f"worst one's. Outsiders, who see only released models and not who took part: {outsider}."
+    )
+
+
+def _assumption(plan: NoisePlan, ledger: Ledger) -> str:
+    survivors = [e.survivors for e in ledger.events]
+    colluding = (
+        f"{plan.colluders} clients may be corrupt: they tell the server their noise, and none of it is counted."
+        if plan.colluders
+        else "No client is assumed to tell the server its noise."
+    )
+    return (
+        f"Honest minimum. The noise of a round is sized for the honest clients that survive it at the least, "
+        f"h_min = {plan.honest_minimum} of {plan.clients}: {plan.dropouts} may drop out. {colluding} A round with "
+        f"fewer is aborted. In fact {min(survivors)} to {max(survivors)} survived, and "
+        f"epsilon is computed from them, taking who survived to be public and to say nothing about the data. If more "
+        f"clients collude or leave out their noise, the guarantee weakens accordingly."
+    )
+
+
+def _mechanism(plan: NoisePlan, ledger: Ledger) -> str:
+    multipliers = [e.noise_multiplier for e in ledger.events]
+    norms = _range(e.clip_norm for e in ledger.events)
+    scales = _range(e.scale for e in ledger.events)
+    noise = _range(e.sigma_local for e in ledger.events)
+    long = f", a whole upload to {plan.upload_norm:g}" if plan.upload_norm != plan.clip_norm else ""
+    turned = (
+        ", rotated by a public Hadamard matrix with random signs (which changes no distance)" if plan.rotated else ""
+    )
+    counted = (
+        " The clip norm follows a private count of the clients within it, one more Gaussian release a round, included "
+        "in epsilon."
+        if plan.count_scale
+        else ""
+    )
+    return (
+        f"Mechanism. Distributed rounded Gaussian. Every contribution is clipped to L2 norm {norms}{long}{turned}, "
+        f"scaled by {scales}, given exact Gaussian noise of standard deviation {noise}, rounded once and sent modulo "
+        f"2^{plan.bits}. The noise in a sum was {min(multipliers):.6g} to {max(multipliers):.6g} times the sensitivity."
+        f"{counted} The slack for rounding before summing, {ledger.aliasing_slack:.3g}, is included in epsilon."
+    )
+
+
+def _range(values: Iterable[float]) -> str:
+    ordered = sorted({f"{value:.6g}" for value in values}, key=float)
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
+
+
+def _accountants(ledger: Ledger, cross_check: Mapping[str, float]) -> str:
+    first = headline_accountant(ledger.worst_events)
+    versions = ", ".join(f"{name} {version}" for name, version in accountant_versions([first, *cross_check]).items())
+    others = "; ".join(f"{name} {epsilon:.4f}" for name, epsilon in cross_check.items() if name != first)
+    how = "The exact composition of Gaussian mechanisms" if first == CLOSED_FORM else f"{first}"
+    return (
+        f"Accounting. {how} gives epsilon = {ledger.epsilon:.4f}. Cross-checks: "
+        f"{others or 'none made'}. Software: {versions}."
+    )
+
+
+def _rates(plan: NoisePlan, clip_rate: float | None, overflow_rate: float | None) -> str:
+    clipped = "not measured" if clip_rate is None else f"{clip_rate:.2%} of the uploads"
+    wrapped = "not measured" if overflow_rate is None else f"at most {overflow_rate:.3g} of the coordinates"
+    assumed = plan.peak_fraction < 1 and not plan.rotated
+    premise = f", if no coordinate of a sum passes {plan.peak_fraction:g}·n·c" if assumed else ""
+    return (
+        f"Accuracy. Clipped: {clipped}. Wrapped around in the ring: {wrapped}; predicted probability of any in the "
+        f"whole run: {plan.overflow_probability:.2g}{premise}. Neither changes the guarantee."
+    )

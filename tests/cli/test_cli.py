@@ -1,0 +1,343 @@
+"""The command line as a person meets it: fresh processes, real pipes, real signals where these are the point."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from command import ENVIRONMENT, PROGRAM, flora, flora_here
+from PIL import Image
+
+from flora_secure.records.reading import read_run
+from flora_secure.records.report import json_schema
+
+SMALL = ["simulate", "--dataset", "digits", "--clients", "8", "--rounds", "2"]
+
+
+BAD = [
+    (["--epsilon", "-1"], "epsilon must be above 0, or inf for a run without noise; got -1"),
+    (["--epsilon", "0"], "epsilon must be above 0"),
+    (["--epsilon", "nan"], "epsilon must be above 0"),
+    (["--epsilon", "abc"], "'--epsilon': 'abc' is not a number; write one such as 4"),
+    (["--clients", "ten"], "'--clients': 'ten' is not a whole number"),
+    (["--delta", "1.5"], "delta must lie between 0 and 1"),
+    (["--clients", "1"], "clients must be at least 2"),
+    (["--clients", "99999999999"], "clients must be at most 1,000,000, got 99999999999"),
+    (["--delta", "1e-15"], "delta 1e-15 is less than the 1e-12 that can be accounted for with unit client; take more"),
+    (["--unit", "example", "--delta", "1e-11"], "less than the 1e-10 that can be accounted for with unit example"),
+    (["--epsilon", "100.5"], "epsilon 100.5 is more than the 100 that can be accounted for"),
+    (["--epsilon", "1e308"], "take less, or inf for a run without noise"),
+    (["--unit", "example", "--example-rate", "1e-9"], "example_rate must be at least 0.0001"),
+    (["--clip-norm", "1e308"], "clip_norm must lie in 1e-06…1e+06, got 1e+308"),
+    (["--clip-norm", "1e-308"], "clip_norm must lie in 1e-06…1e+06, got 1e-308"),
+    (["--alpha", "1e308"], "alpha must lie in 1e-06…1e+06, got 1e+308"),
+    (["--alpha", "1e-308"], "alpha must lie in 1e-06…1e+06, got 1e-308"),
+    (["--server-optimiser", "yogi", "--server-tau", "1e308"], "server_tau must lie in 1e-06…1e+06, got 1e+308"),
+    (["--rounds", "99999999999"], "rounds must be at most 100,000, got 99999999999"),
+    (["--seed", "99999999999999999999"], "seed must be at most 2^63 - 1 = 9223372036854775807, got"),
+    (["--clients", "30000"], "30000"),
+    (["--dropout", "1"], "dropout must be at least 0 and below 1"),
+    (["--dataset", "cifar"], "cifar"),
+    (["--dataset", "fashion-mnist", "--data-root", "EMPTY"], "EMPTY"),
+    (["--partition", "dirichlet:-1"], "dirichlet:-1"),
+    (
+        ["--rule", "both"],
+        "model.rule must be one of prompt-basis, ab, frozen-a, alternate, local-alternate; got 'both'",
+    ),
+    (["--secagg", "on"], "aggregation.secagg must be one of off, semi-honest, malicious-server; got 'on'"),
+    (["--neighbours", "7"], "neighbours must be 99 (everybody) or an even number from 2 to 98, got 7"),
+    (["--corrupt", "1"], "corrupt must be at least 0 and below 1"),
+    (["--bits", "33"], "bits must lie in 8…32, got 33"),
+    (["--out", "TAKEN"], "TAKEN exists already"),
+    (["--out", "TAKEN/config.toml/run"], "cannot be written"),
+    (["--config", "nowhere.toml"], "nowhere.toml cannot be read"),
+    (["--config", "unknown.toml"], "unknown key 'privacy.epsilom'"),
+    (["--rank", "0"], "rank must be at least 1, got 0"),
+    (["--participation", "0"], "participation must be above 0 and at most 1 (everybody), got 0"),
+    (["--participation", "2", "--sampling", "fixed"], "participation must be above 0 and at most 1 (everybody), got 2"),
+    (["--participation", "0.1"], "participation 0.1 needs a kind of sampling"),
+    (["--sampling", "poisson"], "sampling poisson is for a participation below 1"),
+    (["--min-separation", "3"], "min_separation 3 is for a participation below 1"),
+    (["--example-rate", "0.1"], "example_rate 0.1 is for unit example"),
+    (["--unit", "example", "--example-rate", "2"], "example_rate must be above 0 and at most 1, got 2"),
+    (["--unit", "image"], "privacy.unit must be one of client, example; got 'image'"),
+    (["--unit", "example", "--adaptive-clip", "0.5"], "adaptive_clip 0.5 is for unit client"),
+    (["--adaptive-clip", "0"], "adaptive_clip is a quantile between 0 and 1"),
+    (["--server-beta2", "0.9"], "server_beta2 0.9 is for server_optimiser adam or yogi; set --server-optimiser or"),
+    (["--server-optimiser", "momentum", "--server-tau", "0.1"], "server_tau 0.1 is for server_optimiser adam or yogi"),
+    (["--server-optimiser", "adam", "--server-beta2", "1"], "server_beta2 must lie between 0 and 1, such as 0.99"),
+    (["--server-optimiser", "yogi", "--server-tau", "0"], "server_tau must be a positive number, got 0"),
+    (["--server-step", "inf"], "server_step must be a positive number, got inf"),
+    (["--server-momentum", "1"], "server_momentum must be at least 0 and below 1, got 1"),
+    (["--partition", "natural"], "partition natural needs a data set with clients of its own"),
+    (["--dataset", "folder"], "data set 'folder' needs --data-root"),
+    (["--dataset", "folder", "--data-root", "EMPTY"], "no image was found; see docs/data.md"),
+    (["--dataset", "digits", "--class-names", "unknown.toml"], "2 lines, data set 'digits' has 10 classes"),
+    (["--templates", "nowhere.txt"], "template file 'nowhere.txt' cannot be read"),
+    (
+        ["--unseen-classes", "bag,boot"],
+        "unseen class 'boot' is none of data set 'embedded'; known: t-shirt, trousers, ",
+    ),
+    (["--dataset", "digits", "--unseen-classes", ",".join(f"digit {i}" for i in range(9))], "leave 1 of 10 to train"),
+    (["--unseen-classes", "bag,,coat"], "unseen_classes must name at least one class, and each once; got 'bag', ''"),
+    (["--no-feature-cache", "--feature-cache", "EMPTY"], "give either --feature-cache or --no-feature-cache"),
+    (["--epsilom", "4"], "No such option"),
+]
+BAD_LATE = [
+    (["--model", "ViT-X"], "unknown model 'ViT-X'"),
+    (["--model", "ViT-B-32"], "needs weights"),
+    (["--pretrained", "missing.safetensors"], "missing.safetensors"),
+    (["--rank", "11"], "rank 11 exceeds"),
+    (["--device", "cuda:9"], "device 'cuda:9' cannot be used"),
+    (["--device", "meta"], "device 'meta' cannot be used"),
+    (["--epsilon", "100", "--bits", "8", "--clients", "300"], "bits"),
+    (["--secagg", "malicious-server", "--threshold", "2"], "threshold 2"),
+    (["--participation", "0.1", "--sampling", "poisson"], "makes cohorts of 1 on average"),
+]
+# the smallest data set: these are told after the model has seen the images
+BAD_LATE = [(["--dataset", "digits", "--clients", "10", *flags], says) for flags, says in BAD_LATE]
+
+
+FRESH = ["--epsilon abc", "--config unknown.toml"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"), BAD + BAD_LATE, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(flags, says, tmp_path) -> None:
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "TAKEN").mkdir()
+    (tmp_path / "TAKEN" / "config.toml").write_text("")
+    (tmp_path / "unknown.toml").write_text("[privacy]\nepsilom = 4.0\n")
+    done = (flora if " ".join(flags) in FRESH else flora_here)("simulate", *flags, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    *before, last = done.stderr.splitlines()
+    assert says in last
+    assert last.startswith("flora-secure: ")
+    assert before[:1] in ([], ["loading model and data …"])
+    assert len(before) <= 1 or (len(before) == 2 and before[1].startswith("data "))
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_bad_input_of_fresh_processes_is_among_the_cases() -> None:
+    assert set(FRESH) < {" ".join(flags) for flags, _ in BAD + BAD_LATE}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The folder of a run in a process of its own, and what that printed."""
+    cwd = tmp_path_factory.mktemp("finished")
+    return cwd / "run", flora(*SMALL, "--out", "run", "--compare-no-noise", cwd=cwd)
+
+
+def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
+    folder, done = finished
+    assert done.returncode == 0, done.stderr
+    # no library has a word of its own there
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["loading", "data", "8", "round", "round"]
+    for figure in ("accuracy", "privacy", "communication", "ε = ", "× less"):
+        assert figure in done.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter", "config.toml", "report.json", "rounds.jsonl"]
+    assert sorted(path.name for path in (folder / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    report = json.loads((folder / "report.json").read_text())
+    jsonschema.validate(report, json_schema())
+    assert report["accuracy"]["no_noise"] is not None
+    run = read_run(folder)
+    assert [record.round for record in run.records] == [1, 2]
+    assert run.report is not None
+    assert run.report.to_dict() == report
+
+
+def test_json_is_all_there_is_on_stdout_and_the_resolved_config_repeats_the_settings(finished, tmp_path) -> None:
+    folder, _ = finished
+    done = flora("simulate", "--config", folder / "config.toml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    jsonschema.validate(report, json_schema())
+    (again,) = (tmp_path / "runs").iterdir()
+    assert json.loads((again / "report.json").read_text()) == report
+    assert "round 2/2" in done.stderr
+    before = json.loads((folder / "report.json").read_text())
+    assert report["provenance"]["config_hash"] == before["provenance"]["config_hash"]
+
+
+def test_unseen_classes_by_name(tmp_path) -> None:
+    flags = ["--dataset", "digits", "--clients", "5", "--rounds", "1", "--secagg", "off", "--json"]
+    done = flora_here("simulate", *flags, "--unseen-classes", "digit 7, digit 2", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    jsonschema.validate(report, json_schema())
+    assert report["forgetting"]["classes"] == ["digit 2", "digit 7"]
+    assert (
+        f"\nunseen classes digit 2, digit 7: {report['forgetting']['test_examples']} test images apart" in done.stderr
+    )
+    assert 'unseen_classes = [\n    "digit 7",\n    "digit 2",\n]' in (tmp_path / "run" / "config.toml").read_text()
+
+
+def test_a_folder_of_images_with_bad_ones_and_a_cache(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    for client in range(5):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "images" / f"client{client}" / label
+            folder.mkdir(parents=True)
+            for i in range(6):
+                pixels = rng.integers(0, 256, (40, 30, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    (tmp_path / "images" / "client0" / "cat" / "empty.jpg").write_bytes(b"")
+    (tmp_path / "templates").write_text("a {}\nthe {}\n", encoding="utf-8")
+    flags = ["simulate", "--dataset", "folder", "--data-root", "images", "--partition", "natural", "--clients", "5",
+             "--rounds", "2", "--templates", "templates", "--simulation-noise", "--json"]  # fmt: skip
+    runs = []
+    for extra in (["--no-feature-cache"], ["--feature-cache", "cache"], ["--feature-cache", "cache"]):
+        done = flora_here(*flags, *extra, "--out", f"run{len(runs)}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "skipped 1: empty file (client0/cat/empty.jpg)\n" in done.stderr
+        assert "warning" not in done.stderr
+        runs.append(json.loads(done.stdout))
+        jsonschema.validate(runs[-1], json_schema())
+    assert runs[0]["accuracy"] == runs[1]["accuracy"] == runs[2]["accuracy"]
+    assert runs[0]["data"] == runs[2]["data"]
+    data = runs[0]["data"]
+    assert (data["partition"], data["private_images"], data["test_images"]) == ("natural", 50, 10)
+    assert (data["client_minimum"], data["client_median"], data["client_maximum"]) == (10, 10, 10)
+    assert data["skipped"] == [{"reason": "empty file", "count": 1, "names": ["client0/cat/empty.jpg"]}]
+    assert len(list((tmp_path / "cache").iterdir())) == 3  # what is damaged, private features, test features
+    for path in (tmp_path / "cache").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    done = flora_here(*flags, "--feature-cache", "cache", "--out", "again", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is damaged") == 3
+    assert json.loads(done.stdout)["accuracy"] == runs[0]["accuracy"]
+
+
+def test_no_noise_is_loud(tmp_path) -> None:
+    done = flora_here(*SMALL, "--epsilon", "inf", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "NO DIFFERENTIAL PRIVACY" in done.stderr
+    assert "NONE: no noise" in done.stdout
+
+
+def test_interrupt_keeps_the_rounds_that_were_complete(tmp_path) -> None:
+    command = [*PROGRAM, "simulate", "--dataset", "digits", "--clients", "40", "--rounds", "500", "--out", "run"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a suite that runs in the background of a shell inherits "ignore SIGINT", which a terminal's programs never see
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("round 2/500"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group, workers included
+    out, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    last = rest.splitlines()[-1]
+    found = re.fullmatch(
+        r"flora-secure: interrupted in round (\d+); rounds 1 to (\d+) are kept in run; "
+        r"go on with flora-secure simulate --resume run",
+        last,
+    )
+    assert found, rest
+    assert int(found[1]) == int(found[2]) + 1
+    assert "Traceback" not in rest
+    lines = (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == list(range(1, int(found[2]) + 1))
+    time.sleep(0.5)
+    alive = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True)
+    assert alive.stdout == "", "workers outlived the command"
+
+
+def told_again(finished, **options) -> subprocess.CompletedProcess[str]:
+    """A process that prints the result of a run and needs no torch for it: the run is complete."""
+    folder, _ = finished
+    command = [*PROGRAM, "simulate", "--resume", str(folder)]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, timeout=60, **options)
+
+
+def test_a_reader_that_goes_away_is_no_traceback(finished) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = told_again(finished, stdout=write)
+    os.close(write)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_one_line(finished) -> None:
+    with FULL.open("w") as full:
+        done = told_again(finished, stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "flora-secure: the result cannot be printed: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_the_report_is_kept_before_it_is_printed(tmp_path) -> None:
+    with FULL.open("w") as full:
+        done = flora_here(*SMALL, cwd=tmp_path, stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "flora-secure: the result cannot be printed: No space left on device"
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "report.json").exists()
+
+
+def test_help_lists_every_option_and_needs_no_torch(tmp_path) -> None:
+    program = "import sys\nfor m in ('torch', 'numpy'): sys.modules[m] = None\nfrom flora_cli.main import run; run()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "simulate", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    for option in (
+        "--epsilon",
+        "--dropout",
+        "--partition",
+        "--class-names",
+        "--feature-cache",
+        "--no-feature-cache",
+        "--json",
+        "--out",
+        "--simulation-noise",
+    ):
+        assert option in done.stdout
+
+
+def test_a_subject_that_cannot_be_measured_is_named(tmp_path) -> None:
+    done = flora_here("bench", "nope", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'SUBJECT': 'nope' cannot be measured; give one of masking, noise, training." in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_wrong_command_is_one_line(tmp_path) -> None:
+    done = flora("simulat", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "No such command 'simulat'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

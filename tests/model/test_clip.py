@@ -1,0 +1,242 @@
+"""The embedded model: size, quality, and an interface that agrees with open_clip's own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from torch.nn.functional import interpolate, normalize
+
+from flora_secure.data.class_names import TEMPLATES
+from flora_secure.data.sources import load_dataset
+from flora_secure.model import clip as clip_module
+from flora_secure.model.clip import Clip, ModelError, class_prompts
+from flora_secure.model.loading import EMBEDDED_FOLDER, VOCABULARY, load_clip
+from flora_secure.model.views import Views
+
+PROMPTS = ["a photo of a coat", "a bag", "an image of a dark ankle boot"]
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return load_clip("tiny")
+
+
+def test_assets_are_complete_and_small() -> None:
+    files = {path.name: path.stat().st_size for path in EMBEDDED_FOLDER.iterdir()}
+    wanted = {"LICENSE", "bpe_3500.txt.gz", "open_clip_config.json", "open_clip_model.safetensors", "pretraining.json"}
+    assert set(files) == wanted
+    assert sum(files.values()) <= 6_000_000
+
+
+def test_frozen_custom_text_clip_in_evaluation_mode(clip: Clip) -> None:
+    assert type(clip.model) is open_clip.model.CustomTextCLIP
+    assert not clip.model.training
+    assert not any(p.requires_grad for p in clip.model.parameters())
+    assert dict(clip.model.named_parameters())["text.text_projection"].shape == clip.text_projection.shape
+    assert clip.parameter_count == sum(p.numel() for p in clip.model.parameters())
+    assert clip.full_model_bytes == 4 * clip.parameter_count
+    assert 15 <= clip.model.logit_scale.exp() <= 50.01
+
+
+def test_config_on_disk_is_what_open_clip_loads(clip: Clip) -> None:
+    model = open_clip.create_model(f"local-dir:{EMBEDDED_FOLDER}")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, clip.model.state_dict()[name]), name
+    config = json.loads((EMBEDDED_FOLDER / "open_clip_config.json").read_text(encoding="utf-8"))
+    assert clip.image_size == (config["model_cfg"]["vision_cfg"]["image_size"],) * 2
+    assert list(clip.mean) == config["preprocess_cfg"]["mean"]
+
+
+def test_tokens_stay_in_the_cut_vocabulary(clip: Clip) -> None:
+    tokens = clip.tokenizer([*PROMPTS, "ßø 你好 antidisestablishmentarianism " * 9])
+    assert tokens.dtype == torch.int64
+    assert tokens.shape == (4, clip.model.text.context_length)
+    assert tokens.max() == clip.model.text.vocab_size - 1  # end of text: the pooling looks for the largest
+    assert (tokens.max(1).values == tokens.max()).all()
+
+
+@pytest.mark.parametrize("name", ["tiny", "RN50"])
+def test_pooled_features_times_projection_is_encode_text(name: str) -> None:
+    clip = load_clip(name, None if name == "tiny" else "none")
+    pooled = clip.pooled_text_features(PROMPTS)
+    with torch.no_grad():
+        wanted = clip.model.encode_text(clip.tokenizer(PROMPTS))
+    assert pooled.shape == (3, clip.text_projection.shape[0])
+    assert torch.allclose(pooled @ clip.text_projection, wanted, rtol=1e-5, atol=1e-5)
+    assert wanted.std() > 0
+
+
+def test_class_features_average_the_templates(clip: Clip) -> None:
+    prompts = class_prompts(["coat", "bag"], TEMPLATES)
+    assert prompts[1] == [template.format("bag") for template in TEMPLATES]
+    pooled = clip.pooled_class_features(prompts)
+    for row, group in zip(pooled, prompts, strict=True):
+        assert torch.allclose(row, clip.pooled_text_features(group).mean(0), atol=1e-5)
+
+
+def test_image_features_equal_open_clip_image_by_image(clip: Clip) -> None:
+    images = load_dataset("digits").test.images[:5]
+    features = clip.image_features(images, batch=2)
+    assert features.dtype == torch.float32
+    assert torch.allclose(features.norm(dim=1), torch.ones(5), atol=1e-5)
+    for image, feature in zip(images, features, strict=True):
+        x = interpolate(torch.from_numpy(image)[None, None] / 255, clip.image_size, mode="bilinear")
+        x = (x.expand(-1, 3, -1, -1) - clip.mean[0]) / clip.std[0]
+        with torch.no_grad():
+            wanted = normalize(clip.model.encode_image(x), dim=-1)[0]
+        assert torch.allclose(feature, wanted, atol=1e-4)
+
+
+def test_grey_equals_colour_with_equal_channels(clip: Clip) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (3, 100, 28), np.uint8)
+    colour = np.repeat(grey[..., None], 3, axis=3)
+    assert torch.allclose(clip.image_features(grey), clip.image_features(colour), atol=1e-4)
+    assert clip.image_features(grey[:0]).shape == (0, clip.text_projection.shape[1])
+
+
+def test_an_embedding_of_views_is_their_mean(clip) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    both = clip.image_features(images) + clip.image_features(np.ascontiguousarray(images[:, :, ::-1]))
+    mirrored = torch.nn.functional.normalize(both, dim=1)
+    assert torch.allclose(clip.image_features(images, views=Views(mirror=True)), mirrored, atol=1e-5)
+    assert not torch.allclose(clip.image_features(images), mirrored, atol=1e-3)
+
+    views = Views(mirror=True, crops=4)
+    with torch.no_grad():
+        alone = [clip.model.encode_image(view, normalize=True) for view in views.of(clip.pixels(images))]
+    expected = torch.nn.functional.normalize(sum(alone), dim=1)
+    assert torch.allclose(clip.image_features(images, views=views), expected, atol=1e-5)
+    assert not torch.allclose(mirrored, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (2, 28, 28, 1), (2, 3, 28, 28)])
+def test_other_shapes_are_refused(clip: Clip, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="must be uint8"):
+        clip.image_features(np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match="must be uint8"):
+        clip.image_features(np.zeros((2, 28, 28), np.float32))
+
+
+def test_hash_tells_weights_apart_and_random_ones_repeat(clip: Clip) -> None:
+    random = load_clip("tiny", "none")
+    assert clip.model_hash == load_clip("tiny").model_hash != random.model_hash
+    assert load_clip("tiny", "none").model_hash == random.model_hash
+    assert random.parameter_count == clip.parameter_count
+
+
+def test_weights_from_a_file(clip: Clip, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(clip.model.state_dict(), path)
+    assert load_clip("tiny", path).model_hash == clip.model_hash
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "message"),
+    [
+        ("ViT-Z-9", None, "unknown model 'ViT-Z-9'"),
+        ("ViT-B-32", None, "'ViT-B-32' needs weights.*openai"),
+        ("ViT-B-32", "latest", "no weights 'latest'.*openai"),
+        ("tiny", "absent.pt", "no weights 'absent.pt'"),
+    ],
+)
+def test_unknown_models_and_weights(model: str, pretrained: str | None, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_clip(model, pretrained)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut short"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_unreadable_weights_are_one_line(tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="cannot load weights") as caught:
+        load_clip("tiny", path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_model(tmp_path: Path) -> None:
+    torch.save({"visual.conv1.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match=r"weights .*other\.pt.* do not fit model 'tiny': logit_scale is missing"):
+        load_clip("tiny", tmp_path / "other.pt")
+
+
+def test_zero_shot_and_linear_probe_from_the_shipped_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of docs/model-card.md, of one view: nothing here was chosen on the test images."""
+    from scripts import evaluate_tiny_clip as script
+
+    monkeypatch.setattr(script, "Views", lambda *_, **__: Views())
+    figures = script.evaluate()
+    assert 45 <= figures["zero_shot"] <= 70
+    assert figures["probe_private"] >= 87
+    assert figures["probe_private"] > figures["probe_public"] - 1
+
+
+@pytest.mark.slow
+def test_pretraining_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps of three phases, straight and interrupted in each, end in the same weights; the export loads."""
+    from scripts import pretrain_tiny_clip as script
+
+    phases = tuple(replace(phase, steps=6) for phase in script.RECIPE.phases)
+    short = replace(script.RECIPE, phases=phases, renders=300, tune_steps=3)
+    hashes = []
+    for name, stops in (("straight", ("18",)), ("resumed", ("4", "9", "14", "18"))):
+        out = tmp_path / name
+        for stop in stops:
+            options = ["--stop-at", stop, "--out", str(out), "--work", str(tmp_path / f"{name}-work")]
+            monkeypatch.setattr("sys.argv", ["pretrain", *options])
+            script.main(short)
+        hashes.append(load_clip("tiny", out / "open_clip_model.safetensors").model_hash)
+    assert hashes[0] == hashes[1] != load_clip("tiny").model_hash
+    assert (tmp_path / "straight" / "bpe_3500.txt.gz").read_bytes() == VOCABULARY.read_bytes()
+
+
+def test_a_model_of_more_than_two_towers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_module, "_build", lambda *_: torch.nn.Linear(1, 1))
+    with pytest.raises(ModelError, match="model 'coca_ViT-B-32' is a Linear and no CLIP of two towers"):
+        load_clip("coca_ViT-B-32", "none")
+
+
+def test_a_tokenizer_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is built, and whatever weights were asked for: they are not what is missing."""
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network.\nand more")
+
+    def unreached(*_: object) -> None:
+        raise AssertionError("built before the tokenizer was there")
+
+    monkeypatch.setattr(open_clip.factory, "HFTokenizer", offline)
+    monkeypatch.setattr(clip_module, "_build", unreached)
+    wanted = (
+        r"^model 'ViT-B-16-SigLIP' needs the tokenizer 'timm/ViT-B-16-SigLIP', which cannot be loaded \(no network\): "
+        r"run once with a network, .* HF_HOME .*, or use an architecture .* such as ViT-B-32$"
+    )
+    for weights in ("none", "webli"):
+        with pytest.raises(ModelError, match=wanted):
+            load_clip("ViT-B-16-SigLIP", weights)
+
+
+def test_a_tokenizer_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(
+        ModelError, match=r"needs the tokenizer 'timm/ViT-B-16-SigLIP', .*transformers.*: pip install transf"
+    ):
+        load_clip("ViT-B-16-SigLIP", "none")
+
+
+def test_random_weights_that_cannot_be_built_are_no_weights_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such trunk\nand more")
+
+    monkeypatch.setattr(clip_module, "_build", broken)
+    with pytest.raises(ModelError, match=r"^cannot build model 'RN50' with random weights: no such trunk$"):
+        load_clip("RN50", "none")
+    with pytest.raises(ModelError, match=r"^cannot load weights 'openai' into model 'RN50': .*--pretrained PATH takes"):
+        load_clip("RN50", "openai")

@@ -1,0 +1,280 @@
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from flora_secure.plain import finite_or_none, from_plain
+from flora_secure.records.report import (
+    SCHEMA,
+    Accuracy,
+    Aggregation,
+    AggregationSeconds,
+    Communication,
+    Data,
+    Forgetting,
+    Privacy,
+    Provenance,
+    RecallAt,
+    Report,
+    Retrieval,
+    SkippedData,
+    Timing,
+    TimingSeconds,
+    TopOne,
+    json_schema,
+)
+from flora_secure.records.report_table import markdown, rows
+
+PUBLISHED = Path(__file__).parents[2] / "docs" / "report.schema.json"
+
+
+@pytest.fixture
+def report() -> Report:
+    return example_report()
+
+
+def example_report() -> Report:
+    return Report(
+        accuracy=Accuracy(
+            measures="top-1",
+            zero_shot=0.6,
+            warm_start=0.7,
+            final=0.85,
+            interval=[0.8386, 0.8607],
+            best=0.86,
+            per_round=[0.8, 0.86, 0.85],
+            classes=["a", "b"],
+            per_class=[0.8, 0.9],
+            client_mean=0.84,
+            client_worst_decile=0.8,
+            test_examples=4000,
+            no_noise=None,
+        ),
+        retrieval=None,
+        forgetting=None,
+        data=Data(
+            dataset="folder",
+            partition="natural",
+            private_images=900,
+            public_images=0,
+            test_images=4000,
+            private_captions=None,
+            client_minimum=1,
+            client_median=8.5,
+            client_maximum=70,
+            mean_classes=1.5,
+            mean_label_distance=0.4,
+            skipped=[SkippedData(reason="empty file", count=3, names=["a.jpg", "b.jpg"])],
+        ),
+        privacy=Privacy(
+            target_epsilon=4.0,
+            epsilon=3.9,
+            delta=1e-5,
+            mu=0.9,
+            unit="client",
+            adjacency="zero-out",
+            view="server",
+            epsilon_outsider=3.9,
+            epsilon_local=81.0,
+            noise_multiplier=5.9,
+            clip_norm=2.0,
+            rounds=3,
+            participations=3,
+            exhausted=0,
+            sampling_rate=1.0,
+            honest_minimum=90,
+            accountant={"name": "closed form", "version": "1"},
+            cross_check={"PLD": 3.9},
+            aliasing_slack=1e-10,
+            clip_rate=0.9,
+            overflow_rate=0.0,
+            statement="It holds.",
+        ),
+        communication=Communication(
+            upload_bytes=1e4,
+            download_bytes=2e4,
+            payload_bytes=8e3,
+            masking_bytes=2.2e4,
+            full_model_bytes=6_000_000,
+            reduction=400.0,
+            reduction_upload=600.0,
+            parameters=2560,
+            upload_values=2560,
+            parameter_ratio=585.9,
+            bits=9,
+        ),
+        aggregation=Aggregation(
+            profile="semi-honest",
+            clients=100,
+            participation=1.0,
+            sampling=None,
+            min_separation=1,
+            cohort=[100, 100, 100],
+            neighbours=99,
+            threshold=51,
+            dropped=[0, 20, 20],
+            recovered=[0, 20, 20],
+            aborted=[],
+            lost=[],
+            seconds=AggregationSeconds(client_mean=0.01, server_total=0.1),
+        ),
+        timing=Timing(
+            seconds=TimingSeconds(total=30.0, training=1.0, noise=1.0, masking=20.0, evaluation=1.0),
+            clients_per_second=12.0,
+            peak_memory_bytes=10**9,
+        ),
+        provenance=Provenance(
+            versions={"flora-secure": "0.1.0"},
+            config_hash="0",
+            model_hash="1",
+            data_hash="2",
+            rounds_hash="3",
+            seed=0,
+            secret_noise=True,
+        ),
+    )
+
+
+def without_noise(report: Report) -> Report:
+    return dataclasses.replace(
+        report,
+        privacy=dataclasses.replace(report.privacy, epsilon=None, target_epsilon=None, mu=None, epsilon_local=None),
+    )
+
+
+def captioned(report: Report) -> Report:
+    return dataclasses.replace(
+        report,
+        accuracy=dataclasses.replace(
+            report.accuracy,
+            measures="recall@1 image to text",
+            warm_start=report.accuracy.zero_shot,
+            classes=[],
+            per_class=[],
+            client_mean=None,
+            client_worst_decile=None,
+        ),
+        retrieval=Retrieval(
+            images=4000,
+            captions=20_000,
+            final=[
+                RecallAt(k=1, image_to_text=0.85, text_to_image=0.7),
+                RecallAt(k=5, image_to_text=0.95, text_to_image=0.9),
+            ],
+            zero_shot=[
+                RecallAt(k=1, image_to_text=0.6, text_to_image=0.4),
+                RecallAt(k=5, image_to_text=0.8, text_to_image=0.7),
+            ],
+        ),
+        data=dataclasses.replace(
+            report.data, partition="iid", private_captions=4500, mean_classes=None, mean_label_distance=None
+        ),
+    )
+
+
+def with_unseen_classes(report: Report) -> Report:
+    top = TopOne(zero_shot=0.9, final=0.85, interval=[0.79, 0.9])
+    classes = [f"unseen {i}" for i in range(4)]
+    return dataclasses.replace(
+        report,
+        forgetting=Forgetting(
+            classes=classes,
+            test_examples=200,
+            among_unseen=top,
+            unseen_among_all=dataclasses.replace(top, final=0.5),
+            among_all=dataclasses.replace(top, final=0.8),
+        ),
+    )
+
+
+def test_json_follows_the_published_schema(report: Report) -> None:
+    schema = json.loads(PUBLISHED.read_text())
+    assert schema == json_schema(), "run: python -m flora_secure.records.report > docs/report.schema.json"
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for document in (report, without_noise(report), captioned(report), with_unseen_classes(report)):
+        jsonschema.validate(json.loads(document.to_json()), schema)
+
+
+def test_the_schema_refuses_surplus_and_missing_keys(report: Report) -> None:
+    for change in ({"extra": 1}, {"schema": SCHEMA + "x"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**report.to_dict(), **change}, json_schema())
+    short = report.to_dict()
+    del short["privacy"]["epsilon"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(short, json_schema())
+
+
+def test_infinity_and_nan_never_reach_the_json(report: Report) -> None:
+    assert finite_or_none(math.inf) is None
+    assert finite_or_none(2.0) == 2.0
+    with pytest.raises(ValueError, match="NaN"):
+        finite_or_none(math.nan)
+    broken = dataclasses.replace(report, privacy=dataclasses.replace(report.privacy, mu=math.inf))
+    with pytest.raises(ValueError):
+        broken.to_json()
+
+
+def test_the_table_shows_accuracy_privacy_and_communication_together(report: Report) -> None:
+    text = dict(rows(report))
+    assert text["accuracy"].startswith("85.00%")
+    assert "ε = 3.900 of 4 allowed" in text["privacy"]
+    assert text["communication"].startswith("400 × less")
+    assert "40 dropped, 40 recovered" in text["aggregation"]
+    assert "warning" not in text
+    assert "1 / 8 / 70 a client" in text["data"]
+    assert text["  skipped"] == "3: empty file (a.jpg, b.jpg, …)"
+
+
+def test_rounds_without_a_sum_have_a_line_only_where_there_are_some(report: Report) -> None:
+    assert not {"  aborted rounds", "  lost rounds"} & dict(rows(report)).keys()
+    told = dataclasses.replace(report.aggregation, aborted=[2, 5], lost=list(range(3, 15)))
+    text = dict(rows(dataclasses.replace(report, aggregation=told)))
+    assert text["  aborted rounds"] == "2, 5: no sum was released"
+    assert text["  lost rounds"] == (
+        "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, … (12): in flight when the run was killed; they count in the budget"
+    )
+    assert "2 rounds aborted" in text["aggregation"]
+
+
+def test_the_table_of_a_captioned_run_says_what_its_accuracy_is(report: Report) -> None:
+    text = dict(rows(captioned(report)))
+    assert text["accuracy"] == "recall@1 image to text 85.00% on 4,000 test images"
+    assert text["  before"] == "zero-shot 60.00%"  # captions have no warm start
+    assert dict(rows(report))["  before"] == "zero-shot 60.00%, warm start 70.00%"
+    assert text["  spread"] == "95 % confidence 83.86% to 86.07%"
+    assert text["  image to text"] == "recall@1/5 85.0% / 95.0% among 20,000 captions (zero-shot 60.0% / 80.0%)"
+    assert text["  text to image"] == "recall@1/5 70.0% / 90.0% among 4,000 images (zero-shot 40.0% / 70.0%)"
+    assert text["data"] == "folder, 900 images with 4,500 captions dealt iid: 1 / 8 / 70 a client (min, median, max)"
+    assert not {"  image to text", "  text to image"} & dict(rows(report)).keys()
+
+
+def test_unseen_classes_stand_in_the_table_and_only_some_by_name(report: Report) -> None:
+    assert dict(rows(with_unseen_classes(report)))["  unseen classes"] == (
+        "4 (unseen 0, unseen 1, unseen 2, …), zero-shot → final 90.0% → 85.0% among themselves, 90.0% → 50.0% among "
+        "all; images of all classes 90.0% → 80.0%"
+    )
+    assert "  unseen classes" not in dict(rows(report))
+
+
+def test_a_captioned_report_survives_its_file(report: Report) -> None:
+    for document in (report, captioned(report)):
+        table = json.loads(document.to_json())
+        table.pop("schema")
+        assert from_plain(Report, table) == document
+
+
+def test_missing_privacy_is_said_loudly(report: Report) -> None:
+    assert dict(rows(without_noise(report)))["privacy"].startswith("NONE")
+
+
+def test_noise_that_is_not_secret_is_said(report: Report) -> None:
+    open_noise = dataclasses.replace(report, provenance=dataclasses.replace(report.provenance, secret_noise=False))
+    assert "NOT secret" in dict(rows(open_noise))["warning"]
+
+
+def test_markdown_holds_the_statement(report: Report) -> None:
+    assert "It holds." in markdown(report)
