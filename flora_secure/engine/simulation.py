@@ -24,6 +24,7 @@ from flora_secure.engine.task import Task
 from flora_secure.engine.traffic import Traffic
 from flora_secure.errors import CheckpointError, ConfigError
 from flora_secure.model.factors import Factors
+from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.noise import noise_plan
 from flora_secure.planning.selection import Selection
@@ -86,8 +87,10 @@ class Simulation:
         return self._received(to_wire(self._state.adapter))
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the adapter in peft's format."""
-        self.task.learner.save(self.factors, folder)
+        """Write the adapter in peft's format, and beside it what is needed to use it."""
+        task, factors = self.task, self.factors
+        task.learner.save(factors, folder)
+        describe_adapter(folder, self.config, task.clip, task.federation.dataset, factors.rank)
 
     def checkpoint(self, *, compare_no_noise: bool = False) -> Checkpoint:
         """What the rounds that are left depend on, ``records`` apart."""
