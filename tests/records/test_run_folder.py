@@ -162,15 +162,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
 
 def test_a_crash_while_saving_keeps_the_old_adapter(tmp_path) -> None:
     folder = RunFolder(tmp_path / "run", RunConfig())
-    folder.write_adapter(lambda place: (place / "weights").write_text("old") and None)
+    folder.write_adapter(lambda place: (place / "adapter_model.safetensors").write_text("old") and None)
 
     def crash(place) -> None:
-        (place / "weights").write_text("half")
+        (place / "adapter_model.safetensors").write_text("half")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
         folder.write_adapter(crash)
-    assert (folder.path / "adapter" / "weights").read_text() == "old"
-    folder.write_adapter(lambda place: (place / "weights").write_text("new") and None)
-    assert (folder.path / "adapter" / "weights").read_text() == "new"
+    assert (folder.path / "adapter" / "adapter_model.safetensors").read_text() == "old"
+    folder.write_adapter(lambda place: (place / "adapter_model.safetensors").write_text("new") and None)
+    assert (folder.path / "adapter" / "adapter_model.safetensors").read_text() == "new"
     assert sorted(os.listdir(folder.path)) == ["adapter", "config.toml"]
