@@ -12,6 +12,7 @@ InputError            bad input: the message is one line that names the value an
 from __future__ import annotations
 
 import math
+from enum import Enum
 
 
 class InputError(ValueError):
@@ -71,3 +72,32 @@ class RunFolderError(InputError):
 
 class PlotError(InputError):
     """A figure that cannot be drawn or written."""
+
+
+class Refusal(Enum):
+    """Why a client does not take part, from a fixed list: safe to tell to anybody."""
+
+    NOT_INVITED = "not-invited"
+    NO_ROUND = "no-round"
+    REPEATED = "repeated"
+    PROFILE = "profile"
+    UNIT = "unit"
+    PLACEMENT = "placement"
+    PLAN = "plan"
+    NOISE = "noise"
+    BUDGET = "budget"
+    ROUNDS = "rounds"
+    FLOORS = "floors"
+    MODEL = "model"
+    UPDATE = "update"
+
+
+class RefusalError(Exception):
+    """A client does not do what its server asks; nothing has changed at the client.
+
+    `code` says why and may be told to the server; the text names figures and is for the client's own people.
+    """
+
+    def __init__(self, code: Refusal, text: str) -> None:
+        self.code = code
+        super().__init__(text)

@@ -77,6 +77,14 @@ class Pixels:
 Function = Callable[[Tensor], Tensor]
 
 
+Indices = NDArray[np.int64]
+
+
+def parts_of(indices: Indices, size: int) -> list[Indices]:
+    """The indices in parts of at most `size`, in order."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
 def pullback(function: Function, at: Tensor) -> tuple[Tensor, Function]:
     """The value at ``at``, and Jᵀ as a function: cotangents of the value → gradients."""
     found = torch.func.vjp(function, at)
@@ -222,3 +230,10 @@ def cut(tower: Any, tokens: Tensor) -> Tensor:
 def _rows(tokens: int, width: int, layers: int) -> int:
     """A block of a transformer keeps some twenty values a token and unit of width for the gradient."""
     return max(1, _ACTIVATIONS // (20 * tokens * width * layers))
+
+
+@torch.no_grad()
+def embedded(tower: Tower, inputs: Inputs, factors: Factors) -> Tensor:
+    """Unit-norm embeddings (n, embed) of all inputs under the adapter."""
+    parts = parts_of(np.arange(len(inputs)), tower.rows)
+    return torch.cat([tower(inputs.take(part), factors) for part in parts])

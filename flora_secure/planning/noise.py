@@ -49,3 +49,14 @@ def noise_plan(config: RunConfig, selection: Selection, dimension: int, images: 
         colluders=selection.colluders,
         bits=privacy.bits,
     )
+
+
+def expected_contributions(config: RunConfig, images: int, survivors: int) -> float:
+    """How many updates or gradients are in the sum of so many uploads, on average: what the server divides by.
+
+    `images`: of all clients together. Unit `client` uploads one update each; in unit `example` an average client's
+    upload holds q times its images.
+    """
+    if config.privacy.unit == "client":
+        return survivors
+    return survivors * (config.sampling_rate * images / config.data.clients)

@@ -22,7 +22,7 @@ from flora_secure.records.durable import remove_file, replace_file
 from flora_secure.records.record import RoundRecord
 from flora_secure.rounds.optimisers import ServerState
 
-SCHEMA = "flora-secure/state/1"
+SCHEMA = "flora-secure/state/2"
 _DIGEST = 32
 _ARRAYS = tuple(field.name for field in dataclasses.fields(ServerState))
 
@@ -36,6 +36,8 @@ class Checkpoint:
         server: the trained values and the optimiser's moments.
         clip_norm: of the next round.
         last_round: client → the last round that it took part in.
+        session: of the run, 16 bytes as hexadecimal; clients take each round of it once.
+        invitation_bytes: that were sent so far, all clients together.
         model_hash, data_hash: SHA-256, hex, of what the run trains and trains on.
         compare_no_noise: was a run without noise asked for, beside this one?
     """
@@ -44,6 +46,8 @@ class Checkpoint:
     server: ServerState
     clip_norm: float
     last_round: dict[int, int]
+    session: str
+    invitation_bytes: int
     model_hash: str
     data_hash: str
     compare_no_noise: bool
@@ -55,6 +59,8 @@ class Checkpoint:
             "round": self.round,
             "line_hash": line_hash,
             "clip_norm": self.clip_norm,
+            "session": self.session,
+            "invitation_bytes": self.invitation_bytes,
             "model_hash": self.model_hash,
             "data_hash": self.data_hash,
             "compare_no_noise": self.compare_no_noise,

@@ -34,9 +34,9 @@ def test_a_run_follows_the_paper_with_the_numbers_that_were_given(task, monkeypa
     given = {"training__server_step": 0.02, "training__server_momentum": 0.6}
     given |= {"training__server_beta2": 0.7, "training__server_tau": 0.03}
     simulation = Simulation(small(training__server_optimiser=kind, aggregation__secagg="off", **given), task)
-    start = simulation.checkpoint().server.adapter
+    start = simulation.server.checkpoint().server.adapter
     assert len(list(simulation.rounds())) == len(means) == 3
-    change = simulation.checkpoint().server.adapter - start
+    change = simulation.server.checkpoint().server.adapter - start
     rows = np.array(means)[:, : len(change)]
     np.testing.assert_allclose(change, moved(kind, rows, 0.02, 0.6, 0.7, 0.03), rtol=1e-9, atol=1e-12)
     for other in (moved(kind, rows, 0.02, 0.6, 0.99, 0.03), moved(kind, rows, 0.02, 0.6, 0.7, 1e-3)):
@@ -45,16 +45,16 @@ def test_a_run_follows_the_paper_with_the_numbers_that_were_given(task, monkeypa
 
 @pytest.mark.parametrize(("kind", "average"), [("adam", AdamAverage), ("yogi", YogiAverage)])
 def test_what_is_not_given_stays_at_its_default(task, kind, average) -> None:
-    step = adaptive_step(3, task.learner.width)
-    optimiser = Simulation(small(training__server_optimiser=kind), task).optimiser
+    step = adaptive_step(3, task.frame.width)
+    optimiser = Simulation(small(training__server_optimiser=kind), task).server.optimiser
     assert optimiser == average(step, 0.5, 0.99, 1e-3)
     changed = small(training__server_optimiser=kind, training__server_tau=0.1)
-    assert Simulation(changed, task).optimiser == average(step, 0.5, 0.99, 0.1)
+    assert Simulation(changed, task).server.optimiser == average(step, 0.5, 0.99, 0.1)
 
 
 def test_more_noise_makes_a_shorter_step_until_one_is_given(task) -> None:
     def optimiser(**changes: object) -> MomentumAverage:
-        found = Simulation(small(**changes), task).optimiser
+        found = Simulation(small(**changes), task).server.optimiser
         assert isinstance(found, MomentumAverage)
         return found
 
