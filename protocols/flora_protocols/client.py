@@ -20,17 +20,17 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from . import keys, messages
-from .codec import Bitmap, Reader
-from .errors import MisuseError, ParameterError, PeerError, TooFewSurvivors
-from .keystream import masked_tiles
-from .member import ClientPosition, Member, check_identity, decode_held, encode_held
-from .params import Floors, SessionParams, require_params
-from .position import transition
-from .ranges import integer, shown
-from .reveal import ClientAgree, ClientUnmask, Uploaded
-from .ring import lane, require_vector
-from .shamir import canonical_bytes, split
+from flora_protocols import keys, messages
+from flora_protocols.codec import Bitmap, Reader
+from flora_protocols.errors import MisuseError, ParameterError, PeerError, TooFewSurvivors
+from flora_protocols.keystream import masked_tiles
+from flora_protocols.member import ClientPosition, Member, check_identity, decode_held, encode_held
+from flora_protocols.params import Floors, SessionParams, require_params
+from flora_protocols.position import transition
+from flora_protocols.ranges import integer, shown
+from flora_protocols.reveal import ClientAgree, ClientUnmask, Uploaded
+from flora_protocols.ring import lane, require_vector
+from flora_protocols.shamir import canonical_bytes, split
 
 
 class _Own:

@@ -21,7 +21,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import Culprit, MisuseError, PeerError
+from flora_protocols.errors import Culprit, MisuseError, PeerError
 
 MAGIC = b"fS"
 VERSION = 1

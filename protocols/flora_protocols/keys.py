@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from .errors import Culprit, MisuseError, PeerError
+from flora_protocols.errors import Culprit, MisuseError, PeerError
 
 Randomness = Callable[[int], bytes]
 """Gives that many fresh, uniform, secret bytes; ``os.urandom`` unless a test or a vector replays a session."""

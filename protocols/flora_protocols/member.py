@@ -21,13 +21,13 @@ import struct
 from dataclasses import dataclass, field
 from typing import NoReturn, Self
 
-from . import keys
-from .codec import SUITE, Reader, encode_subset
-from .errors import MisuseError, PeerError
-from .graph import Members
-from .params import Floors, SessionParams, require_params
-from .position import Position, transition
-from .shamir import SHARE, canonical_bytes
+from flora_protocols import keys
+from flora_protocols.codec import SUITE, Reader, encode_subset
+from flora_protocols.errors import MisuseError, PeerError
+from flora_protocols.graph import Members
+from flora_protocols.params import Floors, SessionParams, require_params
+from flora_protocols.position import Position, transition
+from flora_protocols.shamir import SHARE, canonical_bytes
 
 DUMP_MAGIC = b"fD"
 DUMP_VERSION = 1

@@ -27,13 +27,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import keys
-from .codec import Bitmap, Kind, decode_frame, encode_frame, encode_long_frame, encode_subset
-from .errors import Culprit, PeerError
-from .graph import Members
-from .params import SessionParams
-from .ring import Lanes, packed_view, unpack
-from .shamir import SHARE, Raw, canonical_bytes
+from flora_protocols import keys
+from flora_protocols.codec import Bitmap, Kind, decode_frame, encode_frame, encode_long_frame, encode_subset
+from flora_protocols.errors import Culprit, PeerError
+from flora_protocols.graph import Members
+from flora_protocols.params import SessionParams
+from flora_protocols.ring import Lanes, packed_view, unpack
+from flora_protocols.shamir import SHARE, Raw, canonical_bytes
 
 SEALED = 2 * SHARE + keys.TAG
 _ENTRY = struct.Struct(f"{keys.KEY}s{keys.KEY}s0s")

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import cached_property
 
-from .codec import SUITE, VERSION
-from .errors import MisuseError, ParameterError
-from .graph import Graph
-from .keys import KEY
-from .ranges import integer, shown, whole
-from .ring import MAX_BITS, MIN_BITS, packed_bytes
+from flora_protocols.codec import SUITE, VERSION
+from flora_protocols.errors import MisuseError, ParameterError
+from flora_protocols.graph import Graph
+from flora_protocols.keys import KEY
+from flora_protocols.ranges import integer, shown, whole
+from flora_protocols.ring import MAX_BITS, MIN_BITS, packed_bytes
 
 MAX_CLIENTS = 1 << 16  # a share's x-coordinate, index + 1, must stay below p
 MAX_DIMENSION = 1 << 30

@@ -17,7 +17,7 @@ from functools import wraps
 from threading import Lock
 from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 
-from .errors import MisuseError
+from flora_protocols.errors import MisuseError
 
 S = TypeVar("S", bound="Position")
 A = ParamSpec("A")

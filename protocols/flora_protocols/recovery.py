@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import PeerError
-from .keys import SECRET
-from .shamir import LIMBS, Raw, combine
+from flora_protocols.errors import PeerError
+from flora_protocols.keys import SECRET
+from flora_protocols.shamir import LIMBS, Raw, combine
 
 Places = NDArray[np.intp]
 _BATCH = 1 << 17  # elements of the Lagrange matrices, or limbs, in memory at once

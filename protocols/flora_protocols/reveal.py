@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from . import keys, messages
-from .codec import Bitmap, Reader
-from .errors import PeerError, TooFewSurvivors
-from .member import ClientPosition, Member, decode_held, encode_held
-from .position import transition
-from .shamir import SHARE
+from flora_protocols import keys, messages
+from flora_protocols.codec import Bitmap, Reader
+from flora_protocols.errors import PeerError, TooFewSurvivors
+from flora_protocols.member import ClientPosition, Member, decode_held, encode_held
+from flora_protocols.position import transition
+from flora_protocols.shamir import SHARE
 
 
 @dataclass(frozen=True, repr=False)

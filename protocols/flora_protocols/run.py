@@ -13,14 +13,14 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .client import ClientAdvertise
-from .errors import MisuseError, TooFewSurvivors
-from .keys import Randomness
-from .params import Floors, SessionParams, Trip, require_params
-from .ranges import integer
-from .reveal import ClientAgree, ClientUnmask
-from .ring import require_vector
-from .server import Outbox, RoundResult, ServerAdvertise, ServerAgree
+from flora_protocols.client import ClientAdvertise
+from flora_protocols.errors import MisuseError, TooFewSurvivors
+from flora_protocols.keys import Randomness
+from flora_protocols.params import Floors, SessionParams, Trip, require_params
+from flora_protocols.ranges import integer
+from flora_protocols.reveal import ClientAgree, ClientUnmask
+from flora_protocols.ring import require_vector
+from flora_protocols.server import Outbox, RoundResult, ServerAdvertise, ServerAgree
 
 Vector = NDArray[np.uint32]
 P = TypeVar("P")

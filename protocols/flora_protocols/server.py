@@ -22,16 +22,16 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from . import keys, messages
-from .errors import MisuseError, PeerError, TooFewSurvivors
-from .keystream import apply_masks
-from .masked import Masked
-from .params import SessionParams, Trip, require_params
-from .position import Position, fresh, transition
-from .ranges import integer, shown
-from .recovery import picked, recover, turned
-from .ring import from_lanes, lane
-from .shamir import Raw
+from flora_protocols import keys, messages
+from flora_protocols.errors import MisuseError, PeerError, TooFewSurvivors
+from flora_protocols.keystream import apply_masks
+from flora_protocols.masked import Masked
+from flora_protocols.params import SessionParams, Trip, require_params
+from flora_protocols.position import Position, fresh, transition
+from flora_protocols.ranges import integer, shown
+from flora_protocols.recovery import picked, recover, turned
+from flora_protocols.ring import from_lanes, lane
+from flora_protocols.shamir import Raw
 
 Outbox = dict[int, bytes]
 """The message for each client, by index."""

@@ -23,7 +23,7 @@ from cohorts import duplicate
 from flora_protocols import PeerError, ProtocolError, RoundResult, SessionParams, messages
 from flora_protocols.codec import HEADER, Kind, encode_frame
 from flora_protocols.member import _HEAD as DUMP_HEAD
-from flora_protocols.recorder import Recorder
+from flora_protocols.testing.recorder import Recorder
 
 ALLOWANCE = 64 << 10
 COHORTS = {

@@ -14,7 +14,7 @@ from secagg import Refused
 
 import flora_protocols as ours
 from flora_protocols import codec
-from flora_protocols import vectors as generator
+from flora_protocols.testing import vectors as generator
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "protocols/vectors"
