@@ -145,10 +145,10 @@ class Recorder:
         except (PeerError, TooFewSurvivors, MisuseError) as error:
             if not check:
                 raise
-            kind = {PeerError: "peer", TooFewSurvivors: "too few"}.get(type(error), "misuse")
+            kind = "too few" if isinstance(error, TooFewSurvivors) else "misuse"
             entry["refused"] = {"check": check, "error": kind}
             if isinstance(error, PeerError):
-                entry["refused"]["culprit"] = error.culprit
+                entry["refused"] |= {"error": "peer", "culprit": error.culprit}
             return None
         if check:
             raise AssertionError(f"{self.head['name']}: {check} did not refuse step {len(self.steps)}")
