@@ -119,6 +119,20 @@ def test_protocols_need_only_numpy_and_cryptography(name: str) -> None:
     assert not {other.partition(".")[0] for other in names} & PROTOCOLS_NEVER
 
 
+PROTOCOL = [name for name in layer("flora_protocols") if not name.startswith("flora_protocols.testing")]
+
+
+@pytest.mark.parametrize("name", PROTOCOL)
+def test_the_protocol_does_not_know_its_test_vectors(name: str) -> None:
+    assert not {other for other in imported(MODULES[name], name) if other.startswith("flora_protocols.testing")}
+
+
+@pytest.mark.parametrize("name", layer("flora_protocols"))
+def test_protocols_import_by_full_names(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+
+
 @pytest.mark.parametrize("name", layer("flora_secure"))
 def test_the_library_does_not_know_the_command_line(name: str) -> None:
     assert not tops(MODULES[name], name) & {"flora_cli", "typer", "rich"}
