@@ -37,8 +37,7 @@ from flora_secure.privacy.noise_plan import CohortSizeError, NoisePlan
 from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.record import PARTS, RoundRecord, intent
 from flora_secure.rounds.broadcast import from_wire, to_wire
-from flora_secure.rounds.optimisers import ServerState
-from flora_secure.rounds.step import server_optimiser
+from flora_secure.rounds.optimiser import ServerState, server_optimiser
 from flora_secure.rounds.sum import RoundSum
 
 

@@ -20,9 +20,9 @@ import numpy as np
 from flora_secure.errors import CheckpointError, PlainError
 from flora_secure.records.durable import remove_file, replace_file
 from flora_secure.records.record import RoundRecord
-from flora_secure.rounds.optimisers import ServerState
+from flora_secure.rounds.optimiser import ServerState
 
-SCHEMA = "flora-secure/state/1"
+SCHEMA = "flora-secure/state/2"
 _DIGEST = 32
 _ARRAYS = tuple(field.name for field in dataclasses.fields(ServerState))
 
@@ -33,7 +33,7 @@ class Checkpoint:
 
     Attributes:
         round: the last one that is over, 0 before the first.
-        server: the trained values and the optimiser's moments.
+        server: the trained values and the optimiser's momentum.
         clip_norm: of the next round.
         last_round: client → the last round that it took part in.
         model_hash, data_hash: SHA-256, hex, of what the run trains and trains on.
