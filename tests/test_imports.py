@@ -40,7 +40,7 @@ WITH_TORCH = {
     "flora_secure.model.devices",
     "flora_secure.client.example_gradients",
     "flora_secure.server.scores",
-    "flora_secure.model.units",
+    "flora_secure.model.steepness",
     "flora_secure.client.autograd",
     "flora_secure.client.trainer",
     "flora_secure.client.closed_form",

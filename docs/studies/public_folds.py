@@ -22,8 +22,8 @@ from flora_secure.data.sources import load_dataset
 from flora_secure.model.clip import class_prompts
 from flora_secure.model.factors import initial_factors
 from flora_secure.model.head import Head
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import load_clip
-from flora_secure.model.views import Views
 from flora_secure.planning.rules import Rule, rule_named
 from flora_secure.planning.sections import CLIP_NORM, EXAMPLE_RATE, Crops, TrainingConfig, Unit
 from flora_secure.privacy.accounting import noise_multiplier_for
@@ -64,7 +64,7 @@ class PublicFolds:
             images,
             delta,
         )
-        self.features = clip.image_features(data.public.images, views=Views(data.mirror, crops))
+        self.features = clip.image_features(data.public.images, views=ImageViews(data.mirror, crops))
         self.labels = torch.from_numpy(data.public.labels)
         self.prompts = clip.pooled_class_features(class_prompts(data.class_names, data.templates))
         self.projection = clip.text_projection

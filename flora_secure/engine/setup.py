@@ -24,10 +24,10 @@ from flora_secure.model.clip import Clip, class_prompts
 from flora_secure.model.factors import Factors, fresh_factors, initial_factors
 from flora_secure.model.features import caption_tokens, split_features, split_pooled_features
 from flora_secure.model.head import Head
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.matrices import matrices_of
+from flora_secure.model.steepness import steepness
 from flora_secure.model.towers import Fixed, Held, Inputs, Pixels, Placed, Projected, Through, Tower, cut
-from flora_secure.model.units import measure
-from flora_secure.model.views import Views
 from flora_secure.planning.architectures import CLASSES
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.placements import PLACEMENTS
@@ -51,11 +51,11 @@ class Setting:
     cache: ArrayCache | None
 
     @property
-    def views(self) -> Views:
+    def views(self) -> ImageViews:
         """The views of an image that are embedded together."""
         given = self.config.model
         mirror = self.federation.dataset.mirror if given.mirror is None else given.mirror
-        return Views(mirror, given.crops)
+        return ImageViews(mirror, given.crops)
 
     @property
     def generator(self) -> torch.Generator:
@@ -135,7 +135,7 @@ def any_placement(setting: Setting, cuts: SkipList) -> tuple[AnyPlacement, Facto
         sample = inputs.take(few)
         if name == "visual":
             _require_same(tower(sample, factors), _images(images_at(public, few), Fixed(), setting))
-        found = measure(tower, sample, factors, units)
+        found = steepness(tower, sample, factors, units)
         width += found.width
         for place in placed.of_tower(name):
             gains[place] = found.gain

@@ -25,7 +25,7 @@ from flora_secure.engine.traffic import Traffic
 from flora_secure.errors import CheckpointError, ConfigError
 from flora_secure.model.factors import Factors
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.noise import noise_plan
+from flora_secure.planning.noise import plan_noise
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.privacy.adaptive_clip import AdaptiveClip
@@ -35,7 +35,7 @@ from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 from flora_secure.privacy.noise_plan import CohortSizeError, NoisePlan
 from flora_secure.records.checkpoints import Checkpoint
-from flora_secure.records.record import PARTS, RoundRecord, intent
+from flora_secure.records.record import PARTS, RoundRecord, announcement
 from flora_secure.rounds.broadcast import from_wire, to_wire
 from flora_secure.rounds.optimiser import ServerState, server_optimiser
 from flora_secure.rounds.sum import RoundSum
@@ -51,7 +51,7 @@ class Simulation:
         self.selection = Selection.of(config)
         self.unit = unit_of(config, task)
         try:
-            self.plan = noise_plan(config, self.selection, task.dimension, len(task.federation.dataset.private.labels))
+            self.plan = plan_noise(config, self.selection, task.dimension, len(task.federation.dataset.private.labels))
             self.summation = summation_of(config)
             for size in (self.selection.smallest, self.selection.largest):
                 self.summation.masking(self.plan.for_cohort(size))
@@ -192,7 +192,7 @@ class Simulation:
             self.ledger.authorise(worst)
             self._last_round.update(dict.fromkeys(cohort, number))
             if announce is not None:
-                begun = intent(self.config, number, plan, cohort, exhausted, model_hash, masking)
+                begun = announcement(self.config, number, plan, cohort, exhausted, model_hash, masking)
                 announce(dataclasses.replace(begun, noise_multiplier=worst.noise_multiplier))
 
             given = self.unit.contribute(number, self._received(broadcast), cohort, plan.clip_norm)
@@ -219,7 +219,7 @@ class Simulation:
         clock.lap("evaluation")
 
         return dataclasses.replace(
-            intent(self.config, number, plan, cohort, exhausted, model_hash, masking),
+            announcement(self.config, number, plan, cohort, exhausted, model_hash, masking),
             lost=False,
             survivors=sorted(uploads.vectors) if aborted is None else [],
             dropped=sorted(set(cohort) - uploads.vectors.keys()),

@@ -2,7 +2,7 @@
 
 A file holds the state after one round and the SHA-256 of that round's line in ``rounds.jsonl`` (of ``config.toml``
 before the first). It is on disk before the line is, and the one before it goes after that: the last whole line always
-has its state. ``intent.json`` is on disk before a client uploads anything. docs/run-folder.md.
+has its state. ``announcement.json`` is on disk before a client uploads anything. docs/run-folder.md.
 """
 
 from __future__ import annotations
@@ -125,13 +125,13 @@ def announce(folder: Path, record: RoundRecord, previous: str) -> None:
     """Write down, before anybody uploads, what a round may release at the worst; ``previous``: the last line's hash.
     Raises ``OSError``."""
     table = {**record.to_dict(), "previous": previous}
-    replace_file(folder / "intent.json", json.dumps(table, allow_nan=False).encode())
+    replace_file(folder / "announcement.json", json.dumps(table, allow_nan=False).encode())
 
 
 def announced(folder: Path, done: int, previous: str) -> RoundRecord | None:
     """The announced round after round ``done``, if it began. Raises :class:`CheckpointError` for one that cannot follow
     it: then the log lacks lines."""
-    path = folder / "intent.json"
+    path = folder / "announcement.json"
     try:
         table = json.loads(path.read_bytes())
         before = table.pop("previous")

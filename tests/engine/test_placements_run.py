@@ -13,8 +13,8 @@ from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import prepare
 from flora_secure.errors import ConfigError
 from flora_secure.model.clip import class_prompts, joined
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import load_clip
-from flora_secure.model.views import Views
 from flora_secure.planning.config import override
 
 
@@ -45,7 +45,7 @@ def test_it_trains_and_its_saved_adapter_predicts_the_same(changes, transformer:
         prompts = class_prompts(data.class_names, data.templates)
         texts = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
         pixels = fresh.pixels(data.test.images)
-        views = Views(changes.get("model__mirror", False), changes.get("model__crops", 1))
+        views = ImageViews(changes.get("model__mirror", False), changes.get("model__crops", 1))
         images = joined(torch.stack([loaded.encode_image(view) for view in views.of(pixels)], dim=1))
     expected_texts, expected_images = task.learner.test_embeddings(simulation.factors)
     normal = torch.nn.functional.normalize

@@ -44,7 +44,7 @@ def test_names_are_flushed_after_what_they_name(task, tmp_path, monkeypatch) -> 
     assert calls == [
         *file("round-00000.npz", "state"),
         *file("config.toml", "run"),
-        *file("intent.json", "state"),
+        *file("announcement.json", "state"),
         *file("round-00001.npz", "state"),
         ("write", "rounds.jsonl"),
         ("flush", "rounds.jsonl"),
@@ -63,7 +63,7 @@ def halfway(task, tmp_path) -> Path:
 
 
 def test_a_run_between_two_rounds_holds_one_state_and_goes_on(task, halfway) -> None:
-    assert sorted(os.listdir(halfway / "state")) == ["intent.json", "lock", "round-00002.npz"]
+    assert sorted(os.listdir(halfway / "state")) == ["announcement.json", "lock", "round-00002.npz"]
     found = reopen(halfway)
     assert (len(found.records), found.begun) == (2, None)
     report = complete(go_on(Simulation(open_small(), task), found))
@@ -85,7 +85,7 @@ def test_a_run_that_has_its_report_is_not_taken_up_again(task, halfway, tmp_path
 def test_what_a_killed_write_left_is_cleared(task, halfway) -> None:
     (halfway / ".adapter-x1" / "adapter").mkdir(parents=True)
     (halfway / ".report.json.tmp").write_text("{")
-    (halfway / "state" / ".intent.json.tmp").write_text("{")
+    (halfway / "state" / ".announcement.json.tmp").write_text("{")
     complete(resumed(halfway, open_small(), task))
     assert sorted(os.listdir(halfway)) == ["adapter", "config.toml", "report.json", "rounds.jsonl"]
 
@@ -141,7 +141,7 @@ def cut(path: Path) -> None:
         (lambda run: forge(run / "state/round-00002.npz", server=zeros(1920, 3)), "of shapes"),
         (lambda run: (run / "state/round-00002.npz").unlink(), "cannot be read, so the run cannot go on"),
         (lambda run: shutil.rmtree(run / "state"), "state is missing: without it the run cannot go on"),
-        (lambda run: (run / "state/intent.json").write_text("{"), "is not what a run wrote"),
+        (lambda run: (run / "state/announcement.json").write_text("{"), "is not what a run wrote"),
         (lambda run: cut(run / "rounds.jsonl"), r"round-00001.npz cannot be read"),
         (lambda run: edited(run / "rounds.jsonl", '"round": 1,', '"round": 2,'), "line 2: does not follow line 1"),
         (lambda run: edited(run / "config.toml", "seed = 0", "seed = 1"), "line 1: does not follow config.toml"),
