@@ -72,6 +72,8 @@ def epochs(scale: Scale, device: str) -> Iterator[Row]:
     ):
         seconds, memory = _epoch(kind, *size, repeats=repeats, device=device)
         for unit, ours, other, target in (("s", seconds, full[0], targets[0]), ("B", memory, full[1], targets[1])):
+            if ours is None or other is None:
+                continue  # the platform does not tell
             yield Row(
                 figure="local epoch" if unit == "s" else "local epoch, peak memory",
                 setting=f"{setting}, {name}",
@@ -83,14 +85,14 @@ def epochs(scale: Scale, device: str) -> Iterator[Row]:
             )
 
 
-def _epoch(kind: str, model: str, images: int, repeats: int, device: str) -> tuple[float, float]:
-    """Seconds (median of epochs) and peak memory in bytes of a fresh process: `training_peers.epoch`."""
+def _epoch(kind: str, model: str, images: int, repeats: int, device: str) -> tuple[float, float | None]:
+    """Seconds (median of epochs) and peak memory in bytes, if known, of a fresh process: `training_peers.epoch`."""
     call = f"epoch({kind!r}, {model!r}, {images}, {repeats}, {device!r})"
     program = f"from flora_bench.training_peers import epoch; {call}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment, text=True)  # noqa: S603  (our own program)
-    *seconds, memory = map(float, done.stdout.split())
-    return median(seconds), memory
+    *seconds, memory = done.stdout.split()
+    return median(map(float, seconds)), None if memory == "None" else float(memory)
 
 
 def precisions(scale: Scale, device: str) -> Iterator[Row]:

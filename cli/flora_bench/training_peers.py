@@ -40,8 +40,8 @@ def clock_of(device: str) -> Clock:
     return clock
 
 
-def _most_memory(device: str) -> int:
-    """Most bytes of the device that this process has held."""
+def _most_memory(device: str) -> int | None:
+    """Most bytes of the device that this process has held, `None` where the platform does not tell."""
     return peak_memory() if device == "cpu" else torch.cuda.max_memory_allocated(device)
 
 

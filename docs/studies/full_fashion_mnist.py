@@ -24,7 +24,7 @@ from flora_secure.data.cache import ArrayCache, default_folder
 from flora_secure.data.federation import load_federation
 from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.task import Task, prepare
-from flora_secure.model.views import Views
+from flora_secure.model.image_views import ImageViews
 from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.sections import Crops
 
@@ -45,7 +45,7 @@ def public_labels_alone(task: Task) -> dict[str, float]:
     """The head trained on the labels of the public slice, by number of labels: percent on the test images."""
     public, learner = task.federation.dataset.public, task.learner
     assert isinstance(learner, ClosedForm)
-    views = Views(task.federation.dataset.mirror, CROPS)
+    views = ImageViews(task.federation.dataset.mirror, CROPS)
     features, labels = task.clip.image_features(public.images, views=views), torch.from_numpy(public.labels)
     found = {}
     for count in (180, 900, len(public)):

@@ -23,6 +23,7 @@ from flora_secure.model.factors import Factors, fresh_factors
 from flora_secure.model.features import caption_tokens, split_features, split_pooled_features
 from flora_secure.model.matrices import matrices_of
 from flora_secure.model.peft_format import save_adapter
+from flora_secure.model.steepness import steepness
 from flora_secure.model.towers import (
     Fixed,
     Held,
@@ -36,7 +37,6 @@ from flora_secure.model.towers import (
     cut,
     embedded,
 )
-from flora_secure.model.units import measure
 from flora_secure.planning.architectures import CLASSES
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.server.evaluator import Embeddings, Evaluator, target_of
@@ -92,7 +92,7 @@ class PlacedFrame:
             sample = inputs.take(few)
             if name == "visual":
                 _require_same(tower(sample, factors), _images(images_at(public, few), Fixed(), setting))
-            found = measure(tower, sample, factors, units)
+            found = steepness(tower, sample, factors, units)
             width += found.width
             for place in placed.of_tower(name):
                 gains[place] = found.gain

@@ -21,8 +21,8 @@ from flora_secure.data.images import Images
 from flora_secure.model.clip import Clip, class_prompts
 from flora_secure.model.factors import Factors
 from flora_secure.model.features import split_features
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.towers import Indices
-from flora_secure.model.views import Views
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.rules import Rule
 from flora_secure.server.evaluator import Evaluator
@@ -59,10 +59,10 @@ class Setting:
         )
 
     @property
-    def views(self) -> Views:
+    def views(self) -> ImageViews:
         """The views of an image that are embedded together."""
         given = self.config.model
-        return Views(self.mirror if given.mirror is None else given.mirror, given.crops)
+        return ImageViews(self.mirror if given.mirror is None else given.mirror, given.crops)
 
     @property
     def generator(self) -> torch.Generator:

@@ -25,8 +25,8 @@ from flora_secure.data.decoding import decode
 from flora_secure.data.images import EncodedImages, Images
 from flora_secure.model.clip import Clip, joined
 from flora_secure.model.factors import Factors, blocks
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.matrices import Matrix, TextProjection
-from flora_secure.model.views import Views
 
 
 class Inputs(Protocol):
@@ -59,7 +59,7 @@ class Pixels:
 
     clip: Clip
     images: Images = field(repr=False)
-    views: Views
+    views: ImageViews
 
     def __len__(self) -> int:
         return len(self.images)

@@ -24,10 +24,10 @@ def target_delta(config: RunConfig, images: int) -> float:
     return default_delta(protected_units(config, images)) if given is None else given
 
 
-def noise_plan(config: RunConfig, selection: Selection, dimension: int, images: int) -> NoisePlan:
+def plan_noise(config: RunConfig, selection: Selection, dimension: int, images: int) -> NoisePlan:
     """The plan of a run whose updates have ``dimension`` values, over clients that hold ``images`` in all.
 
-    Raises ValueError (InfeasibleError) where no noise and ring satisfy the configuration.
+    Raises `InfeasibleError` where no noise and ring satisfy the configuration.
     """
     privacy = config.privacy
     # One example alone may be all that a client draws, and must arrive whole.

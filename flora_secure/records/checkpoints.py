@@ -2,7 +2,7 @@
 
 A file holds the state after one round and the SHA-256 of that round's line in ``rounds.jsonl`` (of ``config.toml``
 before the first). It is on disk before the line is, and the one before it goes after that: the last whole line always
-has its state. ``intent.json`` is on disk before a client uploads anything. docs/run-folder.md.
+has its state. ``announcement.json`` is on disk before a client uploads anything. docs/run-folder.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from flora_secure.errors import CheckpointError, PlainError
 from flora_secure.records.durable import remove_file, replace_file
 from flora_secure.records.record import RoundRecord
-from flora_secure.rounds.optimisers import ServerState
+from flora_secure.rounds.optimiser import ServerState
 
 SCHEMA = "flora-secure/state/2"
 _DIGEST = 32
@@ -33,7 +33,7 @@ class Checkpoint:
 
     Attributes:
         round: the last one that is over, 0 before the first.
-        server: the trained values and the optimiser's moments.
+        server: the trained values and the optimiser's momentum.
         clip_norm: of the next round.
         last_round: client → the last round that it took part in.
         session: of the run, 16 bytes as hexadecimal; clients take each round of it once.
@@ -131,13 +131,13 @@ def announce(folder: Path, record: RoundRecord, previous: str) -> None:
     """Write down, before anybody uploads, what a round may release at the worst; ``previous``: the last line's hash.
     Raises ``OSError``."""
     table = {**record.to_dict(), "previous": previous}
-    replace_file(folder / "intent.json", json.dumps(table, allow_nan=False).encode())
+    replace_file(folder / "announcement.json", json.dumps(table, allow_nan=False).encode())
 
 
 def announced(folder: Path, done: int, previous: str) -> RoundRecord | None:
     """The announced round after round ``done``, if it began. Raises :class:`CheckpointError` for one that cannot follow
     it: then the log lacks lines."""
-    path = folder / "intent.json"
+    path = folder / "announcement.json"
     try:
         table = json.loads(path.read_bytes())
         before = table.pop("previous")

@@ -25,7 +25,7 @@ from flora_protocols import ParameterError, Profile, SessionParams
 from flora_secure.errors import CheckpointError, ConfigError
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import MaskingPlan, plan_masking
-from flora_secure.planning.noise import expected_contributions, noise_plan
+from flora_secure.planning.noise import expected_contributions, plan_noise
 from flora_secure.planning.rules import TrainedValues
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_of
@@ -36,12 +36,11 @@ from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 from flora_secure.privacy.noise_plan import CohortSizeError, NoisePlan
 from flora_secure.records.checkpoints import Checkpoint
-from flora_secure.records.record import PARTS, RoundRecord, intent
+from flora_secure.records.record import PARTS, RoundRecord, announcement
 from flora_secure.rounds.broadcast import from_wire, to_wire
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import MAGIC, SESSION, Invitation, encode_opening
-from flora_secure.rounds.optimisers import ServerState
-from flora_secure.rounds.step import server_optimiser
+from flora_secure.rounds.optimiser import ServerState, server_optimiser
 from flora_secure.rounds.sum import Outcome, RoundSum
 
 Announce = Callable[[RoundRecord], None]
@@ -92,7 +91,7 @@ class Server:
             raise ConfigError(f"secagg {how.secagg} and an enrolment with {len(enrolment.identities)} identity keys")
         self._masking: dict[tuple[int, int], MaskingPlan] = {}  # by cohort size and survivors
         try:
-            self.plan = noise_plan(config, self.selection, task.trained.upload_size, task.images)
+            self.plan = plan_noise(config, self.selection, task.trained.upload_size, task.images)
             for size in (self.selection.smallest, self.selection.largest):
                 self.masking(self.plan.for_cohort(size))
         except (ValueError, ParameterError) as error:
@@ -165,7 +164,7 @@ class Server:
             plan = plan.for_cohort(len(cohort))
             masking = self.masking(plan)
         except (CohortSizeError, ParameterError) as error:
-            begun = intent(self.config, number, plan, cohort, exhausted, model_hash, masking)
+            begun = announcement(self.config, number, plan, cohort, exhausted, model_hash, masking)
             raise Skipped(self._skip(begun, str(error))) from None
         # refused before it runs: the worst that this round may become must still fit the budgets
         worst = self._event(plan, number, plan.survivors_minimum, cohort, uniform)
@@ -173,7 +172,7 @@ class Server:
         self._last_round.update(dict.fromkeys(cohort, number))
         self._invited = exhausted, uniform
         if announce is not None:
-            begun = intent(self.config, number, plan, cohort, exhausted, model_hash, masking)
+            begun = announcement(self.config, number, plan, cohort, exhausted, model_hash, masking)
             announce(dataclasses.replace(begun, noise_multiplier=worst.noise_multiplier))
         model = self.config.model
         return Invitation(
@@ -219,7 +218,7 @@ class Server:
         seconds = {part: outcome.seconds.get(part, 0.0) for part in (*PARTS, "client_mean", "server")}
         seconds["evaluation"] += time.perf_counter() - before
         record = dataclasses.replace(
-            intent(self.config, number, plan, cohort, exhausted, invitation.model_hash, self.masking(plan)),
+            announcement(self.config, number, plan, cohort, exhausted, invitation.model_hash, self.masking(plan)),
             lost=False,
             survivors=[] if found is None else list(found.survivors),
             dropped=sorted(set(cohort).difference(outcome.uploaded)),

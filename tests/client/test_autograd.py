@@ -17,8 +17,8 @@ from flora_secure.client.objectives import ClassLabels, Pairs
 from flora_secure.model.factors import Factors, fresh_factors
 from flora_secure.model.head import Head
 from flora_secure.model.matrices import TextProjection, matrices_of
+from flora_secure.model.steepness import steepness
 from flora_secure.model.towers import Fixed, Held, Placed, Projected, Through, cut, embedded
-from flora_secure.model.units import measure
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.rules import ALTERNATE, BOTH_FACTORS, FROZEN_A, LOCAL_ALTERNATE, PROMPT_BASIS, Rule
 
@@ -243,7 +243,7 @@ def test_units_of_the_text_projection_with_the_prompts_basis_are_its_own() -> No
     factors = Factors(a=vt.T / singular, b=torch.zeros(CLASSES, 24))
     torch.manual_seed(0)
     placed = Placed(matrices_of(small_clip(), PLACEMENTS["text-projection"]), (1.0,))
-    units = measure(Projected(placed, 0, base), prompts[:, None], factors, CLASSES)
+    units = steepness(Projected(placed, 0, base), prompts[:, None], factors, CLASSES)
     assert units.gain == pytest.approx(1, abs=0.02)
     assert units.width == pytest.approx(23, rel=0.25)  # 8 probes of 115 directions: standard deviation 0.05
 
@@ -256,7 +256,7 @@ def test_under_its_units_the_steepest_direction_has_slope_one(placement, last) -
         if isinstance(tower, Fixed):
             continue
         plain = replace(tower, placed=replace(tower.placed, scale=1.0))
-        gain = measure(plain, inputs, start, CLASSES).gain
+        gain = steepness(plain, inputs, start, CLASSES).gain
         unit = replace(plain, placed=replace(plain.placed, gains=(gain,) * len(plain.placed.gains)))
 
         def flat(b: Tensor, unit=unit, inputs=inputs) -> Tensor:

@@ -24,7 +24,7 @@ from flora_secure.records.run_folder import reopen
             "participation__sampling": "fixed",
             "participation__min_separation": 2,
         },
-        {"model__rule": "alternate", "training__server_optimiser": "adam", "model__rank": 2},
+        {"model__rule": "alternate", "model__rank": 2},
     ],
     ids=["plain", "masked", "cohorts", "alternating"],
 )

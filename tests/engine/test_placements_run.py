@@ -10,12 +10,12 @@ from peft import PeftModel
 from flora_secure.data.federation import load_federation
 from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.summary import summarise
-from flora_secure.model.towers import embedded
 from flora_secure.engine.task import prepare
 from flora_secure.errors import ConfigError
 from flora_secure.model.clip import class_prompts, joined
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import load_clip
-from flora_secure.model.views import Views
+from flora_secure.model.towers import embedded
 from flora_secure.planning.config import override
 
 
@@ -46,7 +46,7 @@ def test_it_trains_and_its_saved_adapter_predicts_the_same(changes, transformer:
         prompts = class_prompts(data.class_names, data.templates)
         texts = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
         pixels = fresh.pixels(data.test.images)
-        views = Views(changes.get("model__mirror", False), changes.get("model__crops", 1))
+        views = ImageViews(changes.get("model__mirror", False), changes.get("model__crops", 1))
         images = joined(torch.stack([loaded.encode_image(view) for view in views.of(pixels)], dim=1))
     expected_texts, expected_images = task.evaluator.test(simulation.factors)
     normal = torch.nn.functional.normalize
@@ -67,9 +67,7 @@ def test_a_tower_that_trains_learns() -> None:
 def test_mixed_precision_gives_nearly_the_same(placement: str) -> None:
     changes = {"model__placement": placement, "training__warm_start": 0}
     exact, mixed = few_images(**changes), few_images(**changes, training__precision="bfloat16")
-    for one, other in zip(
-        exact.evaluator.test(exact.initial), mixed.evaluator.test(mixed.initial), strict=True
-    ):
+    for one, other in zip(exact.evaluator.test(exact.initial), mixed.evaluator.test(mixed.initial), strict=True):
         assert one.dtype == other.dtype == torch.float32
         torch.testing.assert_close(one, other, rtol=0, atol=0.02)
     images, rough = exact.evaluator.test(exact.initial)[1], mixed.evaluator.test(mixed.initial)[1]

@@ -9,8 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from plans import plan
 
+from flora_secure.errors import InfeasibleError
 from flora_secure.privacy.accounting import noise_multiplier_for
-from flora_secure.privacy.calibration import ERROR_RATIO, InfeasibleError, calibrate
+from flora_secure.privacy.calibration import ERROR_RATIO, calibrate
 from flora_secure.privacy.ledger import Ledger
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.privacy.overflow import RingLoad, overflow_bound
