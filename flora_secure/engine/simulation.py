@@ -27,6 +27,7 @@ from flora_secure.engine.task import Task
 from flora_secure.engine.traffic import Traffic
 from flora_secure.engine.workers import default_workers
 from flora_secure.model.factors import Factors
+from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig
 from flora_secure.privacy.clipping import NonFiniteUpdateError
 from flora_secure.privacy.encoding import wrapped
@@ -85,8 +86,10 @@ class Simulation:
         return self.task.factors(self.server.adapter)
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the adapter that the clients hold now in peft's format."""
-        self.task.save(self.factors, folder)
+        """Write the adapter that the clients hold now in peft's format, and beside it what is needed to use it."""
+        task, factors = self.task, self.factors
+        task.save(factors, folder)
+        describe_adapter(folder, self.config, task.clip, task.federation.dataset, factors.rank)
 
     def rounds(self, announce: Announce | None = None) -> Iterator[RoundRecord]:
         """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`."""

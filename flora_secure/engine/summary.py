@@ -39,12 +39,14 @@ def summarise(
     total_seconds: float,
     no_noise: float | None = None,
     rounds_hash: str | None = None,
+    adapter_hash: str | None = None,
 ) -> Report:
     """The report of all rounds so far.
 
     ``total_seconds``: wall-clock of the whole command, and of the earlier rounds where the run was resumed.
     ``no_noise``: final accuracy of the same run without noise, if it was measured. ``rounds_hash``:
-    :attr:`flora_secure.records.run_folder.RunFolder.last_hash`, if the rounds were written down. Raises
+    :attr:`flora_secure.records.run_folder.RunFolder.last_hash`, if the rounds were written down. ``adapter_hash``: what
+    :meth:`~flora_secure.records.run_folder.RunFolder.write_adapter` gave, if the adapter was. Raises
     :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and ``ValueError`` before the
     first round.
     """
@@ -73,6 +75,7 @@ def summarise(
             model_hash=simulation.task.clip.model_hash,
             data_hash=simulation.task.federation.dataset.data_hash,
             rounds_hash=rounds_hash,
+            adapter_hash=adapter_hash,
             seed=simulation.config.seed,
             secret_noise=simulation.server.plan.noisy and not simulation.config.privacy.simulation_noise,
         ),
