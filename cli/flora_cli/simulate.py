@@ -23,7 +23,7 @@ from flora_cli.masking_options import Corrupt, Neighbours, SecAgg, Threshold
 from flora_cli.output import emit, fail, log, progress, table
 from flora_cli.privacy_options import AdaptiveClip, Bits, ClipNorm, Delta, DropoutTolerance, Epsilon, ExampleRate, Unit
 from flora_cli.round_options import Clients, Dropout, MinSeparation, Participation, Rounds, Sampling
-from flora_cli.server_options import ServerBeta2, ServerMomentum, ServerOptimiser, ServerStep, ServerTau
+from flora_cli.server_options import ServerMomentum, ServerStep
 from flora_cli.values import names, whole
 
 if TYPE_CHECKING:
@@ -46,11 +46,8 @@ def simulate(
     min_separation: MinSeparation = None,
     clients: Clients = None,
     rounds: Rounds = None,
-    server_optimiser: ServerOptimiser = None,
     server_step: ServerStep = None,
     server_momentum: ServerMomentum = None,
-    server_beta2: ServerBeta2 = None,
-    server_tau: ServerTau = None,
     dropout: Dropout = None,
     dropout_tolerance: DropoutTolerance = None,
     partition: Partition = None,
@@ -151,11 +148,8 @@ def simulate(
         "data.templates": None if templates is None else str(templates),
         "data.unseen_classes": None if unseen_classes is None else names(unseen_classes),
         "training.rounds": rounds,
-        "training.server_optimiser": server_optimiser,
         "training.server_step": server_step,
         "training.server_momentum": server_momentum,
-        "training.server_beta2": server_beta2,
-        "training.server_tau": server_tau,
         "training.device": device,
         "training.precision": precision,
         "aggregation.dropout": dropout,

@@ -24,10 +24,10 @@ def target_delta(config: RunConfig, images: int) -> float:
     return default_delta(protected_units(config, images)) if given is None else given
 
 
-def noise_plan(config: RunConfig, selection: Selection, dimension: int, images: int) -> NoisePlan:
+def plan_noise(config: RunConfig, selection: Selection, dimension: int, images: int) -> NoisePlan:
     """The plan of a run whose updates have ``dimension`` values, over clients that hold ``images`` in all.
 
-    Raises ValueError (InfeasibleError) where no noise and ring satisfy the configuration.
+    Raises `InfeasibleError` where no noise and ring satisfy the configuration.
     """
     privacy = config.privacy
     # One example alone may be all that a client draws, and must arrive whole.
@@ -49,3 +49,14 @@ def noise_plan(config: RunConfig, selection: Selection, dimension: int, images: 
         colluders=selection.colluders,
         bits=privacy.bits,
     )
+
+
+def expected_contributions(config: RunConfig, images: int, survivors: int) -> float:
+    """How many updates or gradients are in the sum of so many uploads, on average: what the server divides by.
+
+    `images`: of all clients together. Unit `client` uploads one update each; in unit `example` an average client's
+    upload holds q times its images.
+    """
+    if config.privacy.unit == "client":
+        return survivors
+    return survivors * (config.sampling_rate * images / config.data.clients)

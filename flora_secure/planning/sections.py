@@ -26,7 +26,6 @@ Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 SecAgg = Literal["off", "semi-honest", "malicious-server"]
 Unit = Literal["client", "example"]
 Sampling = Literal["poisson", "fixed"]
-ServerOptimiser = Literal["momentum", "adam", "yogi"]
 Precision = Literal["float32", "bfloat16"]
 
 # chosen on public data alone: docs/studies/choose_defaults.py
@@ -116,25 +115,21 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Rounds, local steps (full batch) and the server optimiser. ``None`` means the tuned default of rule or unit.
+    """Rounds, local steps (full batch) and the server's step; `None` means the tuned default of rule or unit.
 
-    Local steps and rate are those of unit ``client``; unit ``example`` takes one gradient a round. ``server_momentum``
-    is β1 of an adaptive optimiser, which alone has ``server_beta2``, β2, and ``server_tau``, τ. ``warm_start``: steps
-    of self-training on public images, without labels, before round 1; 0 starts from the frozen model.
-    ``control_variate``: how much of what public images say about a client's class frequencies its gradient leaves out
-    (`control_variate`), 0 for nothing. ``precision``: of the products inside a tower that stays frozen; all that trains
-    is float32.
+    Local steps and rate are those of unit `client`; unit `example` takes one gradient a round. `server_momentum` is
+    FedAvgM's. `warm_start`: steps of self-training on public images, without labels, before round 1; 0 starts from the
+    frozen model. `control_variate`: how much of what public images say about a client's class frequencies its gradient
+    leaves out, 0 for nothing. `precision`: of the products inside a tower that stays frozen; all that trains is
+    float32.
     """
 
     rounds: int = 20
     local_steps: int = 3
     local_rate: float | None = None
     logit_scale: float = 28.0
-    server_optimiser: ServerOptimiser = "momentum"
     server_step: float | None = None
     server_momentum: float = 0.5
-    server_beta2: float | None = None
-    server_tau: float | None = None
     warm_start: int = 100
     control_variate: float = 1.0
     device: str = "cpu"
@@ -146,21 +141,11 @@ class TrainingConfig:
         require(self.local_steps >= 1, f"local_steps must be at least 1, got {self.local_steps}")
         require(self.warm_start >= 0, f"warm_start must be at least 0 steps, got {self.warm_start}")
         require(0 <= self.control_variate <= 1, f"control_variate must lie between 0 and 1, got {self.control_variate}")
-        for name in ("server_beta2", "server_tau"):
-            value = getattr(self, name)
-            require(
-                value is None or self.server_optimiser != "momentum",
-                f"{name} {value} is for server_optimiser adam or yogi; set --server-optimiser or leave it out",
-            )
-        for name in ("local_rate", "server_step", "server_tau", "logit_scale"):
+        for name in ("local_rate", "server_step", "logit_scale"):
             require_positive(name, getattr(self, name))
         require(
             0 <= self.server_momentum < 1,
             f"server_momentum must be at least 0 and below 1, got {self.server_momentum}",
-        )
-        require(
-            self.server_beta2 is None or 0 < self.server_beta2 < 1,
-            f"server_beta2 must lie between 0 and 1, such as 0.99; got {self.server_beta2}",
         )
 
 

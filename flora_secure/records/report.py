@@ -217,11 +217,12 @@ class TimingSeconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """``clients_per_second``: client updates trained, noised and summed a second of the rounds."""
+    """How long the run took. ``clients_per_second``: client updates trained, noised and summed a second of the rounds;
+    ``peak_memory_bytes``: ``None`` where the platform does not tell."""
 
     seconds: TimingSeconds
     clients_per_second: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from flora_secure.records import checkpoints
 from flora_secure.records.adapter_card import adapter_hash
 from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.durable import append, remove_leftovers, replace_file, replace_folder
-from flora_secure.records.lock import lock
+from flora_secure.records.lock import UnlockableError, lock
 from flora_secure.records.reading import _lines, _read, read_unverified
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
@@ -186,6 +186,10 @@ def _locked(path: Path) -> int:
         return lock(path / "state" / "lock")
     except BlockingIOError:
         raise RunFolderError(f"{path} is being written by another process: wait until that ends") from None
+    except UnlockableError as error:
+        raise RunFolderError(
+            f"{path} cannot be locked: {error.strerror}; a run needs a file system with locks, such as a local disk's"
+        ) from None
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:

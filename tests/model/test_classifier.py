@@ -85,7 +85,7 @@ def read_factors(task: Task, run: Path, config: Any) -> tuple[torch.Tensor, torc
 
     simulation = Simulation(config, task)
     list(simulation.rounds())
-    return task.learner.test_embeddings(simulation.factors)
+    return task.evaluator.test(simulation.factors)
 
 
 @pytest.mark.parametrize("placement", ["text-projection", "text-attention-full", "text-mlp", "both-projections"])

@@ -15,11 +15,11 @@ from flora_secure.data.images import EncodedImages
 from flora_secure.errors import AdapterError, ModelError, RunFolderError
 from flora_secure.model.clip import Clip
 from flora_secure.model.factors import Factors
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import EMBEDDED as TINY
 from flora_secure.model.loading import load_clip
 from flora_secure.model.matrices import Matrix, matrices_of
 from flora_secure.model.peft_format import output_added, read_adapter
-from flora_secure.model.views import Views
 from flora_secure.planning.config import RunConfig, load_config
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.sections import Crops
@@ -89,9 +89,9 @@ def _weights(model: str, pretrained: str | None) -> tuple[str, str | None]:
     return LOCAL, Path(pretrained or "").name.replace("\\", "_")  # some systems have it in names, others in paths
 
 
-def views_of(card: AdapterCard) -> Views:
+def views_of(card: AdapterCard) -> ImageViews:
     """The views of an image that the run embedded together."""
-    return Views(card.mirror, cast(Crops, card.crops))
+    return ImageViews(card.mirror, cast(Crops, card.crops))
 
 
 @dataclass(frozen=True, eq=False)
