@@ -26,8 +26,9 @@ from flora_secure.model.factors import initial_factors
 from flora_secure.model.head import Head
 from flora_secure.model.loading import load_clip
 from flora_secure.model.views import Views
+from flora_secure.planning.protection import CLIP_NORM, EXAMPLE_RATE
 from flora_secure.planning.rules import Rule, rule_named
-from flora_secure.planning.sections import CLIP_NORM, EXAMPLE_RATE, TrainingConfig
+from flora_secure.planning.sections import TrainingConfig
 from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.rounds.optimisers import TURN, quiet_step
 from flora_secure.rounds.step import SERVER_STEP

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from flora_secure.data.images import EncodedFile
+from flora_secure.data.images import ImageFile
 from flora_secure.errors import DataError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def open_rgb(raw: bytes, *, draft: int | None = None) -> Image:
             if draft is not None:
                 image.draft("RGB", (draft, draft))
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return as_rgb(ImageOps.exif_transpose(image))
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -94,7 +94,8 @@ def open_rgb(raw: bytes, *, draft: int | None = None) -> Image:
         raise UnreadableImageError("corrupt or cut short") from None
 
 
-def _rgb(image: Image) -> Image:
+def as_rgb(image: Image) -> Image:
+    """Pillow's image as RGB; palettes, CMYK, 16 bits and transparency as :func:`open_rgb` says."""
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
@@ -136,7 +137,7 @@ def fitted(image: Image, shape: Shape) -> Image:
     return image.resize(inner, resample).crop((left, top, left + width, top + height))
 
 
-def damage(file: EncodedFile) -> str:
+def damage(file: ImageFile) -> str:
     """What is wrong with an image; nothing, "", with one that decodes to its end."""
     try:
         open_rgb(file.read(), draft=1)
@@ -147,7 +148,7 @@ def damage(file: EncodedFile) -> str:
     return ""
 
 
-def digest(file: EncodedFile) -> bytes | None:
+def digest(file: ImageFile) -> bytes | None:
     """SHA-256 of the file's bytes; ``None`` where it cannot be read."""
     try:
         return hashlib.sha256(file.read()).digest()
@@ -155,7 +156,7 @@ def digest(file: EncodedFile) -> bytes | None:
         return None
 
 
-def pixels(item: tuple[EncodedFile, bytes], shape: Shape) -> np.ndarray | str:
+def pixels(item: tuple[ImageFile, bytes], shape: Shape) -> np.ndarray | str:
     """uint8 (height, width, 3) of a file whose SHA-256 is given; a line that says so if it is another one by now."""
     file, wanted = item
     try:
@@ -167,7 +168,7 @@ def pixels(item: tuple[EncodedFile, bytes], shape: Shape) -> np.ndarray | str:
     return f"image {file.name!r} has changed since it was checked; start the run again"
 
 
-def decode(files: Sequence[EncodedFile], hashes: np.ndarray, shape: Shape, chunk: int) -> Iterator[np.ndarray]:
+def decode(files: Sequence[ImageFile], hashes: np.ndarray, shape: Shape, chunk: int) -> Iterator[np.ndarray]:
     """The files' pixels in order, uint8 (at most `chunk`, height, width, 3) at a time.
 
     Raises DataError for a file that is not what it was when it was checked.

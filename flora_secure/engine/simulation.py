@@ -22,10 +22,10 @@ from flora_secure.client.upload import Uploads, rotation, uploads_of, vanishing_
 from flora_secure.engine.exchange import summation_of
 from flora_secure.engine.task import Task
 from flora_secure.engine.traffic import Traffic
-from flora_secure.errors import CheckpointError, ConfigError
+from flora_secure.errors import CheckpointError
 from flora_secure.model.factors import Factors
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.noise import noise_plan
+from flora_secure.planning.noise import noise_plan, refused
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.privacy.adaptive_clip import AdaptiveClip
@@ -57,7 +57,7 @@ class Simulation:
             for size in (self.selection.smallest, self.selection.largest):
                 self.summation.masking(self.plan.for_cohort(size))
         except (ValueError, ParameterError) as error:
-            raise ConfigError(str(error)) from None
+            raise refused(error) from None
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
         self.records: list[RoundRecord] = []
         self.optimiser = server_optimiser(config, self.plan, self.unit.expected, task.learner.width)

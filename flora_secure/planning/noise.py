@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from flora_secure.errors import ConfigError, InputError
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import default_delta
@@ -11,6 +14,27 @@ from flora_secure.privacy.noise_plan import NoisePlan
 
 # Unit example: uploads are clipped to so many times the norm of an average client's sum if all its gradients agreed.
 UPLOAD_NORM = 2.0
+
+# what solver and protocol call their arguments, and the setting that each comes from
+_SETTINGS = {
+    "epsilon": "privacy.epsilon",
+    "delta": "privacy.delta",
+    "bits": "privacy.bits",
+    "clients": "data.clients",
+    "threshold": "aggregation.threshold",
+    "neighbours": "aggregation.neighbours",
+}
+_ARGUMENT = re.compile(
+    rf"\b(?:(?<=smaller )|(?<=larger )|(?<=fewer )|(?<=more ))({'|'.join(_SETTINGS)})\b"
+    r"|\b(epsilon|delta|threshold|neighbours)\b(?= [\d.])"
+)
+
+
+def refused(error: Exception) -> InputError:
+    """What the solver or the masking's protocol refuses, as an error that names the settings to change."""
+    if isinstance(error, InputError):
+        return error
+    return ConfigError(_ARGUMENT.sub(lambda found: f"`{_SETTINGS[found[1] or found[2]]}`", str(error)))
 
 
 def protected_units(config: RunConfig, images: int) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.sections import Unit
+from flora_secure.planning.protection import Unit
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.rounds.optimisers import (
     BETA2,
