@@ -93,6 +93,7 @@ def simulate(
         TypeError: a keyword that is no option.
     """
     from flora_secure.data.cache import ArrayCache, default_folder
+    from flora_secure.data.own import settings_for
     from flora_secure.engine.run import Surroundings, begin_run, resume_run
     from flora_secure.planning.option_table import configured
 
@@ -108,8 +109,8 @@ def simulate(
             raise TypeError("resume takes the data set of the run from its folder: leave out dataset")
         return resume_run(Path(resume), around)
     settings = configured(config, {**options, "dataset": dataset} if isinstance(dataset, str) else options)
-    if passed is not None and dataset is not None and not isinstance(dataset, str):
-        settings = dataset.settings(settings, passed, frozenset(options))
+    if passed is not None:
+        settings = settings_for(settings, passed, frozenset(options))
     target = Path(out) if out is not None else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     return begin_run(settings, target, around, compare_no_noise=compare_no_noise)
 

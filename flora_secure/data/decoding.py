@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -183,6 +185,24 @@ def decode(files: Sequence[ImageFile], hashes: np.ndarray, shape: Shape, chunk: 
             yield np.stack(batch)
 
 
+class _Process(SpawnProcess):
+    """A worker that does not run its caller's script once more, as a fresh interpreter otherwise does: nothing that it
+    is sent comes from there, and a script need not be written for it."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name that multiprocessing looks for
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(SpawnContext):
+    Process = _Process
+
+
 Mapper = Callable[[Callable[[Any], Any], Iterator[Any]], Iterator[Any]]
 
 
@@ -193,10 +213,9 @@ def mapper(count: int) -> Iterator[Mapper]:
     if cores == 1 or count <= _FEW:
         yield lambda function, items: map(function, items)
         return
-    context = multiprocessing.get_context("spawn")
     # Ctrl-C reaches the whole group; it is this process that ends the workers
     pool = ProcessPoolExecutor(
-        min(cores, 16), mp_context=context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+        min(cores, 16), mp_context=_Context(), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
     )
 
     def over(function: Callable[[_T], _R], items: Iterator[_T]) -> Iterator[_R]:

@@ -84,18 +84,6 @@ class OwnData:
             cache=None,
         )
 
-    def settings(self, config: RunConfig, loaded: Dataset, given: frozenset[str]) -> RunConfig:
-        """``config`` for a new run on this data set, which was ``loaded``. Clients and partition are the data set's,
-        unless they are among the options that were ``given``; a config of a run on it keeps its own."""
-        if config.data.dataset == loaded.name:
-            return config
-        changes: dict[str, Any] = {"dataset": loaded.name, "data_hash": loaded.data_hash}
-        if loaded.owners is not None and "partition" not in given:
-            changes["partition"] = "natural"
-            if "clients" not in given:
-                changes["clients"] = len(loaded.owners.names)
-        return replace(config, data=replace(config.data, **changes))
-
     def _samples(self, classes: int) -> Iterator[Sample]:
         private = self.private if isinstance(self.private, Mapping) else {None: self.private}
         parts = [(None if client is None else str(client), "private", items) for client, items in private.items()]
@@ -112,12 +100,23 @@ class OwnData:
                     image, label = items[place]
                     number = operator.index(label)
                 except (TypeError, ValueError):
-                    raise DataError(
-                        f"{where} is no pair of an image and a whole number, the place of its class"
-                    ) from None
+                    raise DataError(f"{where} is no pair of an image and the place of its class, from 0") from None
                 if not 0 <= number < classes:
                     raise DataError(f"{where} has label {number}: the {classes} class names are numbered from 0")
                 yield Sample(HeldImage(where, _encoded(image, where)), str(number), client, split)
+
+
+def settings_for(config: RunConfig, passed: Dataset, given: frozenset[str]) -> RunConfig:
+    """``config`` for a new run on a data set that was ``passed``. Clients and partition are the data set's, unless they
+    are among the keywords that were ``given``; the config of an earlier run on it stays as it is."""
+    if config.data.dataset == passed.name:
+        return config
+    changes: dict[str, Any] = {"dataset": passed.name, "data_hash": passed.data_hash}
+    if passed.owners is not None and "partition" not in given:
+        changes["partition"] = "natural"
+        if "clients" not in given:
+            changes["clients"] = len(passed.owners.names)
+    return replace(config, data=replace(config.data, **changes))
 
 
 def _encoded(image: Any, where: str) -> bytes:

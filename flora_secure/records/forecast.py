@@ -208,9 +208,12 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
 def budget_of(config: RunConfig, noise_multiplier: float, images: int = IMAGES) -> float:
     """The ε to plan for, so that the noise multiplier z of `config`'s run is the one given. ConfigError for z <= 0, and
     where the budget would be none that can be planned for."""
+    require(
+        0 < noise_multiplier < math.inf, f"`noise_multiplier` must be a finite number > 0, got {noise_multiplier:g}"
+    )
     try:
         taken, spent = Selection.of(config).participations, math.inf
-        if not 0 < noise_multiplier < _LEAST_MULTIPLIER:
+        if noise_multiplier >= _LEAST_MULTIPLIER:
             spent = epsilon_for(noise_multiplier, target_delta(config, images), taken, config.sampling_rate)
     except ValueError as error:
         raise refused(error) from None
