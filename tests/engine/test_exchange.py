@@ -179,3 +179,18 @@ def test_a_worker_that_fails_reports_its_own_error(plan) -> None:
             summation.round(1, plan, EVERYBODY, bytes(32), b"", short, Traffic())
     finally:
         summation.close()
+
+
+def test_workers_end_although_nobody_reads_what_they_answer() -> None:
+    """As after Ctrl-C: an answer that does not fit in the pipe must not keep the run from ending."""
+    worker = _start_worker()
+    cohort = Cohort()
+    cohort._workers = [worker]
+    assert worker.stdin is not None
+    _send(worker.stdin, ("begin" * 100_000, ()))  # an error that repeats so long a name
+    time.sleep(0.5)
+    ended = threading.Thread(target=cohort.close, daemon=True)
+    ended.start()
+    ended.join(20)
+    assert not ended.is_alive()
+    assert worker.returncode is not None
