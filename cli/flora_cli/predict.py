@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from flora_cli.options import told
+from flora_cli.options import told, whole
 from flora_cli.output import emit, fail, log
-from flora_cli.values import whole
 
 EXAMPLES = """\
 Examples:
