@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from flora_secure.data.own import OwnData
     from flora_secure.engine.run import Progress, Run
     from flora_secure.errors import InputError, RunInterrupted
+    from flora_secure.model.trained.answers import Answer as Answer
+    from flora_secure.model.trained.answers import Predictions as Predictions
+    from flora_secure.model.trained.classifier import Classifier as Classifier
     from flora_secure.model.trained.classifier import load as load
     from flora_secure.planning.config import RunConfig
     from flora_secure.records.forecast import Forecast
@@ -32,11 +35,14 @@ __version__ = "0.1.0"
 
 # what the functions take and return, imported when it is first asked for
 _TYPES = {
+    "Answer": "flora_secure.model.trained.answers",
     "Audit": "flora_secure.auditing.findings",
+    "Classifier": "flora_secure.model.trained.classifier",
     "Forecast": "flora_secure.records.forecast",
     "InputError": "flora_secure.errors",
     "OwnData": "flora_secure.data.own",
     "Report": "flora_secure.records.report",
+    "Predictions": "flora_secure.model.trained.answers",
     "RoundRecord": "flora_secure.records.record",
     "Run": "flora_secure.engine.run",
     "RunConfig": "flora_secure.planning.config",
@@ -44,10 +50,13 @@ _TYPES = {
     "load": "flora_secure.model.trained.classifier",
 }
 __all__ = [
+    "Answer",
     "Audit",
+    "Classifier",
     "Forecast",
     "InputError",
     "OwnData",
+    "Predictions",
     "Report",
     "RoundRecord",
     "Run",

@@ -141,6 +141,25 @@ def test_image_files_are_cut_as_the_run_cut_them(digits: Task, tmp_path: Path) -
             np.testing.assert_array_equal(found.embed(given), found.embed(names[:1]))
 
 
+def test_a_programs_own_images(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 90, (48, 30, 20), dtype=np.uint8)
+    labels = np.arange(48) % 3
+    images += (80 * labels[:, None, None]).astype(np.uint8)
+    pairs = list(zip(images, labels.tolist(), strict=True))
+    own = flora_secure.OwnData(
+        {"a": pairs[:12], "b": pairs[12:24]}, test=pairs[24:], class_names=["dark", "grey", "bright"]
+    )
+    run = flora_secure.simulate(
+        dataset=own, rounds=2, epsilon=math.inf, corrupt=0, dropout_tolerance=0, out=tmp_path / "run", cache=False
+    )
+    found = flora_secure.load(run.folder)
+    names = [answer.name for answer in found.predict(images[24:])]
+    assert np.mean([own.class_names.index(name) == label for name, label in zip(names, labels[24:], strict=True)]) == (
+        pytest.approx(run.report.accuracy.final, abs=1e-7)
+    )
+    assert isinstance(found, flora_secure.Classifier)
+
+
 def test_what_images_may_be(classifier: Classifier, digits: Task) -> None:
     images = digits.federation.dataset.test.images[:5]
     expected = classifier.embed(images)
@@ -221,7 +240,7 @@ def test_other_classes_and_texts(classifier: Classifier, digits: Task) -> None:
         ({"class_names": []}, "class names must not be empty"),
         ({"class_names": ["a", "b", "a"]}, "class names must occur once each, and 'a' occurs twice"),
         ({"class_names": ["a", " "]}, "must not be blank"),
-        ({"class_names": ["word " * 30]}, "shorten class names or templates"),
+        ({"class_names": ["word " * 30]}, "shorten data.class_names or data.templates"),
         ({"class_names": "bag"}, "class names must be a list of texts"),
         ({"captions": ["a", "a"]}, "captions must occur once each"),
         ({"captions": ["a"], "class_names": ["a"]}, "not both"),
@@ -311,9 +330,9 @@ def edited(run: Path, target: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "error", "what"),
     [
-        ({"model": "no-such"}, ModelError, "unknown model 'no-such'"),
-        ({"model": "hf-hub:a/b"}, ModelError, "unknown model"),
-        ({"weights": "random"}, ModelError, r"belongs to another model: .*pretrained PATH"),
+        ({"model": "no-such"}, ModelError, "'no-such': use 'tiny'"),
+        ({"model": "hf-hub:a/b"}, ModelError, "unknown model.model"),
+        ({"weights": "random"}, ModelError, r"belongs to another model: .*name them with model.pretrained"),
         ({"model": "ViT-B-32", "weights": "tag", "pretrained": "none-such"}, ModelError, "no weights 'none-such'"),
         ({"model": "RN50", "weights": "local", "pretrained": "w.pt"}, ModelError, r"needs the weights .*'w\.pt'"),
         ({"mean": [0.5, 0.5, 0.5]}, AdapterError, "was trained with mean"),
@@ -345,10 +364,10 @@ def test_local_weights_are_found_again(run: Path, tmp_path: Path) -> None:
     card = load(own).card
     assert (card.weights, card.pretrained) == ("local", "weights.pt")
     assert str(tmp_path) not in (own / "adapter" / "flora.json").read_text()
-    with pytest.raises(ModelError, match=r"local file or folder 'weights\.pt': name it with --pretrained PATH"):
+    with pytest.raises(ModelError, match=r"local file or folder 'weights\.pt': name it with model.pretrained"):
         load(own / "adapter")
     weights.rename(tmp_path / "moved.pt")
-    with pytest.raises(ModelError, match=r"are no file or folder here: name them with --pretrained PATH"):
+    with pytest.raises(ModelError, match=r"are no file or folder here: name them with model.pretrained"):
         load(own)
     assert load(own / "adapter", pretrained=tmp_path / "moved.pt").card == card
     torch.manual_seed(6)
