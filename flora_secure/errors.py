@@ -15,8 +15,7 @@ InputError                  bad input
 ├── DivergedError           learning rates under which training leaves the range of numbers
 └── PlotError               a figure that cannot be drawn or written
 
-Signals are no input: whoever calls deals with them, and none reaches a person as it is. They stand beside what raises
-them.
+Signals are no input: they stand beside what raises them, and none reaches a person as it is.
 
 ValueError
 ├── CohortSizeError         privacy.noise_plan: a cohort the plan is not for; the round is skipped
@@ -31,6 +30,8 @@ OSError
 └── UnlockableError         records.lock: the file system has no locks; a RunFolderError says so
 Exception
 └── UnreadableImageError    data.decoding: an image that is skipped, counted and named
+
+What else is raised is a mistake of the program, such as `ValueError` for a vector of the wrong shape.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def first_line(error: Exception) -> str:
 
 
 class DataError(InputError):
-    """A data set, folder or partition that cannot be had; one line that names the value and the remedy."""
+    """A data set, folder or partition cannot be had; the message names the value and the remedy."""
 
 
 class PlainError(InputError):
@@ -61,14 +62,14 @@ class ConfigError(InputError):
 
 
 def require(condition: bool, message: str) -> None:
-    """ConfigError with this ``message`` unless the condition holds."""
+    """Raises `ConfigError` with this `message` unless the condition holds."""
     if not condition:
         raise ConfigError(message)
 
 
 def require_positive(name: str, value: float | None) -> None:
-    """ConfigError unless the ``value``, where there is one, lies between 1e-6 and 1e6: far beyond sense, and far from
-    overflow."""
+    """Raises `ConfigError` unless the `value`, where there is one, lies between 1e-6 and 1e6: far beyond sense, and far
+    from overflow."""
     require(value is None or (math.isfinite(value) and value > 0), f"{name} must be a positive number, got {value}")
     require(value is None or 1e-6 <= value <= 1e6, f"{name} must lie in 1e-06…1e+06, got {value}")
 
@@ -86,16 +87,16 @@ class DivergedError(InputError):
 
 
 class ModelError(InputError):
-    """An architecture or weights that cannot be had."""
+    """An architecture or weights cannot be had; the message names them and what would work."""
 
 
 class CheckpointError(InputError):
-    """A state that cannot be read, or that does not belong to what it is read for."""
+    """A state cannot be read, or does not belong to what it is read for."""
 
 
 class RunFolderError(InputError):
-    """A run folder that cannot be read, or whose parts do not belong together."""
+    """A run folder cannot be read or locked, or its parts do not belong together."""
 
 
 class PlotError(InputError):
-    """A figure that cannot be drawn or written."""
+    """A figure cannot be drawn or written; the message names the file and the reason."""
