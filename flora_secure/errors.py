@@ -29,6 +29,8 @@ RuntimeError
 OSError
 └── UnlockableError         records.lock: the file system has no locks; a RunFolderError says so
 Exception
+├── RefusalError            a client does not do what its server asks; the server counts it as dropped out
+├── Skipped                 server.server: nobody was invited to the round, since its cohort is none the plan is for
 └── UnreadableImageError    data.decoding: an image that is skipped, counted and named
 
 What else is raised is a mistake of the program, such as `ValueError` for a vector of the wrong shape.
@@ -37,6 +39,7 @@ What else is raised is a mistake of the program, such as `ValueError` for a vect
 from __future__ import annotations
 
 import math
+from enum import Enum
 
 
 class InputError(ValueError):
@@ -100,3 +103,32 @@ class RunFolderError(InputError):
 
 class PlotError(InputError):
     """A figure cannot be drawn or written; the message names the file and the reason."""
+
+
+class Refusal(Enum):
+    """Why a client does not take part, from a fixed list: safe to tell to anybody."""
+
+    NOT_INVITED = "not-invited"
+    NO_ROUND = "no-round"
+    REPEATED = "repeated"
+    PROFILE = "profile"
+    UNIT = "unit"
+    PLACEMENT = "placement"
+    PLAN = "plan"
+    NOISE = "noise"
+    BUDGET = "budget"
+    ROUNDS = "rounds"
+    FLOORS = "floors"
+    MODEL = "model"
+    UPDATE = "update"
+
+
+class RefusalError(Exception):
+    """A client does not do what its server asks; nothing has changed at the client.
+
+    `code` says why and may be told to the server; the text names figures and is for the client's own people.
+    """
+
+    def __init__(self, code: Refusal, text: str) -> None:
+        self.code = code
+        super().__init__(text)

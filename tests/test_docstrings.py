@@ -21,23 +21,14 @@ PACKAGES = {
 LATER = (
     "flora_protocols",
     "flora_cli",
-    "flora_secure.client.autograd",
-    "flora_secure.client.closed_form",
-    "flora_secure.client.contribution",
-    "flora_secure.client.trainer",
-    "flora_secure.client.upload",
+    "flora_secure.client",
     "flora_secure.data.federation",
     "flora_secure.engine",
-    "flora_secure.model.factors",
-    "flora_secure.model.peft_format",
-    "flora_secure.model.towers",
     "flora_secure.planning.config",
-    "flora_secure.planning.noise",
-    "flora_secure.planning.rules",
     "flora_secure.planning.sections",
-    "flora_secure.records.checkpoints",
-    "flora_secure.records.durable",
-    "flora_secure.rounds.sum",
+    "flora_secure.rounds",
+    "flora_secure.server.evaluator",
+    "flora_secure.server.server",
 )
 LEAST_WORDS = 4
 # how a fragment begins that hangs on a name, and not how a sentence does

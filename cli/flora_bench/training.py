@@ -19,7 +19,6 @@ from flora_secure.planning.config import RunConfig, override
 from flora_secure.records.record import PARTS
 
 MISSING = "torch, open_clip and peft are not installed"
-CLASSES, TEMPLATES, IMAGES, STEPS = 10, 4, 50, 10  # of a client; steps over all its images
 FLORA_TIME, FLORA_MEMORY = 34.72, 2.47  # Nguyen, Muñoz, Jannesari 2024, arXiv 2404.15182
 
 
@@ -42,7 +41,7 @@ def rows(scale: Scale, device: str = "cpu") -> Iterator[Row]:
 
 def clients(scale: Scale, device: str) -> Iterator[Row]:
     """Clients of the embedded model, their images cached: all in one batch, beside one after another through peft."""
-    from .training_peers import batched_clients, clock_of, peft_client
+    from flora_bench.training_peers import IMAGES, STEPS, batched_clients, clock_of, peft_client
 
     count = 20 if scale is Scale.QUICK else 1000
     ours, other = medians(
@@ -98,7 +97,7 @@ def _epoch(kind: str, model: str, images: int, repeats: int, device: str) -> tup
 
 def precisions(scale: Scale, device: str) -> Iterator[Row]:
     """Image features under `--precision bfloat16`, beside float32, of images of the model's own size."""
-    from .training_peers import clock_of, image_features
+    from flora_bench.training_peers import clock_of, image_features
 
     models = {"tiny": (1000, 20_000), "ViT-B-32": (16, 2048)}  # images on a processor, on an accelerator
     for model, counts in models.items():

@@ -11,8 +11,10 @@ import typer
 
 from flora_cli.audit import audit
 from flora_cli.bench import bench
+from flora_cli.export import export
 from flora_cli.output import log, silence
 from flora_cli.plan import plan
+from flora_cli.predict import predict
 from flora_cli.simulate import simulate
 from flora_cli.vectors import vectors
 
@@ -28,6 +30,8 @@ app.command()(plan)
 app.command()(vectors)
 app.command()(bench)
 app.command()(audit)
+app.command()(predict)
+app.command()(export)
 
 
 def _version(value: bool) -> None:

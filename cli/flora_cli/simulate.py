@@ -265,7 +265,7 @@ def _run(
                     done = record.round
                     show(done, record.line)
             # the adapter first: whatever goes wrong from here on, what was trained is kept
-            run.folder.write_adapter(simulation.save_adapter)
+            adapter_hash = run.folder.write_adapter(simulation.save_adapter)
             no_noise = without_noise(settings, task) if compare_no_noise else None
             try:
                 report = summarise(
@@ -273,6 +273,7 @@ def _run(
                     total_seconds=run.earlier_seconds + time.perf_counter() - started,
                     no_noise=no_noise,
                     rounds_hash=run.folder.last_hash,
+                    adapter_hash=adapter_hash,
                 )
             except CrossCheckError as error:
                 fail(f"{error}; rounds and adapter are kept in {out}, no report was written", code=1)

@@ -1,4 +1,4 @@
-"""The noise of a run from its configuration: one place, for the simulation and for ``plan``."""
+"""The noise of a run from its configuration: one place, for the simulation and for `plan`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def target_delta(config: RunConfig, images: int) -> float:
 
 
 def plan_noise(config: RunConfig, selection: Selection, dimension: int, images: int) -> NoisePlan:
-    """The plan of a run whose updates have ``dimension`` values, over clients that hold ``images`` in all.
+    """The plan of a run whose updates have `dimension` values, over clients that hold `images` in all.
 
     Raises `InfeasibleError` where no noise and ring satisfy the configuration.
     """
@@ -49,3 +49,14 @@ def plan_noise(config: RunConfig, selection: Selection, dimension: int, images: 
         colluders=selection.colluders,
         bits=privacy.bits,
     )
+
+
+def expected_contributions(config: RunConfig, images: int, survivors: int) -> float:
+    """How many updates or gradients are in the sum of so many uploads, on average: what the server divides by.
+
+    `images`: of all clients together. Unit `client` uploads one update each; in unit `example` an average client's
+    upload holds q times its images.
+    """
+    if config.privacy.unit == "client":
+        return survivors
+    return survivors * (config.sampling_rate * images / config.data.clients)

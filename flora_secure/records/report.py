@@ -228,13 +228,15 @@ class Timing:
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """What the run was made of. `secret_noise` is false when the noise keys came from the reproducible seed;
-    `rounds_hash` is the SHA-256 of the last line of `rounds.jsonl`, `None` where none was written."""
+    `rounds_hash` is the SHA-256 of the last line of `rounds.jsonl`, `adapter_hash` that of
+    `adapter/adapter_model.safetensors`; both are `None` where none was written."""
 
     versions: dict[str, str]
     config_hash: str
     model_hash: str
     data_hash: str
     rounds_hash: str | None
+    adapter_hash: str | None
     seed: int
     secret_noise: bool
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from flora_secure.errors import ConfigError, RunFolderError
 from flora_secure.planning.config import RunConfig
 from flora_secure.records import checkpoints
+from flora_secure.records.adapter_card import adapter_hash
 from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.durable import append, remove_leftovers, replace_file, replace_folder
 from flora_secure.records.lock import UnlockableError, lock
@@ -101,13 +102,14 @@ class RunFolder:
             if self._state.exists():
                 shutil.rmtree(self._state)
 
-    def write_adapter(self, save: Callable[[Path], None]) -> None:
-        """`adapter/`, written by `save(folder)` beside its place and then moved there."""
+    def write_adapter(self, save: Callable[[Path], None]) -> str:
+        """`adapter/`, written by `save(folder)` beside its place and then moved there; SHA-256 of its weights."""
         with self._writing(), tempfile.TemporaryDirectory(dir=self.path, prefix=".adapter-") as scratch:
             fresh = Path(scratch) / "adapter"
             fresh.mkdir()
             save(fresh)
             replace_folder(fresh, self.path / "adapter")
+        return adapter_hash(self.path / "adapter")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

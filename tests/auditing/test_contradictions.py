@@ -239,9 +239,9 @@ def killed(digits, tmp_path_factory) -> Path:
     """A run that was killed in its second round."""
     config, path = small(), tmp_path_factory.mktemp("audit") / "killed"
     simulation = Simulation(config, digits)
-    folder = RunFolder(path, config, simulation.checkpoint())
+    folder = RunFolder(path, config, simulation.server.checkpoint())
     rounds = simulation.rounds(folder.announce)
-    folder.append_round(next(rounds), simulation.checkpoint())
+    folder.append_round(next(rounds), simulation.server.checkpoint())
     next(rounds)
     return path
 

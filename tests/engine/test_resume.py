@@ -196,6 +196,8 @@ def test_states_are_read_back_and_never_unpickled(tmp_path) -> None:
         server=ServerState(np.array([1.5, -0.1]), np.array([1e-300, np.pi])),
         clip_norm=0.1,
         last_round={3: 4, 0: 1},
+        session="5e" * 16,
+        invitation_bytes=812,
         model_hash="ab",
         data_hash="cd",
         compare_no_noise=True,

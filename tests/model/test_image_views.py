@@ -1,4 +1,4 @@
-"""Views of images: how many, in which order, and that crops show the whole image, a little elsewhere."""
+"""ImageViews of images: how many, in which order, and that crops show the whole image, a little elsewhere."""
 
 import pytest
 import torch

@@ -74,9 +74,9 @@ def test_a_run_follows_the_paper_with_the_numbers_that_were_given(task, monkeypa
     monkeypatch.setattr(loop, "decode", seen)
     given = {"training__server_step": 0.02, "training__server_momentum": 0.6}
     simulation = Simulation(small(aggregation__secagg="off", **given), task)
-    start = simulation.checkpoint().server.adapter
+    start = simulation.server.checkpoint().server.adapter
     assert len(list(simulation.rounds())) == len(means) == 3
-    change = simulation.checkpoint().server.adapter - start
+    change = simulation.server.checkpoint().server.adapter - start
     first, second, third = np.array(means)[:, : len(change)]
     by_hand = 0.02 * (first * (1 + 0.6 + 0.36) + second * (1 + 0.6) + third)
     np.testing.assert_allclose(change, by_hand, rtol=1e-9, atol=1e-12)
