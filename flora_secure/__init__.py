@@ -1,19 +1,177 @@
-"""Federated LoRA on CLIP with distributed differential privacy and secure aggregation."""
+"""Federated LoRA on CLIP with distributed differential privacy and secure aggregation.
+
+    import flora_secure
+
+    run = flora_secure.simulate(epsilon=4, clients=100)   # train; run.report, run.records, run.folder
+    flora_secure.plan(epsilon=4, clients=100)             # the same figures without training
+    flora_secure.audit(run.folder)                        # every claim of the run derived again
+
+Importing this module imports neither torch nor numpy; a function imports what it needs. docs/api.md has all of it.
+"""
 
 from __future__ import annotations
 
+import importlib
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flora_secure.auditing.findings import Audit
+    from flora_secure.data.own import OwnData
+    from flora_secure.engine.run import Progress, Run
+    from flora_secure.errors import InputError, RunInterrupted
     from flora_secure.model.trained.classifier import load as load
+    from flora_secure.planning.config import RunConfig
+    from flora_secure.records.forecast import Forecast
+    from flora_secure.records.record import RoundRecord
+    from flora_secure.records.report import Report
 
 __version__ = "0.1.0"
 
+# what the functions take and return, imported when it is first asked for
+_TYPES = {
+    "Audit": "flora_secure.auditing.findings",
+    "Forecast": "flora_secure.records.forecast",
+    "InputError": "flora_secure.errors",
+    "OwnData": "flora_secure.data.own",
+    "Report": "flora_secure.records.report",
+    "RoundRecord": "flora_secure.records.record",
+    "Run": "flora_secure.engine.run",
+    "RunConfig": "flora_secure.planning.config",
+    "RunInterrupted": "flora_secure.errors",
+    "load": "flora_secure.model.trained.classifier",
+}
+__all__ = [
+    "Audit",
+    "Forecast",
+    "InputError",
+    "OwnData",
+    "Report",
+    "RoundRecord",
+    "Run",
+    "RunConfig",
+    "RunInterrupted",
+    "audit",
+    "load",
+    "plan",
+    "simulate",
+]
+
+
+def simulate(
+    config: RunConfig | str | Path | None = None,
+    /,
+    *,
+    dataset: str | OwnData | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+    log: Callable[[str], None] | None = None,
+    cache: str | Path | bool = True,
+    compare_no_noise: bool = False,
+    **options: Any,
+) -> Run:
+    """Train LoRA adapters on CLIP over simulated clients; report accuracy, privacy budget and communication together.
+
+    Args:
+        config: the run's description, or a TOML file of it; the defaults where it is left out.
+        dataset: a data set by name, or one's own images (`OwnData`).
+        out: the run's folder, which must not exist; `runs/DATE-TIME` where it is left out.
+        resume: the folder of a run that was interrupted, to go on with; takes no `config`, `out` and `options`.
+        progress: called after every round with its number, how many there are, and its record.
+        log: called with lines for people: what the data hold, what is left out of them, what is about to run.
+        cache: the folder that keeps image features between runs; `True` for the user's own, `False` for none.
+        compare_no_noise: also run without noise, for `report.accuracy.no_noise`.
+        options: settings by keyword, such as `epsilon=4, clients=100, rule="ab"`: docs/options.md has all. They
+            override `config`.
+
+    Returns:
+        The report, a record of every round, and the folder with these and the adapter.
+
+    Raises:
+        InputError: something given cannot be; the message is one line, and `kept` says what is on disk.
+        RunInterrupted: Ctrl-C; a KeyboardInterrupt that knows what is on disk.
+        TypeError: a keyword that is no option.
+    """
+    from flora_secure.data.cache import ArrayCache, default_folder
+    from flora_secure.data.own import settings_for
+    from flora_secure.engine.run import Surroundings, begin_run, resume_run
+    from flora_secure.planning.option_table import configured
+
+    passed = None if dataset is None or isinstance(dataset, str) else dataset.load()
+    folder = default_folder() if cache is True else Path(cache) if cache else None
+    warn = log if log is not None else lambda line: None
+    around = Surroundings(passed, None if folder is None else ArrayCache(folder, warn), progress, log)
+    if resume is not None:
+        others = {"config": config, "out": out, **options, "compare_no_noise": compare_no_noise or None}
+        if given := [name for name, value in others.items() if value is not None]:
+            raise TypeError(f"resume takes the options of the run from its folder: leave out {', '.join(given)}")
+        if isinstance(dataset, str):
+            raise TypeError("resume takes the data set of the run from its folder: leave out dataset")
+        return resume_run(Path(resume), around)
+    settings = configured(config, {**options, "dataset": dataset} if isinstance(dataset, str) else options)
+    if passed is not None:
+        settings = settings_for(settings, passed, frozenset(options))
+    target = Path(out) if out is not None else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    return begin_run(settings, target, around, compare_no_noise=compare_no_noise)
+
+
+def plan(
+    config: RunConfig | str | Path | None = None,
+    /,
+    *,
+    images: int = 20_000,
+    noise_multiplier: float | None = None,
+    **options: Any,
+) -> Forecast:
+    """Noise, budget, neighbours, bits and bytes of a run before it starts; needs neither torch nor data.
+
+    Args:
+        config, options: as in `simulate`.
+        images: of all clients together; they matter for unit `example`.
+        noise_multiplier: z of the released sum, instead of `epsilon`: what ε does it cost?
+
+    Raises:
+        InputError: no noise, ring or graph satisfies the settings.
+        TypeError: a keyword that is no option, and both of `epsilon` and `noise_multiplier`.
+    """
+    from flora_secure.planning.config import override
+    from flora_secure.planning.option_table import configured
+    from flora_secure.records.forecast import budget_of, forecast
+
+    settings = configured(config, options)
+    if noise_multiplier is not None:
+        if options.get("epsilon") is not None:
+            raise TypeError("give either epsilon or noise_multiplier, each follows from the other")
+        settings = override(settings, {"privacy.epsilon": budget_of(settings, noise_multiplier, images)})
+    return forecast(settings, images)
+
+
+def audit(path: str | Path, /, *, opacus: bool = True) -> Audit:
+    """Derive every claim of a run again from its folder alone; no data, no weights.
+
+    Args:
+        path: the run's folder.
+        opacus: ask opacus' accountant too, where it is installed; it imports torch, which takes seconds.
+
+    Returns:
+        Findings, each with evidence; `passed` is false where a claim is wrong.
+
+    Raises:
+        InputError: a folder that cannot be read, or that holds no round.
+    """
+    from flora_secure.auditing.rederivation import audit as rederive
+
+    return rederive(Path(path), opacus=opacus)
+
 
 def __getattr__(name: str) -> Any:
-    """What needs torch is imported when it is first asked for."""
-    if name == "load":
-        from flora_secure.model.trained.classifier import load
+    if name not in _TYPES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_TYPES[name]), name)
 
-        return load
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_TYPES})

@@ -28,22 +28,58 @@ RuntimeError
 └── CrossCheckError         privacy.cross_check: accountants disagree, so that no ε can be reported
 OSError
 └── UnlockableError         records.lock: the file system has no locks; a RunFolderError says so
+KeyboardInterrupt
+└── RunInterrupted          Ctrl-C in a run, with where it is on disk; the command line says how to go on
 Exception
 ├── RefusalError            a client does not do what its server asks; the server counts it as dropped out
 ├── Skipped                 server.server: nobody was invited to the round, since its cohort is none the plan is for
 └── UnreadableImageError    data.decoding: an image that is skipped, counted and named
 
 What else is raised is a mistake of the program, such as `ValueError` for a vector of the wrong shape.
+
+The message of bad input names a setting by its key in backticks, `privacy.epsilon`: `str(error)` shows the key, and
+`InputError.told` whatever the caller calls it, such as the flag that a person typed.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
+import re
+from collections.abc import Callable, Iterable
 from enum import Enum
+from pathlib import Path
+
+_SETTING = re.compile(r"`([a-z_]+(?:\.[a-z_0-9]+)?)`")
 
 
 class InputError(ValueError):
-    """Bad input; `str(error)` is one line for the person who gave it."""
+    """Bad input; `str(error)` is one line for the person who gave it.
+
+    `kept`: what is on disk although the work has failed, for the end of that line; empty where nothing is.
+    """
+
+    kept: str = ""
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The keys of the settings that the message names, in the order in which it does."""
+        return tuple(_SETTING.findall(self.args[0] if self.args else ""))
+
+    def told(self, word: Callable[[str], str]) -> str:
+        """The message with `word(key)` in the place of each setting that it names."""
+        line = _SETTING.sub(lambda found: word(found[1]), self.args[0] if self.args else "")
+        return f"{line}; {self.kept}" if self.kept else line
+
+    def __str__(self) -> str:
+        return self.told(lambda key: key)
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that nobody knows: "; did you mean 'x'?" where one of the known is near, else
+    nothing."""
+    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def first_line(error: Exception) -> str:
@@ -70,11 +106,11 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def require_positive(name: str, value: float | None) -> None:
-    """Raises `ConfigError` unless the `value`, where there is one, lies between 1e-6 and 1e6: far beyond sense, and far
-    from overflow."""
-    require(value is None or (math.isfinite(value) and value > 0), f"{name} must be a positive number, got {value}")
-    require(value is None or 1e-6 <= value <= 1e6, f"{name} must lie in 1e-06…1e+06, got {value}")
+def require_positive(key: str, value: float | None) -> None:
+    """Raises `ConfigError` unless the `value` of setting `key`, where there is one, lies between 1e-6 and 1e6: far
+    beyond sense, and far from overflow."""
+    require(value is None or (math.isfinite(value) and value > 0), f"`{key}` must be a positive number, got {value}")
+    require(value is None or 1e-6 <= value <= 1e6, f"`{key}` must lie in 1e-06…1e+06, got {value}")
 
 
 class InfeasibleError(InputError):
@@ -95,6 +131,17 @@ class ModelError(InputError):
 
 class CheckpointError(InputError):
     """A state cannot be read, or does not belong to what it is read for."""
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C in a run. `str` is one line that says where, and what is on disk.
+
+    `folder` is the run's; `resumable` says whether it can go on from there.
+    """
+
+    def __init__(self, message: str, folder: Path, *, resumable: bool) -> None:
+        super().__init__(message)
+        self.folder, self.resumable = folder, resumable
 
 
 class RunFolderError(InputError):

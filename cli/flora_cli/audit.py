@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
+from flora_cli.options import told
 from flora_cli.output import emit, fail, log, table
+
+EXAMPLES = """\
+Examples:
+
+flora-secure audit runs/mine
+
+flora-secure audit runs/mine --no-opacus --json"""
 
 
 def audit(
@@ -21,13 +29,13 @@ def audit(
 
     Exits 1 if a claim is wrong.
     """
-    from flora_secure.auditing.rederivation import audit as rederive
+    import flora_secure
     from flora_secure.errors import InputError
 
     try:
-        found = rederive(run, opacus=opacus)
+        found = flora_secure.audit(run, opacus=opacus)
     except InputError as error:
-        fail(str(error))
+        fail(told(error))
     if json:
         emit(found.to_json())
     else:

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flora_cli.options import told
 from flora_cli.output import emit, fail, log
 
 if TYPE_CHECKING:
     from flora_bench.measure import Row
+
+EXAMPLES = """\
+Example:
+
+flora-secure bench masking --quick"""
 
 
 class Subject(StrEnum):
@@ -65,7 +71,7 @@ def bench(
             rows.append(row)
             log(" ".join(_cells(row)))
     except InputError as error:
-        fail(str(error))
+        fail(told(error))
     if json:
         document = {
             "schema": "flora-secure/bench/1",

@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
+from flora_cli.options import told
 from flora_cli.output import emit, fail
+
+EXAMPLES = """\
+Examples:
+
+flora-secure export runs/mine clothes-clip"""
 
 
 def export(
@@ -21,8 +27,6 @@ def export(
     """Merge a run's adapter into its model, for open_clip.create_model("local-dir:OUT").
 
     OUT/README.txt says what the weights are, and the run's privacy budget.
-
-    Example: flora-secure export runs/20261127-222001 clothes-clip
     """
     from flora_secure.errors import InputError
 
@@ -33,5 +37,5 @@ def export(
 
         load(run, pretrained=pretrained).export(out)
     except InputError as error:
-        fail(str(error))
+        fail(told(error))
     emit(f"{out}: load it with open_clip.create_model({f'local-dir:{out}'!r})")

@@ -9,29 +9,30 @@ from typing import Annotated
 
 import typer
 
-from flora_cli.audit import audit
-from flora_cli.bench import bench
-from flora_cli.export import export
+from flora_cli import audit, bench, completion, export, plan, predict, simulate, vectors
+from flora_cli.options import takes_options
 from flora_cli.output import log, silence
-from flora_cli.plan import plan
-from flora_cli.predict import predict
-from flora_cli.simulate import simulate
-from flora_cli.vectors import vectors
+
+NAME = "flora-secure"
 
 app = typer.Typer(
-    name="flora-secure",
-    rich_markup_mode=None,
+    name=NAME,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=False,  # typer's own guesses the shell; flora_cli.completion is told
     no_args_is_help=False,
 )
-app.command()(simulate)
-app.command()(plan)
-app.command()(vectors)
-app.command()(bench)
-app.command()(audit)
-app.command()(predict)
-app.command()(export)
+COMMANDS = (
+    simulate.simulate,
+    plan.plan,
+    audit.audit,
+    predict.predict,
+    export.export,
+    vectors.vectors,
+    bench.bench,
+)
+for command in COMMANDS:
+    app.command(epilog=sys.modules[command.__module__].EXAMPLES, add_help_option=not takes_options(command))(command)
 
 
 def _version(value: bool) -> None:
@@ -47,6 +48,8 @@ def main(
     _version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    _show: completion.Show = None,
+    _install: completion.Install = None,
 ) -> None:
     """Federated LoRA on CLIP with differential privacy and secure aggregation.
 
@@ -60,8 +63,9 @@ def run() -> None:
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module="flora_")
     warnings.showwarning = lambda message, *_: log(f"flora-secure: warning: {message}")
+    completion.prepare(NAME)
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name=NAME, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
     except OSError as error:
@@ -74,7 +78,8 @@ def run() -> None:
         # typer ≥ 0.21 carries its own copy of click, older ones use click: their usage errors share only their shape
         if not hasattr(error, "format_message"):
             raise
-        code = _fail(f"{error.format_message()} Try 'flora-secure --help'.", 2)
+        asked = getattr(getattr(error, "ctx", None), "command_path", NAME)
+        code = _fail(f"{error.format_message()} Try '{asked} --help'.", 2)
     sys.exit(code or 0)
 
 

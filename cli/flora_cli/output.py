@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import NoReturn, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-
-class Progress(Protocol):
-    """Told of every finished round."""
-
-    def __call__(self, done: int, line: str) -> None: ...
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def emit(text: str) -> None:
@@ -49,26 +45,45 @@ def fail(message: str, code: int = 2) -> NoReturn:
     raise typer.Exit(code)
 
 
-@contextmanager
-def progress(total: int, what: str) -> Iterator[Progress]:
-    """A live bar on a terminal, a plain line a step otherwise."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda done, line: log(f"{what} {done}/{total}: {line}")
-        return
+class Rounds:
+    """Tells of every finished round: a live bar on a terminal, which begins with the first; a plain line otherwise."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._bar: Progress | None = None
+
+    def __call__(self, done: int, total: int, line: str) -> None:
+        """Round ``done`` of ``total`` is over; ``line`` says how it went."""
+        if sys.stderr is None or not sys.stderr.isatty():
+            log(f"{self._what} {done}/{total}: {line}")
+            return
+        if self._bar is None:
+            self._bar = _bar(self._what, total)
+        self._bar.update(self._bar.task_ids[0], completed=done, description=line)
+
+    def close(self) -> None:
+        """Take the bar away; what comes next is printed below what came before."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _bar(what: str, total: int) -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn(what),
+        TextColumn(escape(what)),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda done, line: bar.update(task, completed=done, description=line)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar.add_task("", total=total)
+    bar.start()
+    return bar
 
 
 def table(rows: list[tuple[str, str]], title: str) -> str:

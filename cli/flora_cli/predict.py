@@ -8,8 +8,13 @@ from typing import Annotated
 
 import typer
 
+from flora_cli.options import told, whole
 from flora_cli.output import emit, fail, log
-from flora_cli.values import whole
+
+EXAMPLES = """\
+Examples:
+
+flora-secure predict runs/mine photos/ --top 3"""
 
 
 def predict(
@@ -38,8 +43,6 @@ def predict(
     """Say what images show, by the adapter that a run has trained.
 
     An image that cannot be read is named on stderr, and the others are answered; exits 2 if none can be read.
-
-    Example: flora-secure predict runs/20261127-222001 photos/ --top 3
     """
     from flora_secure.data.class_names import read_lines
     from flora_secure.errors import InputError
@@ -57,7 +60,7 @@ def predict(
             [str(path) for path in images], top, class_names=names, captions=texts, skip_unreadable=True
         )
     except InputError as error:
-        fail(str(error))
+        fail(told(error))
     for one in found.unreadable:
         log(f"image {one.image!r} cannot be read: {one.reason}")
     for left_out in found.left_out:

@@ -12,6 +12,13 @@ from flora_cli.output import emit, fail
 
 IN_A_WHEEL, IN_A_CHECKOUT = "test_vectors", "../vectors"  # beside the modules of flora_protocols
 
+EXAMPLES = """\
+Examples:
+
+flora-secure vectors --check
+
+flora-secure vectors --write DIR"""
+
 
 def vectors(
     check: Annotated[

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flora_secure.plain import document_schema
+from flora_secure.records.notebook import html_table
 
 SCHEMA = "flora-secure/audit/1"
 VIOLATION, WARNING, OK = "violation", "warning", "ok"
@@ -85,6 +86,9 @@ class Audit:
         for name, why in self.left_out.items():
             rows.append((f"  {name}", f"left out: {why}"))
         return rows
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Audit of {self.run}", self.rows())
 
     @property
     def verdict(self) -> str:

@@ -76,8 +76,8 @@ def has_one_place(template: str) -> bool:
 
 def read_templates(path: Path) -> tuple[str, ...]:
     """Prompt templates from a file, one a line, with `{}` (or `{c}`, as CLIP_benchmark writes it) for the name."""
-    templates = tuple(line.replace("{c}", "{}") for line in read_lines(path, "template file"))
+    templates = tuple(line.replace("{c}", "{}") for line in read_lines(path, "`data.templates`"))
     for template in templates:
         if not has_one_place(template):
-            raise DataError(f"template file {str(path)!r}: {template!r} needs one {{}} for the class's name")
+            raise DataError(f"`data.templates` {str(path)!r}: {template!r} needs one {{}} for the class's name")
     return templates

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from flora_secure.data.images import EncodedFile
+from flora_secure.data.images import ImageFile
 from flora_secure.errors import DataError
 
 if TYPE_CHECKING:
@@ -138,7 +140,7 @@ def fitted(image: Image, shape: Shape) -> Image:
     return image.resize(inner, resample).crop((left, top, left + width, top + height))
 
 
-def damage(file: EncodedFile) -> str:
+def damage(file: ImageFile) -> str:
     """What is wrong with an image; nothing, "", with one that decodes to its end."""
     try:
         open_rgb(file.read(), draft=1)
@@ -149,7 +151,7 @@ def damage(file: EncodedFile) -> str:
     return ""
 
 
-def digest(file: EncodedFile) -> bytes | None:
+def digest(file: ImageFile) -> bytes | None:
     """SHA-256 of the file's bytes; `None` where it cannot be read."""
     try:
         return hashlib.sha256(file.read()).digest()
@@ -157,7 +159,7 @@ def digest(file: EncodedFile) -> bytes | None:
         return None
 
 
-def pixels(item: tuple[EncodedFile, bytes], shape: Shape) -> np.ndarray | str:
+def pixels(item: tuple[ImageFile, bytes], shape: Shape) -> np.ndarray | str:
     """The pixels, uint8 (height, width, 3), of a file whose SHA-256 is given, or a line that says it has changed."""
     file, wanted = item
     try:
@@ -169,7 +171,7 @@ def pixels(item: tuple[EncodedFile, bytes], shape: Shape) -> np.ndarray | str:
     return f"image {file.name!r} has changed since it was checked; start the run again"
 
 
-def decode(files: Sequence[EncodedFile], hashes: np.ndarray, shape: Shape, chunk: int) -> Iterator[np.ndarray]:
+def decode(files: Sequence[ImageFile], hashes: np.ndarray, shape: Shape, chunk: int) -> Iterator[np.ndarray]:
     """The files' pixels in order, uint8 (at most `chunk`, height, width, 3) at a time.
 
     Raises DataError for a file that is not what it was when it was checked.
@@ -184,6 +186,24 @@ def decode(files: Sequence[EncodedFile], hashes: np.ndarray, shape: Shape, chunk
             yield np.stack(batch)
 
 
+class _Process(SpawnProcess):
+    """A worker that does not run its caller's script once more, as a fresh interpreter otherwise does: nothing that it
+    is sent comes from there, and a script need not be written for it."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name that multiprocessing looks for
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(SpawnContext):
+    Process = _Process
+
+
 Mapper = Callable[[Callable[[Any], Any], Iterator[Any]], Iterator[Any]]
 
 
@@ -194,10 +214,9 @@ def mapper(count: int) -> Iterator[Mapper]:
     if cores == 1 or count <= _FEW:
         yield lambda function, items: map(function, items)
         return
-    context = multiprocessing.get_context("spawn")
     # Ctrl-C reaches the whole group; it is this process that ends the workers
     pool = ProcessPoolExecutor(
-        min(cores, 16), mp_context=context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+        min(cores, 16), mp_context=_Context(), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
     )
 
     def over(function: Callable[[_T], _R], items: Iterator[_T]) -> Iterator[_R]:

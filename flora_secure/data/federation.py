@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import NAMED, Dataset, Owners, Skipped, Split, Unseen
+from flora_secure.data.own import PASSED
 from flora_secure.data.partitions import Natural, Skew, parse_partition, partition, partition_captioned, skew
 from flora_secure.data.sources import load_dataset
-from flora_secure.errors import DataError
+from flora_secure.errors import DataError, did_you_mean
 from flora_secure.planning.sections import DataConfig
 
 
 @dataclass(frozen=True, eq=False)
 class Federation:
-    """``clients[i]``: int64 indices into ``dataset.private`` of client i's images; together they are all of them."""
+    """`clients[i]`: int64 indices into `dataset.private` of client i's images; together they are all of them."""
 
     dataset: Dataset
     clients: list[NDArray[np.int64]] = field(repr=False)
@@ -59,18 +60,28 @@ class Federation:
         ]
 
 
-def load_federation(config: DataConfig, seed: int, cache: ArrayCache | None = None) -> Federation:
-    """Load the data set and deal its private images. Raises :class:`flora_secure.errors.DataError`."""
+def load_federation(
+    config: DataConfig, seed: int, cache: ArrayCache | None = None, passed: Dataset | None = None
+) -> Federation:
+    """Load the data set, unless it was `passed` by the caller (`flora_secure.data.own.OwnData`), and deal its
+    private images.
+
+    Raises `flora_secure.errors.DataError` for what cannot be loaded or dealt, for a run on passed data where
+    none are passed, and for other data than those that `config` names.
+    """
     scheme = parse_partition(config.partition)
     natural = isinstance(scheme, Natural)
-    dataset = load_dataset(
-        config.dataset,
-        config.data_root,
-        natural=natural,
-        class_names=config.class_names,
-        templates=config.templates,
-        cache=cache,
-    )
+    if passed is not None or config.dataset.startswith(PASSED):
+        dataset = _require_the_same(config, passed)
+    else:
+        dataset = load_dataset(
+            config.dataset,
+            config.data_root,
+            natural=natural,
+            class_names=config.class_names,
+            templates=config.templates,
+            cache=cache,
+        )
     if config.unseen_classes is not None:
         dataset = set_apart(dataset, config.unseen_classes)
     owners = None if dataset.owners is None else dataset.owners.of
@@ -82,6 +93,29 @@ def load_federation(config: DataConfig, seed: int, cache: ArrayCache | None = No
     if natural:
         dataset, clients = _only(dataset, clients)
     return Federation(dataset, clients)
+
+
+def _require_the_same(config: DataConfig, passed: Dataset | None) -> Dataset:
+    if passed is None:
+        raise DataError(
+            f"`data.dataset` {config.dataset!r} was passed by the program that began the run, and is in no file: pass "
+            "it again from Python, as dataset= of flora_secure.simulate"
+        )
+    if passed.name != config.dataset:
+        raise DataError(
+            f"the run is of `data.dataset` {config.dataset!r}, and {passed.name!r} was passed: pass that one"
+        )
+    if passed.data_hash != config.data_hash:
+        raise DataError(
+            f"the data set {passed.name!r} that was passed is not the one of the run: its SHA-256 is "
+            f"{passed.data_hash:.12}…, not {config.data_hash or 'unknown':.12}…; pass that one, or begin a new run"
+        )
+    named = [key for key in ("data_root", "class_names", "templates") if getattr(config, key) is not None]
+    if named:
+        raise DataError(
+            f"a data set that is passed has its own: leave out {' and '.join(f'`data.{k}`' for k in named)}"
+        )
+    return passed
 
 
 def _only(dataset: Dataset, clients: list[NDArray[np.int64]]) -> tuple[Dataset, list[NDArray[np.int64]]]:
@@ -100,7 +134,7 @@ _LISTED = 100  # class names in a message
 
 
 def set_apart(dataset: Dataset, names: Sequence[str]) -> Dataset:
-    """``dataset`` with the classes called ``names`` unseen; ``dataset.unseen`` is ``None`` before.
+    """`dataset` with the classes called `names` unseen; `dataset.unseen` is `None` before.
 
     The classes that stay, and those that go, keep their order and are numbered from 0 each. Private and public images
     of unseen classes are left out and counted, their test images move to `Unseen.test`. Raises DataError for captions,
@@ -108,18 +142,16 @@ def set_apart(dataset: Dataset, names: Sequence[str]) -> Dataset:
     """
     known = dataset.class_names
     if dataset.captioned:
-        raise DataError(f"data set {dataset.name!r} has captions and no classes: leave out --unseen-classes")
+        raise DataError(f"data set {dataset.name!r} has captions and no classes: leave out `data.unseen_classes`")
     if unknown := [name for name in names if name not in known]:
         more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
         raise DataError(
-            f"unseen class {unknown[0]!r} is none of data set {dataset.name!r}; known: "
-            f"{', '.join(known[:_LISTED])}{more}"
+            f"`data.unseen_classes` {unknown[0]!r} is none of data set {dataset.name!r}; known: "
+            f"{', '.join(known[:_LISTED])}{more}{did_you_mean(unknown[0], known)}"
         )
     apart = np.array([name in names for name in known])
     if (left := int((~apart).sum())) < 2:
-        raise DataError(
-            f"{len(known) - left} unseen classes leave {left} of {len(known)} to train: at least 2 are needed"
-        )
+        raise DataError(f"`data.unseen_classes` leave {left} of {len(known)} classes to train: at least 2 are needed")
     number = np.where(apart, np.cumsum(apart), np.cumsum(~apart)) - 1
 
     def part(split: Split, which: NDArray[np.bool_]) -> Split:
@@ -131,7 +163,7 @@ def set_apart(dataset: Dataset, names: Sequence[str]) -> Dataset:
     for split, what in ((private, "private image of any other class"), (test, "test image of any other class"),
                         (unseen.test, "test image of them")):  # fmt: skip
         if len(split) == 0:
-            raise DataError(f"unseen classes {', '.join(names)}: data set {dataset.name!r} has no {what}")
+            raise DataError(f"`data.unseen_classes` {', '.join(names)}: data set {dataset.name!r} has no {what}")
     gone = [
         split.name(place)
         for split in (dataset.private, dataset.public)

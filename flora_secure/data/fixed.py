@@ -36,8 +36,6 @@ FASHION_CLASSES = (
     "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
 
-FIXED = ("embedded", "fashion-mnist", "digits", "cifar10", "cifar100")
-
 # what pickles of Python 2 and 3 name to rebuild an array of bytes; every other name is refused
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"),
@@ -115,7 +113,7 @@ def _folder(root: Path, hundred: bool) -> Path:
     for folder in (root / inner, root):
         if (folder / last).is_file():
             return folder
-    raise DataError(f"data root {str(root)!r} lacks {inner}/{last}: unpack the python version of CIFAR there")
+    raise DataError(f"`data.data_root` {str(root)!r} lacks {inner}/{last}: unpack the python version of CIFAR there")
 
 
 _UINT8 = 0x08
@@ -218,14 +216,14 @@ def fashion_mnist_folder(root: Path | None) -> Path:
     if root is None:
         raise DataError(
             f"fashion-mnist is not in {DEBIAN_FOLDER}: install Debian's dataset-fashion-mnist, "
-            "or name a folder that holds its four files with --data-root"
+            "or name a folder that holds its four files by `data.data_root`"
         )
     if not root.is_dir():
-        raise DataError(f"data root {str(root)!r} is no folder: name one that holds the Fashion-MNIST files")
+        raise DataError(f"`data.data_root` {str(root)!r} is no folder: name one that holds the Fashion-MNIST files")
     found = [place for place in places if any(_file(place, stem) for stem in stems)]
     missing = next(stem for stem in stems if not _file(found[0] if found else root, stem))
     raise DataError(
-        f"data root {str(root)!r} lacks {missing}-idx{3 if 'images' in missing else 1}-ubyte[.gz], there or in "
+        f"`data.data_root` {str(root)!r} lacks {missing}-idx{3 if 'images' in missing else 1}-ubyte[.gz], there or in "
         "FashionMNIST/raw: put the four Fashion-MNIST files there"
     )
 

@@ -42,11 +42,26 @@ class EncodedFile:
             return stream.read() if self.size is None else stream.read(self.size)
 
 
+@dataclass(frozen=True)
+class HeldImage:
+    """An encoded image in memory, `data`. `name` is what people are told."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+    def read(self) -> bytes:
+        """The bytes as they are held, encoded."""
+        return self.data
+
+
+ImageFile = EncodedFile | HeldImage
+
+
 @dataclass(frozen=True, eq=False)
 class EncodedImages:
     """Encoded images in order; `hashes` uint8 (n, 32) holds the SHA-256 of each one's bytes."""
 
-    files: tuple[EncodedFile, ...] = field(repr=False)
+    files: tuple[ImageFile, ...] = field(repr=False)
     hashes: NDArray[np.uint8] = field(repr=False)
 
     def __len__(self) -> int:

@@ -21,9 +21,9 @@ from flora_secure.errors import DataError
 def require_folder(root: Path | None, dataset: str) -> Path:
     """Returns `root`, if there is such a folder or file. Raises `DataError`, one line, where there is none."""
     if root is None:
-        raise DataError(f"data set {dataset!r} needs --data-root: the folder (or file) that holds it")
+        raise DataError(f"data set {dataset!r} needs `data.data_root`: the folder (or file) that holds it")
     if not root.exists():
-        raise DataError(f"data root {str(root)!r} does not exist")
+        raise DataError(f"`data.data_root` {str(root)!r} does not exist")
     return root
 
 
@@ -34,7 +34,7 @@ def list_folder(root: Path, *, natural: bool, skips: SkipList) -> Iterator[Sampl
     into folders, so that no loop is. Raises DataError where `root` is no folder.
     """
     if not root.is_dir():
-        raise DataError(f"data root {str(root)!r} is no folder: data set 'folder' reads one folder a class")
+        raise DataError(f"`data.data_root` {str(root)!r} is no folder: data set 'folder' reads one folder a class")
     splits = [(folder, split_named(folder.name)) for folder in _folders(root)]
     trained = [folder for folder, split in splits if natural and split == "private"]
     classes = {group.name for top in trained for client in _folders(top) for group in _folders(client)}
@@ -104,7 +104,9 @@ def list_table(path: Path, *, skips: SkipList) -> Iterator[Sample]:
     DataError for a table that cannot be read or lacks a column.
     """
     if not path.is_file():
-        raise DataError(f"data root {str(path)!r} is no file: data set 'table' reads a .csv, .tsv or .parquet file")
+        raise DataError(
+            f"`data.data_root` {str(path)!r} is no file: data set 'table' reads a .csv, .tsv or .parquet file"
+        )
     rows = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     column = ""
     for number, row in enumerate(rows, 1):

@@ -84,7 +84,7 @@ def parse_partition(text: str) -> Scheme:
     except ValueError:
         pass
     raise DataError(
-        f"unknown partition {text!r}: use iid, dirichlet:A with A > 0, shards:K with a whole K ≥ 1, or natural"
+        f"unknown `data.partition` {text!r}: use iid, dirichlet:A with A > 0, shards:K with a whole K ≥ 1, or natural"
     )
 
 
@@ -100,9 +100,9 @@ def partition(
     """
     n = len(labels)
     if clients < 1:
-        raise DataError(f"{clients} clients: at least 1 is needed")
+        raise DataError(f"`data.clients` {clients}: at least 1 is needed")
     if clients > n:
-        raise DataError(f"{clients} clients for {n} images: every client needs one, use at most {n} clients")
+        raise DataError(f"`data.clients` {clients} for {n} images: every client needs one, use at most {n}")
     if isinstance(scheme, Natural):
         parts = _natural(clients, owners, rng)
     elif isinstance(scheme, Dirichlet):
@@ -111,7 +111,8 @@ def partition(
         total = clients * scheme.per_client
         if total > n:
             raise DataError(
-                f"{clients} clients × {scheme.per_client} shards for {n} images: use at most {n} shards in all"
+                f"`data.partition` {scheme}: {clients} clients × {scheme.per_client} shards for {n} images; use at "
+                f"most {n} shards in all"
             )
         # shuffled before the stable sort, so that a shard is a random part of its class
         order = rng.permutation(n)
@@ -134,7 +135,7 @@ def partition_captioned(
     if isinstance(scheme, Natural):
         return partition(images, clients, scheme, rng, owners)
     if not isinstance(scheme, Iid):
-        raise DataError(f"partition {scheme} deals by label, and captions have none: use --partition iid or natural")
+        raise DataError(f"`data.partition` {scheme} deals by label, and captions have none: use iid or natural")
     parts = partition(np.zeros(images.max(initial=-1) + 1, np.int64), clients, scheme, rng)
     holder = np.empty(sum(map(len, parts)), np.int64)
     for client, part in enumerate(parts):
@@ -146,13 +147,13 @@ def partition_captioned(
 def _natural(clients: int, owners: np.ndarray | None, rng: np.random.Generator) -> list[np.ndarray]:
     if owners is None:
         raise DataError(
-            "partition natural needs a data set with clients of its own: folders of clients, or a client for every "
-            "image of a table or shard"
+            "`data.partition` natural needs a data set with clients of its own: folders of clients, or a client for "
+            "every image of a table or shard"
         )
     order = np.argsort(owners, kind="stable")
     whole = np.split(order, np.flatnonzero(np.diff(owners[order])) + 1)
     if clients > len(whole):
-        raise DataError(f"{clients} clients, but the data set has {len(whole)} of its own: use --clients {len(whole)}")
+        raise DataError(f"`data.clients` {clients}, but the data set has {len(whole)} of its own: use {len(whole)}")
     return [whole[i] for i in np.sort(rng.permutation(len(whole))[:clients])]
 
 

@@ -35,7 +35,9 @@ def _below(root: Path, layout: str, marker: str, dataset: str) -> Path:
     for folder in (root / layout, root):
         if (folder / marker).exists():
             return folder
-    raise DataError(f"data root {str(root)!r} lacks {layout}/{marker}: unpack {dataset} there, as torchvision does")
+    raise DataError(
+        f"`data.data_root` {str(root)!r} lacks {layout}/{marker}: unpack {dataset} there, as torchvision does"
+    )
 
 
 def _read(path: Path) -> str:

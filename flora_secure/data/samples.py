@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from flora_secure.data.cache import ArrayCache, cache_key
 from flora_secure.data.dataset import Dataset, Owners, SkipList, Split
 from flora_secure.data.decoding import MOST_PIXELS, damage, digest, mapper, require_pillow
-from flora_secure.data.images import EncodedFile, EncodedImages
+from flora_secure.data.images import EncodedImages, ImageFile
 from flora_secure.errors import DataError
 
 TEST_SHARE = 5  # one in so many becomes a test image where the data set has none
@@ -35,7 +35,7 @@ class Sample:
     """An image as listed, with a label or else a caption, the other being "". `split`: "private", "public", "test",
     "val" or `None`; see `split_named`."""
 
-    file: EncodedFile
+    file: ImageFile
     label: str
     client: str | None = None
     split: str | None = None

@@ -21,15 +21,15 @@ from pathlib import Path
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.class_names import TEMPLATES, read_lines, read_templates
 from flora_secure.data.dataset import Dataset, SkipList
-from flora_secure.data.fixed import FIXED, _fixed
+from flora_secure.data.fixed import _fixed
 from flora_secure.data.listings import list_folder, list_table, require_folder
 from flora_secure.data.photographs import PHOTOGRAPHS
 from flora_secure.data.samples import Naming, Sample, assemble, assemble_captioned
 from flora_secure.data.webdataset import list_shards
-from flora_secure.errors import DataError
+from flora_secure.errors import DataError, did_you_mean
+from flora_secure.planning.names import FIXED, GENERIC, data_sets
 
 CLASS_FILE, TEMPLATE_FILE = "classnames.txt", "zeroshot_classification_templates.txt"  # as CLIP_benchmark has them
-GENERIC = ("folder", "table", "webdataset")
 
 
 def load_dataset(
@@ -49,7 +49,7 @@ def load_dataset(
     templates for captions, which need neither.
     """
     root = None if data_root is None else Path(data_root)
-    lines = None if class_names is None else read_lines(Path(class_names), "class name file")
+    lines = None if class_names is None else read_lines(Path(class_names), "`data.class_names`")
     prompts = None if templates is None else read_templates(Path(templates))
     if name in FIXED:
         dataset = _fixed(name, root)
@@ -67,11 +67,15 @@ def load_dataset(
             naming = Naming(naming.labels, lines)
         return assemble(name, samples, naming, prompts or kind.templates, mirror=True, cache=cache, skips=skips)
     if name not in GENERIC:
-        raise DataError(f"unknown data set {name!r}: use one of {', '.join((*FIXED, *PHOTOGRAPHS, *GENERIC))}")
+        raise DataError(
+            f"unknown `data.dataset` {name!r}: use one of {', '.join(data_sets())}{did_you_mean(name, data_sets())}"
+        )
     folder = require_folder(root, name)
     beside = folder if folder.is_dir() else folder.parent
     asked = [
-        option for option, file in (("--class-names", class_names), ("--templates", templates)) if file is not None
+        option
+        for option, file in (("`data.class_names`", class_names), ("`data.templates`", templates))
+        if file is not None
     ]
     if lines is None and (beside / CLASS_FILE).is_file():
         lines = read_lines(beside / CLASS_FILE, "class name file")
@@ -95,7 +99,7 @@ def load_dataset(
 
 def _require_as_many(lines: tuple[str, ...], classes: int, name: str) -> None:
     if len(lines) != classes:
-        raise DataError(f"the class name file has {len(lines)} lines, data set {name!r} has {classes} classes")
+        raise DataError(f"`data.class_names` has {len(lines)} lines, data set {name!r} has {classes} classes")
 
 
 def _naming(lines: tuple[str, ...] | None, samples: list[Sample]) -> tuple[Naming, list[Sample]]:

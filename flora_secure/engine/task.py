@@ -108,7 +108,7 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
     if data.captioned and rule.prompt_basis:
         if config.model.rule is not None:
             raise ConfigError(
-                "rule prompt-basis needs class prompts, and captions have none; use --rule frozen-a or ab"
+                "`model.rule` prompt-basis needs class prompts, and captions have none; use frozen-a or ab"
             )
         rule = rule_named("frozen-a")
     precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.training.precision]

@@ -10,6 +10,7 @@ computed once (`shared_secrets`). It counts in the CPU seconds of both, as each 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -124,7 +125,10 @@ class Workers:
     def close(self) -> None:
         """End the workers."""
         for worker in self._workers:
-            _pipe(worker.stdin).close()
+            # after Ctrl-C it may wait for somebody to read its answer, for ever; it holds nothing to keep
+            worker.kill()
+            with contextlib.suppress(BrokenPipeError):  # what was being sent
+                _pipe(worker.stdin).close()
             worker.wait()
             _pipe(worker.stdout).close()
         self._workers = []

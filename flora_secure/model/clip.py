@@ -64,7 +64,8 @@ class Clip:
         """The matrix from pooled text features to the embedding, float32 (width, embed); ModelError without one."""
         if (matrix := self.projection.matrix) is None:
             raise ModelError(
-                f"model {self.name!r} has no text projection to adapt; use another placement, such as text-attention"
+                f"model {self.name!r} has no text projection to adapt; use another `model.placement`, such as "
+                "text-attention"
             )
         return matrix
 
@@ -128,7 +129,7 @@ class Clip:
         if long := cut.nonzero().flatten().tolist():
             raise ModelError(
                 f"{len(long)} prompts are longer than the {tokens.shape[1]} tokens that model {self.name!r} reads, "
-                f"such as {texts[long[0]][:60]!r}: shorten class names or templates"
+                f"such as {texts[long[0]][:60]!r}: shorten `data.class_names` or `data.templates`"
             )
 
     def pooled_text_features(self, prompts: Sequence[str]) -> Tensor:

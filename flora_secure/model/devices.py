@@ -43,5 +43,5 @@ def device_named(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # "meta" makes tensors, but holds no values
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"`training.device` {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     return device

@@ -76,7 +76,7 @@ def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, g
     if not rule.prompt_basis:
         if rank > min(width, embed):
             raise AdapterError(
-                f"rank {rank} exceeds the projection's own rank {min(width, embed)}; choose a smaller one"
+                f"`model.rank` {rank} exceeds the projection's own rank {min(width, embed)}; choose a smaller one"
             )
         # rows of H A have unit norm in expectation, whatever the scale of H
         a = torch.randn(width, rank, generator=generator) / (prompts.norm(dim=1).mean() * rank**0.5)
@@ -86,8 +86,8 @@ def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, g
         usable = int((singular > singular[0] * 1e-6).sum())
         if rank > usable:
             raise AdapterError(
-                f"rank {rank} exceeds the {usable} directions that the {classes} class prompts span; "
-                f"choose rank {usable} or less, or another rule, such as --rule ab"
+                f"`model.rank` {rank} exceeds the {usable} directions that the {classes} class prompts span; "
+                f"choose {usable} or less, or another `model.rule`, such as ab"
             )
         a = (vt[:rank].T / singular[:rank]).float()
     return Factors(a=a.contiguous(), b=torch.zeros(rank, embed))
@@ -107,7 +107,7 @@ def fresh_factors(matrices: Sequence[Matrix], rank: int, generator: torch.Genera
     """
     most = min(min(matrix.inputs, matrix.outputs) for matrix in matrices)
     if rank > most:
-        raise AdapterError(f"rank {rank} exceeds {most}, the rank of the smallest adapted matrix; choose less")
+        raise AdapterError(f"`model.rank` {rank} exceeds {most}, the rank of the smallest adapted matrix; choose less")
     parts = [
         torch.randn(matrix.inputs, rank, generator=generator) / (matrix.inputs * rank) ** 0.5 for matrix in matrices
     ]

@@ -16,7 +16,7 @@ from open_clip.model import CustomTextCLIP
 from torch import nn
 
 from flora_secure.data.decoding import Shape
-from flora_secure.errors import ModelError, first_line
+from flora_secure.errors import ModelError, did_you_mean, first_line
 from flora_secure.model.clip import Clip
 from flora_secure.model.tokenizers import folder_tokenizer, open_clip_tokenizer
 from flora_secure.model.weights import FORMATS, check_activation, folder_config, load_weights
@@ -59,18 +59,22 @@ def load_clip(
     unreadable or of another architecture.
     """
     if model != EMBEDDED and model not in open_clip.list_models():
-        raise ModelError(f"unknown model {model!r}: use {EMBEDDED!r} or an open_clip architecture such as ViT-B-32")
+        raise ModelError(
+            f"unknown `model.model` {model!r}: use {EMBEDDED!r} or an open_clip architecture such as ViT-B-32"
+            + did_you_mean(model, [EMBEDDED, *open_clip.list_models()])
+        )
     weights: str | Path | None = "embedded" if pretrained is None and model == EMBEDDED else pretrained
     if weights is None:
         raise ModelError(
-            f"model {model!r} needs weights: --pretrained TAG downloads them once ({_tags(model)}), --pretrained PATH "
-            f"takes {FORMATS}, --pretrained none takes random ones"
+            f"`model.model` {model!r} needs weights: `model.pretrained` TAG downloads them once ({_tags(model)}), PATH "
+            f"takes {FORMATS}, none takes random ones"
         )
     known = weights in {"none", "embedded"} if model == EMBEDDED else weights in {"none", *_tag_list(model)}
     if not known and not Path(weights).exists():
         tags = "'embedded'" if model == EMBEDDED else f"a tag ({_tags(model)})"
         raise ModelError(
-            f"model {model!r} has no weights {str(weights)!r}: use an existing file or folder, {tags} or 'none'"
+            f"`model.pretrained`: model {model!r} has no weights {str(weights)!r}: use an existing file or folder, "
+            f"{tags} or 'none'"
         )
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
@@ -85,15 +89,15 @@ def load_clip(
         what = f"load weights {str(weights)!r} into model {model!r}"
         if weights == "none":
             what = f"build model {model!r} with random weights"
-        remedy = f"; without a network, --pretrained PATH takes {FORMATS}" if weights in _tag_list(model) else ""
+        remedy = f"; without a network, `model.pretrained` PATH takes {FORMATS}" if weights in _tag_list(model) else ""
         if model != EMBEDDED and (hub := hub_text_tower(open_clip.get_model_config(model))):
             remedy += (
                 f"; the shape of its text tower is that of {hub!r} on Hugging Face's hub: run once with a network, "
                 "which downloads it, or set HF_HOME to a cache that holds it"
             )
-        raise ModelError(f"cannot {what}: {first_line(error)}{remedy}") from None
+        raise ModelError(f"`model.pretrained`: cannot {what}: {first_line(error)}{remedy}") from None
     if not isinstance(built, CustomTextCLIP):
-        raise ModelError(f"model {model!r} is a {type(built).__name__} and no CLIP of two towers; use another")
+        raise ModelError(f"`model.model` {model!r} is a {type(built).__name__} and no CLIP of two towers; use another")
     built = built.float().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     preprocess = built.visual.preprocess_cfg
     size = preprocess["size"]

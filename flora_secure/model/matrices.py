@@ -91,14 +91,14 @@ def matrices_of(model: CustomTextCLIP, placement: Placement, last: int | None = 
     tower = "visual" if placement.name == "visual-attention" else "text"
     if tower == "text" and isinstance(model.text, HFTextEncoder):
         raise AdapterError(
-            f"placement {placement.name} knows the blocks of open_clip's own text towers, and this one is from Hugging "
-            "Face's transformers; use text-projection, or one of the image tower"
+            f"`model.placement` {placement.name} knows the blocks of open_clip's own text towers, and this one is "
+            "from Hugging Face's transformers; use text-projection, or one of the image tower"
         )
     try:
         blocks = list(getattr(model, tower).transformer.resblocks)
         if last is not None and last > len(blocks):
             raise AdapterError(
-                f"last_layers {last} is more than the {tower} tower's {len(blocks)} blocks; choose at most that"
+                f"`model.last_layers` {last} is more than the {tower} tower's {len(blocks)} blocks; choose at most that"
             )
         first = 0 if last is None else len(blocks) - last
         return tuple(
@@ -108,7 +108,8 @@ def matrices_of(model: CustomTextCLIP, placement: Placement, last: int | None = 
         )
     except AttributeError:
         raise AdapterError(
-            f"the model has no matrices for placement {placement.name}; use a text placement such as text-attention"
+            f"the model has no matrices for `model.placement` {placement.name}; use one of the text tower, such as "
+            "text-attention"
         ) from None
 
 
@@ -120,7 +121,7 @@ def _of_block(placement: str, tower: str, name: str, block: Any) -> list[Matrix]
             for part, linear in pairs
         ]
     if not isinstance(block.attn, nn.MultiheadAttention):
-        raise AdapterError(f"the {tower} tower's attention is no nn.MultiheadAttention; use another placement")
+        raise AdapterError(f"the {tower} tower's attention is no nn.MultiheadAttention; use another `model.placement`")
     width = block.attn.embed_dim
     parts = range(3) if placement == "text-attention-full" else (0, 2)  # of query, key and value
     found = [Matrix(tower, f"{name}.attn.in_proj_weight", width, width, row=part * width) for part in parts]
@@ -132,7 +133,9 @@ def _of_block(placement: str, tower: str, name: str, block: Any) -> list[Matrix]
 def _text_projection(model: CustomTextCLIP) -> Matrix:
     projection = TextProjection.of(model.text)
     if projection.matrix is None:
-        raise AdapterError("the text tower has no projection to adapt; use another placement, such as text-attention")
+        raise AdapterError(
+            "the text tower has no projection to adapt; use another `model.placement`, such as text-attention"
+        )
     width, embed = projection.matrix.shape
     return Matrix("text", projection.parameter, width, embed, transposed=projection.parameter.endswith(".weight"))
 
@@ -149,7 +152,9 @@ def _visual_projection(model: CustomTextCLIP) -> Matrix:
         # without a classifier, a trunk ends in what its pooling does, such as SigLIP's attention and a sum
         if last.out_features == embed and (name.startswith("head.") or last is visual.trunk.get_classifier()):
             return Matrix("visual", f"{name}.weight", last.in_features, last.out_features)
-    raise AdapterError("the image tower does not end in a matrix onto the embedding; use a text placement")
+    raise AdapterError(
+        "the image tower does not end in a matrix onto the embedding; use a `model.placement` in the text tower"
+    )
 
 
 @contextmanager

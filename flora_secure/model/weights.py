@@ -34,7 +34,9 @@ def weights_file(path: Path) -> Path:
         return path
     found = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
     if found is None:
-        raise ModelError(f"folder {str(path)!r} holds no weights: one of {', '.join(FOLDER_FILES)} is needed")
+        raise ModelError(
+            f"`model.pretrained`: folder {str(path)!r} holds no weights: one of {', '.join(FOLDER_FILES)} is needed"
+        )
     return found
 
 
@@ -47,7 +49,9 @@ def folder_config(path: Path) -> dict[str, Any]:
         if not isinstance(config["model_cfg"], dict):
             raise TypeError("model_cfg is no object")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"folder {str(path)!r} is no open_clip folder: {FOLDER_CONFIG}: {error}") from None
+        raise ModelError(
+            f"`model.pretrained`: folder {str(path)!r} is no open_clip folder: {FOLDER_CONFIG}: {error}"
+        ) from None
     return dict(config)
 
 
@@ -71,7 +75,8 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
         if "TorchScript" in str(error):
             reason = "a TorchScript archive; use the tag openai, or save its state dict"
         raise ModelError(
-            f"cannot load weights {str(path)!r} into model {name!r}: {reason}; local files that work: {FORMATS}"
+            f"`model.pretrained`: cannot load weights {str(path)!r} into model {name!r}: {reason}; local files that "
+            f"work: {FORMATS}"
         ) from None
     wanted = model.state_dict()
     for scalar in ("logit_scale", "logit_bias"):  # a number to some releases, a vector of one to others
@@ -81,8 +86,8 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
     if differences:
         rest = f" and {len(differences) - 1:,} more" if len(differences) > 1 else ""
         raise ModelError(
-            f"weights {str(path)!r} do not fit model {name!r}: {differences[0]}{rest}; name the architecture that they "
-            "were trained with"
+            f"`model.pretrained`: weights {str(path)!r} do not fit model {name!r}: {differences[0]}{rest}; name the "
+            "architecture that they were trained with"
         )
     model.load_state_dict(given, strict=False)
 
@@ -109,6 +114,6 @@ def check_activation(config: dict[str, Any], built: dict[str, Any], path: Path, 
     if config and theirs != ours:
         other = name.removesuffix("-quickgelu") if ours else f"{name}-quickgelu"
         raise ModelError(
-            f"weights {str(path)!r} do not fit model {name!r}: they were trained with quick_gelu {theirs}, it has "
-            f"{ours}; use --model {other}"
+            f"`model.pretrained`: weights {str(path)!r} do not fit model {name!r}: they were trained with quick_gelu "
+            f"{theirs}, it has {ours}; use `model.model` {other}"
         )

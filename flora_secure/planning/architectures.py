@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flora_secure.errors import ConfigError
+from flora_secure.errors import ConfigError, did_you_mean
+from flora_secure.planning.names import models
 from flora_secure.planning.placements import PLACEMENTS, Shapes
 from flora_secure.planning.rules import rule_named
 from flora_secure.planning.sections import DataConfig, ModelConfig
@@ -53,16 +54,19 @@ class Architecture:
             raise ConfigError(f"{self.name}: {error}") from None
         if matrices is None:
             if self.shapes.projected or placement.name.startswith("visual"):
-                raise ConfigError(f"{self.name}'s image tower has no matrix for {placement.name}; use a text placement")
+                raise ConfigError(
+                    f"{self.name}'s image tower has no matrix for `model.placement` {placement.name}; use one of the "
+                    "text tower"
+                )
             raise ConfigError(
-                f"{self.name}'s text tower has no projection for {placement.name}; use another placement, such as "
-                "text-attention"
+                f"{self.name}'s text tower has no projection for `model.placement` {placement.name}; use another, "
+                "such as text-attention"
             )
         most = min(map(min, matrices))
         rank = min(placement.rank or classes, most) if model.rank is None else model.rank
         if rank > most:
             what = placement.name.replace("-", " ")
-            raise ConfigError(f"rank {rank} exceeds {most}, the rank of {self.name}'s {what}; choose less")
+            raise ConfigError(f"`model.rank` {rank} exceeds {most}, the rank of {self.name}'s {what}; choose less")
         return rank * sum(inputs for inputs, _ in matrices), rank * sum(outputs for _, outputs in matrices)
 
 
@@ -77,10 +81,13 @@ def architecture(name: str) -> Architecture:
     """The architecture called `name`; ConfigError for one whose size is not known."""
     if hub := _table()["unmeasured"].get(name):
         raise ConfigError(
-            f"the size of model {name!r} is not known before it is loaded: its text tower is {hub} of Hugging Face's "
-            "hub; use simulate, or plan with one such as tiny, ViT-B-32 or ViT-L-14"
+            f"the size of `model.model` {name!r} is not known before it is loaded: its text tower is {hub} of Hugging "
+            "Face's hub; use simulate, or plan with one such as tiny, ViT-B-32 or ViT-L-14"
         )
     if name not in _table()["architectures"]:
-        raise ConfigError(f"the size of model {name!r} is not known; use one such as tiny, ViT-B-32 or ViT-L-14")
+        raise ConfigError(
+            f"the size of `model.model` {name!r} is not known; use one such as tiny, ViT-B-32 or ViT-L-14"
+            + did_you_mean(name, models())
+        )
     sizes = dict(_table()["architectures"][name])
     return Architecture(name, sizes.pop("parameters"), Shapes(**sizes))

@@ -1,7 +1,7 @@
 """One description of a run: TOML ↔ frozen dataclasses; unknown keys are errors.
 
-Every section (:mod:`flora_secure.planning.sections`) is a table of the TOML file and a field of :class:`RunConfig`.
-``None`` means "derived from the rest" and is left out of the file. Bad values raise :class:`ConfigError`.
+Every section (`flora_secure.planning.sections`) is a table of the TOML file and a field of `RunConfig`.
+`None` means "derived from the rest" and is left out of the file. Bad values raise `ConfigError`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from typing import Any, Literal
 
 import tomli_w
 
-from flora_secure.errors import ConfigError, require
-from flora_secure.planning.sections import (
+from flora_secure.errors import ConfigError, did_you_mean, require
+from flora_secure.planning.options import SIMULATE, option
+from flora_secure.planning.protection import (
     CLIP_NORM,
     EXAMPLE_RATE,
     AggregationConfig,
-    DataConfig,
-    ModelConfig,
     ParticipationConfig,
     PrivacyConfig,
-    TrainingConfig,
 )
+from flora_secure.planning.sections import DataConfig, ModelConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,38 +41,43 @@ class RunConfig:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
-    seed: int = 0
+    seed: int = option(
+        0, "--seed", "Seed of the experiment: partition, dropouts.", commands=(SIMULATE,), panel="Training"
+    )
 
     def __post_init__(self) -> None:
         require(
             self.privacy.unit == "client" or self.model.rule != "local-alternate",
-            "rule local-alternate takes turns in local steps, and unit example has none; use --rule alternate",
+            "`model.rule` local-alternate takes turns in local steps, and `privacy.unit` example has none: use "
+            "alternate",
         )
-        require(self.seed >= 0, f"seed must be a non-negative integer, got {self.seed}")
-        require(self.seed < 2**63, f"seed must be at most 2^63 - 1 = {2**63 - 1}, got {self.seed}")
+        require(self.seed >= 0, f"`seed` must be a non-negative integer, got {self.seed}")
+        require(self.seed < 2**63, f"`seed` must be at most 2^63 - 1 = {2**63 - 1}, got {self.seed}")
         n, t, k = self.data.clients, self.aggregation.threshold, self.aggregation.neighbours
         if self.participation.sampling == "fixed":
             n = self.cohort_size
             require(
                 n >= 2,
-                f"participation {self.participation.rate:g} of {self.data.clients} clients is a cohort of {n}; "
+                f"`participation.rate` {self.participation.rate:g} of {self.data.clients} clients is a cohort of {n}; "
                 "a sum needs at least 2",
             )
             needed = n * self.participation.min_separation
             require(
                 needed <= self.data.clients,
-                f"cohorts of {n} with min_separation {self.participation.min_separation} need {needed} clients, there "
-                f"are {self.data.clients}; lower participation or min_separation",
+                f"cohorts of {n} with `participation.min_separation` {self.participation.min_separation} need {needed} "
+                f"clients, there are {self.data.clients}; lower that or `participation.rate`",
             )
-        require(t is None or 2 <= t <= n, f"threshold must lie in 2…{n} (the clients of a round), got {t}")
+        require(
+            t is None or 2 <= t <= n, f"`aggregation.threshold` must lie in 2…{n} (the clients of a round), got {t}"
+        )
         require(
             k is None or k == n - 1 or (2 <= k < n - 1 and k % 2 == 0),
-            f"neighbours must be {n - 1} (everybody) or an even number from 2 to {n - 2}, got {k}",
+            f"`aggregation.neighbours` must be {n - 1} (everybody) or an even number from 2 to {n - 2}, got {k}",
         )
 
     @property
     def dropout_tolerance(self) -> float:
-        """Fraction of clients the noise shares allow to drop: as given, or at least 10 %, or what ``dropout`` needs."""
+        """Fraction of clients the noise shares allow to drop: as given, or at least 10 %, or what `dropout` needs."""
         given = self.privacy.dropout_tolerance
         return max(0.1, self.aggregation.dropout) if given is None else given
 
@@ -84,19 +88,19 @@ class RunConfig:
 
     @property
     def clip_norm(self) -> float:
-        """As given, or the unit's tuned default."""
+        """The clip norm c before round 1: the one given, or the tuned default of the unit."""
         given = self.privacy.clip_norm
         return CLIP_NORM[self.privacy.unit] if given is None else given
 
     @property
     def sampling_rate(self) -> float:
-        """q: as given, or the tuned default of unit ``example``; 1 for unit ``client``."""
+        """The rate q at which examples are drawn: the one given, or the tuned default; 1 for unit `client`."""
         if self.privacy.unit == "client":
             return 1.0
         return EXAMPLE_RATE if self.privacy.example_rate is None else self.privacy.example_rate
 
     def to_toml(self) -> str:
-        """The TOML text that :func:`from_toml` reads back to an equal config."""
+        """The TOML text that `from_toml` reads back to an equal config."""
         return tomli_w.dumps(_without_none(dataclasses.asdict(self)))
 
     @property
@@ -106,7 +110,7 @@ class RunConfig:
 
 
 def from_toml(text: str) -> RunConfig:
-    """Parse a TOML document. Raises :class:`ConfigError` for bad syntax, unknown keys, wrong types and bad values."""
+    """Parse a TOML document. Raises `ConfigError` for bad syntax, unknown keys, wrong types and bad values."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -117,18 +121,30 @@ def from_toml(text: str) -> RunConfig:
 
 
 def load_config(path: Path) -> RunConfig:
-    """Read a TOML file. Raises :class:`ConfigError`, naming the file."""
+    """Read a TOML file. Raises `ConfigError`, naming the file."""
     try:
         return from_toml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"config {path} cannot be read: {reason}") from None
+        raise ConfigError(f"`config` {path} cannot be read: {reason}") from None
     except ConfigError as error:
-        raise ConfigError(f"config {path}: {error}") from None
+        raise ConfigError(f"config {path}: {error.args[0]}") from None
+
+
+def keys_of(path: Path) -> frozenset[str]:
+    """The keys ("section.key" or "seed") that a TOML file sets, known or not; none where it cannot be read."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return frozenset()
+    sections = [(key, value) for key, value in table.items() if isinstance(value, dict)]
+    return frozenset({key for key in table if key not in dict(sections)}).union(
+        f"{section}.{key}" for section, values in sections for key in values
+    )
 
 
 def override(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
-    """A new config with ``changes`` ("section.key" or "seed" → value) applied; those that are ``None`` are skipped."""
+    """A new config with `changes` ("section.key" or "seed" → value) applied; those that are `None` are skipped."""
     table = dataclasses.asdict(config)
     for dotted, value in changes.items():
         if value is None:
@@ -155,14 +171,15 @@ def _build(kind: type, table: dict[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(kind)
     for key in table:
         if key not in hints:
-            known = ", ".join(sorted(prefix + name for name in hints))
-            raise ConfigError(f"unknown key {prefix + key!r}; known: {known}")
+            known = sorted(prefix + name for name in hints)
+            near = did_you_mean(prefix + key, known) or f"; known: {', '.join(known)}"
+            raise ConfigError(f"unknown key {prefix + key!r}{near}")
     values = {}
     for key, value in table.items():
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, dict):
-                raise ConfigError(f"{prefix + key} must be a table, got {value!r}")
+                raise ConfigError(f"`{prefix + key}` must be a table, got {value!r}")
             values[key] = _build(typing.cast(type, hint), value, prefix + key + ".")
         else:
             values[key] = _coerce(prefix + key, value, hint)
@@ -175,16 +192,17 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     if typing.get_origin(hint) is Literal:
         allowed = typing.get_args(hint)
         known = value in allowed and type(value) is type(allowed[0])  # True is 1 for Python
-        require(known, f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+        near = did_you_mean(str(value), map(str, allowed))
+        require(known, f"`{name}` must be one of {', '.join(map(str, allowed))}; got {value!r}{near}")
         return value
     if typing.get_origin(hint) is tuple:
         names = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-        require(names, f"{name} must be a list of strings, got {value!r}")
+        require(names, f"`{name}` must be a list of strings, got {value!r}")
         return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        require(abs(value) <= sys.float_info.max, f"{name} is too large for a number: {len(str(abs(value)))} digits")
+        require(abs(value) <= sys.float_info.max, f"`{name}` is too large for a number: {len(str(abs(value)))} digits")
         return float(value)
     # bool is an int for isinstance, and never what a numeric key wants
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{name} must be of type {hint.__name__}, got {value!r}")
+        raise ConfigError(f"`{name}` must be of type {hint.__name__}, got {value!r}")
     return value

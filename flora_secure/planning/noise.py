@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from flora_secure.errors import ConfigError, InputError
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import default_delta
@@ -11,6 +14,31 @@ from flora_secure.privacy.noise_plan import NoisePlan
 
 # Unit example: uploads are clipped to so many times the norm of an average client's sum if all its gradients agreed.
 UPLOAD_NORM = 2.0
+
+# what solver and masking protocol say, who know no settings, and the setting that each means
+_MEANT = {
+    r"^epsilon(?= [\d.])": "`privacy.epsilon`",
+    r"^threshold(?= \d)": "`aggregation.threshold`",
+    r"^neighbours(?= \d)": "`aggregation.neighbours`",
+    r"(?<=smaller )epsilon|(?<=or )epsilon$": "`privacy.epsilon`",
+    r"(?<=larger )delta": "`privacy.delta`",
+    r"(?<=fewer )clients": "`data.clients`",
+    r"(?<=allow )(them(?=, or)|more bits(?= or))": "more `privacy.bits`",
+    r"(?<=fewer )corrupt clients": "corrupt clients (`aggregation.corrupt`)",
+    r"(?<=fewer )dropouts": "dropouts (`privacy.dropout_tolerance`)",
+    r"(?<=the semi-honest profile)$": " (`aggregation.secagg`)",
+    r"(?<=: tolerate )fewer$": "fewer (`aggregation.corrupt`, `privacy.dropout_tolerance`)",
+}
+
+
+def refused(error: Exception) -> InputError:
+    """What the solver or the masking's protocol refuses, as an error that names the settings to change."""
+    if isinstance(error, InputError):
+        return error
+    message = str(error)
+    for words, meant in _MEANT.items():
+        message = re.sub(words, meant, message)
+    return ConfigError(message)
 
 
 def protected_units(config: RunConfig, images: int) -> int:

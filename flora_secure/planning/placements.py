@@ -44,9 +44,11 @@ class Placement:
         image = None if model.visual_pooled is None else (model.visual_pooled, model.embed)
         layers = model.visual_layers if self.name == "visual-attention" else model.layers
         if last is not None and not self.blocks:
-            raise ValueError(f"placement {self.name} sits in no blocks; leave out the last {last}")
+            raise ValueError(f"`model.placement` {self.name} sits in no blocks; leave out `model.last_layers` {last}")
         if last is not None and layers is not None and last > layers:
-            raise ValueError(f"last_layers {last} is more than the tower's {layers} blocks; choose at most that")
+            raise ValueError(
+                f"`model.last_layers` {last} is more than the tower's {layers} blocks; choose at most that"
+            )
         count = layers if last is None else last
         match self.name:
             case "text-projection":

@@ -121,4 +121,4 @@ def rule_named(name: str) -> Rule:
     for rule in RULES:
         if rule.name == name:
             return rule
-    raise AdapterError(f"unknown rule {name!r}; known: {', '.join(rule.name for rule in RULES)}")
+    raise AdapterError(f"unknown `model.rule` {name!r}; known: {', '.join(rule.name for rule in RULES)}")

@@ -75,9 +75,9 @@ class Selection:
             smallest += 1
         if smallest > fewest * how.rate:
             raise ConfigError(
-                f"participation {how.rate:g} of {clients} clients makes cohorts of {fewest * how.rate:.3g} on average, "
-                f"but {smallest} are needed beside {held} colluders: raise participation, or lower --corrupt, "
-                "--dropout-tolerance or --min-separation"
+                f"`participation.rate` {how.rate:g} of {clients} clients makes cohorts of {fewest * how.rate:.3g} on "
+                f"average, but {smallest} are needed beside {held} colluders: raise it, or lower "
+                "`aggregation.corrupt`, `privacy.dropout_tolerance` or `participation.min_separation`"
             )
         return cls(clients, PoissonCohort(how.rate), how.min_separation, smallest, high, most, held)
 

@@ -30,7 +30,7 @@ class Curves:
 def curves(plan: NoisePlan, budgets: Sequence[float] = EPSILONS) -> Curves:
     """Both curves of a plan. Raises ConfigError for one without noise, which has neither."""
     if not plan.noisy:
-        raise ConfigError("without noise there is no budget to draw; give a finite epsilon")
+        raise ConfigError("without noise there is no budget to draw; give a finite `privacy.epsilon`")
     events, q = plan.worst_events(), plan.sampling_rate
     points = len(events) if q == 1 else min(len(events), _SAMPLED_POINTS)
     rounds = tuple(sorted({math.ceil((i + 1) * len(events) / points) for i in range(points)}))
@@ -72,4 +72,4 @@ def plot_budget(curves: Curves, target: float, path: Path) -> None:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).split("(")[0].strip()
-        raise PlotError(f"plot {path} cannot be written: {reason}; name a file such as budget.png") from None
+        raise PlotError(f"`plot` {path} cannot be written: {reason}; name a file such as budget.png") from None

@@ -12,19 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from flora_protocols import Kind, ParameterError, Profile, SessionParams, message_bytes
-from flora_secure.errors import ConfigError, require
+from flora_secure.errors import require
 from flora_secure.plain import finite_or_none
 from flora_secure.planning.architectures import Architecture, architecture, classes_of
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import MaskingPlan, plan_masking
-from flora_secure.planning.noise import plan_noise, target_delta
+from flora_secure.planning.noise import plan_noise, refused, target_delta
+from flora_secure.planning.protection import MOST_EPSILON
 from flora_secure.planning.rules import rule_named
-from flora_secure.planning.sections import MOST_EPSILON
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_for, epsilon_local, epsilon_outsider, gaussian_mu
 from flora_secure.privacy.calibration import LEAST_EPSILON
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.noise_plan import NoisePlan
+from flora_secure.records.notebook import html_table
 from flora_secure.records.report import Communication
 
 SCHEMA = "flora-secure/plan/1"
@@ -105,6 +106,9 @@ class Forecast:
         parts = ("model", "privacy", "communication", "aggregation")
         return {"schema": SCHEMA, **{part: dataclasses.asdict(getattr(self, part)) for part in parts}}
 
+    def _repr_html_(self) -> str:
+        return html_table("Plan", self.rows())
+
     def rows(self) -> list[tuple[str, str]]:
         """The table that people see, as pairs of what a figure is of and the figure."""
         p, c, a = self.privacy, self.communication, self.aggregation
@@ -163,7 +167,7 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
     Figures of a round are those of a cohort of fixed size, or of average size. Raises ConfigError, one line, where no
     noise, ring or graph satisfies the config.
     """
-    require(images <= _MOST_IMAGES, f"images must be at most {_MOST_IMAGES:,}, got {images}")
+    require(images <= _MOST_IMAGES, f"`images` must be at most {_MOST_IMAGES:,}, got {images}")
     size = architecture(config.model.model)
     dimension, rule = size.dimension(config.model, classes_of(config.data)), rule_named(config.model.trained_rule)
     try:
@@ -176,7 +180,7 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
             masking = plan_masking(cohort, Profile(wanted.secagg), wanted.neighbours, wanted.threshold)
         communication = _communication(config, cohort, masking, size)
     except (ValueError, ParameterError) as error:
-        raise ConfigError(str(error)) from None
+        raise refused(error) from None
     return Forecast(
         model=ModelForecast(
             name=size.name,
@@ -204,20 +208,23 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
 def budget_of(config: RunConfig, noise_multiplier: float, images: int = IMAGES) -> float:
     """The ε to plan for, so that the noise multiplier z of `config`'s run is the one given. ConfigError for z <= 0, and
     where the budget would be none that can be planned for."""
+    require(
+        0 < noise_multiplier < math.inf, f"`noise_multiplier` must be a finite number > 0, got {noise_multiplier:g}"
+    )
     try:
         taken, spent = Selection.of(config).participations, math.inf
-        if not 0 < noise_multiplier < _LEAST_MULTIPLIER:
+        if noise_multiplier >= _LEAST_MULTIPLIER:
             spent = epsilon_for(noise_multiplier, target_delta(config, images), taken, config.sampling_rate)
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise refused(error) from None
     require(
         spent <= MOST_EPSILON,
-        f"noise multiplier {noise_multiplier:g} costs more than epsilon {MOST_EPSILON:g}, which cannot be accounted "
-        "for; take a larger one, or --epsilon inf for a run without noise",
+        f"`noise_multiplier` {noise_multiplier:g} costs more than epsilon {MOST_EPSILON:g}, which cannot be accounted "
+        "for; take a larger one, or `privacy.epsilon` inf for a run without noise",
     )
     require(
         spent > LEAST_EPSILON,
-        f"noise multiplier {noise_multiplier:g} costs less than epsilon {LEAST_EPSILON:g}, which cannot be accounted "
+        f"`noise_multiplier` {noise_multiplier:g} costs less than epsilon {LEAST_EPSILON:g}, which cannot be accounted "
         "for; take a smaller one",
     )
     return spent

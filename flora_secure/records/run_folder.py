@@ -33,10 +33,10 @@ from flora_secure.records.report import Report
 def require_new(path: Path) -> None:
     """Raise `ConfigError` if a run cannot be written to `path`, before anything is computed for it."""
     if path.exists() or path.is_symlink():
-        raise ConfigError(f"out {path} exists already; choose a new folder, nothing was overwritten")
+        raise ConfigError(f"`out` {path} exists already; choose a new folder, nothing was overwritten")
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigError(f"out {path} cannot be written below {nearest}; choose another folder with --out")
+        raise ConfigError(f"`out` {path} cannot be written below {nearest}; choose another folder")
 
 
 class RunFolder:
@@ -193,4 +193,4 @@ def _locked(path: Path) -> int:
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"out {path} cannot be written: {error.strerror or error}; choose another folder with --out")
+    return ConfigError(f"`out` {path} cannot be written: {error.strerror or error}; choose another folder")

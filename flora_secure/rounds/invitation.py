@@ -24,7 +24,7 @@ from typing import NoReturn
 import numpy as np
 
 from flora_protocols import Code, ParameterError, PeerError, SessionParams
-from flora_secure.planning.sections import Unit
+from flora_secure.planning.protection import Unit
 from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.privacy.rotation import Rotation

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.sections import Unit
+from flora_secure.planning.protection import Unit
 from flora_secure.privacy.noise_plan import NoisePlan
 
 # chosen on public data alone: docs/studies/choose_defaults.py

@@ -25,7 +25,7 @@ from flora_protocols import ParameterError, Profile, SessionParams
 from flora_secure.errors import CheckpointError, ConfigError
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import MaskingPlan, plan_masking
-from flora_secure.planning.noise import expected_contributions, plan_noise
+from flora_secure.planning.noise import expected_contributions, plan_noise, refused
 from flora_secure.planning.rules import TrainedValues
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_of
@@ -95,7 +95,7 @@ class Server:
             for size in (self.selection.smallest, self.selection.largest):
                 self.masking(self.plan.for_cohort(size))
         except (ValueError, ParameterError) as error:
-            raise ConfigError(str(error)) from None
+            raise refused(error) from None
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
         self.records: list[RoundRecord] = []
         self.session = os.urandom(SESSION)

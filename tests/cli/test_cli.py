@@ -15,86 +15,127 @@ import pytest
 from command import ENVIRONMENT, PROGRAM, flora, flora_here
 from PIL import Image
 
+from flora_secure.planning.option_table import rows_of
 from flora_secure.records.reading import read_run
 from flora_secure.records.report import json_schema
 
+FLAGS = [row.option.flag for row in rows_of("simulate")]
 SMALL = ["simulate", "--dataset", "digits", "--clients", "8", "--rounds", "2"]
 
 
+FILES = {
+    "unknown.toml": "[privacy]\nepsilom = 4.0\n",
+    "negative.toml": "[privacy]\nepsilon = -1\n",
+    "poisson.toml": "[participation]\nrate = 0.5\nsampling = 'poisson'\n",
+    "server.toml": "[training]\nwarm_start = -1\n",
+    "optimiser.toml": "[training]\nserver_optimiser = 'momentum'\n",
+}
+# the only ones that name no flag: what is bad lies in many files
+UNNAMED = ("no image was found; see docs/data.md",)
 BAD = [
-    (["--epsilon", "-1"], "epsilon must be above 0, or inf for a run without noise; got -1"),
-    (["--epsilon", "0"], "epsilon must be above 0"),
-    (["--epsilon", "nan"], "epsilon must be above 0"),
+    (["--epsilon", "-1"], "--epsilon must be above 0, or inf for a run without noise; got -1"),
+    (["--epsilon", "0"], "--epsilon must be above 0"),
+    (["--epsilon", "nan"], "--epsilon must be above 0"),
     (["--epsilon", "abc"], "'--epsilon': 'abc' is not a number; write one such as 4"),
     (["--clients", "ten"], "'--clients': 'ten' is not a whole number"),
-    (["--delta", "1.5"], "delta must lie between 0 and 1"),
-    (["--clients", "1"], "clients must be at least 2"),
-    (["--clients", "99999999999"], "clients must be at most 1,000,000, got 99999999999"),
-    (["--delta", "1e-15"], "delta 1e-15 is less than the 1e-12 that can be accounted for with unit client; take more"),
-    (["--unit", "example", "--delta", "1e-11"], "less than the 1e-10 that can be accounted for with unit example"),
-    (["--epsilon", "100.5"], "epsilon 100.5 is more than the 100 that can be accounted for"),
+    (["--delta", "1.5"], "--delta must lie between 0 and 1"),
+    (["--clients", "1"], "--clients must be at least 2"),
+    (["--clients", "99999999999"], "--clients must be at most 1,000,000, got 99999999999"),
+    (
+        ["--delta", "1e-15"],
+        "--delta 1e-15 is less than the 1e-12 that can be accounted for with --unit client; take more",
+    ),
+    (["--unit", "example", "--delta", "1e-11"], "less than the 1e-10 that can be accounted for with --unit example"),
+    (["--epsilon", "100.5"], "--epsilon 100.5 is more than the 100 that can be accounted for"),
     (["--epsilon", "1e308"], "take less, or inf for a run without noise"),
-    (["--unit", "example", "--example-rate", "1e-9"], "example_rate must be at least 0.0001"),
-    (["--clip-norm", "1e308"], "clip_norm must lie in 1e-06…1e+06, got 1e+308"),
-    (["--clip-norm", "1e-308"], "clip_norm must lie in 1e-06…1e+06, got 1e-308"),
-    (["--alpha", "1e308"], "alpha must lie in 1e-06…1e+06, got 1e+308"),
-    (["--alpha", "1e-308"], "alpha must lie in 1e-06…1e+06, got 1e-308"),
-    (["--server-step", "1e308"], "server_step must lie in 1e-06…1e+06, got 1e+308"),
-    (["--rounds", "99999999999"], "rounds must be at most 100,000, got 99999999999"),
-    (["--seed", "99999999999999999999"], "seed must be at most 2^63 - 1 = 9223372036854775807, got"),
-    (["--clients", "30000"], "30000"),
-    (["--dropout", "1"], "dropout must be at least 0 and below 1"),
-    (["--dataset", "cifar"], "cifar"),
-    (["--dataset", "fashion-mnist", "--data-root", "EMPTY"], "EMPTY"),
-    (["--partition", "dirichlet:-1"], "dirichlet:-1"),
+    (["--unit", "example", "--example-rate", "1e-9"], "--example-rate must be at least 0.0001"),
+    (["--clip-norm", "1e308"], "--clip-norm must lie in 1e-06…1e+06, got 1e+308"),
+    (["--clip-norm", "1e-308"], "--clip-norm must lie in 1e-06…1e+06, got 1e-308"),
+    (["--alpha", "1e308"], "--alpha must lie in 1e-06…1e+06, got 1e+308"),
+    (["--alpha", "1e-308"], "--alpha must lie in 1e-06…1e+06, got 1e-308"),
+    (["--server-optimiser", "yogi", "--server-tau", "1e308"], "--server-tau must lie in 1e-06…1e+06, got 1e+308"),
+    (["--rounds", "99999999999"], "--rounds must be at most 100,000, got 99999999999"),
+    (["--seed", "99999999999999999999"], "--seed must be at most 2^63 - 1 = 9223372036854775807, got"),
+    (["--clients", "30000"], "--clients 30000 for 20000 images"),
+    (["--dropout", "1"], "--dropout must be at least 0 and below 1"),
+    (["--dataset", "cifar"], "unknown --dataset 'cifar': use one of embedded, fashion-mnist, "),
+    (["--dataset", "fashion-mnist", "--data-root", "EMPTY"], "--data-root 'EMPTY' lacks"),
+    (["--partition", "dirichlet:-1"], "unknown --partition 'dirichlet:-1': use iid, dirichlet:A"),
     (
         ["--rule", "both"],
-        "model.rule must be one of prompt-basis, ab, frozen-a, alternate, local-alternate; got 'both'",
+        "--rule must be one of prompt-basis, ab, frozen-a, alternate, local-alternate; got 'both'",
     ),
-    (["--secagg", "on"], "aggregation.secagg must be one of off, semi-honest, malicious-server; got 'on'"),
-    (["--neighbours", "7"], "neighbours must be 99 (everybody) or an even number from 2 to 98, got 7"),
-    (["--corrupt", "1"], "corrupt must be at least 0 and below 1"),
-    (["--bits", "33"], "bits must lie in 8…32, got 33"),
-    (["--out", "TAKEN"], "TAKEN exists already"),
+    (["--secagg", "on"], "--secagg must be one of off, semi-honest, malicious-server; got 'on'"),
+    (["--neighbours", "7"], "--neighbours must be 99 (everybody) or an even number from 2 to 98, got 7"),
+    (["--corrupt", "1"], "--corrupt must be at least 0 and below 1"),
+    (["--bits", "33"], "--bits must lie in 8…32, got 33"),
+    (["--out", "TAKEN"], "--out TAKEN exists already"),
     (["--out", "TAKEN/config.toml/run"], "cannot be written"),
     (["--config", "nowhere.toml"], "nowhere.toml cannot be read"),
     (["--config", "unknown.toml"], "unknown key 'privacy.epsilom'"),
-    (["--rank", "0"], "rank must be at least 1, got 0"),
-    (["--participation", "0"], "participation must be above 0 and at most 1 (everybody), got 0"),
-    (["--participation", "2", "--sampling", "fixed"], "participation must be above 0 and at most 1 (everybody), got 2"),
-    (["--participation", "0.1"], "participation 0.1 needs a kind of sampling"),
-    (["--sampling", "poisson"], "sampling poisson is for a participation below 1"),
-    (["--min-separation", "3"], "min_separation 3 is for a participation below 1"),
-    (["--example-rate", "0.1"], "example_rate 0.1 is for unit example"),
-    (["--unit", "example", "--example-rate", "2"], "example_rate must be above 0 and at most 1, got 2"),
-    (["--unit", "image"], "privacy.unit must be one of client, example; got 'image'"),
-    (["--unit", "example", "--adaptive-clip", "0.5"], "adaptive_clip 0.5 is for unit client"),
-    (["--adaptive-clip", "0"], "adaptive_clip is a quantile between 0 and 1"),
-    (["--server-step", "inf"], "server_step must be a positive number, got inf"),
-    (["--server-momentum", "1"], "server_momentum must be at least 0 and below 1, got 1"),
-    (["--partition", "natural"], "partition natural needs a data set with clients of its own"),
+    (["--rank", "0"], "--rank must be at least 1, got 0"),
+    (["--participation", "0"], "--participation must be above 0 and at most 1 (everybody), got 0"),
+    (
+        ["--participation", "2", "--sampling", "fixed"],
+        "--participation must be above 0 and at most 1 (everybody), got 2",
+    ),
+    (["--participation", "0.1"], "--participation 0.1 needs a kind of sampling"),
+    (["--sampling", "poisson"], "sampling poisson is for a --participation below 1"),
+    (["--min-separation", "3"], "--min-separation 3 is for a --participation below 1"),
+    (["--example-rate", "0.1"], "--example-rate 0.1 is for --unit example"),
+    (["--unit", "example", "--example-rate", "2"], "--example-rate must be above 0 and at most 1, got 2"),
+    (["--unit", "image"], "--unit must be one of client, example; got 'image'"),
+    (["--unit", "example", "--adaptive-clip", "0.5"], "--adaptive-clip 0.5 is for --unit client"),
+    (["--adaptive-clip", "0"], "--adaptive-clip is a quantile between 0 and 1"),
+    (["--server-beta2", "0.9"], "--server-beta2 0.9 is for --server-optimiser adam or yogi; set that or"),
+    (
+        ["--server-optimiser", "momentum", "--server-tau", "0.1"],
+        "--server-tau 0.1 is for --server-optimiser adam or yogi",
+    ),
+    (["--server-optimiser", "adam", "--server-beta2", "1"], "--server-beta2 must lie between 0 and 1, such as 0.99"),
+    (["--server-optimiser", "yogi", "--server-tau", "0"], "--server-tau must be a positive number, got 0"),
+    (["--server-step", "inf"], "--server-step must be a positive number, got inf"),
+    (["--server-momentum", "1"], "--server-momentum must be at least 0 and below 1, got 1"),
+    (["--partition", "natural"], "--partition natural needs a data set with clients of its own"),
     (["--dataset", "folder"], "data set 'folder' needs --data-root"),
     (["--dataset", "folder", "--data-root", "EMPTY"], "no image was found; see docs/data.md"),
-    (["--dataset", "digits", "--class-names", "unknown.toml"], "2 lines, data set 'digits' has 10 classes"),
-    (["--templates", "nowhere.txt"], "template file 'nowhere.txt' cannot be read"),
+    (
+        ["--dataset", "digits", "--class-names", "unknown.toml"],
+        "--class-names has 2 lines, data set 'digits' has 10 classes",
+    ),
+    (["--templates", "nowhere.txt"], "--templates 'nowhere.txt' cannot be read"),
     (
         ["--unseen-classes", "bag,boot"],
-        "unseen class 'boot' is none of data set 'embedded'; known: t-shirt, trousers, ",
+        "--unseen-classes 'boot' is none of data set 'embedded'; known: t-shirt, trousers, ",
     ),
-    (["--dataset", "digits", "--unseen-classes", ",".join(f"digit {i}" for i in range(9))], "leave 1 of 10 to train"),
-    (["--unseen-classes", "bag,,coat"], "unseen_classes must name at least one class, and each once; got 'bag', ''"),
+    (
+        ["--dataset", "digits", "--unseen-classes", ",".join(f"digit {i}" for i in range(9))],
+        "--unseen-classes leave 1 of 10 classes to train",
+    ),
+    (["--unseen-classes", "bag,,coat"], "--unseen-classes must name at least one class, and each once; got 'bag', ''"),
     (["--no-feature-cache", "--feature-cache", "EMPTY"], "give either --feature-cache or --no-feature-cache"),
-    (["--epsilom", "4"], "No such option"),
+    (
+        ["--epsilom", "4"],
+        "No such option: --epsilom (Possible options: --epsilon, --precision) Try 'flora-secure simulate",
+    ),
+    (["--placement", "text-atention"], "visual-attention; got 'text-atention'; did you mean 'text-attention'?"),
+    (["--dataset", "cifar-10"], "did you mean 'cifar10'?"),
+    (["--unseen-classes", "trouser"], "did you mean 'trousers'?"),
+    (["--config", "negative.toml"], "config negative.toml: privacy.epsilon must be above 0"),
+    (["--config", "poisson.toml", "--participation", "0"], "--participation must be above 0"),
+    (["--config", "server.toml"], "config server.toml: training.warm_start must be at least 0 steps, got -1"),
+    (["--config", "optimiser.toml", "--server-tau", "1"], "--server-tau 1.0 is for training.server_optimiser adam"),
 ]
 BAD_LATE = [
-    (["--model", "ViT-X"], "unknown model 'ViT-X'"),
+    (["--model", "ViT-X"], "unknown --model 'ViT-X'"),
+    (["--model", "ViT-B32"], "did you mean 'ViT-B-32'?"),
     (["--model", "ViT-B-32"], "needs weights"),
-    (["--pretrained", "missing.safetensors"], "missing.safetensors"),
-    (["--rank", "11"], "rank 11 exceeds"),
-    (["--device", "cuda:9"], "device 'cuda:9' cannot be used"),
-    (["--device", "meta"], "device 'meta' cannot be used"),
-    (["--epsilon", "100", "--bits", "8", "--clients", "300"], "bits"),
-    (["--secagg", "malicious-server", "--threshold", "2"], "threshold 2"),
+    (["--pretrained", "missing.safetensors"], "--pretrained: model 'tiny' has no weights 'missing.safetensors'"),
+    (["--rank", "11"], "--rank 11 exceeds"),
+    (["--device", "cuda:9"], "--device 'cuda:9' cannot be used"),
+    (["--device", "meta"], "--device 'meta' cannot be used"),
+    (["--epsilon", "100", "--bits", "8", "--clients", "300"], "take a smaller --epsilon, fewer --clients"),
+    (["--secagg", "malicious-server", "--threshold", "2"], "--threshold 2"),
     (["--participation", "0.1", "--sampling", "poisson"], "makes cohorts of 1 on average"),
 ]
 # the smallest data set: these are told after the model has seen the images
@@ -111,12 +152,15 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(flags, says, tmp_path) -> N
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "TAKEN").mkdir()
     (tmp_path / "TAKEN" / "config.toml").write_text("")
-    (tmp_path / "unknown.toml").write_text("[privacy]\nepsilom = 4.0\n")
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
     done = (flora if " ".join(flags) in FRESH else flora_here)("simulate", *flags, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     *before, last = done.stderr.splitlines()
     assert says in last
+    named = any(flag in last for flag in FLAGS) or ": unknown key " in last
+    assert named or re.search(r"config [a-z]+\.toml: [a-z]+\.[a-z_]+ ", last) or says in UNNAMED
     assert last.startswith("flora-secure: ")
     assert before[:1] in ([], ["loading model and data …"])
     assert len(before) <= 1 or (len(before) == 2 and before[1].startswith("data "))

@@ -122,7 +122,7 @@ def test_class_names_and_templates_are_refused(tmp_path: Path, options: tuple[st
     lines(tmp_path / "classnames.txt", "cat", "dog")  # what lies beside was not asked for
     assert load_dataset("table", path).captioned
     files = {option: lines(tmp_path / option, "the {}" if option == "templates" else "cat") for option in options}
-    flags = " and ".join(f"--{option.replace('_', '-')}" for option in options)
+    flags = " and ".join(f"data.{option}" for option in options)
     with pytest.raises(DataError, match=f"has captions, which are used as they are: leave out {flags}$"):
         load_dataset("table", path, **files)
 
@@ -167,7 +167,7 @@ def test_shards_with_captions_in_json(tmp_path: Path) -> None:
     }
     assert data.owners is not None
     assert data.owners.names == ("0", "1")
-    with pytest.raises(DataError, match="leave out --class-names"):
+    with pytest.raises(DataError, match=r"leave out data\.class_names"):
         load_dataset("webdataset", tmp_path / "data.tar", class_names=lines(tmp_path / "names", "one", "two"))
 
 
@@ -189,7 +189,7 @@ def test_an_image_goes_to_one_client_with_all_its_captions(raw: list[int], clien
     order = list(dict.fromkeys(raw))
     images = np.array([order.index(i) for i in raw])
     if clients > len(order):
-        with pytest.raises(DataError, match=f"{clients} clients for {len(order)} images"):
+        with pytest.raises(DataError, match=f"clients {clients} for {len(order)} images"):
             partition_captioned(images, clients, Iid(), np.random.default_rng(seed))
         return
     parts = partition_captioned(images, clients, Iid(), np.random.default_rng(seed))
@@ -236,7 +236,7 @@ def test_iid_federation_of_a_table(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"dirichlet:0\.5 deals by label"):
         load_federation(replace(config, partition="dirichlet:0.5"), 0)
-    with pytest.raises(DataError, match="17 clients for 16 images"):
+    with pytest.raises(DataError, match="clients 17 for 16 images"):
         load_federation(replace(config, clients=17), 0)
 
 

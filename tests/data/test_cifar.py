@@ -147,5 +147,5 @@ def test_damaged_pickles(tmp_path: Path, raw: bytes) -> None:
 def test_a_folder_without_the_batches(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lacks cifar-10-batches-py/test_batch: unpack the python version"):
         load_dataset("cifar10", tmp_path)
-    with pytest.raises(DataError, match="needs --data-root"):
+    with pytest.raises(DataError, match=r"needs data\.data_root"):
         load_dataset("cifar100")

@@ -72,7 +72,7 @@ def test_natural_folders_are_clients(tmp_path: Path) -> None:
     )
     assert len(data.test) == 4
 
-    with pytest.raises(DataError, match="4 clients, but the data set has 3 of its own: use --clients 3"):
+    with pytest.raises(DataError, match=r"data\.clients 4, but the data set has 3 of its own: use 3"):
         load_federation(DataConfig(dataset="folder", data_root=str(tmp_path), clients=4, partition="natural"), 0)
 
 

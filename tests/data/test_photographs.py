@@ -158,7 +158,7 @@ def test_torchvision_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_folders_that_hold_something_else(name: str, marker: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"lacks {marker}: unpack .* as torchvision does"):
         load_dataset(name, tmp_path)
-    with pytest.raises(DataError, match=f"'{name}' needs --data-root"):
+    with pytest.raises(DataError, match=f"'{name}' needs data.data_root"):
         load_dataset(name)
     with pytest.raises(DataError, match="does not exist"):
         load_dataset(name, tmp_path / "absent")

@@ -140,7 +140,7 @@ def test_weights_from_a_file(clip: Clip, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "pretrained", "message"),
     [
-        ("ViT-Z-9", None, "unknown model 'ViT-Z-9'"),
+        ("ViT-Z-9", None, "unknown model.model 'ViT-Z-9'"),
         ("ViT-B-32", None, "'ViT-B-32' needs weights.*openai"),
         ("ViT-B-32", "latest", "no weights 'latest'.*openai"),
         ("tiny", "absent.pt", "no weights 'absent.pt'"),

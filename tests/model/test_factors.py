@@ -203,7 +203,7 @@ def test_ranks_that_do_not_fit_are_refused(model, tokens) -> None:
 
 def test_unknown_rule_is_named() -> None:
     with pytest.raises(
-        AdapterError, match="unknown rule 'b'; known: prompt-basis, ab, frozen-a, alternate, local-alternate"
+        AdapterError, match=r"unknown model\.rule 'b'; known: prompt-basis, ab, frozen-a, alternate, local-alternate"
     ):
         rule_named("b")
 

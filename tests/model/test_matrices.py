@@ -178,7 +178,7 @@ def test_without_its_projection_the_text_tower_gives_what_that_reads(model: Cust
     model.text.text_projection = None
     torch.testing.assert_close(pooled, model.encode_text(tokens))
     assert TextProjection.of(model.text)(pooled) is pooled
-    with pytest.raises(AdapterError, match="the text tower has no projection to adapt; use another placement"):
+    with pytest.raises(AdapterError, match=r"the text tower has no projection to adapt; use another model\.placement"):
         matrices_of(model, PLACEMENTS["text-projection"])
 
 
@@ -189,7 +189,9 @@ def test_what_a_model_lacks_is_said(model: CustomTextCLIP) -> None:
     with pytest.raises(AdapterError, match="rank 17 exceeds 16, the rank of the smallest adapted matrix"):
         fresh_factors(matrices_of(model, attention), 17, torch.Generator())
     model.visual = torch.nn.Linear(2, 2)
-    with pytest.raises(AdapterError, match="no matrices for placement visual-attention; use a text placement"):
+    with pytest.raises(
+        AdapterError, match=r"no matrices for model\.placement visual-attention; use one of the text tower"
+    ):
         matrices_of(model, attention)
     with pytest.raises(AdapterError, match="does not end in a matrix onto the embedding"):
         matrices_of(model, PLACEMENTS["visual-projection"])

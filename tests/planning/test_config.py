@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from flora_secure.errors import ConfigError
 from flora_secure.planning.config import RunConfig, from_toml, load_config, override
-from flora_secure.planning.sections import AggregationConfig, DataConfig, PrivacyConfig
+from flora_secure.planning.protection import AggregationConfig, PrivacyConfig
+from flora_secure.planning.sections import DataConfig
 
 
 def test_defaults_survive_a_round_trip() -> None:
@@ -59,11 +60,14 @@ def test_any_config_survives_a_round_trip(epsilon, clients, bits, root, dropout,
         ("[data]\nunseen_classes = ['a', 1]", "data.unseen_classes must be a list of strings, got ['a', 1]"),
         ("[aggregation]\ndropout = 1.0", "dropout must be at least 0 and below 1"),
         ("[aggregation]\nthreshold = 101", "threshold must lie in 2…100"),
-        ("[participation]\nrate = 0.0", "participation must be above 0 and at most 1 (everybody), got 0"),
-        ("[participation]\nrate = 1.5", "participation must be above 0 and at most 1 (everybody), got 1.5"),
-        ("[participation]\nrate = 0.1", "participation 0.1 needs a kind of sampling: --sampling poisson"),
-        ("[participation]\nsampling = 'fixed'", "sampling fixed is for a participation below 1"),
-        ("[participation]\nmin_separation = 2", "min_separation 2 is for a participation below 1"),
+        ("[participation]\nrate = 0.0", "participation.rate must be above 0 and at most 1 (everybody), got 0"),
+        ("[participation]\nrate = 1.5", "participation.rate must be above 0 and at most 1 (everybody), got 1.5"),
+        (
+            "[participation]\nrate = 0.1",
+            "participation.rate 0.1 needs a kind of sampling: participation.sampling poisson",
+        ),
+        ("[participation]\nsampling = 'fixed'", "sampling fixed is for a participation.rate below 1"),
+        ("[participation]\nmin_separation = 2", "min_separation 2 is for a participation.rate below 1"),
         ("[participation]\nrate = 0.1\nsampling = 'even'", "participation.sampling must be one of poisson, fixed"),
         (
             "[participation]\nrate = 0.1\nsampling = 'fixed'\nmin_separation = 0",
@@ -72,15 +76,18 @@ def test_any_config_survives_a_round_trip(epsilon, clients, bits, root, dropout,
         ("[participation]\nrate = 0.01\nsampling = 'fixed'", "a cohort of 1; a sum needs at least 2"),
         (
             "[participation]\nrate = 0.1\nsampling = 'fixed'\nmin_separation = 11",
-            "cohorts of 10 with min_separation 11 need 110 clients, there are 100",
+            "cohorts of 10 with participation.min_separation 11 need 110 clients, there are 100",
         ),
-        ("[privacy]\nexample_rate = 0.1", "example_rate 0.1 is for unit example"),
+        ("[privacy]\nexample_rate = 0.1", "example_rate 0.1 is for privacy.unit example"),
         ("[privacy]\nunit = 'example'\nexample_rate = 0.0", "example_rate must be above 0 and at most 1, got 0.0"),
-        ("[privacy]\nunit = 'example'\nadaptive_clip = 0.5", "adaptive_clip 0.5 is for unit client"),
+        ("[privacy]\nunit = 'example'\nadaptive_clip = 0.5", "adaptive_clip 0.5 is for privacy.unit client"),
         ("[privacy]\nadaptive_clip = 1.0", "adaptive_clip is a quantile between 0 and 1, such as 0.5; got 1.0"),
         ("[privacy]\nepsilon = 1e3", "epsilon 1000 is more than the 100 that can be accounted for"),
         (f"[privacy]\nepsilon = 1{'0' * 400}", "privacy.epsilon is too large for a number: 401 digits"),
-        ("[privacy]\ndelta = 1e-13", "delta 1e-13 is less than the 1e-12 that can be accounted for with unit client"),
+        (
+            "[privacy]\ndelta = 1e-13",
+            "delta 1e-13 is less than the 1e-12 that can be accounted for with privacy.unit client",
+        ),
         ("[privacy]\nunit = 'example'\nexample_rate = 1e-5", "example_rate must be at least 0.0001, less cannot be"),
         ("[training]\nrounds = 0", "rounds must be at least 1, got 0"),
         ("[training]\nrounds = 100001", "rounds must be at most 100,000, got 100001"),

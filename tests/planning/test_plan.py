@@ -131,13 +131,13 @@ def test_parameter_ratios_of_rank_one(placement, rule, ratios) -> None:
 
 
 def test_placements_that_a_model_lacks_are_refused() -> None:
-    with pytest.raises(ConfigError, match="tiny's image tower has no matrix for visual-attention"):
+    with pytest.raises(ConfigError, match=r"tiny's image tower has no matrix for model\.placement visual-attention"):
         forecast(config(model__placement="visual-attention", model__rule="ab"))
-    with pytest.raises(ConfigError, match="rule prompt-basis is for placement text-projection, not text-mlp"):
+    with pytest.raises(ConfigError, match=r"rule prompt-basis is for model\.placement text-projection, not text-mlp"):
         config(model__placement="text-mlp", model__rule="prompt-basis")
-    with pytest.raises(ConfigError, match="ViT-B-32: last_layers 13 is more than the tower's 12 blocks"):
+    with pytest.raises(ConfigError, match=r"ViT-B-32: model\.last_layers 13 is more than the tower's 12 blocks"):
         forecast(config(model__model="ViT-B-32", model__placement="text-mlp", model__last_layers=13))
-    with pytest.raises(ConfigError, match="last_layers 1 is for a placement in a tower's blocks"):
+    with pytest.raises(ConfigError, match=r"last_layers 1 is for a model\.placement in a tower's blocks"):
         config(model__last_layers=1)
     with pytest.raises(ConfigError, match="rank 513 exceeds 512, the rank of ViT-B-32's text attention"):
         forecast(config(model__model="ViT-B-32", model__placement="text-attention", model__rule="ab", model__rank=513))
@@ -176,7 +176,9 @@ def test_every_architecture_is_known_or_named_with_where_its_size_is() -> None:
     assert {*table["architectures"], *table["unmeasured"]} == {*shipped, "tiny"}
     assert len(table["unmeasured"]) < 11
     for name, hub in table["unmeasured"].items():
-        with pytest.raises(ConfigError, match=f"size of model '{name}' is not known before it is loaded: .*{hub}"):
+        with pytest.raises(
+            ConfigError, match=f"size of model.model '{name}' is not known before it is loaded: .*{hub}"
+        ):
             architecture(name)
 
 
@@ -213,11 +215,14 @@ def test_the_plot_is_a_picture(tmp_path) -> None:
     [
         (["--epsilon", "0"], "epsilon must be above 0"),
         (["--epsilon", "4", "--noise-multiplier", "3"], "either --epsilon or --noise-multiplier"),
-        (["--noise-multiplier", "0"], "noise multiplier must be a finite number > 0"),
-        (["--noise-multiplier", "1e308"], "noise multiplier 1e+308 costs less than epsilon 1e-06"),
-        (["--noise-multiplier", "0.1"], "noise multiplier 0.1 costs more than epsilon 100"),
-        (["--noise-multiplier", "1e-308"], "noise multiplier 1e-308 costs more than epsilon 100"),
-        (["--noise-multiplier", "1e-308", "--unit", "example"], "noise multiplier 1e-308 costs more than epsilon 100"),
+        (["--noise-multiplier", "0"], "--noise-multiplier must be a finite number > 0"),
+        (["--noise-multiplier", "1e308"], "--noise-multiplier 1e+308 costs less than epsilon 1e-06"),
+        (["--noise-multiplier", "0.1"], "--noise-multiplier 0.1 costs more than epsilon 100"),
+        (["--noise-multiplier", "1e-308"], "--noise-multiplier 1e-308 costs more than epsilon 100"),
+        (
+            ["--noise-multiplier", "1e-308", "--unit", "example"],
+            "--noise-multiplier 1e-308 costs more than epsilon 100",
+        ),
         (["--epsilon", "1e9"], "epsilon 1e+09 is more than the 100 that can be accounted for"),
         (["--delta", "1e-15"], "delta 1e-15 is less than the 1e-12 that can be accounted for"),
         (["--clients", "99999999999"], "clients must be at most 1,000,000"),
@@ -225,14 +230,20 @@ def test_the_plot_is_a_picture(tmp_path) -> None:
         (["--unit", "example", "--images", "99999999999"], "images must be at most 1,000,000,000"),
         (["--delta", "1"], "delta must lie between 0 and 1"),
         (["--rounds", "0"], "rounds must be at least 1"),
-        (["--model", "ViT-X"], "'ViT-X' is not known"),
-        (["--clip-norm", "nan"], "clip_norm must be a positive number"),
-        (["--dropout-tolerance", "1"], "dropout_tolerance must be at least 0 and below 1"),
-        (["--secagg", "malicious-server", "--corrupt", "0.85"], "85 corrupt of 100"),
-        (["--epsilon", "100", "--bits", "8"], "bits"),
-        (["--plot", "no/such/folder.png"], "cannot be written"),
+        (["--model", "ViT-X"], "the size of --model 'ViT-X' is not known"),
+        (["--clip-norm", "nan"], "--clip-norm must be a positive number"),
+        (["--dropout-tolerance", "1"], "--dropout-tolerance must be at least 0 and below 1"),
+        (["--threshold", "2"], "--threshold 2: "),
+        (["--corrupt", "0.95"], "tolerate fewer (--corrupt, --dropout-tolerance)"),
+        (["--model", "ViT-B-33"], "; did you mean 'ViT-B-32'?"),
+        (
+            ["--secagg", "malicious-server", "--corrupt", "0.85"],
+            "plan for fewer corrupt clients (--corrupt), for fewer dropouts (--dropout-tolerance)",
+        ),
+        (["--epsilon", "100", "--bits", "8"], "allow more --bits, or take a smaller --epsilon, fewer --clients"),
+        (["--plot", "no/such/folder.png"], "--plot no/such/folder.png cannot be written"),
         (["--epsilon", "inf", "--mechanisms"], "with noise"),
-        (["--epsilon", "inf", "--plot", "x.png"], "without noise"),
+        (["--epsilon", "inf", "--plot", "x.png"], "give a finite --epsilon"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -266,7 +277,7 @@ def test_the_limits_themselves_are_planned(flags, tmp_path) -> None:
 def test_bad_input_of_a_fresh_process_is_one_line_too(tmp_path) -> None:
     done = plan("--rank", "200", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("flora-secure: rank 200 exceeds 128")
+    assert done.stderr.startswith("flora-secure: --rank 200 exceeds 128")
     assert done.stderr.count("\n") == 1
 
 

@@ -1,0 +1,172 @@
+"""A whole run in its folder: data and model, every round, adapter and report. Imports torch when it runs.
+
+What a program or a command asks for; a loop of one's own takes the parts: :mod:`flora_secure.engine.task`,
+:mod:`flora_secure.engine.simulation`, :mod:`flora_secure.engine.recorded`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flora_secure.data.cache import ArrayCache
+from flora_secure.data.dataset import Dataset
+from flora_secure.data.federation import load_federation
+from flora_secure.errors import InputError, RunFolderError, RunInterrupted
+from flora_secure.planning.config import RunConfig
+from flora_secure.records.notebook import html_table
+from flora_secure.records.reading import read_run
+from flora_secure.records.record import RoundRecord
+from flora_secure.records.report import Report
+from flora_secure.records.report_table import rows
+from flora_secure.records.run_folder import Interrupted, reopen, require_new
+
+Progress = Callable[[int, int, RoundRecord], None]
+"""Told of every finished round: its number from 1, how many there are, and its record."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run that has ended. A notebook shows it as a table.
+
+    Attributes:
+        report: accuracy, privacy budget and communication, as in ``report.json``.
+        records: one for each round, as in ``rounds.jsonl``.
+        folder: where all of it is.
+    """
+
+    report: Report
+    records: tuple[RoundRecord, ...]
+    folder: Path
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the trained adapter, in peft's format."""
+        return self.folder / "adapter"
+
+    def __repr__(self) -> str:
+        spent = self.report.privacy.epsilon
+        budget = "no noise" if spent is None else f"ε {spent:.3g}"
+        return f"<Run {str(self.folder)!r}: accuracy {self.report.accuracy.final:.2%}, {budget}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Run {self.folder}", rows(self.report))
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run is given beside its description: ``passed`` data, a ``cache`` of features, and whom to tell of its
+    ``progress`` and, in lines for people, of what it found (``log``)."""
+
+    passed: Dataset | None = None
+    cache: ArrayCache | None = None
+    progress: Progress | None = None
+    log: Callable[[str], None] | None = None
+
+    def say(self, line: str) -> None:
+        """Tell the log, if anybody keeps one."""
+        if self.log is not None:
+            self.log(line)
+
+
+def begin_run(config: RunConfig, folder: Path, around: Surroundings, *, compare_no_noise: bool = False) -> Run:
+    """Train as ``config`` says, in the new ``folder``. ``compare_no_noise``: the same once more without noise.
+
+    Raises an :class:`flora_secure.errors.InputError` for bad input, whose ``kept`` says what is on disk then;
+    :class:`flora_secure.errors.RunInterrupted` at Ctrl-C; and
+    :class:`flora_secure.privacy.cross_check.CrossCheckError` where two accountants disagree: rounds and adapter are
+    kept, and no report is written.
+    """
+    require_new(folder)
+    return _Course(config, folder, around).finish(compare_no_noise, None)
+
+
+def resume_run(folder: Path, around: Surroundings) -> Run:
+    """Go on with the run in ``folder`` after its last whole round, or read it where it is complete. Raises as
+    :func:`begin_run`, and :class:`flora_secure.errors.RunFolderError` for a folder that holds no run."""
+    if not folder.is_dir():
+        raise RunFolderError(f"`resume` {folder}: there is no such run folder")
+    if (folder / "report.json").exists():
+        found = read_run(folder)
+        assert found.report is not None
+        around.say(f"the run in {folder} is complete, nothing is left to do")
+        return Run(found.report, tuple(found.records), folder)
+    interrupted = reopen(folder)
+    return _Course(interrupted.config, folder, around).finish(interrupted.checkpoint.compare_no_noise, interrupted)
+
+
+class _Course:
+    """How far a run has come, for what is said where it ends early."""
+
+    def __init__(self, config: RunConfig, folder: Path, around: Surroundings) -> None:
+        self.config, self.folder, self.around = config, folder, around
+        self.started = time.perf_counter()
+        self.begun, self.done = False, 0
+
+    def finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
+        if interrupted is not None:
+            self.begun, self.done = True, len(interrupted.records)
+        try:
+            return self._finish(compare_no_noise, interrupted)
+        except InputError as error:
+            if self.done:
+                error.kept = self._kept
+            raise
+        except KeyboardInterrupt:
+            where = f"in round {self.done + 1}"
+            if self.done == self.config.training.rounds:
+                where = "after the last round"
+            kept = self._kept if self.done else "no round was complete"
+            raise RunInterrupted(f"interrupted {where}; {kept}", self.folder, resumable=self.begun) from None
+
+    @property
+    def _kept(self) -> str:
+        return f"rounds 1 to {self.done} are kept in {self.folder}"
+
+    def _finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
+        config, around = self.config, self.around
+        around.say("loading model and data …")
+        # before the heavy imports below, so that bad data is told at once
+        federation = load_federation(config.data, config.seed, around.cache, around.passed)
+        for line in federation.lines:
+            around.say(line)
+
+        from flora_secure.engine.recorded import begin, go_on
+        from flora_secure.engine.simulation import Simulation, without_noise
+        from flora_secure.engine.summary import summarise
+        from flora_secure.engine.task import prepare
+        from flora_secure.privacy.cross_check import CrossCheckError
+
+        task = prepare(config, federation, around.cache)
+        for skipped in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:
+            around.say(skipped.line)
+        simulation = Simulation(config, task)
+        if interrupted is None:
+            run = begin(simulation, self.folder, compare_no_noise)
+        else:
+            run = go_on(simulation, interrupted)
+            around.say(run.line)
+        self.begun, self.done = True, len(simulation.records)
+        around.say(simulation.headline)
+        for record in run.rounds():
+            self.done = record.round
+            if around.progress is not None:
+                around.progress(record.round, config.training.rounds, record)
+        # the adapter first: whatever goes wrong from here on, what was trained is kept
+        run.folder.write_adapter(simulation.save_adapter)
+        no_noise = without_noise(config, task) if compare_no_noise else None
+        try:
+            report = summarise(
+                simulation,
+                total_seconds=run.earlier_seconds + time.perf_counter() - self.started,
+                no_noise=no_noise,
+                rounds_hash=run.folder.last_hash,
+            )
+        except CrossCheckError as error:
+            raise CrossCheckError(
+                f"{error}; rounds and adapter are kept in {self.folder}, no report was written"
+            ) from None
+        run.folder.write_report(report)
+        return Run(report, tuple(simulation.records), self.folder)

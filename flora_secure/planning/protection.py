@@ -1,0 +1,197 @@
+"""The sections of a run's description that say how clients are protected: budget, cohorts, masks. As in
+`flora_secure.planning.sections`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from flora_secure.errors import require, require_positive
+from flora_secure.planning.options import SIMULATE, option
+
+Unit = Literal["client", "example"]
+Sampling = Literal["poisson", "fixed"]
+SecAgg = Literal["off", "semi-honest", "malicious-server"]
+
+# chosen on public data alone: docs/studies/choose_defaults.py
+CLIP_NORM: dict[Unit, float] = {"client": 0.15, "example": 3.0}
+EXAMPLE_RATE = 0.1
+
+# what the accountants can count, in seconds: docs/privacy/accounting.md, "Limits"
+MOST_EPSILON = 100.0
+LEAST_DELTA: dict[Unit, float] = {"client": 1e-12, "example": 1e-10}
+LEAST_EXAMPLE_RATE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyConfig:
+    """The budget of the whole run, and the noise that it takes."""
+
+    epsilon: float = option(
+        4.0,
+        "--epsilon",
+        "Privacy budget ε of the whole run, at most 100; inf trains without noise.",
+        everyday=True,
+    )
+    delta: float | None = option(
+        None,
+        "--delta",
+        "δ of the budget, at least 1e-12 (1e-10 for unit example).",
+        derived="min(1e-5, 1/clients^1.1)",
+    )
+    unit: Unit = option("client", "--unit", "Whom the budget protects: client or example (one image).", metavar="UNIT")
+    clip_norm: float | None = option(
+        None,
+        "--clip-norm",
+        "L2 norm that updates, or the gradients of examples, are clipped to.",
+        derived="tuned for the unit",
+    )
+    example_rate: float | None = option(
+        None,
+        "--example-rate",
+        "Unit example: probability of an image to enter a round, by a secret coin, at least 1e-4.",
+        derived="0.1",
+    )
+    adaptive_clip: float | None = option(
+        None,
+        "--adaptive-clip",
+        "Unit client: let the clip norm follow this quantile of the updates' norms, estimated privately.",
+        metavar="QUANTILE",
+        derived="off",
+        commands=(SIMULATE,),
+    )
+    dropout_tolerance: float | None = option(
+        None,
+        "--dropout-tolerance",
+        "Fraction of dropped clients that the noise allows for.",
+        derived="the larger of 0.1 and dropout",
+    )
+    bits: int | None = option(None, "--bits", "Bits a value on the wire, 8…32.", derived="solved for")
+    simulation_noise: bool = option(
+        False,
+        "--simulation-noise",
+        "Draw the noise from the seed: repeatable, and NOT secret.",
+        commands=(SIMULATE,),
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            self.epsilon > 0, f"`privacy.epsilon` must be above 0, or inf for a run without noise; got {self.epsilon:g}"
+        )
+        require(
+            self.epsilon <= MOST_EPSILON or self.epsilon == math.inf,
+            f"`privacy.epsilon` {self.epsilon:g} is more than the {MOST_EPSILON:g} that can be accounted for, and "
+            "hardly any privacy: take less, or inf for a run without noise",
+        )
+        require(
+            self.delta is None or 0 < self.delta < 1,
+            f"`privacy.delta` must lie between 0 and 1 (leave it out for min(1e-5, 1/clients^1.1)); got {self.delta}",
+        )
+        least = LEAST_DELTA[self.unit]
+        require(
+            self.delta is None or self.delta >= least,
+            f"`privacy.delta` {self.delta} is less than the {least:g} that can be accounted for with `privacy.unit` "
+            f"{self.unit}; take more",
+        )
+        require_positive("privacy.clip_norm", self.clip_norm)
+        require(
+            self.example_rate is None or self.unit == "example",
+            f"`privacy.example_rate` {self.example_rate} is for `privacy.unit` example; set that or leave it out",
+        )
+        require(
+            self.example_rate is None or 0 < self.example_rate <= 1,
+            f"`privacy.example_rate` must be above 0 and at most 1, got {self.example_rate}",
+        )
+        require(
+            self.example_rate is None or self.example_rate >= LEAST_EXAMPLE_RATE,
+            f"`privacy.example_rate` must be at least {LEAST_EXAMPLE_RATE:g}, less cannot be accounted for; got "
+            f"{self.example_rate}",
+        )
+        require(
+            self.adaptive_clip is None or self.unit == "client",
+            f"`privacy.adaptive_clip` {self.adaptive_clip} is for `privacy.unit` client, whose updates have norms to "
+            "follow; leave it out",
+        )
+        require(
+            self.adaptive_clip is None or 0 < self.adaptive_clip < 1,
+            f"`privacy.adaptive_clip` is a quantile between 0 and 1, such as 0.5; got {self.adaptive_clip}",
+        )
+        require(
+            self.dropout_tolerance is None or 0 <= self.dropout_tolerance < 1,
+            f"`privacy.dropout_tolerance` must be at least 0 and below 1, got {self.dropout_tolerance}",
+        )
+        require(self.bits is None or 8 <= self.bits <= 32, f"`privacy.bits` must lie in 8…32, got {self.bits}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParticipationConfig:
+    """Who takes part in a round."""
+
+    rate: float = option(1.0, "--participation", "Fraction of the clients in a round.")
+    sampling: Sampling | None = option(
+        None,
+        "--sampling",
+        "How cohorts are drawn when participation is below 1: poisson (a coin each) or fixed (one size).",
+        metavar="KIND",
+    )
+    min_separation: int = option(
+        1, "--min-separation", "Rounds between two participations of a client, 1 for no restriction."
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.rate <= 1, f"`participation.rate` must be above 0 and at most 1 (everybody), got {self.rate:g}"
+        )
+        require(
+            self.rate == 1 or self.sampling is not None,
+            f"`participation.rate` {self.rate:g} needs a kind of sampling: `participation.sampling` poisson (each "
+            "client by a coin, cohorts of varying size) or fixed (always the same size)",
+        )
+        require(
+            self.rate < 1 or self.sampling is None,
+            f"`participation.sampling` {self.sampling} is for a `participation.rate` below 1; at 1 everybody takes "
+            "part",
+        )
+        require(
+            self.min_separation >= 1, f"`participation.min_separation` must be at least 1, got {self.min_separation}"
+        )
+        require(
+            self.rate < 1 or self.min_separation == 1,
+            f"`participation.min_separation` {self.min_separation} is for a `participation.rate` below 1; at 1 "
+            "everybody is in every round",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationConfig:
+    """How updates are summed."""
+
+    secagg: SecAgg = option(
+        "semi-honest", "--secagg", "Whom the masks resist: off, semi-honest or malicious-server.", metavar="PROFILE"
+    )
+    neighbours: int | None = option(
+        None,
+        "--neighbours",
+        "Clients that each shares masks with; clients − 1 for everybody.",
+        derived="as many as its promises need",
+    )
+    threshold: int | None = option(
+        None, "--threshold", "Shares needed to reveal a secret.", derived="as many as its promises need"
+    )
+    corrupt: float = option(
+        0.05, "--corrupt", "Fraction of all clients that may collude with the server; sizes noise and masks."
+    )
+    dropout: float = option(0.0, "--dropout", "Fraction of a round's clients that vanish after sharing keys.")
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.corrupt < 1,
+            "`aggregation.corrupt` must be at least 0 and below 1 (nobody would be left to protect); got "
+            f"{self.corrupt:g}",
+        )
+        require(
+            0 <= self.dropout < 1,
+            "`aggregation.dropout` must be at least 0 and below 1 (at 1 no client is left to sum); got "
+            f"{self.dropout:g}",
+        )
