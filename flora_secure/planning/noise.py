@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from flora_secure.errors import ConfigError, InputError
+from flora_secure.errors import ConfigError, InfeasibleError, InputError
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import default_delta
@@ -33,7 +33,7 @@ _MEANT = {
 
 def refused(error: Exception) -> InputError:
     """What the solver or the masking's protocol refuses, as an error that names the settings to change."""
-    if isinstance(error, InputError):
+    if isinstance(error, InputError) and not isinstance(error, InfeasibleError):  # which names numbers, no settings
         return error
     message = str(error)
     for words, meant in _MEANT.items():
