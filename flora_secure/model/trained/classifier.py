@@ -20,12 +20,11 @@ from torch.nn import functional as F  # noqa: N812
 from flora_secure.errors import ConfigError, DataError, require
 from flora_secure.model.clip import Clip, class_prompts, joined
 from flora_secure.model.devices import device_named
-from flora_secure.model.image_views import ImageViews
 from flora_secure.model.matrices import Matrix
 from flora_secure.model.peft_format import merge
 from flora_secure.model.tokenizers import cut_at_context
 from flora_secure.model.trained.answers import Answer, Guess, Predictions, Unreadable
-from flora_secure.model.trained.folder import open_adapter
+from flora_secure.model.trained.folder import open_adapter, views_of
 from flora_secure.model.trained.images import GivenImages, Listed, listed, prepared
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.records.adapter_card import FILES, AdapterCard
@@ -125,7 +124,8 @@ class Classifier:
     @cached_property
     def class_embeddings(self) -> Tensor:
         """Unit-norm embeddings of the run's classes, float32 (classes, embed); ConfigError for a run on captions."""
-        return self._class_embeddings(self._names(None, None, embed=False)[0])
+        self._require_classes()
+        return self._class_embeddings(self.card.class_names)
 
     def export(self, path: str | PathLike[str]) -> None:
         """Write weights with the adapter merged in, as a new folder `path` that plain open_clip loads.
@@ -137,30 +137,30 @@ class Classifier:
 
         export(self.card, self.clip, self.report, Path(path))
 
-    def _names(
-        self, class_names: Sequence[str] | None, captions: Sequence[str] | None, *, embed: bool = True
-    ) -> tuple[list[str], Tensor]:
+    def _names(self, class_names: Sequence[str] | None, captions: Sequence[str] | None) -> tuple[list[str], Tensor]:
         """What there is to choose from, and its embeddings."""
-        nothing = torch.empty(0)
         if class_names is not None and captions is not None:
             raise ConfigError("give class names or captions, not both")
         given, what = (captions, "captions") if captions is not None else (class_names, "class names")
         if isinstance(given, str):
             raise ConfigError(f"{what} must be a list of texts, not one string")
-        if captions is None and self.card.captioned:
-            raise ConfigError(
-                "the run trained on captions and has no classes or prompt templates: give the texts to choose from as "
-                "captions (--captions FILE, one a line)"
-            )
+        if captions is None:
+            self._require_classes()
         if given is None:
-            names = self.card.class_names
-            return names, self.class_embeddings if embed else nothing
+            return self.card.class_names, self.class_embeddings
         names = list(given)
         require(bool(names), f"{what} must not be empty: there is nothing to choose from")
         require(all(name.strip() for name in names), f"{what} must not be blank, and one of {len(names)} is")
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
         require(twice is None, f"{what} must occur once each, and {twice!r:.60} occurs twice")
         return names, self._class_embeddings(names) if captions is None else self._text_embeddings(names)
+
+    def _require_classes(self) -> None:
+        if self.card.captioned:
+            raise ConfigError(
+                "the run trained on captions and has no classes or prompt templates: give the texts to choose from as "
+                "captions (--captions FILE, one a line)"
+            )
 
     def _class_embeddings(self, names: Sequence[str]) -> Tensor:
         prompts = class_prompts(names, self.card.templates)
@@ -206,7 +206,7 @@ class Classifier:
 
     def _embedded(self, pixels: np.ndarray) -> Tensor:
         """As the run embeds them: what the adapter does to the last matrix is done in float32."""
-        clip, views = self._reading("visual"), ImageViews(self.card.mirror, self.card.crops)  # type: ignore[arg-type]
+        clip, views = self._reading("visual"), views_of(self.card)
         last = next((m for m in self.matrices if m.tower == "visual" and "resblocks" not in m.parameter), None)
         if last is None:
             return clip.image_features(pixels, views=views)
@@ -222,7 +222,7 @@ class Classifier:
             "model": f"{card.model} ({card.pretrained or card.weights} weights)",
             "adapter": f"{card.placement}, rank {card.rank}, SHA-256 {card.adapter_hash[:12]}…",
             "classes": ", ".join(card.class_names) if card.class_names else "none: the run trained on captions",
-            "views of an image": str(ImageViews(card.mirror, card.crops).count),  # type: ignore[arg-type]
+            "views of an image": str(views_of(card).count),
         }
         if self.report is not None:
             told, privacy = self.report.accuracy, self.report.privacy

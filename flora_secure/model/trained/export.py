@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from flora_secure.errors import ConfigError
 from flora_secure.model.clip import Clip
-from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import BESIDES_TOWERS, EMBEDDED, EMBEDDED_FOLDER
+from flora_secure.model.trained.folder import views_of
 from flora_secure.model.weights import FOLDER_CONFIG, FOLDER_FILES, folder_config
 from flora_secure.records.adapter_card import AdapterCard
 from flora_secure.records.durable import replace_folder
@@ -114,7 +114,7 @@ def _byte_pairs(own: SimpleTokenizer, folder: Path) -> None:
 
 
 def _readme(card: AdapterCard, report: Report | None) -> str:
-    views, prompts = ImageViews(card.mirror, card.crops).count, len(card.templates)  # type: ignore[arg-type]
+    views, prompts = views_of(card).count, len(card.templates)
     ensemble = (
         "The run embedded one view of an image"
         if views == 1

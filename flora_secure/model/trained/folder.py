@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import open_clip
 import torch
@@ -14,12 +15,14 @@ from flora_secure.data.images import EncodedImages
 from flora_secure.errors import AdapterError, ModelError, RunFolderError
 from flora_secure.model.clip import Clip
 from flora_secure.model.factors import Factors
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import EMBEDDED as TINY
 from flora_secure.model.loading import load_clip
 from flora_secure.model.matrices import Matrix, matrices_of
 from flora_secure.model.peft_format import output_added, read_adapter
 from flora_secure.planning.config import RunConfig, load_config
 from flora_secure.planning.placements import PLACEMENTS
+from flora_secure.planning.sections import Crops
 from flora_secure.records.adapter_card import (
     ARRAYS,
     AVERAGING,
@@ -84,6 +87,11 @@ def _weights(model: str, pretrained: str | None) -> tuple[str, str | None]:
     if model != TINY and pretrained in open_clip.list_pretrained_tags_by_model(model):
         return TAG, pretrained
     return LOCAL, Path(pretrained or "").name.replace("\\", "_")  # some systems have it in names, others in paths
+
+
+def views_of(card: AdapterCard) -> ImageViews:
+    """The views of an image that the run embedded together."""
+    return ImageViews(card.mirror, cast(Crops, card.crops))
 
 
 @dataclass(frozen=True, eq=False)
