@@ -18,7 +18,7 @@ def drawn() -> dict[str, tuple[str, str]]:
         if branch := re.match(r"[├└]── (\w+) +(?:([a-z_.]+\.[a-z_]+): )?", line):
             assert branch[1] not in found
             found[branch[1]] = base, branch[2] or "errors"
-        elif root := re.match(r"(\w+(?:Error|Exception))(?: {2,}.*)?$|Exception$", line):
+        elif root := re.match(r"(\w+(?:Error|Exception|Interrupt))(?: {2,}.*)?$|Exception$", line):
             base = root[1] or root[0]
     return found
 
@@ -30,7 +30,7 @@ def defined() -> dict[str, tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef) and node.bases:
                 base = ast.unparse(node.bases[0])
-                if base.endswith(("Error", "Exception")):
+                if base.endswith(("Error", "Exception", "Interrupt")):
                     found[node.name] = base, module
     return found
 

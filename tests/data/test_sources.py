@@ -182,7 +182,7 @@ def test_unknown_name_and_missing_folder(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(DataError, match="is no folder"):
         load_dataset("fashion-mnist", tmp_path / "absent")
     monkeypatch.setattr(fixed, "DEBIAN_FOLDER", tmp_path / "absent")
-    with pytest.raises(DataError, match="--data-root"):
+    with pytest.raises(DataError, match="data_root"):
         load_dataset("fashion-mnist")
 
 

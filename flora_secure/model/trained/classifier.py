@@ -37,12 +37,12 @@ def load(run: str | PathLike[str], *, device: str = "cpu", pretrained: str | Pat
     """The classifier that a run has trained.
 
     Args:
-        run: a run folder, or the ``adapter/`` in one.
+        run: a run folder, or the `adapter/` in one.
         device: torch's name of where to compute.
         pretrained: the model's weights, where they are local files that the run named by another path.
 
-    The model is loaded as the run loaded it and must have the SHA-256 that the adapter's ``flora.json`` says. Raises an
-    :class:`~flora_secure.errors.InputError`, one line, for a folder without an adapter, weights that are missing or
+    The model is loaded as the run loaded it and must have the SHA-256 that the adapter's `flora.json` says. Raises an
+    `InputError`, one line, for a folder without an adapter, weights that are missing or
     another model's, and an adapter that does not fit.
     """
     found = open_adapter(Path(run), device_named(device), None if pretrained is None else str(pretrained))
@@ -52,9 +52,9 @@ def load(run: str | PathLike[str], *, device: str = "cpu", pretrained: str | Pat
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """Images and texts under a trained adapter; made by :func:`load`.
+    """Images and texts under a trained adapter; made by `load`.
 
-    ``clip`` is the model with the adapter merged in (its ``model_hash`` is the frozen model's), ``report`` that of the
+    `clip` is the model with the adapter merged in (its `model_hash` is the frozen model's), `report` that of the
     run where its folder was given.
     """
 
@@ -72,10 +72,10 @@ class Classifier:
         captions: Sequence[str] | None = None,
         skip_unreadable: bool = False,
     ) -> Predictions:
-        """The ``top`` names that fit each image best.
+        """The `top` names that fit each image best.
 
         Args:
-            images: see :func:`flora_secure.model.trained.images.listed`: paths, folders, Pillow images, uint8 arrays
+            images: see `flora_secure.model.trained.images.listed`: paths, folders, Pillow images, uint8 arrays
                 (n, height, width) or (n, height, width, 3), tensors.
             top: how many names an image gets, at most as many as there are.
             class_names: other classes than the run's, put into its prompt templates.
@@ -83,8 +83,8 @@ class Classifier:
             skip_unreadable: list images that cannot be read with the answers, instead of refusing the first.
 
         With the run's own classes and test images the share of right answers is the report's accuracy. Raises an
-        :class:`~flora_secure.errors.InputError`, one line, for an image that cannot be read, a list of names that is
-        empty, holds one twice or is too long for the model, and a ``top`` beyond it.
+        `InputError`, one line, for an image that cannot be read, a list of names that is
+        empty, holds one twice or is too long for the model, and a `top` beyond it.
         """
         names, texts = self._names(class_names, captions)
         if not 1 <= top <= len(names):
@@ -105,7 +105,7 @@ class Classifier:
         return Predictions(tuple(answers), unreadable, found.left_out)
 
     def embed(self, images: GivenImages) -> NDArray[np.float32]:
-        """Unit-norm embeddings, float32 (n, embed), of ``images`` as :meth:`predict` takes them.
+        """Unit-norm embeddings, float32 (n, embed), of `images` as `predict` takes them.
 
         An image's views, as many as the run had, are embedded and averaged. Raises DataError for an image that cannot
         be read.
@@ -113,7 +113,7 @@ class Classifier:
         return _array(self._image_embeddings(listed(images), skip=False)[0])
 
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit-norm embeddings, float32 (n, embed), of ``texts``, each by itself and without a template.
+        """Unit-norm embeddings, float32 (n, embed), of `texts`, each by itself and without a template.
 
         A text that is longer than the model's context keeps its beginning, and a warning says so.
         """
@@ -128,10 +128,10 @@ class Classifier:
         return self._class_embeddings(self.card.class_names)
 
     def export(self, path: str | PathLike[str]) -> None:
-        """Write weights with the adapter merged in, as a new folder ``path`` that plain open_clip loads.
+        """Write weights with the adapter merged in, as a new folder `path` that plain open_clip loads.
 
-        ``open_clip.create_model("local-dir:PATH")`` then gives the embeddings of one view of an image and of one text.
-        Raises ConfigError where ``path`` exists or cannot be written.
+        `open_clip.create_model("local-dir:PATH")` then gives the embeddings of one view of an image and of one text.
+        Raises ConfigError where `path` exists or cannot be written.
         """
         from flora_secure.model.trained.export import export
 
@@ -187,7 +187,7 @@ class Classifier:
         return replace(self.clip, precision=torch.float32) if trained else self.clip
 
     def _image_embeddings(self, found: Listed, skip: bool) -> tuple[Tensor, list[int], tuple[Unreadable, ...]]:
-        """Embeddings (n, embed) of those that can be read, their places in ``found``, in order, and the others."""
+        """Embeddings (n, embed) of those that can be read, their places in `found`, in order, and the others."""
         shape = self.clip.shape if self.card.images == FILES else None
         parts, places, unreadable = list[Tensor](), list[int](), list[tuple[int, Unreadable]]()
         for own, what in prepared(found, shape):

@@ -43,9 +43,9 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def describe_adapter(folder: Path, config: RunConfig, clip: Clip, dataset: Dataset, rank: int) -> None:
-    """Write ``flora.json`` beside the adapter of ``rank`` that peft's format holds in ``folder``.
+    """Write `flora.json` beside the adapter of `rank` that peft's format holds in `folder`.
 
-    ``clip`` is the frozen model and ``dataset`` the data of the run that ``config`` describes. Raises ``OSError``.
+    `clip` is the frozen model and `dataset` the data of the run that `config` describes. Raises `OSError`.
     """
     given = config.model
     how, pretrained = _weights(given.model, given.pretrained)
@@ -79,7 +79,7 @@ def describe_adapter(folder: Path, config: RunConfig, clip: Clip, dataset: Datas
 
 
 def _weights(model: str, pretrained: str | None) -> tuple[str, str | None]:
-    """How :func:`load_clip` has the weights, and their name; of a local file no more than that."""
+    """How `load_clip` has the weights, and their name; of a local file no more than that."""
     if pretrained == "none":
         return RANDOM, None
     if model == TINY and pretrained in (None, "embedded"):
@@ -107,10 +107,10 @@ class TrainedAdapter:
 
 
 def open_adapter(run: Path, device: str | torch.device = "cpu", pretrained: str | None = None) -> TrainedAdapter:
-    """The adapter of the run folder or the adapter folder ``run``, with its model loaded.
+    """The adapter of the run folder or the adapter folder `run`, with its model loaded.
 
-    ``pretrained``: where the model's weights lie now, if they are local files that were moved. Raises an
-    :class:`~flora_secure.errors.InputError`, one line: for a folder without an adapter, an adapter that the run's
+    `pretrained`: where the model's weights lie now, if they are local files that were moved. Raises an
+    `InputError`, one line: for a folder without an adapter, an adapter that the run's
     report does not know, weights that are missing or another model's, and factors that do not fit.
     """
     folder, report, configured = run, None, None
@@ -139,8 +139,8 @@ def open_adapter(run: Path, device: str | torch.device = "cpu", pretrained: str 
 def _model(
     card: AdapterCard, folder: Path, device: str | torch.device, given: str | None, configured: str | None
 ) -> Clip:
-    """The frozen model that the card describes, from the weights that are ``given``. Where none are, the card says
-    which, but names no path: that of local ones is the run's ``configured`` one."""
+    """The frozen model that the card describes, from the weights that are `given`. Where none are, the card says
+    which, but names no path: that of local ones is the run's `configured` one."""
     known: dict[str, str | None] = {EMBEDDED: None, RANDOM: "none", TAG: card.pretrained, LOCAL: configured}
     weights = known[card.weights] if given is None else given
     if card.weights == LOCAL:
