@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_adapters import CLASSES, attach, model, pooled, random_factors, tokens  # noqa: F401  (fixtures)
+from text_projection import CLASSES, attach, model, pooled, random_factors, tokens  # noqa: F401  (fixtures)
 
 from flora_secure.client.example_gradients import CHUNK, ClientExamples, clip_rows, example_gradients, gradient_sums
 from flora_secure.model.head import Head
