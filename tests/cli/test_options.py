@@ -48,7 +48,7 @@ def test_help_is_in_panels_with_the_everyday_options_first() -> None:
                  "--no-feature-cache"],
         "Model and adapter": ["--pretrained", "--placement", "--rule", "--rank", "--alpha", "--last-layers", "--mirror",
                               "--crops"],
-        "Training": ["--server-optimiser", "--server-step", "--server-momentum", "--server-beta2", "--server-tau",
+        "Training": ["--server-step", "--server-momentum",
                      "--device", "--precision", "--seed"],
         "Privacy": ["--delta", "--unit", "--clip-norm", "--example-rate", "--adaptive-clip", "--dropout-tolerance",
                     "--bits", "--simulation-noise"],
