@@ -5,6 +5,7 @@
     run = flora_secure.simulate(epsilon=4, clients=100)   # train; run.report, run.records, run.folder
     flora_secure.plan(epsilon=4, clients=100)             # the same figures without training
     flora_secure.audit(run.folder)                        # every claim of the run derived again
+    flora_secure.load(run.folder).predict("photos/")      # what images show, by the trained adapter
 
 Importing this module imports neither torch nor numpy; a function imports what it needs. docs/api.md has all of it.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from flora_secure.data.own import OwnData
     from flora_secure.engine.run import Progress, Run
     from flora_secure.errors import InputError, RunInterrupted
+    from flora_secure.model.trained.classifier import load
     from flora_secure.planning.config import RunConfig
     from flora_secure.records.forecast import Forecast
     from flora_secure.records.record import RoundRecord
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# what the functions take and return, imported when it is first asked for
-_TYPES = {
+# imported when it is first asked for
+_LATER = {
     "Audit": "flora_secure.auditing.findings",
     "Forecast": "flora_secure.records.forecast",
     "InputError": "flora_secure.errors",
@@ -40,6 +42,7 @@ _TYPES = {
     "Run": "flora_secure.engine.run",
     "RunConfig": "flora_secure.planning.config",
     "RunInterrupted": "flora_secure.errors",
+    "load": "flora_secure.model.trained.classifier",
 }
 __all__ = [
     "Audit",
@@ -52,6 +55,7 @@ __all__ = [
     "RunConfig",
     "RunInterrupted",
     "audit",
+    "load",
     "plan",
     "simulate",
 ]
@@ -165,10 +169,10 @@ def audit(path: str | Path, /, *, opacus: bool = True) -> Audit:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _TYPES:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_TYPES[name]), name)
+    return getattr(importlib.import_module(_LATER[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_TYPES})
+    return sorted({*globals(), *_LATER})

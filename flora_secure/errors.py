@@ -1,15 +1,41 @@
-"""The one base of errors that are the caller's to mend.
+"""Errors: what is the caller's to mend, in one tree, and what is not.
 
-InputError            bad input: the message is one line that names the value and the remedy
-├── ConfigError       a key or value of the configuration, a budget no noise can meet, the run folder
-├── CheckpointError   the state of an interrupted run, or a model or data that it does not belong to
-├── DataError         a data set, its files, a partition
-├── ModelError        an architecture or weights
-├── AdapterError      rank, rule or placement that does not fit the model
-└── DivergedError     learning rates under which training leaves the range of numbers
+The tree stands in this file. The message of each is one line that names the value and the remedy; the command line
+prints it, and ends with exit code 2.
 
-A message names a setting by its key in backticks, `privacy.epsilon`: ``str(error)`` shows the key, and
-:meth:`InputError.told` whatever the caller calls it, such as the flag that a person typed.
+InputError                  bad input
+├── ConfigError             a key or value of the configuration, a place that cannot be written, a budget
+├── InfeasibleError         parameters for which no noise, grid and ring exist
+├── PlainError              a document (report, line of a log) that is not what was written
+├── RunFolderError          a run folder that cannot be read or locked, or whose parts do not belong together
+├── CheckpointError         the state of an interrupted run, or a model or data that it does not belong to
+├── DataError               a data set, its files, a partition
+├── ModelError              an architecture or weights
+├── AdapterError            rank, rule or placement that does not fit the model
+├── DivergedError           learning rates under which training leaves the range of numbers
+└── PlotError               a figure that cannot be drawn or written
+
+Signals are no input: whoever calls deals with them, and none reaches a person as it is. They stand beside what raises
+them.
+
+ValueError
+├── CohortSizeError         privacy.noise_plan: a cohort the plan is not for; the round is skipped
+├── TooFewSurvivorsError    privacy.noise_plan: less noise than planned would be in the sum; nothing is released
+├── NonFiniteUpdateError    privacy.clipping: training overflowed at one client, which drops out
+└── TooFewEligibleError     planning.participation: no cohort can be drawn; the round is skipped
+RuntimeError
+├── BudgetExceededError     privacy.ledger: the round would pass a client's budget; it is not run
+├── LedgerError             privacy.ledger: rounds out of their order, a mistake of the program
+└── CrossCheckError         privacy.cross_check: accountants disagree, so that no ε can be reported
+KeyboardInterrupt
+└── RunInterrupted          Ctrl-C in a run; it says what is on disk
+OSError
+└── UnlockableError         records.lock: the file system has no locks; a RunFolderError says so
+Exception
+└── UnreadableImageError    data.decoding: an image that is skipped, counted and named
+
+A message names a setting by its key in backticks, `privacy.epsilon`: `str(error)` shows the key, and `InputError.told`
+whatever the caller calls it, such as the flag that a person typed.
 """
 
 from __future__ import annotations
@@ -18,6 +44,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable
+from enum import Enum
 from pathlib import Path
 
 _SETTING = re.compile(r"`([a-z_]+(?:\.[a-z_0-9]+)?)`")
@@ -83,6 +110,10 @@ def require_positive(key: str, value: float | None) -> None:
     require(value is None or 1e-6 <= value <= 1e6, f"`{key}` must lie in 1e-06…1e+06, got {value}")
 
 
+class InfeasibleError(InputError):
+    """No noise, grid and modulus satisfy the parameters; the message says which numbers clash and what to change."""
+
+
 class AdapterError(InputError):
     """The adapter asked for does not fit the model or the prompts."""
 
@@ -116,3 +147,32 @@ class RunFolderError(InputError):
 
 class PlotError(InputError):
     """A figure that cannot be drawn or written."""
+
+
+class Refusal(Enum):
+    """Why a client does not take part, from a fixed list: safe to tell to anybody."""
+
+    NOT_INVITED = "not-invited"
+    NO_ROUND = "no-round"
+    REPEATED = "repeated"
+    PROFILE = "profile"
+    UNIT = "unit"
+    PLACEMENT = "placement"
+    PLAN = "plan"
+    NOISE = "noise"
+    BUDGET = "budget"
+    ROUNDS = "rounds"
+    FLOORS = "floors"
+    MODEL = "model"
+    UPDATE = "update"
+
+
+class RefusalError(Exception):
+    """A client does not do what its server asks; nothing has changed at the client.
+
+    `code` says why and may be told to the server; the text names figures and is for the client's own people.
+    """
+
+    def __init__(self, code: Refusal, text: str) -> None:
+        self.code = code
+        super().__init__(text)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,8 +10,10 @@ import torch
 from flora_secure.data.dataset import Split
 from flora_secure.data.federation import Federation, load_federation
 from flora_secure.engine.simulation import Simulation
+from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import Task, prepare
 from flora_secure.planning.config import RunConfig, override
+from flora_secure.records.run_folder import RunFolder
 
 DIGITS = {
     "data.dataset": "digits",
@@ -65,6 +68,17 @@ def finish(config: RunConfig, task: Task) -> Simulation:
     simulation = Simulation(config, task)
     list(simulation.rounds())
     return simulation
+
+
+def kept(config: RunConfig, task: Task, path: Path) -> Path:
+    """A finished run in the new folder ``path``: its rounds, adapter and report."""
+    simulation, folder = Simulation(config, task), RunFolder(path, config)
+    for record in simulation.rounds():
+        folder.append_round(record)
+    adapter = folder.write_adapter(simulation.save_adapter)
+    report = summarise(simulation, total_seconds=1.0, rounds_hash=folder.last_hash, adapter_hash=adapter)
+    folder.write_report(report)
+    return path
 
 
 def outcome(simulation: Simulation) -> list[tuple]:

@@ -15,7 +15,8 @@ from dp_accounting.rdp import compute_epsilon
 from numpy.typing import NDArray
 
 from flora_bench.lattice_noise import DiscreteGaussian, LatticeNoise, Skellam
-from flora_secure.privacy.calibration import OVERFLOW_PROBABILITY, InfeasibleError, calibrate
+from flora_secure.errors import InfeasibleError
+from flora_secure.privacy.calibration import OVERFLOW_PROBABILITY, calibrate
 from flora_secure.privacy.noise_plan import NoisePlan
 
 REJECTION = 1e-6  # β: how often, at most, a rounding is repeated

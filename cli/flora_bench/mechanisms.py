@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from flora_bench.lattice_noise import DiscreteGaussian, Skellam
 from flora_bench.lattice_plan import lattice_plan
-from flora_secure.errors import ConfigError
-from flora_secure.privacy.calibration import InfeasibleError
+from flora_secure.errors import ConfigError, InfeasibleError
 from flora_secure.privacy.noise_plan import NoisePlan
 
 BITS = (8, 10, 12, 14, 16, 18, 20)

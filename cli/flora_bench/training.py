@@ -19,7 +19,6 @@ from flora_secure.planning.config import RunConfig, override
 from flora_secure.records.record import PARTS
 
 MISSING = "torch, open_clip and peft are not installed"
-CLASSES, TEMPLATES, IMAGES, STEPS = 10, 4, 50, 10  # of a client; steps over all its images
 FLORA_TIME, FLORA_MEMORY = 34.72, 2.47  # Nguyen, Muñoz, Jannesari 2024, arXiv 2404.15182
 
 
@@ -42,7 +41,7 @@ def rows(scale: Scale, device: str = "cpu") -> Iterator[Row]:
 
 def clients(scale: Scale, device: str) -> Iterator[Row]:
     """Clients of the embedded model, their images cached: all in one batch, beside one after another through peft."""
-    from .training_peers import batched_clients, clock_of, peft_client
+    from flora_bench.training_peers import IMAGES, STEPS, batched_clients, clock_of, peft_client
 
     count = 20 if scale is Scale.QUICK else 1000
     ours, other = medians(
@@ -73,6 +72,8 @@ def epochs(scale: Scale, device: str) -> Iterator[Row]:
     ):
         seconds, memory = _epoch(kind, *size, repeats=repeats, device=device)
         for unit, ours, other, target in (("s", seconds, full[0], targets[0]), ("B", memory, full[1], targets[1])):
+            if ours is None or other is None:
+                continue  # the platform does not tell
             yield Row(
                 figure="local epoch" if unit == "s" else "local epoch, peak memory",
                 setting=f"{setting}, {name}",
@@ -84,19 +85,19 @@ def epochs(scale: Scale, device: str) -> Iterator[Row]:
             )
 
 
-def _epoch(kind: str, model: str, images: int, repeats: int, device: str) -> tuple[float, float]:
-    """Seconds (median of epochs) and peak memory in bytes of a fresh process: `training_peers.epoch`."""
+def _epoch(kind: str, model: str, images: int, repeats: int, device: str) -> tuple[float, float | None]:
+    """Seconds (median of epochs) and peak memory in bytes, if known, of a fresh process: `training_peers.epoch`."""
     call = f"epoch({kind!r}, {model!r}, {images}, {repeats}, {device!r})"
     program = f"from flora_bench.training_peers import epoch; {call}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment, text=True)  # noqa: S603  (our own program)
-    *seconds, memory = map(float, done.stdout.split())
-    return median(seconds), memory
+    *seconds, memory = done.stdout.split()
+    return median(map(float, seconds)), None if memory == "None" else float(memory)
 
 
 def precisions(scale: Scale, device: str) -> Iterator[Row]:
     """Image features under ``--precision bfloat16``, beside float32, of images of the model's own size."""
-    from .training_peers import clock_of, image_features
+    from flora_bench.training_peers import clock_of, image_features
 
     models = {"tiny": (1000, 20_000), "ViT-B-32": (16, 2048)}  # images on a processor, on an accelerator
     for model, counts in models.items():

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from flora_bench.measure import Clock, Stopwatch
-from flora_bench.training import CLASSES, IMAGES, STEPS, TEMPLATES
 from flora_secure.client.closed_form import ClientBatch
 from flora_secure.engine.memory import peak_memory
 from flora_secure.model.factors import Factors, initial_factors
@@ -24,6 +23,7 @@ from flora_secure.model.peft_format import attach
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.rules import PROMPT_BASIS
 
+CLASSES, TEMPLATES, IMAGES, STEPS = 10, 4, 50, 10  # of a client; steps over all its images
 SCALE = 20.0
 _Action = Callable[[], object]
 
@@ -40,8 +40,8 @@ def clock_of(device: str) -> Clock:
     return clock
 
 
-def _most_memory(device: str) -> int:
-    """Most bytes of the device that this process has held."""
+def _most_memory(device: str) -> int | None:
+    """Most bytes of the device that this process has held, `None` where the platform does not tell."""
     return peak_memory() if device == "cpu" else torch.cuda.max_memory_allocated(device)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flora_cli import audit, bench, completion, plan, simulate, vectors
+from flora_cli import audit, bench, completion, export, plan, predict, simulate, vectors
 from flora_cli.options import takes_options
 from flora_cli.output import log, silence
 
@@ -22,7 +22,15 @@ app = typer.Typer(
     add_completion=False,  # typer's own guesses the shell; flora_cli.completion is told
     no_args_is_help=False,
 )
-for command in (simulate.simulate, plan.plan, audit.audit, vectors.vectors, bench.bench):
+for command in (
+    simulate.simulate,
+    plan.plan,
+    predict.predict,
+    export.export,
+    audit.audit,
+    vectors.vectors,
+    bench.bench,
+):
     app.command(epilog=sys.modules[command.__module__].EXAMPLES, add_help_option=not takes_options(command))(command)
 
 

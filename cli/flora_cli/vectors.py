@@ -45,7 +45,7 @@ def vectors(
 
 
 def _write(folder: Path, as_json: bool) -> None:
-    from flora_protocols.vectors import vectors as make
+    from flora_protocols.testing.vectors import vectors as make
 
     texts = make()
     try:
@@ -58,7 +58,7 @@ def _write(folder: Path, as_json: bool) -> None:
 
 
 def _check(directory: Path | None, as_json: bool) -> None:
-    from flora_protocols.vectors import differences
+    from flora_protocols.testing.vectors import differences
 
     folder = directory or _shipped()
     try:

@@ -18,8 +18,8 @@ from pretrain.probe import accuracy, linear_probe  # noqa: E402
 
 from flora_secure.data.sources import load_dataset  # noqa: E402
 from flora_secure.model.clip import class_prompts  # noqa: E402
+from flora_secure.model.image_views import ImageViews  # noqa: E402
 from flora_secure.model.loading import load_clip  # noqa: E402
-from flora_secure.model.views import Views  # noqa: E402
 
 
 def evaluate(dataset: str = "embedded", data_root: str | None = None, weights: str | None = None) -> dict[str, float]:
@@ -31,7 +31,7 @@ def evaluate(dataset: str = "embedded", data_root: str | None = None, weights: s
     labels = [torch.from_numpy(split.labels) for split in (data.private, data.public, data.test)]
     text = clip.pooled_class_features(class_prompts(data.class_names, data.templates)) @ clip.text_projection
     found = {}
-    for views in dict.fromkeys((Views(), Views(data.mirror), Views(data.mirror, crops=4))):
+    for views in dict.fromkeys((ImageViews(), ImageViews(data.mirror), ImageViews(data.mirror, crops=4))):
         suffix = "" if views.count == 1 else f"_{views.count}_views"
         start = time.monotonic()
         private, public, test = (

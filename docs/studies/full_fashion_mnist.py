@@ -19,13 +19,12 @@ from typing import Any
 
 import torch
 
-from flora_secure.client.closed_form import ClientBatch
-from flora_secure.client.trainer import ClosedForm
+from flora_secure.client.closed_form import ClientBatch, ClosedForm
 from flora_secure.data.cache import ArrayCache, default_folder
 from flora_secure.data.federation import load_federation
 from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.task import Task, prepare
-from flora_secure.model.views import Views
+from flora_secure.model.image_views import ImageViews
 from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.sections import Crops
 
@@ -46,7 +45,7 @@ def public_labels_alone(task: Task) -> dict[str, float]:
     """The head trained on the labels of the public slice, by number of labels: percent on the test images."""
     public, learner = task.federation.dataset.public, task.learner
     assert isinstance(learner, ClosedForm)
-    views = Views(task.federation.dataset.mirror, CROPS)
+    views = ImageViews(task.federation.dataset.mirror, CROPS)
     features, labels = task.clip.image_features(public.images, views=views), torch.from_numpy(public.labels)
     found = {}
     for count in (180, 900, len(public)):
@@ -57,7 +56,7 @@ def public_labels_alone(task: Task) -> dict[str, float]:
         for _ in range(20):  # the best of its training, measured on the test images: a bound in its favour
             update = batch.train(learner.head, task.rule, factors, 50, 1.0)[0]
             factors = factors.with_vector(task.rule, factors.vector(task.rule) + update)
-            best = max(best, 100 * task.accuracy(factors))
+            best = max(best, 100 * task.evaluator.accuracy(factors))
         found[f"{count} labels"] = best
     return found
 
@@ -107,7 +106,7 @@ def main() -> None:
             rows[name] = found
             if not options.json:
                 spread = f"± {pstdev(found):.2f}, least {min(found):.2f}"
-                frozen, warm = 100 * task.accuracy(task.frozen), 100 * task.accuracy(task.initial)
+                frozen, warm = 100 * task.evaluator.accuracy(task.frozen), 100 * task.evaluator.accuracy(task.initial)
                 start = f"zero-shot {frozen:.2f} %, warm start {warm:.2f} %"
                 print(
                     f"{name:40} {fmean(found):6.2f} % {spread}  {start}",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flora_secure.auditing import (
+    adapter_checks,
     budget_checks,
     log_checks,
     noise_checks,
@@ -56,6 +57,7 @@ _DERIVED: dict[str, Check | None] = {
     "A-32": report_checks.communication,
     "A-33": report_checks.aggregation,
     "A-34": report_checks.rates,
+    "A-35": adapter_checks.adapter,
 }
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
+from importlib.resources import files
 
-import flora_secure
 from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import OK, Finding, Problem, judged, unchecked
 from flora_secure.auditing.noise_checks import near
@@ -132,7 +131,7 @@ def communication(case: Case) -> Finding:
 
 def _parameters(model: str) -> int | None:
     """Of the whole model, from the table of sizes that were measured; None for one that it lacks."""
-    table = json.loads((Path(flora_secure.__file__).parent / "assets" / "architectures.json").read_text("utf-8"))
+    table = json.loads((files("flora_secure") / "assets" / "architectures.json").read_text("utf-8"))
     known = table["architectures"].get(model)
     return None if known is None else int(known["parameters"])
 

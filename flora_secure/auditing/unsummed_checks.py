@@ -50,7 +50,7 @@ def _could_be_summed(case: Case, r: RoundRecord) -> bool:
 
 def in_flight(case: Case) -> Finding:
     """A-09"""
-    title, path = "No round was in flight beyond the log", case.path / "state" / "intent.json"
+    title, path = "No round was in flight beyond the log", case.path / "state" / "announcement.json"
     try:
         begun = reading.in_flight(case.path)
     except RunFolderError as error:

@@ -13,20 +13,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import grad, vmap
 
 from flora_secure.client.objectives import Objective
 from flora_secure.model.factors import Factors
-from flora_secure.model.towers import Fixed, Inputs, Tower, pullback
+from flora_secure.model.towers import Fixed, Indices, Inputs, Tower, embedded, parts_of, pullback
 from flora_secure.planning.rules import Rule
-
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class General:
+class Autograd:
     """Everything of local training but the adapter. ``clients[i]``: indices of client i's images.
 
     ``texts``: those of the classes, the same for all, or one for each image, as ``objective`` has it. ``target``: what
@@ -55,7 +52,7 @@ class General:
             members = [self.clients[cohort[row]] for row in rows]
             texts = len(self.texts) if self.objective.shares_text else len(members[0])
             apart = len(members) == 1 and (len(members[0]) > self.image.rows or texts > self.text.rows)
-            gradients = self._in_parts(members[0], rule, factors) if apart else self._batched(members, rule, factors)
+            gradients = self._inparts_of(members[0], rule, factors) if apart else self._batched(members, rule, factors)
             vectors = start.expand(len(rows), -1)
             for step in range(steps):
                 vectors = vectors - rate * _moving(rule, factors, step) * gradients(vectors)
@@ -76,8 +73,7 @@ class General:
         def own_loss(text: Tensor, image: Tensor, target: Tensor) -> Tensor:
             return self.objective(text, image[None], target[None], one)
 
-        with torch.no_grad():
-            text = _embedded(self.text, self.texts, factors)
+        text = embedded(self.text, self.texts, factors)
 
         def gradient(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             embedded, through_image = pullback(lambda vector: image_of(vector, image), start)
@@ -89,7 +85,7 @@ class General:
             total = start.new_zeros(len(by_text), len(start))
             if isinstance(self.text, Fixed):
                 return total
-            for part in _parts(np.arange(len(self.texts)), self.text.rows):
+            for part in parts_of(np.arange(len(self.texts)), self.text.rows):
                 taken = self.texts.take(part)
                 _, back = pullback(lambda v: self.text(taken, factors.with_vector(rule, v)), start)  # noqa: B023
                 total = total + vmap(back)(by_text[:, part])
@@ -97,16 +93,11 @@ class General:
 
         for part in parts:
             found = []
-            for some in _parts(part, self.image.rows):
+            for some in parts_of(part, self.image.rows):
                 target = self.target[torch.from_numpy(some).to(start.device)]
                 by_text, by_image = vmap(gradient)(self.images.take(some), target)
                 found.append(through_text(by_text) + by_image)
             yield torch.cat(found)
-
-    @torch.no_grad()
-    def embeddings(self, factors: Factors, texts: Inputs, images: Inputs) -> tuple[Tensor, Tensor]:
-        """Unit-norm embeddings of all ``texts`` and of all ``images`` under the adapter."""
-        return _embedded(self.text, texts, factors), _embedded(self.image, images, factors)
 
     def _batches(self, cohort: Sequence[int]) -> Iterator[list[int]]:
         """Rows of clients of similar sizes, as many as fit in memory when filled up to the largest, at least one."""
@@ -138,7 +129,7 @@ class General:
         gradient: Callable[..., Tensor] = vmap(grad(loss), in_dims=(0, None if shared else 0, 0, 0, 0))
         return lambda vectors: gradient(vectors, *given, weights)
 
-    def _in_parts(self, own: Indices, rule: Rule, factors: Factors) -> Callable[[Tensor], Tensor]:
+    def _inparts_of(self, own: Indices, rule: Rule, factors: Factors) -> Callable[[Tensor], Tensor]:
         """:meth:`_batched` of one client whose images or texts do not fit in memory together."""
         target = self.target[torch.from_numpy(own).to(self.target.device)]
         weight = torch.full((len(own),), 1 / len(own), device=target.device)
@@ -149,7 +140,7 @@ class General:
             with torch.no_grad():
                 now = factors.with_vector(rule, vector)
                 text, image = (
-                    torch.cat([tower(inputs.take(part), now) for part in _parts(which, tower.rows)])
+                    torch.cat([tower(inputs.take(part), now) for part in parts_of(which, tower.rows)])
                     for tower, inputs, which in sides
                 )
             cotangents = grad(lambda t, i: self.objective(t, i, target, weight), argnums=(0, 1))(text, image)
@@ -157,7 +148,7 @@ class General:
             for (tower, inputs, which), cotangent in zip(sides, cotangents, strict=True):
                 if isinstance(tower, Fixed):
                     continue
-                for part, piece in zip(_parts(which, tower.rows), torch.split(cotangent, tower.rows), strict=True):
+                for part, piece in zip(parts_of(which, tower.rows), torch.split(cotangent, tower.rows), strict=True):
                     taken = inputs.take(part)
                     _, back = pullback(lambda v: tower(taken, factors.with_vector(rule, v)), vector)  # noqa: B023
                     total = total + back(piece)
@@ -167,14 +158,6 @@ class General:
 
     def _all_texts(self) -> Tensor:
         return self.texts.take(np.arange(len(self.texts)))
-
-
-def _embedded(tower: Tower, inputs: Inputs, factors: Factors) -> Tensor:
-    return torch.cat([tower(inputs.take(part), factors) for part in _parts(np.arange(len(inputs)), tower.rows)])
-
-
-def _parts(indices: Indices, size: int) -> list[Indices]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def _moving(rule: Rule, factors: Factors, step: int) -> Tensor:

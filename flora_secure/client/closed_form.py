@@ -12,16 +12,18 @@ the real peft model). Clients are padded to the size of their group and train as
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from flora_secure.client.control_variate import ControlVariate
+from flora_secure.client.example_gradients import example_gradients
 from flora_secure.model.devices import batch_map
 from flora_secure.model.factors import Factors
 from flora_secure.model.head import Head
+from flora_secure.model.towers import Indices
 from flora_secure.planning.rules import Rule
 
 # Clients of a group are padded to the largest one: small groups of similar sizes waste little, and fit a processor's
@@ -138,3 +140,34 @@ def _train_group(
         if rule.trains_b_in(step):
             b = b - rate * g_b
     return a, b
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedForm:
+    """The learner of labels on the text projection.
+
+    Attributes:
+        head: the frozen part of the classifier.
+        batch: the clients' images.
+        features, labels: of all private images, float32 (N, embed) and int64 (N,).
+        variate: what local training subtracts from its gradients, if anything.
+    """
+
+    head: Head
+    batch: ClientBatch = field(repr=False)
+    features: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+    variate: ControlVariate | None = None
+
+    def train(self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int]) -> Tensor:
+        """Updates of the clients of `cohort`, see `trainer.Learner`."""
+        return self.batch.train(self.head, rule, factors, steps, rate, cohort, self.variate)
+
+    def example_gradients(self, rule: Rule, factors: Factors, parts: Sequence[Indices]) -> Iterator[Tensor]:
+        """Gradients of single images, see `trainer.Learner`."""
+
+        def of(part: Indices) -> Tensor:
+            rows = torch.from_numpy(part).to(self.labels.device)
+            return example_gradients(self.head, rule, factors, self.features[rows], self.labels[rows])
+
+        return batch_map(of, parts, self.labels.device)

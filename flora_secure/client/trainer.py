@@ -1,134 +1,114 @@
-"""How clients train and what their adapter then gives: one interface, in closed form where there is one.
-
-Only labels on the text projection have a closed form, and any placement has the general way; the simulation cannot tell
-them apart.
-"""
+"""Local training, for each unit that the budget can protect: an update a client, or sums of clipped gradients."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from flora_secure.client.autograd import General, Indices
-from flora_secure.client.closed_form import ClientBatch
-from flora_secure.client.control_variate import ControlVariate
-from flora_secure.client.example_gradients import example_gradients
-from flora_secure.model.clip import Clip
-from flora_secure.model.devices import batch_map
+from flora_secure.client.contribution import Contributions
+from flora_secure.client.example_gradients import MOST, ClientExamples, gradient_sums
+from flora_secure.errors import ConfigError
 from flora_secure.model.factors import Factors
-from flora_secure.model.head import Head
-from flora_secure.model.matrices import matrices_of
-from flora_secure.model.peft_format import save_adapter
-from flora_secure.model.towers import Inputs, Placed
-from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.rules import Rule
+from flora_secure.rounds.broadcast import from_wire
+from flora_secure.rounds.invitation import Invitation
 
 
 class Learner(Protocol):
-    """Local training on one placement, and what its adapter gives."""
+    """Training on one placement: in closed form where there is one, by automatic differentiation elsewhere."""
 
-    @property
-    def width(self) -> float:
-        """Trained values that turn one class embedding."""
+    def train(self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int]) -> Tensor:
+        """Updates after `steps` full-batch gradient steps from `factors`: float32 (m, d), one row for each client."""
         ...
 
-    def train(
-        self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
-    ) -> Tensor:
-        """Updates after ``steps`` full-batch gradient steps: float32 (clients, d), a row for each of ``cohort``."""
-        ...
-
-    def example_gradients(self, rule: Rule, factors: Factors, parts: Sequence[Indices]) -> Iterator[Tensor]:
+    def example_gradients(self, rule: Rule, factors: Factors, parts: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
         """Gradient of each private image's own loss, float32 (n, d), for each part of indices, in order."""
         ...
 
-    def test_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor]:
-        """Unit-norm embeddings of the classes (or the test captions) and of the test images, under the adapter."""
-        ...
 
-    def unseen_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor] | None:
-        """:meth:`test_embeddings` of the unseen classes and of their test images; ``None`` where there are none."""
-        ...
+@dataclass(frozen=True, eq=False)
+class UpdateTrainer:
+    """Unit `client`: local training, one update a client; the upload's encoder clips it.
 
-    def save(self, factors: Factors, folder: Path) -> None:
-        """Write the adapter in peft's format."""
-        ...
+    Attributes:
+        learner: of the clients' images.
+        rule: which factors train.
+        initial: the fresh adapter, whose factors that do not train stay as they are.
+        steps, rate: of local training.
+    """
+
+    learner: Learner = field(repr=False)
+    rule: Rule
+    initial: Factors = field(repr=False)
+    steps: int
+    rate: float
+
+    def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
+        """One update of each of `members`, see `contribution.Trainer`."""
+        factors, rule = received(self.initial, self.rule, broadcast), self.rule.of_round(invitation.round)
+        updates = self.learner.train(rule, factors, self.steps, self.rate, members)
+        raw = _filled(updates.double().cpu().numpy(), invitation.plan.dimension)
+        long = np.linalg.norm(raw, axis=1) > invitation.plan.clip_norm
+        return Contributions(raw, np.ones(len(members), np.int64), long.astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)
-class ClosedForm:
-    """Labels on the text projection (`local`). ``variate``: if local training subtracts one. ``unseen``: the head of
-    the unseen classes, and the features of their test images."""
+class ExampleTrainer:
+    """Unit `example`: sums of clipped gradients of the examples that secret coins choose (`example_gradients`).
 
-    clip: Clip
-    head: Head
-    batch: ClientBatch = field(repr=False)
-    features: Tensor = field(repr=False)
-    labels: Tensor = field(repr=False)
-    test_features: Tensor = field(repr=False)
-    variate: ControlVariate | None = None
-    unseen: tuple[Head, Tensor] | None = field(default=None, repr=False)
+    Attributes:
+        learner, rule, initial: as of `UpdateTrainer`.
+        clients: `clients[i]` are the indices of client i's images, int64; at most MOST of them, or ConfigError.
+        coins: seed of an experiment whose coins are no secret; None draws them from the operating system.
+    """
 
-    @property
-    def width(self) -> float:
-        return float(self.head.base.shape[1]) * self.head.scale**2
+    learner: Learner = field(repr=False)
+    rule: Rule
+    initial: Factors = field(repr=False)
+    clients: Sequence[NDArray[np.int64]] = field(repr=False)
+    coins: int | None = None
 
-    def train(
-        self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
-    ) -> Tensor:
-        return self.batch.train(self.head, rule, factors, steps, rate, cohort, self.variate)
+    def __post_init__(self) -> None:
+        most = max(map(len, self.clients))
+        if most > MOST:
+            raise ConfigError(f"unit example allows {MOST} images a client, one has {most}; set more clients")
 
-    def example_gradients(self, rule: Rule, factors: Factors, parts: Sequence[Indices]) -> Iterator[Tensor]:
-        def of(part: Indices) -> Tensor:
-            rows = torch.from_numpy(part).to(self.labels.device)
-            return example_gradients(self.head, rule, factors, self.features[rows], self.labels[rows])
+    def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
+        """One sum of gradients of each of `members`, see `contribution.Trainer`."""
+        plan, number = invitation.plan, invitation.round
+        factors, rule = received(self.initial, self.rule, broadcast), self.rule.of_round(number)
+        examples = ClientExamples(self.clients)
+        drawn = [examples.draw(client, plan.sampling_rate, self._coins(number, client)) for client in members]
 
-        return batch_map(of, parts, self.labels.device)
+        def gradients(parts: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+            return self.learner.example_gradients(rule, factors, parts)
 
-    def test_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor]:
-        return self.head.text(factors), self.test_features
+        found = gradient_sums(gradients, drawn, factors.dimension(rule), plan.clip_norm)
+        return Contributions(-_filled(found.sums, plan.dimension), found.drawn, found.clipped)
 
-    def unseen_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor] | None:
-        if self.unseen is None:
+    def _coins(self, number: int, client: int) -> bytes | None:
+        """None means coins from the OS; with simulation noise they follow from the seed instead."""
+        if self.coins is None:
             return None
-        head, features = self.unseen
-        return head.text(factors), features
-
-    def save(self, factors: Factors, folder: Path) -> None:
-        matrices = matrices_of(self.clip.model, PLACEMENTS["text-projection"])
-        save_adapter(self.clip.model, matrices, self.head.to_model(factors), folder, self.head.scale)
+        return hashlib.sha256(f"flora-secure simulation coins {self.coins} {number} {client}".encode()).digest()
 
 
-@dataclass(frozen=True, eq=False)
-class AnyPlacement:
-    """`general`, with its test inputs. ``unseen``: those of the unseen classes, texts and images."""
+def received(initial: Factors, rule: Rule, broadcast: bytes) -> Factors:
+    """The adapter that a broadcast makes of the fresh one, on the device of `initial`.
 
-    clip: Clip
-    general: General
-    placed: Placed
-    test_texts: Inputs = field(repr=False)
-    test_images: Inputs = field(repr=False)
-    width: float
-    unseen: tuple[Inputs, Inputs] | None = field(default=None, repr=False)
+    Raises ValueError for a broadcast of another length than the trained values have.
+    """
+    vector = torch.from_numpy(from_wire(broadcast, initial.dimension(rule)))
+    return initial.with_vector(rule, vector.to(initial.b.device))
 
-    def train(
-        self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
-    ) -> Tensor:
-        return self.general.train(rule, factors, steps, rate, cohort)
 
-    def example_gradients(self, rule: Rule, factors: Factors, parts: Sequence[Indices]) -> Iterator[Tensor]:
-        return self.general.example_gradients(rule, factors, parts)
-
-    def test_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor]:
-        return self.general.embeddings(factors, self.test_texts, self.test_images)
-
-    def unseen_embeddings(self, factors: Factors) -> tuple[Tensor, Tensor] | None:
-        return None if self.unseen is None else self.general.embeddings(factors, *self.unseen)
-
-    def save(self, factors: Factors, folder: Path) -> None:
-        save_adapter(self.clip.model, self.placed.matrices, self.placed.to_model(factors), folder, self.placed.scale)
+def _filled(rows: NDArray[np.float64], dimension: int) -> NDArray[np.float64]:
+    """Rows (m, n) with zeros up to the length of an upload, where a round trains the shorter factor."""
+    return np.pad(rows, ((0, 0), (0, dimension - rows.shape[1])))

@@ -68,10 +68,16 @@ def read_lines(path: Path, what: str) -> tuple[str, ...]:
     return lines
 
 
+def has_one_place(template: str) -> bool:
+    """Whether a prompt template has one `{}` for the class's name, and no other braces."""
+    rest = template.replace("{}", "", 1)
+    return rest != template and not {*rest} & {*"{}"}
+
+
 def read_templates(path: Path) -> tuple[str, ...]:
     """Prompt templates from a file, one a line, with `{}` (or `{c}`, as CLIP_benchmark writes it) for the name."""
     templates = tuple(line.replace("{c}", "{}") for line in read_lines(path, "`data.templates`"))
     for template in templates:
-        if template.count("{}") != 1 or template.replace("{}", "").count("{") or template.replace("{}", "").count("}"):
+        if not has_one_place(template):
             raise DataError(f"`data.templates` {str(path)!r}: {template!r} needs one {{}} for the class's name")
     return templates

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from flora_secure.data.class_names import has_one_place
 from flora_secure.data.images import EncodedImages, Images, content, image_digests, images_at
 
 NAMED = 5
@@ -137,6 +138,11 @@ class Dataset:
     owners: Owners | None = None
     skipped: tuple[Skipped, ...] = ()
     unseen: Unseen | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for templates that have no place for the name, or braces beside it."""
+        if bad := [template for template in self.templates if not has_one_place(template)]:
+            raise ValueError(f"prompt template {bad[0]!r} needs one {{}} for the class's name")
 
     @property
     def captioned(self) -> bool:

@@ -70,7 +70,7 @@ def open_rgb(raw: bytes, *, draft: int | None = None) -> Image:
     `draft`: let JPEG decode at a smaller scale with sides of at least so many pixels. Raises
     :class:`UnreadableImageError`.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     if not raw:
         raise UnreadableImageError("empty file")
@@ -85,7 +85,7 @@ def open_rgb(raw: bytes, *, draft: int | None = None) -> Image:
             if draft is not None:
                 image.draft("RGB", (draft, draft))
             image.load()
-            return as_rgb(ImageOps.exif_transpose(image))
+            return as_rgb(image)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -97,9 +97,10 @@ def open_rgb(raw: bytes, *, draft: int | None = None) -> Image:
 
 
 def as_rgb(image: Image) -> Image:
-    """Pillow's image as RGB; palettes, CMYK, 16 bits and transparency as :func:`open_rgb` says."""
-    from PIL import Image
+    """Any of Pillow's images as :func:`open_rgb` gives it. Raises whatever its decoder does where it is not loaded."""
+    from PIL import Image, ImageOps
 
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
         # Pillow clips at 255 what it converts from 16 bits, which leaves white

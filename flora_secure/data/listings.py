@@ -60,7 +60,7 @@ def _list(root: Path, top: Path, split: str | None, clients: bool, skips: SkipLi
         if clients and not groups:
             skips.add("client folder without a class folder", client.relative_to(root).as_posix())
         for group in groups:
-            paths = [*_files(group)]
+            paths = [*files_below(group)]
             if not paths:
                 skips.add("class folder without a file", group.relative_to(root).as_posix())
             for path in paths:
@@ -86,7 +86,11 @@ def _folders(top: Path) -> list[Path]:
     return sorted(entry for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files(top: Path) -> Iterator[Path]:
+def files_below(top: Path) -> Iterator[Path]:
+    """The files in `top` and its folders, in the order of their names, a folder's own before those of its folders.
+
+    Hidden files and folders are left out, and links into folders are not followed.
+    """
     for folder, inner, names in os.walk(top):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))

@@ -15,15 +15,15 @@ def accuracy_of(simulation: Simulation, per_round: Sequence[float], no_noise: fl
     task = simulation.task
     dataset = task.federation.dataset
     found = evaluate(
-        task.predicted(simulation.factors).cpu().numpy(),
-        task.test_target.cpu().numpy(),
+        task.evaluator.predicted(simulation.factors).cpu().numpy(),
+        task.evaluator.target.cpu().numpy(),
         len(dataset.class_names),
         [dataset.private.labels[own] for own in task.federation.clients],
     )
     return Accuracy(
         measures=TOP_1,
-        zero_shot=task.accuracy(task.frozen),
-        warm_start=task.accuracy(task.initial),
+        zero_shot=task.evaluator.accuracy(task.frozen),
+        warm_start=task.evaluator.accuracy(task.initial),
         final=per_round[-1],
         interval=list(found.interval),
         best=max(per_round),
@@ -32,7 +32,7 @@ def accuracy_of(simulation: Simulation, per_round: Sequence[float], no_noise: fl
         per_class=found.per_class,
         client_mean=found.client_mean,
         client_worst_decile=found.client_worst_decile,
-        test_examples=len(task.test_target),
+        test_examples=len(task.evaluator.target),
         no_noise=no_noise,
     )
 
@@ -81,10 +81,10 @@ def retrieval(zero_shot: Ranks, final: Ranks) -> Retrieval:
 def forgetting_of(simulation: Simulation) -> Forgetting | None:
     """Of a run with unseen classes, if it has any."""
     task, unseen = simulation.task, simulation.task.federation.dataset.unseen
-    zero_shot, final = task.hits(task.frozen), task.hits(simulation.factors)
+    zero_shot, final = task.evaluator.hits(task.frozen), task.evaluator.hits(simulation.factors)
     if unseen is None or zero_shot is None or final is None:
         return None
-    return forgetting(zero_shot, final, unseen.class_names, len(unseen.test), len(task.test_target))
+    return forgetting(zero_shot, final, unseen.class_names, len(unseen.test), len(task.evaluator.target))
 
 
 def forgetting(zero_shot: Hits, final: Hits, classes: Sequence[str], unseen: int, seen: int) -> Forgetting:

@@ -32,12 +32,12 @@ class RecordedRun:
             yield record
 
     def _write(self, record: RoundRecord) -> None:
-        self.folder.append_round(record, self.simulation.checkpoint(compare_no_noise=self.compare_no_noise))
+        self.folder.append_round(record, self.simulation.server.checkpoint(compare_no_noise=self.compare_no_noise))
 
 
 def begin(simulation: Simulation, path: Path, compare_no_noise: bool = False) -> RecordedRun:
     """A new run in the new folder ``path``. Raises :class:`flora_secure.errors.ConfigError` if that cannot be made."""
-    start = simulation.checkpoint(compare_no_noise=compare_no_noise)
+    start = simulation.server.checkpoint(compare_no_noise=compare_no_noise)
     return RecordedRun(simulation, RunFolder(path, simulation.config, start), compare_no_noise)
 
 
@@ -50,10 +50,10 @@ def go_on(simulation: Simulation, interrupted: Interrupted) -> RecordedRun:
     :class:`flora_secure.errors.CheckpointError` if model or data are not those that the run began with.
     """
     folder, records, checkpoint = interrupted.folder, interrupted.records, interrupted.checkpoint
-    simulation.restore(records, checkpoint)
+    simulation.server.restore(records, checkpoint)
     seconds = math.fsum(record.seconds.get(part, 0.0) for record in records for part in PARTS)
     line = f"going on after round {len(records)} of {simulation.config.training.rounds}"
-    lost = None if interrupted.begun is None or simulation.repeats else simulation.lose(interrupted.begun)
+    lost = None if interrupted.begun is None or simulation.server.repeats else simulation.server.lose(interrupted.begun)
     if lost is not None:
         line += f"; round {lost.round} was in flight and may have been released: it is lost and counts in the budget"
     run = RecordedRun(simulation, folder, checkpoint.compare_no_noise, line, seconds)

@@ -155,7 +155,7 @@ class _Course:
             if around.progress is not None:
                 around.progress(record.round, config.training.rounds, record)
         # the adapter first: whatever goes wrong from here on, what was trained is kept
-        run.folder.write_adapter(simulation.save_adapter)
+        adapter_hash = run.folder.write_adapter(simulation.save_adapter)
         no_noise = without_noise(config, task) if compare_no_noise else None
         try:
             report = summarise(
@@ -163,6 +163,7 @@ class _Course:
                 total_seconds=run.earlier_seconds + time.perf_counter() - self.started,
                 no_noise=no_noise,
                 rounds_hash=run.folder.last_hash,
+                adapter_hash=adapter_hash,
             )
         except CrossCheckError as error:
             raise CrossCheckError(

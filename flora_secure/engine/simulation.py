@@ -1,8 +1,7 @@
-"""The loop: rounds of local training, noise, masking and the server's step, over clients in one process.
+"""A federation in one process: a server, a trainer of all clients, and a transport between them on this machine.
 
-Clients and server exchange the real messages, and traffic is counted from them. The generator yields a
-:class:`~flora_secure.records.record.RoundRecord` as soon as a round is over, so that a caller can write it down before
-the next one starts.
+Clients and server exchange the real messages, and traffic is counted from them. The generator yields a `RoundRecord` as
+soon as a round is over, so that a caller can write it down before the next one starts.
 """
 
 from __future__ import annotations
@@ -10,272 +9,200 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from flora_protocols import ParameterError, TooFewSurvivors
-from flora_secure.client.contribution import unit_of
-from flora_secure.client.upload import Uploads, rotation, uploads_of, vanishing_of
-from flora_secure.engine.exchange import summation_of
+from flora_protocols import Profile, RoundAborted, TooFewSurvivors, identity_public
+from flora_secure.client.contribution import Contributions
+from flora_secure.client.policy import Policy
+from flora_secure.client.upload import upload
+from flora_secure.engine.exchange import MaskedExchange, PlainExchange, RoundExchange
 from flora_secure.engine.task import Task
 from flora_secure.engine.traffic import Traffic
-from flora_secure.errors import CheckpointError
+from flora_secure.engine.workers import default_workers
 from flora_secure.model.factors import Factors
+from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.noise import noise_plan, refused
-from flora_secure.planning.selection import Selection
-from flora_secure.privacy.accounting import epsilon_of
-from flora_secure.privacy.adaptive_clip import AdaptiveClip
-from flora_secure.privacy.amplification import CALIBRATION_CELL
-from flora_secure.privacy.encoding import decode, decode_count, wrapped
-from flora_secure.privacy.events import RoundEvent
-from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
-from flora_secure.privacy.noise_plan import CohortSizeError, NoisePlan
-from flora_secure.records.checkpoints import Checkpoint
-from flora_secure.records.record import PARTS, RoundRecord, intent
-from flora_secure.rounds.broadcast import from_wire, to_wire
-from flora_secure.rounds.optimisers import ServerState
-from flora_secure.rounds.step import server_optimiser
-from flora_secure.rounds.sum import RoundSum
+from flora_secure.privacy.clipping import NonFiniteUpdateError
+from flora_secure.privacy.encoding import wrapped
+from flora_secure.records.record import PARTS, RoundRecord
+from flora_secure.rounds.enrolment import Enrolment
+from flora_secure.rounds.invitation import Invitation, decode_opening
+from flora_secure.rounds.sum import Outcome
+from flora_secure.server.server import Announce, Server, Skipped
+
+_ROUNDING = 1e-9  # of a planned noise multiplier, when it is counted again from a round's own plan
 
 
 class Simulation:
-    """One run over a prepared task. Iterate over :meth:`rounds` once; the state after the last round stays readable."""
+    """One run over a prepared task. Iterate over `rounds` once; the state after the last round stays readable.
+
+    `server` is the real one. The clients share one trainer and one policy, and their positions live in `exchange`.
+    """
 
     def __init__(self, config: RunConfig, task: Task) -> None:
-        """Solve for noise and ring, set up the sum. Raises :class:`ConfigError` if they cannot be."""
-        self.config = config
-        self.task = task
-        self.selection = Selection.of(config)
-        self.unit = unit_of(config, task)
-        try:
-            self.plan = noise_plan(config, self.selection, task.dimension, len(task.federation.dataset.private.labels))
-            self.summation = summation_of(config)
-            for size in (self.selection.smallest, self.selection.largest):
-                self.summation.masking(self.plan.for_cohort(size))
-        except (ValueError, ParameterError) as error:
-            raise refused(error) from None
-        self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
-        self.records: list[RoundRecord] = []
-        self.optimiser = server_optimiser(config, self.plan, self.unit.expected, task.learner.width)
-        quantile = config.privacy.adaptive_clip
-        self._clip_rule = None if quantile is None else AdaptiveClip(quantile)
-        self._clip_norm = config.clip_norm
-        self._last_round: dict[int, int] = {}  # of every client that has taken part
-        self._state = ServerState.initial(task.initial.vector(task.rule).cpu().numpy())
+        """Set up server and clients. Raises ConfigError if noise, ring or masking cannot be had."""
+        self.config, self.task = config, task
+        self.trainer = task.trainer(config)
+        clients = config.data.clients
+        # long-term keys, as a deployment's clients would enrol them once; secret, hence from the OS
+        signs = config.aggregation.secagg == Profile.MALICIOUS_SERVER.value
+        secrets = {client: os.urandom(32) for client in range(clients)} if signs else {}
+        enrolment = Enrolment(clients=clients, identities=tuple(map(identity_public, secrets.values())))
+        self.server = Server(config, task.for_server(), enrolment)
+        self.policy = None if self.server.profile is None else _policy(self.server)
+        self.exchange: RoundExchange = (
+            PlainExchange() if self.policy is None else MaskedExchange(secrets, default_workers(config.cohort_size))
+        )
+
+    @property
+    def records(self) -> list[RoundRecord]:
+        """The rounds that are over."""
+        return self.server.records
 
     @property
     def headline(self) -> str:
         """What is about to run, in a line."""
-        plan, selection, images = self.plan, self.selection, len(self.task.federation.dataset.private.labels)
+        plan, selection, data = self.server.plan, self.server.selection, self.task.federation.dataset
         noise = f"z = {plan.noise_multiplier:.3f}" if plan.noisy else "NO noise, hence NO DIFFERENTIAL PRIVACY"
         sizes = dict.fromkeys((selection.smallest, selection.largest))
-        held = "captions" if self.task.federation.dataset.captioned else "images"
+        held = "captions" if data.captioned else "images"
         who = "" if selection.scheme is None else f" in cohorts of {' to '.join(map(str, sizes))}"
         return (
-            f"{selection.clients} clients with {images:,} {held}{who}, {plan.rounds} rounds, {plan.dimension:,} values "
-            f"at {plan.bits} bits, unit {self.config.privacy.unit}, {noise}, masking {self.summation.profile}"
+            f"{selection.clients} clients with {len(data.private.labels):,} {held}{who}, {plan.rounds} rounds, "
+            f"{plan.dimension:,} values at {plan.bits} bits, unit {self.config.privacy.unit}, {noise}, "
+            f"masking {self.config.aggregation.secagg}"
         )
 
     @property
     def factors(self) -> Factors:
         """The adapter that the clients hold now: what the server last sent, in the precision of the wire."""
-        return self._received(to_wire(self._state.adapter))
+        return self.task.factors(self.server.adapter)
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the adapter in peft's format."""
-        self.task.learner.save(self.factors, folder)
+        """Write the adapter that the clients hold now in peft's format, and beside it what is needed to use it."""
+        task, factors = self.task, self.factors
+        task.save(factors, folder)
+        describe_adapter(folder, self.config, task.clip, task.federation.dataset, factors.rank)
 
-    def checkpoint(self, *, compare_no_noise: bool = False) -> Checkpoint:
-        """What the rounds that are left depend on, ``records`` apart."""
-        return Checkpoint(
-            round=len(self.records),
-            server=self._state,
-            clip_norm=self._clip_norm,
-            last_round=dict(self._last_round),
-            model_hash=self.task.clip.model_hash,
-            data_hash=self.task.federation.dataset.data_hash,
-            compare_no_noise=compare_no_noise,
-        )
-
-    def restore(self, records: Sequence[RoundRecord], checkpoint: Checkpoint) -> None:
-        """Go on after ``records``, in the state after them. Before the first round of this simulation.
-
-        Raises :class:`CheckpointError` if model or data are not those of the checkpoint, or the budget did not allow
-        for the rounds.
-        """
-        for what, here, there in (
-            ("model", self.task.clip.model_hash, checkpoint.model_hash),
-            ("data", self.task.federation.dataset.data_hash, checkpoint.data_hash),
-        ):
-            if here != there:
-                raise CheckpointError(
-                    f"the {what} is not what the run began with: SHA-256 {here:.12}…, then {there:.12}…; "
-                    f"bring back the {what}, or begin a new run"
-                )
-        length, own = len(checkpoint.server.adapter), len(self._state.adapter)
-        if length != own:
-            raise CheckpointError(f"the state has {length} values, the adapter {own}")
-        for record in records:
-            if record.aborted is None or record.exposed:
-                self._charge(record)
-        self.records = list(records)
-        self._state = checkpoint.server
-        self._clip_norm = checkpoint.clip_norm
-        self._last_round = dict(checkpoint.last_round)
-
-    @property
-    def repeats(self) -> bool:
-        """Does a round that is run again release the same sum, or none that a budget protects?"""
-        return self.config.privacy.simulation_noise or not self.plan.noisy
-
-    def lose(self, announced: RoundRecord) -> RoundRecord:
-        """Count a round that was announced and whose sum is not known, as if it was released; the adapter stays.
-
-        Returns its record. Raises as :meth:`restore`.
-        """
-        self._charge(announced)
-        self._last_round.update(dict.fromkeys(announced.participants, announced.round))
-        record = dataclasses.replace(announced, epsilon=self._epsilon(), accuracy=self.task.accuracy(self.factors))
-        self.records.append(record)
-        return record
-
-    def _charge(self, record: RoundRecord) -> None:
+    def rounds(self, announce: Announce | None = None) -> Iterator[RoundRecord]:
+        """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`."""
         try:
-            event = record.exposed_event() if record.exposed else record.event()
-            self.ledger.authorise(event)
-            if record.exposed:
-                self.ledger.expose()
-            else:
-                self.ledger.record(event)
-        except (BudgetExceededError, LedgerError, ValueError) as error:
-            raise CheckpointError(f"the ledger does not take round {record.round} of the log: {error}") from None
-
-    def _epsilon(self) -> float | None:
-        # coarse cells where examples are sampled: a little above what the report will say, and quick
-        plan = self.plan
-        return epsilon_of(self.ledger.worst_events, plan.delta, cell=CALIBRATION_CELL) if plan.noisy else None
-
-    def rounds(self, announce: Callable[[RoundRecord], None] | None = None) -> Iterator[RoundRecord]:
-        """Run the rounds that are left, yielding each as it ends.
-
-        ``announce`` is given, before anybody uploads, the record to count if the round is lost (:meth:`lose`).
-        """
-        try:
-            for number in range(len(self.records) + 1, self.config.training.rounds + 1):
-                record = self._round(number, announce)
-                self.records.append(record)
-                yield record
+            while not self.server.done:
+                yield self._round(announce)
         finally:
-            self.summation.close()
+            self.exchange.close()
 
-    def _round(self, number: int, announce: Callable[[RoundRecord], None] | None) -> RoundRecord:
-        candidates = self.selection.candidates(number, self._last_round)
-        exhausted = self._exhausted(number, candidates)
-        # secret, where the noise is: the report publishes the seed, and outsiders must not know who took part
-        seed = self.config.seed if self.repeats else None
-        cohort = self.selection.draw(seed, number, [i for i in candidates if i not in exhausted])
-        uniform = self.selection.uniform and not exhausted
-        broadcast = to_wire(self._state.adapter)
-        task, clock = self.task, _Clock()
-        model_hash = hashlib.sha256(bytes.fromhex(task.clip.model_hash) + broadcast).digest()
-        uploads = Uploads({}, 0, 0)
-        traffic, masking, outcome, event, aborted, overflowed = Traffic(), None, None, None, None, None
-        plan = self.plan.with_clip(self._clip_norm)
+    def _round(self, announce: Announce | None) -> RoundRecord:
+        server, clock = self.server, _Clock()
         try:
-            plan = plan.for_cohort(len(cohort))
-            masking = self.summation.masking(plan)
-            # refused before it runs: the worst that this round may become must still fit the budgets
-            worst = self._event(plan, number, plan.survivors_minimum, cohort, uniform)
-            self.ledger.authorise(worst)
-            self._last_round.update(dict.fromkeys(cohort, number))
-            if announce is not None:
-                begun = intent(self.config, number, plan, cohort, exhausted, model_hash, masking)
-                announce(dataclasses.replace(begun, noise_multiplier=worst.noise_multiplier))
+            invitation = server.invite(announce)
+        except Skipped as skipped:
+            return skipped.record
+        floors = None if self.policy is None else self.policy.accept(invitation)[1]
+        opening, traffic = server.opening(invitation), Traffic()
+        broadcast = decode_opening(opening)[1]
+        for client in invitation.members:
+            traffic.sent_down(client, broadcast, payload=len(broadcast))
 
-            given = self.unit.contribute(number, self._received(broadcast), cohort, plan.clip_norm)
-            clock.lap("training")
-            vanishing = vanishing_of(self.config, number, cohort)
-            uploads = uploads_of(self.config, number, plan, cohort, given, vanishing)
-            clock.lap("noise")
-            outcome = self.summation.round(number, plan, cohort, model_hash, broadcast, uploads.vectors, traffic)
-        except (CohortSizeError, ParameterError, TooFewSurvivors) as error:
+        given = self.trainer.contributions(invitation, broadcast, invitation.members)
+        clock.lap("training")
+        vanishing = vanishing_of(self.config, invitation.round, invitation.members)
+        uploads = _uploads(self.config, invitation, given, vanishing)
+        clock.lap("noise")
+        aborted, carried = None, None
+        try:
+            carried = self.exchange.round(invitation, floors, uploads.vectors, traffic)
+        except (RoundAborted, TooFewSurvivors) as error:
             aborted = str(error)
-            if uploads.vectors:
-                self.ledger.expose()
         clock.lap("masking")
-
-        if outcome is not None:
-            # whoever left because of what it computed makes the survivors no uniform subset
-            survivors = len(uploads.vectors)
-            uniform = uniform and survivors == len(cohort) - len(vanishing)
-            event = self._event(plan, number, survivors, cohort, uniform)
-            self.ledger.record(event)
-            overflowed = wrapped(outcome.total, uploads.vectors.values(), plan)
-            self._step(number, plan, outcome, survivors)
-        accuracy = task.accuracy(self.factors)
-        clock.lap("evaluation")
-
-        return dataclasses.replace(
-            intent(self.config, number, plan, cohort, exhausted, model_hash, masking),
-            lost=False,
-            survivors=sorted(uploads.vectors) if aborted is None else [],
-            dropped=sorted(set(cohort) - uploads.vectors.keys()),
-            recovered=0 if outcome is None else outcome.recovered,
+        if carried is not None:
+            clock.seconds |= {"client_mean": carried.client_seconds, "server": carried.server_seconds}
+        outcome = Outcome(
+            sum=None if carried is None else carried.sum,
             aborted=aborted,
-            noise_multiplier=None if event is None else event.noise_multiplier,
-            population=None if event is None else event.population,
-            epsilon=self._epsilon(),
-            accuracy=accuracy,
+            uploaded=uploads.vectors.keys(),
+            # whoever left because of what it computed makes the survivors no uniform subset
+            uniform=len(uploads.vectors) == len(invitation.members) - len(vanishing),
             contributions=uploads.contributions,
             clipped=uploads.clipped,
-            overflowed=overflowed,
-            upload_bytes=traffic.upload,
-            download_bytes=traffic.download,
-            payload_bytes=traffic.payload,
-            seconds={
-                **clock.seconds,
-                "client_mean": 0.0 if outcome is None else outcome.client_seconds,
-                "server": 0.0 if outcome is None else outcome.server_seconds,
-            },
+            overflowed=None
+            if carried is None
+            else wrapped(carried.sum.total, uploads.vectors.values(), invitation.plan),
+            upload=traffic.upload,
+            download=traffic.download,
+            payload=traffic.payload,
+            seconds=clock.seconds,
         )
+        return server.finish(invitation, outcome)
 
-    def _exhausted(self, number: int, candidates: Collection[int]) -> frozenset[int]:
-        """Who must sit out, because this round may pass its budget. The plan pays for some participations of each."""
-        plan = self.plan
-        if len(candidates) < plan.survivors_minimum or all(
-            len(self.ledger.events_of(client)) < plan.participations for client in candidates
-        ):
-            return frozenset()
-        return self.ledger.refused(plan.event(number, plan.survivors_minimum, participants=candidates))
 
-    def _event(
-        self, plan: NoisePlan, number: int, survivors: int, cohort: Collection[int], uniform: bool
-    ) -> RoundEvent:
-        clients = self.selection.clients
-        named = None if len(cohort) == clients else cohort
-        return plan.event(number, survivors, participants=named, population=clients if uniform else None)
+@dataclass(frozen=True)
+class Uploads:
+    """What the members of a round send.
 
-    def _step(self, number: int, plan: NoisePlan, outcome: RoundSum, survivors: int) -> None:
-        """What the server does with the sum."""
-        estimate = decode(outcome.total, plan, survivors, rotation(self.config, plan, number))
-        expected = self.unit.expected(survivors)
-        span = self.task.initial.span(self.task.rule, number)
-        part = self._state.part(span)
-        moved = self.optimiser.apply(part, estimate[: len(part.adapter)], expected, plan.clip_norm)
-        self._state = self._state.with_part(span, moved)
-        if self._clip_rule is not None:
-            count = decode_count(outcome.total, plan, survivors)
-            self._clip_norm = self._clip_rule.next_norm(plan.clip_norm, count, survivors)
+    Attributes:
+        vectors: uint32 (plan.length,) of each client that stayed.
+        contributions: updates or gradients in them.
+        clipped: how many of these were longer than the clip norm.
+    """
 
-    def _received(self, broadcast: bytes) -> Factors:
-        vector = torch.from_numpy(from_wire(broadcast, self.task.initial.dimension(self.task.rule))).to(
-            self.task.initial.b.device
-        )
-        return self.task.initial.with_vector(self.task.rule, vector)
+    vectors: dict[int, NDArray[np.uint32]]
+    contributions: int
+    clipped: int
+
+
+def _uploads(config: RunConfig, invitation: Invitation, given: Contributions, vanishing: Collection[int]) -> Uploads:
+    """Of the members that do not vanish; row i of `given` is that of the i-th.
+
+    A client whose contribution is not finite leaves the round.
+    """
+    vectors, contributions, clipped = {}, 0, 0
+    for row, client in enumerate(invitation.members):
+        if client in vanishing:
+            continue
+        try:
+            vectors[client] = upload(invitation, given.vectors[row], _noise_key(config, invitation.round, client))
+        except NonFiniteUpdateError:
+            continue
+        contributions += int(given.counts[row])
+        clipped += int(given.clipped[row])
+    return Uploads(vectors, contributions, clipped)
+
+
+def vanishing_of(config: RunConfig, number: int, cohort: Collection[int]) -> set[int]:
+    """The clients of round `number` that vanish after sharing keys: drawn from the seed of the experiment."""
+    members = list(cohort)
+    count = math.floor(config.aggregation.dropout * len(members))
+    rng = np.random.default_rng([config.seed, 1, number])
+    return {members[place] for place in rng.choice(len(members), count, replace=False).tolist()}
+
+
+def _noise_key(config: RunConfig, number: int, client: int) -> bytes | None:
+    """None means fresh from the OS; simulation noise derives the key from the seed instead."""
+    if not config.privacy.simulation_noise:
+        return None
+    return hashlib.sha256(f"flora-secure simulation noise {config.seed} {number} {client}".encode()).digest()
+
+
+def _policy(server: Server) -> Policy:
+    """The terms of simulated clients: what the experiment's configuration promises them, no less."""
+    config, plan = server.config, server.plan
+    return Policy(
+        profile=config.aggregation.secagg,
+        least_noise=plan.noise_multiplier * (1 - _ROUNDING),
+        most_epsilon=plan.epsilon,
+        delta=plan.delta,
+        most_rounds=plan.rounds,
+        unit=config.privacy.unit,
+        placements=(config.model.placement,),
+    )
 
 
 class _Clock:

@@ -39,12 +39,14 @@ def summarise(
     total_seconds: float,
     no_noise: float | None = None,
     rounds_hash: str | None = None,
+    adapter_hash: str | None = None,
 ) -> Report:
     """The report of all rounds so far.
 
     ``total_seconds``: wall-clock of the whole command, and of the earlier rounds where the run was resumed.
     ``no_noise``: final accuracy of the same run without noise, if it was measured. ``rounds_hash``:
-    :attr:`flora_secure.records.run_folder.RunFolder.last_hash`, if the rounds were written down. Raises
+    :attr:`flora_secure.records.run_folder.RunFolder.last_hash`, if the rounds were written down. ``adapter_hash``: what
+    :meth:`~flora_secure.records.run_folder.RunFolder.write_adapter` gave, if the adapter was. Raises
     :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and ``ValueError`` before the
     first round.
     """
@@ -53,7 +55,7 @@ def summarise(
     task, per_round = simulation.task, [record.accuracy for record in simulation.records]
     retrieved = None
     if task.federation.dataset.captioned:
-        retrieved = task.ranks(task.frozen), task.ranks(simulation.factors)
+        retrieved = task.evaluator.ranks(task.frozen), task.evaluator.ranks(simulation.factors)
     return Report(
         accuracy=(
             accuracy_of(simulation, per_round, no_noise)
@@ -73,8 +75,9 @@ def summarise(
             model_hash=simulation.task.clip.model_hash,
             data_hash=simulation.task.federation.dataset.data_hash,
             rounds_hash=rounds_hash,
+            adapter_hash=adapter_hash,
             seed=simulation.config.seed,
-            secret_noise=simulation.plan.noisy and not simulation.config.privacy.simulation_noise,
+            secret_noise=simulation.server.plan.noisy and not simulation.config.privacy.simulation_noise,
         ),
     )
 
@@ -100,7 +103,7 @@ def _data(simulation: Simulation) -> Data:
 
 
 def _privacy(simulation: Simulation) -> Privacy:
-    plan, ledger = simulation.plan, simulation.ledger
+    plan, ledger = simulation.server.plan, simulation.server.ledger
     summed = [record for record in simulation.records if record.aborted is None]
     worst = ledger.worst_events
     checks = cross_check(worst, ledger.delta) if plan.noisy else {}
@@ -159,7 +162,7 @@ def _gaussian_mu(epsilon: float, delta: float) -> float:
 
 def _communication(simulation: Simulation) -> Communication:
     records, task = simulation.records, simulation.task
-    clip, trained = task.clip, task.initial.dimension(task.rule)
+    clip, trained = task.clip, task.trained.dimension
     # a round that was skipped because of its cohort has asked nobody for anything
     messages = max(1, sum(len(record.participants) for record in records if record.download_bytes))
     upload = sum(record.upload_bytes for record in records) / messages
@@ -174,18 +177,18 @@ def _communication(simulation: Simulation) -> Communication:
         reduction=2 * clip.full_model_bytes / (upload + download) if upload + download else None,
         reduction_upload=clip.full_model_bytes / upload if upload else None,
         parameters=trained,
-        upload_values=task.dimension,
+        upload_values=task.trained.upload_size,
         parameter_ratio=clip.parameter_count / trained,
-        bits=simulation.plan.bits,
+        bits=simulation.server.plan.bits,
     )
 
 
 def _aggregation(simulation: Simulation) -> Aggregation:
     records, how = simulation.records, simulation.config.participation
-    masking = simulation.summation.masking(simulation.plan)
+    masking = simulation.server.masking(simulation.server.plan)
     return Aggregation(
-        profile=simulation.summation.profile,
-        clients=simulation.selection.clients,
+        profile=simulation.config.aggregation.secagg,
+        clients=simulation.server.selection.clients,
         participation=how.rate,
         sampling=how.sampling,
         min_separation=how.min_separation,

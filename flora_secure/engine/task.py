@@ -1,87 +1,113 @@
-"""What is trained: the frozen model, the clients' images and texts as far as they are constant, the fresh adapter.
-
-What an adapter does not touch goes through the model once. On the text projection that is all but a few small
-matrices: every image feature, and the pooled features of the prompts.
-"""
+"""A simulation's task: model, data and frame, and from them the trainer of all clients and the server's evaluator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from flora_secure.client.trainer import Learner
+from flora_secure.client.contribution import Trainer
+from flora_secure.client.trainer import ExampleTrainer, Learner, UpdateTrainer
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import SkipList
 from flora_secure.data.federation import Federation
-from flora_secure.engine.setup import Setting, any_placement, closed_form
+from flora_secure.engine.placed import PlacedFrame
+from flora_secure.engine.projection import Projection
+from flora_secure.engine.setting import Frame, Setting
 from flora_secure.errors import ConfigError
 from flora_secure.model.clip import Clip
 from flora_secure.model.devices import device_named
 from flora_secure.model.factors import Factors
 from flora_secure.model.loading import load_clip
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.rules import Rule, rule_named
-from flora_secure.server.scores import Hits, Ranks, hits, ranks
+from flora_secure.planning.placements import PLACEMENTS
+from flora_secure.planning.rules import Rule, TrainedValues, rule_named
+from flora_secure.server.evaluator import Evaluator
+from flora_secure.server.server import ServerTask
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Everything of a run that does not depend on noise or masking. ``test_target`` int64 (n,): the class of each test
-    image, or the image of each test caption."""
+    """Everything of a simulated run that does not depend on noise or masking.
+
+    Attributes:
+        clip, federation, rule: the frozen model, the data and who holds it, which factors train.
+        frame: the frozen part of training, and the fresh adapter.
+        learner: local training of all clients.
+        evaluator: of the test images.
+    """
 
     clip: Clip
     federation: Federation
     rule: Rule
-    initial: Factors
+    frame: Frame = field(repr=False)
     learner: Learner = field(repr=False)
-    test_target: Tensor = field(repr=False)
+    evaluator: Evaluator = field(repr=False)
 
     @property
-    def dimension(self) -> int:
-        """Length d of an upload."""
-        return self.rule.upload_size(self.initial.a.numel(), self.initial.b.numel())
+    def initial(self) -> Factors:
+        """The adapter before round 1."""
+        return self.frame.initial
 
     @property
     def frozen(self) -> Factors:
         """An adapter that changes nothing: the frozen model, before the warm start."""
         return Factors(a=self.initial.a, b=torch.zeros_like(self.initial.b))
 
-    def predicted(self, factors: Factors) -> Tensor:
-        """The class of each test image, int64 (n,); not for captions."""
-        texts, images = self.learner.test_embeddings(factors)
-        return (images @ texts.T).argmax(dim=-1)
+    @property
+    def trained(self) -> TrainedValues:
+        """Which values train, and how many."""
+        return self.initial.trained(self.rule)
 
-    def ranks(self, factors: Factors) -> Ranks:
-        """Which rank test images and test captions have with each other; not for labels."""
-        texts, images = self.learner.test_embeddings(factors)
-        return ranks(images, texts, self.test_target)
+    def factors(self, values: NDArray[np.float32]) -> Factors:
+        """The adapter with these trained values, float32 (trained.dimension,)."""
+        return self.initial.with_vector(self.rule, torch.from_numpy(values).to(self.initial.b.device))
 
-    def hits(self, factors: Factors) -> Hits | None:
-        """Right answers where the unseen classes count too; ``None`` where there are none."""
-        found, unseen = self.learner.unseen_embeddings(factors), self.federation.dataset.unseen
-        if found is None or unseen is None:
-            return None
-        labels = torch.from_numpy(unseen.test.labels).to(self.test_target.device)
-        return hits(self.learner.test_embeddings(factors), self.test_target, found, labels)
+    def trainer(self, config: RunConfig) -> Trainer:
+        """The trainer of all clients, for the unit that the budget protects.
 
-    def accuracy(self, factors: Factors) -> float:
-        """Top-1 on the test images, or recall@1 from image to text, as a fraction."""
+        Raises ConfigError for unit `example` with captions, where a loss belongs to all of a client's pairs.
+        """
+        if config.privacy.unit == "client":
+            own = self.rule.local_rate * PLACEMENTS[config.model.placement].rate
+            rate = config.training.local_rate or own
+            return UpdateTrainer(self.learner, self.rule, self.initial, config.training.local_steps, rate)
         if self.federation.dataset.captioned:
-            return self.ranks(factors).recall(1)[0]
-        return float((self.predicted(factors) == self.test_target).float().mean())
+            raise ConfigError(
+                "`privacy.unit` example needs labels: with captions a loss belongs to all of a client's pairs"
+            )
+        coins = config.seed if config.privacy.simulation_noise else None
+        return ExampleTrainer(self.learner, self.rule, self.initial, self.federation.clients, coins)
+
+    def for_server(self) -> ServerTask:
+        """What the server is told of the task."""
+        data = self.federation.dataset
+        return ServerTask(
+            trained=self.trained,
+            initial=self.initial.vector(self.rule).cpu().numpy(),
+            width=self.frame.width,
+            images=len(data.private.labels),
+            model_hash=self.clip.model_hash,
+            data_hash=data.data_hash,
+            accuracy=lambda values: self.evaluator.accuracy(self.factors(values)),
+        )
+
+    def save(self, factors: Factors, folder: Path) -> None:
+        """Write the adapter in peft's format."""
+        self.frame.save(factors, folder)
 
 
 def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None = None) -> Task:
-    """Load the model, take the features of all images (from ``cache`` where it has them), make a fresh adapter.
+    """Load the model, take the features of all images (from `cache` where it has them), make a fresh adapter.
 
-    Raises an :class:`flora_secure.errors.InputError` for anything in ``config`` that does not fit together.
+    Raises an `errors.InputError` for anything in `config` that does not fit together.
     """
-    device = device_named(config.training.device)
+    device, data = device_named(config.training.device), federation.dataset
     rule = rule_named(config.model.trained_rule)
-    captioned = federation.dataset.captioned
-    if captioned and rule.prompt_basis:
+    if data.captioned and rule.prompt_basis:
         if config.model.rule is not None:
             raise ConfigError(
                 "`model.rule` prompt-basis needs class prompts, and captions have none; use frozen-a or ab"
@@ -89,21 +115,13 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
         rule = rule_named("frozen-a")
     precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.training.precision]
     clip = load_clip(config.model.model, config.model.pretrained, device, precision)
-    setting, cuts = Setting(config, federation, clip, rule, cache), SkipList()
-    learner: Learner
-    if config.model.placement == "text-projection" and not captioned:
-        learner, factors = closed_form(setting)
-    else:
-        learner, factors = any_placement(setting, cuts)
-    if cut := cuts.summary():
-        dataset = federation.dataset
-        federation = replace(federation, dataset=replace(dataset, skipped=(*dataset.skipped, *cut)))
-    test = federation.dataset.test
-    return Task(
-        clip=clip,
-        federation=federation,
-        rule=rule,
-        initial=factors,
-        learner=learner,
-        test_target=torch.from_numpy(test.distinct[1] if captioned else test.labels).to(device),
+    setting, cuts = Setting.of(config, data, clip, rule, cache), SkipList()
+    closed = config.model.placement == "text-projection" and not data.captioned
+    frame: Frame = Projection.of(setting) if closed else PlacedFrame.of(setting)
+    learner, evaluator = (
+        frame.learner(data.private, federation.clients, cuts),
+        frame.evaluator(data.test, data.unseen, cuts),
     )
+    if cut := cuts.summary():
+        federation = replace(federation, dataset=replace(data, skipped=(*data.skipped, *cut)))
+    return Task(clip, federation, rule, frame, learner, evaluator)

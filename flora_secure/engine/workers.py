@@ -1,4 +1,4 @@
-"""The clients of a simulated round, spread over worker processes.
+"""The clients' positions of a simulated round, spread over worker processes: the simulation's transport.
 
 A worker holds the protocol positions of its clients and answers trip by trip: messages in, messages out. It is the
 transport of the simulation and nothing more; what travels to the server are the protocol's own bytes. Workers are fresh
@@ -17,83 +17,110 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flora_protocols import ClientAdvertise, Floors, SessionParams, TooFewSurvivors
+from flora_protocols import ClientAdvertise, Floors, PeerError, SessionParams, TooFewSurvivors, Trip
 from flora_secure.engine.shared_secrets import SharedSecrets
 
 Vectors = Mapping[int, NDArray[np.uint32]]
 Replies = dict[int, bytes]
 
 
-class Clients:
-    """The positions of some clients, moved together. ``clock``: CPU seconds."""
+class Positions:
+    """The positions of some clients, moved together. `clock`: CPU seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
         self._clock = clock
         self._positions: dict[int, Any] = {}
+        self._vectors: Vectors = {}
         self._secrets = SharedSecrets(clock)
 
     def timed(self, method: str, *arguments: Any) -> tuple[Replies, float]:
-        """What ``begin`` or ``answer`` replies, and the CPU seconds that it takes clients who share no process."""
+        """What `begin` or `answer` replies, and the CPU seconds that it takes clients who share no process."""
         before = self._clock() + self._secrets.spared_seconds
         replies: Replies = getattr(self, method)(*arguments)
         return replies, self._clock() + self._secrets.spared_seconds - before
 
-    def begin(self, params: SessionParams, floors: Floors, identities: Mapping[int, bytes | None]) -> Replies:
-        """Start a round: a position for every client in ``identities``, whose first message is the reply."""
+    def begin(
+        self, params: SessionParams, floors: Floors, identities: Mapping[int, bytes | None], vectors: Vectors
+    ) -> Replies:
+        """Start a round: a position for every client in `identities`, whose first message is the reply.
+
+        `vectors`: what they will upload; those that have none vanish in the trip of the uploads.
+        """
+        self._vectors = vectors
         self._positions = {
             index: ClientAdvertise(params, index, floors=floors, identity=identity, exchange=self._secrets.exchange)
             for index, identity in identities.items()
         }
-        return self._move("advertise", dict.fromkeys(identities, ()))
+        return self._move(dict.fromkeys(identities, ()))
 
-    def answer(self, transition: str, mail: Mapping[int, bytes], vectors: Vectors | None = None) -> Replies:
-        """Each client in ``mail`` makes ``transition`` with its message (and its vector); those left out are gone."""
-        inputs: dict[int, tuple[Any, ...]] = {
-            index: (message,) if vectors is None else (message, vectors[index]) for index, message in mail.items()
-        }
-        return self._move(transition, inputs)
+    def answer(self, mail: Mapping[int, bytes]) -> Replies:
+        """Each client in `mail` makes its next transition with its message; those left out are gone."""
+        inputs: dict[int, tuple[Any, ...]] = {}
+        for index, message in mail.items():
+            if index not in self._positions:
+                continue  # it left before, on its own account
+            if self._positions[index].trip is not Trip.MASK:
+                inputs[index] = (message,)
+            elif index in self._vectors:
+                inputs[index] = message, self._vectors[index]
+        return self._move(inputs)
 
-    def _move(self, transition: str, inputs: Mapping[int, tuple[Any, ...]]) -> Replies:
+    def _move(self, inputs: Mapping[int, tuple[Any, ...]]) -> Replies:
         moved, replies = {}, {}
         try:
             for index, arguments in inputs.items():
+                position = self._positions[index]
                 try:
-                    moved[index], replies[index] = getattr(self._positions[index], transition)(*arguments)
-                except TooFewSurvivors:
-                    continue  # a client that sees too few others leaves; the server counts who is left
+                    moved[index], replies[index] = getattr(position, position.trip.name.lower())(*arguments)
+                except (TooFewSurvivors, PeerError):
+                    continue  # a client that cannot go on leaves; the server counts who is left
         finally:
             self._secrets.forget()
         self._positions = moved
         return replies
 
 
-class Cohort:
-    """All clients of a run. ``workers = 0`` keeps them in this process; the messages are the same."""
+class Workers:
+    """The positions of all clients of a round. `workers = 0` keeps them in this process; the messages are the same."""
 
     def __init__(self, workers: int = 0) -> None:
-        self._local = Clients()
+        self._local = Positions()
         self._workers = [_start_worker() for _ in range(workers)]
         self._parts: list[Sequence[int]] = []  # whose positions each worker holds, in the order in which they move
+        self._begin: tuple[Any, ...] | None = None  # of the round that no message has been carried in yet
         self.cpu_seconds = 0.0  # of all clients so far
 
-    def begin(self, params: SessionParams, floors: Floors, identities: Mapping[int, bytes | None]) -> Replies:
+    def open(
+        self, params: SessionParams, floors: Floors, identities: Mapping[int, bytes | None], vectors: Vectors
+    ) -> None:
+        """Get ready for a round; the next exchange is its first. Arguments as of `Positions.begin`."""
         circle, count = params.graph.circle, max(len(self._workers), 1)
         cuts = [number * len(circle) // count for number in range(count + 1)]
         self._parts = [circle[first:last] for first, last in pairwise(cuts)]
-        return self._call("begin", identities, lambda part: (params, floors, part))
+        self._begin = params, floors, identities, vectors
 
-    def answer(self, transition: str, mail: Mapping[int, bytes], vectors: Vectors | None = None) -> Replies:
-        def arguments(part: dict[int, bytes]) -> tuple[Any, ...]:
-            return transition, part, None if vectors is None else {index: vectors[index] for index in part}
-
-        return self._call("answer", mail, arguments)
+    def exchange(self, outbox: Mapping[int, bytes], patience: float | None = None) -> Iterator[tuple[int, bytes]]:
+        """Deliver each client its message, and give the replies, see `exchange.Transport`. Nobody here is slow."""
+        if self._begin is None:
+            replies = self._call("answer", [_part(outbox, part) for part in self._parts])
+        else:
+            params, floors, identities, vectors = self._begin
+            self._begin = None
+            replies = self._call(
+                "begin",
+                *zip(
+                    *((params, floors, _part(identities, part), _part(vectors, part)) for part in self._parts),
+                    strict=True,
+                ),
+            )
+        yield from ((index, replies[index]) for index in outbox if index in replies)
 
     def close(self) -> None:
         """End the workers."""
@@ -106,14 +133,15 @@ class Cohort:
             _pipe(worker.stdout).close()
         self._workers = []
 
-    def _call(self, method: str, mail: Mapping[int, Any], arguments: Any) -> Replies:
-        mails = [{index: mail[index] for index in part if index in mail} for part in self._parts]
+    def _call(self, method: str, *arguments: Sequence[Any]) -> Replies:
+        """`method` of every worker, each with its own of the arguments."""
+        calls = list(zip(*arguments, strict=True))
         gathered: Replies = {}
         if not self._workers:
-            gathered, seconds = self._local.timed(method, *arguments(mails[0]))
+            gathered, seconds = self._local.timed(method, *calls[0])
             self.cpu_seconds += seconds
-        for worker, part in zip(self._workers, mails, strict=False):
-            _send(_pipe(worker.stdin), (method, arguments(part)))
+        for worker, call in zip(self._workers, calls, strict=False):
+            _send(_pipe(worker.stdin), (method, call))
         # all of them, before any error is raised: what is left in a pipe would be taken for the next trip's
         outcomes = [pickle.load(_pipe(worker.stdout)) for worker in self._workers]  # noqa: S301  (our own children)
         for outcome in outcomes:
@@ -122,7 +150,7 @@ class Cohort:
             replies, seconds = outcome
             self.cpu_seconds += seconds
             gathered.update(replies)
-        return {index: gathered[index] for index in mail if index in gathered}
+        return gathered
 
 
 def default_workers(clients: int) -> int:
@@ -131,15 +159,15 @@ def default_workers(clients: int) -> int:
     return min(cores, 8) if cores > 1 and clients >= 32 else 0
 
 
+def _part(mail: Mapping[int, Any], part: Sequence[int]) -> dict[int, Any]:
+    return {index: mail[index] for index in part if index in mail}
+
+
 def _start_worker() -> subprocess.Popen[bytes]:
     # the parent's module path, so that the worker finds the same code however the parent was started
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "flora_secure.engine.workers"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-    )
+    command = [sys.executable, "-m", "flora_secure.engine.workers"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)  # noqa: S603
 
 
 def _pipe(stream: Any) -> BinaryIO:
@@ -154,7 +182,7 @@ def _send(pipe: BinaryIO, value: object) -> None:
 
 def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """A worker's life: requests until the parent closes the pipe."""
-    clients = Clients()
+    positions = Positions()
     while True:
         try:
             method, arguments = pickle.load(requests)  # noqa: S301  (our own parent)
@@ -162,7 +190,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
             return
         outcome: object
         try:
-            outcome = clients.timed(method, *arguments)
+            outcome = positions.timed(method, *arguments)
         except Exception as error:
             outcome = error
         _send(replies, outcome)

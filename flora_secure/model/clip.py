@@ -20,12 +20,12 @@ from torch.nn import functional as F  # noqa: N812
 from flora_secure.data.decoding import Shape
 from flora_secure.errors import ModelError
 from flora_secure.model.devices import batch_map
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.matrices import TextProjection, visual_unprojected
 from flora_secure.model.tokenizers import Tokenizer, cut_at_context
-from flora_secure.model.views import Views
 
 _BATCH = 250
-_ALONE = Views()
+_ALONE = ImageViews()
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +92,14 @@ class Clip:
         x = F.interpolate(x, self.image_size, mode="bilinear", align_corners=False, antialias=shrink)
         return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
-    def image_features(self, images: np.ndarray, *, views: Views = _ALONE, batch: int = _BATCH) -> Tensor:
+    def image_features(self, images: np.ndarray, *, views: ImageViews = _ALONE, batch: int = _BATCH) -> Tensor:
         """L2-normalised embeddings, float32 (n, embed), of images as :meth:`pixels` takes them.
 
         An image's embedding is the normalised mean of those of its views, at as many times the time.
         """
         return joined(self._outputs(images, views, batch))
 
-    def pooled_image_features(self, images: np.ndarray, *, views: Views = _ALONE, batch: int = _BATCH) -> Tensor:
+    def pooled_image_features(self, images: np.ndarray, *, views: ImageViews = _ALONE, batch: int = _BATCH) -> Tensor:
         """The image tower's output before its last matrix, float32 (n, views, width).
 
         Raises AdapterError where the tower does not end in a matrix.
@@ -108,11 +108,11 @@ class Clip:
             return self._outputs(images, views, batch)
 
     @torch.no_grad()
-    def _outputs(self, images: np.ndarray, views: Views, batch: int) -> Tensor:
+    def _outputs(self, images: np.ndarray, views: ImageViews, batch: int) -> Tensor:
         """The image tower's output, float32 (n, views, ·), of the views of each image."""
         device = self.model.logit_scale.device
         sample = self.pixels(images[:2] if len(images) else np.zeros((1, *self.image_size), np.uint8))
-        visual = folded(self.model.visual, sample)
+        visual = without_batch_norms(self.model.visual, sample)
 
         @torch.no_grad()  # it does not reach into threads by itself
         def outputs(start: int) -> Tensor:
@@ -177,7 +177,7 @@ def class_prompts(class_names: Sequence[str], templates: Sequence[str]) -> list[
     return [[template.format(name) for template in templates] for name in class_names]
 
 
-def folded(visual: nn.Module, sample: Tensor) -> nn.Module:
+def without_batch_norms(visual: nn.Module, sample: Tensor) -> nn.Module:
     """A copy of `visual` with each batch norm folded into its convolution, a third faster on a processor.
 
     Falls back to `visual` where there is none to fold, torch.fx cannot trace it, or the copy disagrees on `sample`.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flora_secure.errors import AdapterError
 from flora_secure.model.matrices import Matrix
-from flora_secure.planning.rules import Rule
+from flora_secure.planning.rules import Rule, TrainedValues
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,13 @@ class Factors:
         """The same on ``device``."""
         return Factors(a=self.a.to(device), b=self.b.to(device))
 
-    def dimension(self, rule: Rule) -> int:
-        """Number of values that ``rule`` trains: those that the server keeps and broadcasts."""
-        return rule.size(self.a.numel(), self.b.numel())
+    def trained(self, rule: Rule) -> TrainedValues:
+        """The sizes of these factors, and which of their values `rule` trains."""
+        return TrainedValues(rule, self.a.numel(), self.b.numel())
 
-    def span(self, rule: Rule, number: int) -> slice:
-        """Where the values that round ``number`` trains lie in :meth:`vector`."""
-        size, now = self.b.numel() * rule.trains_b, rule.of_round(number)
-        return slice(0 if now.trains_b else size, self.dimension(rule) if now.trains_a else size)
+    def dimension(self, rule: Rule) -> int:
+        """Number of values that `rule` trains."""
+        return self.trained(rule).dimension
 
     def vector(self, rule: Rule) -> Tensor:
         """The values that ``rule`` trains as one float32 vector, B first, row by row."""

@@ -17,13 +17,13 @@ from flora_secure.data.dataset import SkipList, Split
 from flora_secure.data.decoding import decode
 from flora_secure.data.images import EncodedImages, Images, content
 from flora_secure.model.clip import Clip
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.tokenizers import cut_at_context
-from flora_secure.model.views import Views
 
 _CHUNK = 256  # decoded images in memory at a time: 150 MB at 448 pixels
 
 
-def split_features(clip: Clip, images: Images, *, views: Views, cache: ArrayCache | None = None) -> Tensor:
+def split_features(clip: Clip, images: Images, *, views: ImageViews, cache: ArrayCache | None = None) -> Tensor:
     """:meth:`Clip.image_features` of pixels or encoded images, float32 (n, embed), on the model's device.
 
     Encoded images are decoded in worker processes and cut to the model's size as `clip.shape` says. A cached result is
@@ -33,7 +33,7 @@ def split_features(clip: Clip, images: Images, *, views: Views, cache: ArrayCach
     return _split(clip, images, views, cache, "image features", partial(clip.image_features, views=views))
 
 
-def split_pooled_features(clip: Clip, images: Images, *, views: Views, cache: ArrayCache | None = None) -> Tensor:
+def split_pooled_features(clip: Clip, images: Images, *, views: ImageViews, cache: ArrayCache | None = None) -> Tensor:
     """:meth:`Clip.pooled_image_features`, float32 (n, views, width), in all else as :func:`split_features`."""
     embed = partial(clip.pooled_image_features, views=views)
     return _split(clip, images, views, cache, "pooled image features", embed)
@@ -42,7 +42,7 @@ def split_pooled_features(clip: Clip, images: Images, *, views: Views, cache: Ar
 def _split(
     clip: Clip,
     images: Images,
-    views: Views,
+    views: ImageViews,
     cache: ArrayCache | None,
     what: str,
     embed: Callable[[np.ndarray], Tensor],
@@ -63,7 +63,7 @@ def _split(
     return features
 
 
-def _key(clip: Clip, images: Images, views: Views, what: str) -> str:
+def _key(clip: Clip, images: Images, views: ImageViews, what: str) -> str:
     line, data = content(images)
     # an array is stretched to the model's size, whatever the shape says for encoded images
     shape = clip.shape if isinstance(images, EncodedImages) else clip.shape.size

@@ -25,8 +25,8 @@ from flora_secure.data.decoding import decode
 from flora_secure.data.images import EncodedImages, Images
 from flora_secure.model.clip import Clip, joined
 from flora_secure.model.factors import Factors, blocks
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.matrices import Matrix, TextProjection
-from flora_secure.model.views import Views
 
 
 class Inputs(Protocol):
@@ -59,7 +59,7 @@ class Pixels:
 
     clip: Clip
     images: Images = field(repr=False)
-    views: Views
+    views: ImageViews
 
     def __len__(self) -> int:
         return len(self.images)
@@ -75,6 +75,14 @@ class Pixels:
 
 
 Function = Callable[[Tensor], Tensor]
+
+
+Indices = NDArray[np.int64]
+
+
+def parts_of(indices: Indices, size: int) -> list[Indices]:
+    """The indices in parts of at most `size`, in order."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def pullback(function: Function, at: Tensor) -> tuple[Tensor, Function]:
@@ -222,3 +230,10 @@ def cut(tower: Any, tokens: Tensor) -> Tensor:
 def _rows(tokens: int, width: int, layers: int) -> int:
     """A block of a transformer keeps some twenty values a token and unit of width for the gradient."""
     return max(1, _ACTIVATIONS // (20 * tokens * width * layers))
+
+
+@torch.no_grad()
+def embedded(tower: Tower, inputs: Inputs, factors: Factors) -> Tensor:
+    """Unit-norm embeddings (n, embed) of all inputs under the adapter."""
+    parts = parts_of(np.arange(len(inputs)), tower.rows)
+    return torch.cat([tower(inputs.take(part), factors) for part in parts])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from flora_secure.errors import ConfigError, InputError
+from flora_secure.errors import ConfigError, InfeasibleError, InputError
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import default_delta
@@ -33,7 +33,7 @@ _MEANT = {
 
 def refused(error: Exception) -> InputError:
     """What the solver or the masking's protocol refuses, as an error that names the settings to change."""
-    if isinstance(error, InputError):
+    if isinstance(error, InputError) and not isinstance(error, InfeasibleError):
         return error
     message = str(error)
     for words, meant in _MEANT.items():
@@ -52,10 +52,10 @@ def target_delta(config: RunConfig, images: int) -> float:
     return default_delta(protected_units(config, images)) if given is None else given
 
 
-def noise_plan(config: RunConfig, selection: Selection, dimension: int, images: int) -> NoisePlan:
+def plan_noise(config: RunConfig, selection: Selection, dimension: int, images: int) -> NoisePlan:
     """The plan of a run whose updates have ``dimension`` values, over clients that hold ``images`` in all.
 
-    Raises ValueError (InfeasibleError) where no noise and ring satisfy the configuration.
+    Raises `InfeasibleError` where no noise and ring satisfy the configuration.
     """
     privacy = config.privacy
     # One example alone may be all that a client draws, and must arrive whole.
@@ -77,3 +77,14 @@ def noise_plan(config: RunConfig, selection: Selection, dimension: int, images: 
         colluders=selection.colluders,
         bits=privacy.bits,
     )
+
+
+def expected_contributions(config: RunConfig, images: int, survivors: int) -> float:
+    """How many updates or gradients are in the sum of so many uploads, on average: what the server divides by.
+
+    `images`: of all clients together. Unit `client` uploads one update each; in unit `example` an average client's
+    upload holds q times its images.
+    """
+    if config.privacy.unit == "client":
+        return survivors
+    return survivors * (config.sampling_rate * images / config.data.clients)

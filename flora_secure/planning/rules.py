@@ -55,6 +55,33 @@ class Rule:
         return max(a, b) if self.alternates == "rounds" else self.size(a, b)
 
 
+@dataclass(frozen=True)
+class TrainedValues:
+    """How many values the factors of an adapter have, `a` and `b`, and the `rule` that says which of them train.
+
+    All that server and wire need to know of an adapter: they see vectors, never matrices.
+    """
+
+    rule: Rule
+    a: int
+    b: int
+
+    @property
+    def dimension(self) -> int:
+        """Number of trained values: those that the server keeps and broadcasts, B first."""
+        return self.rule.size(self.a, self.b)
+
+    @property
+    def upload_size(self) -> int:
+        """Length d of an upload."""
+        return self.rule.upload_size(self.a, self.b)
+
+    def span(self, number: int) -> slice:
+        """Where the values that round `number` trains lie among all trained ones."""
+        size, now = self.b * self.rule.trains_b, self.rule.of_round(number)
+        return slice(0 if now.trains_b else size, self.dimension if now.trains_a else size)
+
+
 PROMPT_BASIS = Rule(
     name="prompt-basis",
     averaging="B alone is averaged, A stays the class prompts' basis: the average of A B is exact",

@@ -27,7 +27,6 @@ Placement = Literal[
 ]
 Crops = Literal[1, 2, 4]
 Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
-ServerOptimiser = Literal["momentum", "adam", "yogi"]
 Precision = Literal["float32", "bfloat16"]
 
 MOST_ROUNDS, MOST_CLIENTS = 100_000, 1_000_000  # what the accountants can count, in seconds
@@ -177,33 +176,16 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Rounds, local steps and the server optimiser. Unit ``example`` takes one gradient a round."""
+    """Rounds, local steps and the server's step. Unit ``example`` takes one gradient a round."""
 
     rounds: int = option(20, "--rounds", "Training rounds, at most 100,000.", everyday=True)
     local_steps: int = option(3, None, "Local steps of a client in a round, each over all its images; unit client.")
     local_rate: float | None = option(None, None, "Local learning rate; unit client.", derived="the rule's")
     logit_scale: float = option(28.0, None, "What cosine similarities are multiplied by in the loss.")
-    server_optimiser: ServerOptimiser = option(
-        "momentum", "--server-optimiser", "momentum (FedAvgM), adam or yogi.", metavar="NAME", commands=(SIMULATE,)
-    )
     server_step: float | None = option(
-        None, "--server-step", "Step of the server optimiser.", derived="fitted to the noise", commands=(SIMULATE,)
+        None, "--server-step", "Server step.", derived="fitted to the noise", commands=(SIMULATE,)
     )
-    server_momentum: float = option(0.5, "--server-momentum", "Momentum, or β1 of adam and yogi.", commands=(SIMULATE,))
-    server_beta2: float | None = option(
-        None,
-        "--server-beta2",
-        "adam, yogi: decay β2 of the second moment.",
-        derived="0.99",
-        commands=(SIMULATE,),
-    )
-    server_tau: float | None = option(
-        None,
-        "--server-tau",
-        "adam, yogi: τ, added to the root of the second moment, which begins at τ².",
-        derived="0.001",
-        commands=(SIMULATE,),
-    )
+    server_momentum: float = option(0.5, "--server-momentum", "Server momentum (FedAvgM).", commands=(SIMULATE,))
     warm_start: int = option(
         100, None, "Steps of self-training on public images, without labels, before round 1; 0 for the frozen model."
     )
@@ -232,19 +214,9 @@ class TrainingConfig:
             0 <= self.control_variate <= 1,
             f"`training.control_variate` must lie between 0 and 1, got {self.control_variate}",
         )
-        for name in ("server_beta2", "server_tau"):
-            value = getattr(self, name)
-            require(
-                value is None or self.server_optimiser != "momentum",
-                f"`training.{name}` {value} is for `training.server_optimiser` adam or yogi; set that or leave it out",
-            )
-        for name in ("local_rate", "server_step", "server_tau", "logit_scale"):
+        for name in ("local_rate", "server_step", "logit_scale"):
             require_positive(f"training.{name}", getattr(self, name))
         require(
             0 <= self.server_momentum < 1,
             f"`training.server_momentum` must be at least 0 and below 1, got {self.server_momentum}",
-        )
-        require(
-            self.server_beta2 is None or 0 < self.server_beta2 < 1,
-            f"`training.server_beta2` must lie between 0 and 1, such as 0.99; got {self.server_beta2}",
         )

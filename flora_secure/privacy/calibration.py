@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable
 
+from flora_secure.errors import InfeasibleError
 from flora_secure.privacy.accounting import check_budget, epsilon_of, noise_multiplier_for
 from flora_secure.privacy.amplification import CALIBRATION_CELL
 from flora_secure.privacy.events import aliasing_exponent
@@ -26,10 +27,6 @@ NOISELESS_ERROR = 1e-3  # rounding error of a run without noise, as a fraction o
 OVERFLOW_PROBABILITY = 0.01  # of any wrap in a run; one wrap is one coordinate of one sum
 _MARGIN = 1e-9
 _COUNT_COORDINATES = tuple(4**k for k in range(7))  # square roots are powers of two: the bit's shares are exact
-
-
-class InfeasibleError(ValueError):
-    """No grid and modulus satisfy the parameters; the message says which numbers clash and what to change."""
 
 
 def calibrate(

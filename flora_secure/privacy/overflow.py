@@ -4,7 +4,9 @@ The coordinate holds a signal, Gaussian noise of deviation r and n independent r
 they pass t = 2^(b−1) − ½ − |bounded signal|. Let a = t/r, V the rounding errors (E e^{λV} <= e^{nλ²/24}), W the part of
 the signal that random signs have made sub-Gaussian (E e^{λW} <= e^{λ²v²/2}), ρ = (n/12 + v²)/r². log Q lies below its
 tangent at any a₀, m = φ(a₀)/Q(a₀) its slope, so P <= 2·Q(a₀)·exp(−m·(a − a₀) + m²ρ/2)·e^η; a₀ = a/(1 + ρ) is nearly
-the best. Proof: docs/privacy/rounded-gaussian.md, section 5, and docs/privacy/rotation.md.
+the best as long as the noise outweighs the rest. Where the signal does (ρ large), noise and all are taken as one
+sub-Gaussian variable: P <= 2·exp(−a²/(2·(1 + ρ)))·e^η. Proof: docs/privacy/rounded-gaussian.md, section 5, and
+docs/privacy/rotation.md.
 """
 
 from __future__ import annotations
@@ -59,8 +61,9 @@ def _tail(room: float, deviation: float, variance: float, log_factor: float) -> 
         return 1e-298
     q = 0.5 * math.erfc(tangent / math.sqrt(2))
     slope = math.exp(-tangent * tangent / 2) / math.sqrt(2 * math.pi) / q
-    exponent = slope**2 * excess / 2 - slope * (a - tangent) + log_factor
-    return min(1.0, 2 * q * math.exp(min(exponent, 700.0)))
+    of_noise = 2 * q * math.exp(min(slope**2 * excess / 2 - slope * (a - tangent) + log_factor, 700.0))
+    of_all = 2 * math.exp(min(-a * tangent / 2 + log_factor, 700.0))
+    return min(1.0, of_noise, of_all)
 
 
 def noiseless_scale(bits: int, load: RingLoad, allowed: float) -> float:

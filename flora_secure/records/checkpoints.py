@@ -2,7 +2,7 @@
 
 A file holds the state after one round and the SHA-256 of that round's line in ``rounds.jsonl`` (of ``config.toml``
 before the first). It is on disk before the line is, and the one before it goes after that: the last whole line always
-has its state. ``intent.json`` is on disk before a client uploads anything. docs/run-folder.md.
+has its state. ``announcement.json`` is on disk before a client uploads anything. docs/run-folder.md.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 from flora_secure.errors import CheckpointError, PlainError
 from flora_secure.records.durable import remove_file, replace_file
 from flora_secure.records.record import RoundRecord
-from flora_secure.rounds.optimisers import ServerState
+from flora_secure.rounds.optimiser import ServerState
 
-SCHEMA = "flora-secure/state/1"
+SCHEMA = "flora-secure/state/2"
 _DIGEST = 32
 _ARRAYS = tuple(field.name for field in dataclasses.fields(ServerState))
 
@@ -33,9 +33,11 @@ class Checkpoint:
 
     Attributes:
         round: the last one that is over, 0 before the first.
-        server: the trained values and the optimiser's moments.
+        server: the trained values and the optimiser's momentum.
         clip_norm: of the next round.
         last_round: client → the last round that it took part in.
+        session: of the run, 16 bytes as hexadecimal; clients take each round of it once.
+        invitation_bytes: that were sent so far, all clients together.
         model_hash, data_hash: SHA-256, hex, of what the run trains and trains on.
         compare_no_noise: was a run without noise asked for, beside this one?
     """
@@ -44,6 +46,8 @@ class Checkpoint:
     server: ServerState
     clip_norm: float
     last_round: dict[int, int]
+    session: str
+    invitation_bytes: int
     model_hash: str
     data_hash: str
     compare_no_noise: bool
@@ -55,6 +59,8 @@ class Checkpoint:
             "round": self.round,
             "line_hash": line_hash,
             "clip_norm": self.clip_norm,
+            "session": self.session,
+            "invitation_bytes": self.invitation_bytes,
             "model_hash": self.model_hash,
             "data_hash": self.data_hash,
             "compare_no_noise": self.compare_no_noise,
@@ -125,13 +131,13 @@ def announce(folder: Path, record: RoundRecord, previous: str) -> None:
     """Write down, before anybody uploads, what a round may release at the worst; ``previous``: the last line's hash.
     Raises ``OSError``."""
     table = {**record.to_dict(), "previous": previous}
-    replace_file(folder / "intent.json", json.dumps(table, allow_nan=False).encode())
+    replace_file(folder / "announcement.json", json.dumps(table, allow_nan=False).encode())
 
 
 def announced(folder: Path, done: int, previous: str) -> RoundRecord | None:
     """The announced round after round ``done``, if it began. Raises :class:`CheckpointError` for one that cannot follow
     it: then the log lacks lines."""
-    path = folder / "intent.json"
+    path = folder / "announcement.json"
     try:
         table = json.loads(path.read_bytes())
         before = table.pop("previous")

@@ -13,10 +13,10 @@ from pathlib import Path
 _SCRATCH = ".tmp"
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """``path`` holds ``data`` from now on. Raises ``OSError``."""
+def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """``path`` holds ``data`` from now on. ``mode``: of the file, less the process's umask. Raises ``OSError``."""
     scratch = path.with_name(f".{path.name}{_SCRATCH}")
-    _write(scratch, os.O_TRUNC, data)
+    _write(scratch, os.O_TRUNC, data, mode)
     os.replace(scratch, path)
     sync_folder(path.parent)
 
@@ -65,8 +65,8 @@ def sync_folder(folder: Path) -> None:
         _sync(folder)
 
 
-def _write(path: Path, how: int, data: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_BINARY", 0), 0o666)
+def _write(path: Path, how: int, data: bytes, mode: int = 0o666) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_BINARY", 0), mode)
     try:
         rest = memoryview(data)
         while rest:

@@ -17,7 +17,7 @@ from flora_secure.plain import finite_or_none
 from flora_secure.planning.architectures import Architecture, architecture, classes_of
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import MaskingPlan, plan_masking
-from flora_secure.planning.noise import noise_plan, refused, target_delta
+from flora_secure.planning.noise import plan_noise, refused, target_delta
 from flora_secure.planning.protection import MOST_EPSILON
 from flora_secure.planning.rules import rule_named
 from flora_secure.planning.selection import Selection
@@ -172,7 +172,7 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
     dimension, rule = size.dimension(config.model, classes_of(config.data)), rule_named(config.model.trained_rule)
     try:
         selection = Selection.of(config)
-        plan = noise_plan(config, selection, dimension, images)
+        plan = plan_noise(config, selection, dimension, images)
         cohort = plan.for_cohort(min(max(config.cohort_size, plan.smallest_cohort), plan.clients))
         masking = None
         if config.aggregation.secagg != "off":

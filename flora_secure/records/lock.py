@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -18,15 +19,25 @@ else:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def lock(path: Path) -> int:
-    """Hold the file at ``path``, made if it is missing, for this process: ``os.close`` what is returned to let go.
+_HELD = {errno.EACCES, errno.EAGAIN}  # POSIX allows lockf either, the C runtime of Windows says EACCES
 
-    Raises ``BlockingIOError`` if another process holds it, any other ``OSError`` where it cannot be opened.
+
+class UnlockableError(OSError):
+    """The file cannot be locked by anybody: its file system has no locks (ENOLCK, ENOTSUP), or fails."""
+
+
+def lock(path: Path) -> int:
+    """Hold the file at `path`, made if it is missing, for this process: `os.close` what is returned to let go.
+
+    Raises `BlockingIOError` if another process holds it, `UnlockableError` where it cannot be locked at all, and any
+    other `OSError` where it cannot be opened.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _lock(handle)
-    except OSError:
+    except OSError as error:
         os.close(handle)
-        raise BlockingIOError(f"{path} is held by another process") from None
+        if error.errno in _HELD:
+            raise BlockingIOError(f"{path} is held by another process") from None
+        raise UnlockableError(error.errno, error.strerror or str(error), str(path)) from None
     return handle

@@ -82,7 +82,7 @@ def read_unverified(path: Path) -> tuple[Run, list[Break]]:
         breaks.append(Break(f"{log}, line {len(lines) + 1}", "ends without a newline, it was cut"))
     if not (path / "report.json").exists():
         return Run(config, records, None), breaks
-    report = _report(path)
+    report = read_report(path)
     if report.provenance.config_hash != config_hash:
         breaks.append(Break(str(path / "report.json"), "belongs to another config.toml, or that was edited"))
     if report.provenance.rounds_hash != previous:
@@ -108,7 +108,11 @@ def in_flight(path: Path) -> RoundRecord | None:
         raise RunFolderError(str(error)) from None
 
 
-def _report(path: Path) -> Report:
+def read_report(path: Path) -> Report:
+    """``report.json`` of the run folder ``path``; whether it fits the other files is not looked at.
+
+    Raises :class:`RunFolderError` for one that is missing, unreadable or of another schema.
+    """
     where = str(path / "report.json")
     table = _parse(_read(path, "report.json"), where)
     if (schema := table.pop("schema", None)) != REPORT_SCHEMA:

@@ -161,7 +161,7 @@ class RoundRecord:
         return from_plain(cls, values)
 
 
-def intent(
+def announcement(
     config: RunConfig,
     number: int,
     plan: NoisePlan,

@@ -217,23 +217,26 @@ class TimingSeconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """``clients_per_second``: client updates trained, noised and summed a second of the rounds."""
+    """How long the run took. ``clients_per_second``: client updates trained, noised and summed a second of the rounds;
+    ``peak_memory_bytes``: ``None`` where the platform does not tell."""
 
     seconds: TimingSeconds
     clients_per_second: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """What the run was made of. ``secret_noise`` is false when the noise keys came from the reproducible seed;
-    ``rounds_hash`` is the SHA-256 of the last line of ``rounds.jsonl``, ``None`` where none was written."""
+    ``rounds_hash`` is the SHA-256 of the last line of ``rounds.jsonl``, ``adapter_hash`` that of
+    ``adapter/adapter_model.safetensors``; both are ``None`` where none was written."""
 
     versions: dict[str, str]
     config_hash: str
     model_hash: str
     data_hash: str
     rounds_hash: str | None
+    adapter_hash: str | None
     seed: int
     secret_noise: bool
 

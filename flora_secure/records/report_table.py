@@ -129,7 +129,8 @@ def _time(time: Timing) -> list[Row]:
             "time",
             f"{time.seconds.total:.1f} s (training {time.seconds.training:.1f}, noise {time.seconds.noise:.1f}, "
             f"masking {time.seconds.masking:.1f}, evaluation {time.seconds.evaluation:.1f}), "
-            f"peak memory {time.peak_memory_bytes / 1e9:.2f} GB",
+            "peak memory "
+            + ("not known here" if time.peak_memory_bytes is None else f"{time.peak_memory_bytes / 1e9:.2f} GB"),
         )
     ]
 

@@ -21,9 +21,10 @@ from typing import NamedTuple
 from flora_secure.errors import ConfigError, RunFolderError
 from flora_secure.planning.config import RunConfig
 from flora_secure.records import checkpoints
+from flora_secure.records.adapter_card import adapter_hash
 from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.durable import append, remove_leftovers, replace_file, replace_folder
-from flora_secure.records.lock import lock
+from flora_secure.records.lock import UnlockableError, lock
 from flora_secure.records.reading import _lines, _read, read_unverified
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
@@ -101,13 +102,14 @@ class RunFolder:
             if self._state.exists():
                 shutil.rmtree(self._state)
 
-    def write_adapter(self, save: Callable[[Path], None]) -> None:
-        """``adapter/``, written by ``save(folder)`` beside its place and then moved there."""
+    def write_adapter(self, save: Callable[[Path], None]) -> str:
+        """``adapter/``, written by ``save(folder)`` beside its place and then moved there; SHA-256 of its weights."""
         with self._writing(), tempfile.TemporaryDirectory(dir=self.path, prefix=".adapter-") as scratch:
             fresh = Path(scratch) / "adapter"
             fresh.mkdir()
             save(fresh)
             replace_folder(fresh, self.path / "adapter")
+        return adapter_hash(self.path / "adapter")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -184,6 +186,10 @@ def _locked(path: Path) -> int:
         return lock(path / "state" / "lock")
     except BlockingIOError:
         raise RunFolderError(f"{path} is being written by another process: wait until that ends") from None
+    except UnlockableError as error:
+        raise RunFolderError(
+            f"{path} cannot be locked: {error.strerror}; a run needs a file system with locks, such as a local disk's"
+        ) from None
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:

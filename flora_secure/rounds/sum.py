@@ -1,8 +1,9 @@
-"""What summing a round's vectors gives."""
+"""How a round ended, as the server is told it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,43 @@ Vector = NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class RoundSum:
-    """``total``: uint32 (d,), the sum of the survivors' vectors modulo 2^bits. ``recovered``: how many dropped clients'
-    pairwise masks had to be removed. CPU seconds: mean of a client, as it would spend them outside a simulation
-    (`cohort`); total of the server."""
+    """The sum of a round.
+
+    Attributes:
+        total: uint32 (d,), the survivors' vectors added up modulo 2^bits.
+        survivors: the clients whose vectors are in it, ascending.
+        recovered: how many dropped clients' pairwise masks had to be removed.
+    """
 
     total: Vector
+    survivors: tuple[int, ...]
     recovered: int
-    client_seconds: float
-    server_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a round that was invited to.
+
+    Attributes:
+        sum: the released sum; None where there is none.
+        aborted: why there is none, in one line; None where there is a sum.
+        uploaded: the clients whose uploads were sent, whether or not there was a sum.
+        uniform: whether all who dropped out did so whatever they had computed: then the survivors are a uniform subset
+            of the cohort. False where that is not known.
+        contributions: updates or gradients in the uploads; clipped: how many of them were clipped; overflowed: how many
+            coordinates of the sum have wrapped. Known in a simulation only, otherwise 0, 0 and None.
+        upload, download, payload: bytes of all messages, see `engine.traffic`.
+        seconds: by part of the round, as far as they are known.
+    """
+
+    sum: RoundSum | None
+    aborted: str | None
+    uploaded: Collection[int]
+    uniform: bool = False
+    contributions: int = 0
+    clipped: int = 0
+    overflowed: int | None = None
+    upload: int = 0
+    download: int = 0
+    payload: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)

@@ -4,16 +4,28 @@ Bonawitz et al. CCS'17 (SecAgg) and Bell et al. CCS'20 (SecAgg+), without I/O: p
 ``run_round`` shows a whole round; ``client``, ``reveal`` and ``server`` hold the positions.
 """
 
-from .client import ClientAdvertise, ClientMask, ClientShare
-from .codec import Kind
-from .errors import Culprit, MisuseError, ParameterError, PeerError, ProtocolError, TooFewSurvivors
-from .keys import Randomness, identity_public
-from .params import Floors, Profile, SessionParams, Trip
-from .planning import corrupt_holders, find_parameters
-from .reveal import ClientAgree, ClientDone, ClientUnmask
-from .ring import from_lanes, lane, pack, packed_bytes, require_headroom, to_lanes, unpack
-from .run import Carry, Direction, run_round
-from .server import (
+from flora_protocols.client import ClientAdvertise, ClientMask, ClientShare
+from flora_protocols.codec import Kind
+from flora_protocols.conduct import Exchange, Replies, conduct, drive
+from flora_protocols.errors import (
+    Code,
+    Culprit,
+    MisuseError,
+    ParameterError,
+    PeerError,
+    ProtocolError,
+    RoundAborted,
+    TooFewSurvivors,
+)
+from flora_protocols.keys import Randomness, identity_public
+from flora_protocols.loading import Client, load_position
+from flora_protocols.params import Floors, Profile, SessionParams, Trip
+from flora_protocols.planning import corrupt_holders, find_parameters
+from flora_protocols.recovery import WrongShares
+from flora_protocols.reveal import ClientAgree, ClientDone, ClientUnmask
+from flora_protocols.ring import from_lanes, lane, pack, packed_bytes, require_headroom, to_lanes, unpack
+from flora_protocols.run import Carry, Direction, run_round
+from flora_protocols.server import (
     Outbox,
     RoundResult,
     ServerAdvertise,
@@ -22,18 +34,21 @@ from .server import (
     ServerShare,
     ServerUnmask,
 )
-from .sizes import message_bytes
+from flora_protocols.sizes import message_bytes
 
 __all__ = [
     "Carry",
+    "Client",
     "ClientAdvertise",
     "ClientAgree",
     "ClientDone",
     "ClientMask",
     "ClientShare",
     "ClientUnmask",
+    "Code",
     "Culprit",
     "Direction",
+    "Exchange",
     "Floors",
     "Kind",
     "MisuseError",
@@ -43,6 +58,8 @@ __all__ = [
     "Profile",
     "ProtocolError",
     "Randomness",
+    "Replies",
+    "RoundAborted",
     "RoundResult",
     "ServerAdvertise",
     "ServerAgree",
@@ -52,11 +69,15 @@ __all__ = [
     "SessionParams",
     "TooFewSurvivors",
     "Trip",
+    "WrongShares",
+    "conduct",
     "corrupt_holders",
+    "drive",
     "find_parameters",
     "from_lanes",
     "identity_public",
     "lane",
+    "load_position",
     "message_bytes",
     "pack",
     "packed_bytes",

@@ -20,17 +20,17 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from . import keys, messages
-from .codec import Bitmap, Reader
-from .errors import MisuseError, ParameterError, PeerError, TooFewSurvivors
-from .keystream import masked_tiles
-from .member import ClientPosition, Member, check_identity, decode_held, encode_held
-from .params import Floors, SessionParams, require_params
-from .position import transition
-from .ranges import integer, shown
-from .reveal import ClientAgree, ClientUnmask, Uploaded
-from .ring import lane, require_vector
-from .shamir import canonical_bytes, split
+from flora_protocols import keys, messages
+from flora_protocols.codec import Bitmap, Reader
+from flora_protocols.errors import Code, MisuseError, ParameterError, PeerError, TooFewSurvivors
+from flora_protocols.keystream import masked_tiles
+from flora_protocols.member import ClientPosition, Member, check_identity, decode_held, encode_held
+from flora_protocols.params import Floors, SessionParams, Trip, require_params
+from flora_protocols.position import transition
+from flora_protocols.ranges import integer, shown
+from flora_protocols.reveal import ClientAgree, ClientUnmask, Uploaded
+from flora_protocols.ring import lane, require_vector
+from flora_protocols.shamir import canonical_bytes, split
 
 
 class _Own:
@@ -52,6 +52,7 @@ class ClientAdvertise(ClientPosition):
     """
 
     _CODE, _SIGNS = 1, True
+    _trip = Trip.ADVERTISE
 
     def __init__(
         self,
@@ -75,7 +76,8 @@ class ClientAdvertise(ClientPosition):
         ):
             if offered < floor:
                 raise ParameterError(
-                    f"{name} is {offered}, below this client's floor of {floor}; it does not take part"
+                    f"{name} is {offered}, below this client's floor of {floor}; it does not take part",
+                    Code.BELOW_FLOOR,
                 )
         check_identity(params, index, identity)
         self._identity = identity
@@ -99,6 +101,7 @@ class ClientShare(ClientPosition):
     """Has advertised; waits for the roster."""
 
     _CODE, _SIGNS = 2, True
+    _trip = Trip.SHARE
 
     def __init__(self, me: Member, identity: bytes | None, secret: bytes, transport: bytes) -> None:
         super().__init__(me)
@@ -121,7 +124,7 @@ class ClientShare(ClientPosition):
         params, index, floors = self._me.params, self._me.index, self._me.floors
         present, entries, session = messages.decode_roster(params, roster, index, self._advertisement)
         if len(present) < floors.clients:
-            raise TooFewSurvivors("clients in the roster", len(present), floors.clients)
+            raise TooFewSurvivors("clients in the roster", len(present), floors.clients, Code.BELOW_FLOOR)
         holders = [member for member in params.graph.holders(index) if member in entries]
         if len(holders) < params.threshold:
             raise TooFewSurvivors("holders in the roster", len(holders), params.threshold)
@@ -155,6 +158,7 @@ class ClientMask(ClientPosition):
     """Has shared; waits for its inbox, and for the vector."""
 
     _CODE, _SIGNS = 3, True
+    _trip = Trip.MASK
 
     def __init__(
         self,
@@ -183,13 +187,15 @@ class ClientMask(ClientPosition):
         sealed = messages.decode_inbox(self._session, inbox, index, params.graph.members(index))
         strangers = sealed.keys() - self._channels.keys()
         if strangers:
-            raise PeerError("server", f"the inbox holds shares of {sorted(strangers)}, who are not in the roster")
+            raise PeerError(
+                "server", f"the inbox holds shares of {sorted(strangers)}, who are not in the roster", Code.BAD_INBOX
+            )
         held = dict(self._held)
         for peer, box in sealed.items():
             held[peer] = self._channels[peer].open(box, peer, index)
         if not canonical_bytes(b"".join(held.values())):  # revealed later, they would make this client look guilty
             dealer = next(peer for peer, pair in held.items() if not canonical_bytes(pair))
-            raise PeerError(dealer, f"dealt client {index} a share that is not canonically encoded")
+            raise PeerError(dealer, f"dealt client {index} a share that is not canonically encoded", Code.BAD_SHARE)
         if len(held) < params.threshold:
             raise TooFewSurvivors("holders that shared", len(held), params.threshold)
 

@@ -21,7 +21,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import Culprit, MisuseError, PeerError
+from flora_protocols.errors import Code, Culprit, MisuseError, PeerError
 
 MAGIC = b"fS"
 VERSION = 1
@@ -104,22 +104,30 @@ def decode_frame(message: bytes, kind: Kind, session: bytes, culprit: Culprit, l
         raise MisuseError(f"a message is bytes, not {type(message).__name__}")
     if not OVERHEAD <= len(message) <= OVERHEAD + limit:
         raise PeerError(
-            culprit, f"{kind.name} of {len(message)} bytes; between {OVERHEAD} and {OVERHEAD + limit} expected"
+            culprit,
+            f"{kind.name} of {len(message)} bytes; between {OVERHEAD} and {OVERHEAD + limit} expected",
+            Code.NOT_A_MESSAGE,
         )
     if message[:2] != MAGIC:
-        raise PeerError(culprit, f"not a message of this protocol: it starts with {message[:2].hex()}")
+        raise PeerError(
+            culprit, f"not a message of this protocol: it starts with {message[:2].hex()}", Code.NOT_A_MESSAGE
+        )
     version, suite, got = message[2:5]
     if version != VERSION:
-        raise PeerError(culprit, f"wire version {version}; this side speaks {VERSION}")
+        raise PeerError(culprit, f"wire version {version}; this side speaks {VERSION}", Code.OTHER_VERSION)
     if suite != SUITE:
-        raise PeerError(culprit, f"cipher suite {suite}; this side speaks {SUITE}")
+        raise PeerError(culprit, f"cipher suite {suite}; this side speaks {SUITE}", Code.OTHER_SUITE)
     whole = memoryview(message)
     if checksum(whole[:HEADER], whole[HEADER:-CHECKSUM]) != message[-CHECKSUM:]:
-        raise PeerError(culprit, "checksum does not match: the message was damaged in transit")
+        raise PeerError(culprit, "checksum does not match: the message was damaged in transit", Code.NOT_A_MESSAGE)
     if got != kind:
-        raise PeerError(culprit, f"message kind {got}; {kind.name} ({kind:d}) expected")
+        raise PeerError(culprit, f"message kind {got}; {kind.name} ({kind:d}) expected", Code.OTHER_KIND)
     if message[5:HEADER] != session[:SESSION_TAG]:
-        raise PeerError(culprit, "the message belongs to another session: other parameters, round, model or roster")
+        raise PeerError(
+            culprit,
+            "the message belongs to another session: other parameters, round, model or roster",
+            Code.OTHER_SESSION,
+        )
     return Reader(whole[HEADER:-CHECKSUM], culprit)
 
 
@@ -168,7 +176,7 @@ class Reader:
     def view(self, size: int) -> memoryview:
         """The next ``size`` bytes, where they are; for what is too long to be copied."""
         if size > len(self._body):
-            raise PeerError(self._culprit, f"truncated: {size} bytes expected, {len(self._body)} left")
+            raise PeerError(self._culprit, f"truncated: {size} bytes expected, {len(self._body)} left", Code.BAD_BODY)
         part, self._body = self._body[:size], self._body[size:]
         return part
 
@@ -191,12 +199,12 @@ class Reader:
 
     def _padding(self, raw: bytes, size: int) -> None:
         if size % 8 and raw[-1] >> size % 8:
-            raise PeerError(self._culprit, f"bitmap has bits beyond its {size} members")
+            raise PeerError(self._culprit, f"bitmap has bits beyond its {size} members", Code.BAD_BODY)
 
     def finish(self) -> None:
         """Nothing may be left over."""
         if len(self._body):
-            raise PeerError(self._culprit, f"{len(self._body)} bytes left over")
+            raise PeerError(self._culprit, f"{len(self._body)} bytes left over", Code.BAD_BODY)
 
 
 def encode_subset(members: range | tuple[int, ...], chosen: Iterable[int]) -> bytes:

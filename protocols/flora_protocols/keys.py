@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from .errors import Culprit, MisuseError, PeerError
+from flora_protocols.errors import Code, Culprit, MisuseError, PeerError
 
 Randomness = Callable[[int], bytes]
 """Gives that many fresh, uniform, secret bytes; ``os.urandom`` unless a test or a vector replays a session."""
@@ -90,9 +90,9 @@ def check_publics(publics: Sequence[bytes], culprit: Culprit) -> None:
     """PeerError unless all of ``publics`` are canonical encodings of X25519 keys of large order."""
     for raw in publics:
         if raw[31] >= 0x7F and int.from_bytes(raw, "little") >= _FIELD:  # the first test spares most keys the second
-            raise PeerError(culprit, "public key is not canonically encoded")
+            raise PeerError(culprit, "public key is not canonically encoded", Code.BAD_KEY)
     if not SMALL_ORDER.isdisjoint(publics):
-        raise PeerError(culprit, "public key has small order")
+        raise PeerError(culprit, "public key has small order", Code.BAD_KEY)
 
 
 def public_key(raw: bytes) -> X25519PublicKey:
@@ -108,7 +108,7 @@ def exchange(private: X25519PrivateKey, public: bytes, culprit: Culprit) -> byte
     try:
         return private.exchange(public_key(public))
     except ValueError:
-        raise PeerError(culprit, "public key has small order") from None
+        raise PeerError(culprit, "public key has small order", Code.BAD_KEY) from None
 
 
 Exchange = Callable[[X25519PrivateKey, Mapping[int, bytes]], dict[int, bytes]]
@@ -148,7 +148,9 @@ def verify(public: bytes, signature: bytes, purpose: bytes, text: bytes, culprit
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, purpose + text)
     except (InvalidSignature, ValueError):
-        raise PeerError(culprit, "signature does not verify under the identity key of the roster") from None
+        raise PeerError(
+            culprit, "signature does not verify under the identity key of the roster", Code.BAD_SIGNATURE
+        ) from None
 
 
 class Channel:
@@ -187,4 +189,4 @@ class Channel:
             return self._cipher.decrypt(sender.to_bytes(12, "little"), sealed, context)
         except InvalidTag:
             reason = f"sealed shares do not open at client {recipient}: the sender or the server tampered with them"
-            raise PeerError(sender, reason) from None
+            raise PeerError(sender, reason, Code.BAD_SHARE) from None

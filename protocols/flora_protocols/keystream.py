@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from .ring import Lanes
+from flora_protocols.ring import Lanes
 
 TILE = 1 << 17
 _SHORT = 1 << 15  # where GCM's rate is the lower one, up to here its cheap set-up wins, and beyond it CTR

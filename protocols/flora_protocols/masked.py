@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import TooFewSurvivors
-from .params import SessionParams
-from .ring import Lanes
+from flora_protocols.errors import TooFewSurvivors
+from flora_protocols.params import SessionParams
+from flora_protocols.ring import Lanes
 
 
 @dataclass(frozen=True, repr=False)

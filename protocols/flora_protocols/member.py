@@ -21,13 +21,13 @@ import struct
 from dataclasses import dataclass, field
 from typing import NoReturn, Self
 
-from . import keys
-from .codec import SUITE, Reader, encode_subset
-from .errors import MisuseError, PeerError
-from .graph import Members
-from .params import Floors, SessionParams, require_params
-from .position import Position, transition
-from .shamir import SHARE, canonical_bytes
+from flora_protocols import keys
+from flora_protocols.codec import SUITE, Reader, encode_subset
+from flora_protocols.errors import Code, MisuseError, PeerError
+from flora_protocols.graph import Members
+from flora_protocols.params import Floors, SessionParams, Trip, require_params
+from flora_protocols.position import Position, transition
+from flora_protocols.shamir import SHARE, canonical_bytes
 
 DUMP_MAGIC = b"fD"
 DUMP_VERSION = 1
@@ -57,10 +57,16 @@ class ClientPosition(Position):
 
     _CODE: int
     _SIGNS = False
+    _trip: Trip | None
 
     def __init__(self, me: Member) -> None:
         super().__init__(me.name)
         self._me = me
+
+    @property
+    def trip(self) -> Trip | None:
+        """The trip in which this position makes its transition, or has made it; None where nothing is left to do."""
+        return self._trip
 
     @transition
     def dump(self) -> bytes:
@@ -77,10 +83,10 @@ class ClientPosition(Position):
         ``identity``: in the malicious-server profile, again the client's Ed25519 secret key; ``ClientUnmask`` and
         ``ClientDone`` do without. Raises MisuseError for anything but a dump of this class made under these ``params``.
         """
-        body = _opened(cls, require_params(params), data)
+        body = opened(cls, require_params(params), data)
         *_, index, clients, threshold, survivors = _HEAD.unpack_from(body)
         if index >= params.clients:
-            _refuse(cls, f"it is of client {index}, of {params.clients}")
+            refuse(cls, f"it is of client {index}, of {params.clients}")
         me = Member(params, index, Floors(clients=clients, threshold=threshold, survivors=survivors))
         if identity is not None or (cls._SIGNS and params.malicious):
             check_identity(params, index, identity)
@@ -89,7 +95,7 @@ class ClientPosition(Position):
             position = cls._restored(me, identity, reader)
             reader.finish()
         except PeerError as error:
-            _refuse(cls, error.reason)
+            refuse(cls, error.reason)
         return position
 
     def _contents(self) -> bytes:
@@ -118,7 +124,7 @@ def decode_held(members: Members, contents: Reader) -> dict[int, bytes]:
     owners = contents.subset(members)
     pairs = contents.chunks(_HOLDING, len(owners))
     if not canonical_bytes(b"".join(pairs)):
-        raise PeerError("server", "a share is not canonically encoded")
+        raise PeerError("server", "a share is not canonically encoded", Code.BAD_DUMP)
     return dict(zip(owners, pairs, strict=True))
 
 
@@ -126,24 +132,33 @@ def _sealed(body: bytes) -> bytes:
     return body + hashlib.sha256(_LABEL + body).digest()
 
 
-def _opened(cls: type[ClientPosition], params: SessionParams, data: bytes) -> bytes:
+def opened(cls: type[ClientPosition] | None, params: SessionParams, data: bytes) -> bytes:
+    """A dump without its digest; MisuseError unless it is whole, of this session, and of class ``cls`` (if given)."""
     if not isinstance(data, bytes):
         raise MisuseError(f"a dump is bytes, not {type(data).__name__}")
     if len(data) < _HEAD.size + _DIGEST:
-        _refuse(cls, f"it has {len(data)} bytes, at least {_HEAD.size + _DIGEST} are needed")
+        refuse(cls, f"it has {len(data)} bytes, at least {_HEAD.size + _DIGEST} are needed")
     magic, version, suite, code, setup, *_ = _HEAD.unpack_from(data)
     if magic != DUMP_MAGIC:
-        _refuse(cls, "it is not a dump")
+        refuse(cls, "it is not a dump")
     if (version, suite) != (DUMP_VERSION, SUITE):
-        _refuse(cls, f"it has version {version}, suite {suite}; this library reads {DUMP_VERSION}, {SUITE}")
+        reason = f"it has version {version}, suite {suite}; this library reads {DUMP_VERSION}, {SUITE}"
+        refuse(cls, reason, Code.OTHER_VERSION if version != DUMP_VERSION else Code.OTHER_SUITE)
     if _sealed(data[:-_DIGEST]) != data:
-        _refuse(cls, "its digest does not match: it was damaged, cut or tampered with")
-    if code != cls._CODE:
-        _refuse(cls, f"it holds position {code}, and this is position {cls._CODE}")
+        refuse(cls, "its digest does not match: it was damaged, cut or tampered with")
+    if cls is not None and code != cls._CODE:
+        refuse(cls, f"it holds position {code}, and this is position {cls._CODE}", Code.OTHER_KIND)
     if setup != params.setup_id:
-        _refuse(cls, "it belongs to another session: other parameters, round, model or identities")
+        refuse(cls, "it belongs to another session: other parameters, round, model or identities", Code.OTHER_SESSION)
     return data[:-_DIGEST]
 
 
-def _refuse(cls: type[ClientPosition], reason: str) -> NoReturn:
-    raise MisuseError(f"this dump cannot be loaded as {cls.__name__}: {reason}")
+def position_code(body: bytes) -> int:
+    """The position that an ``opened`` dump holds."""
+    code: int = _HEAD.unpack_from(body)[3]
+    return code
+
+
+def refuse(cls: type[ClientPosition] | None, reason: str, code: Code = Code.BAD_DUMP) -> NoReturn:
+    """MisuseError: a dump cannot be loaded (as ``cls``, if given)."""
+    raise MisuseError(f"this dump cannot be loaded{f' as {cls.__name__}' if cls else ''}: {reason}", code)

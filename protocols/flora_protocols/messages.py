@@ -27,13 +27,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import keys
-from .codec import Bitmap, Kind, decode_frame, encode_frame, encode_long_frame, encode_subset
-from .errors import Culprit, PeerError
-from .graph import Members
-from .params import SessionParams
-from .ring import Lanes, packed_view, unpack
-from .shamir import SHARE, Raw, canonical_bytes
+from flora_protocols import keys
+from flora_protocols.codec import Bitmap, Kind, decode_frame, encode_frame, encode_long_frame, encode_subset
+from flora_protocols.errors import Code, Culprit, PeerError
+from flora_protocols.graph import Members
+from flora_protocols.params import SessionParams
+from flora_protocols.ring import Lanes, packed_view, unpack
+from flora_protocols.shamir import SHARE, Raw, canonical_bytes
 
 SEALED = 2 * SHARE + keys.TAG
 _ENTRY = struct.Struct(f"{keys.KEY}s{keys.KEY}s0s")
@@ -77,7 +77,7 @@ def decode_advertisement(params: SessionParams, message: bytes, client: int) -> 
     reader.finish()
     keys.check_publics(advertisement[:2], client)
     if advertisement.mask == advertisement.transport:
-        raise PeerError(client, f"client {client}'s mask key and transport key are the same")
+        raise PeerError(client, f"client {client}'s mask key and transport key are the same", Code.BAD_KEY)
     if params.malicious:
         _check_signature(params, advertisement, client, client)
     return advertisement
@@ -117,14 +117,16 @@ def decode_roster(params: SessionParams, message: bytes, index: int, own: Advert
     reader.finish()
     entries = dict(zip(near, _parsed_entries(params, joined), strict=True))
     if entries.get(index) != own:
-        raise PeerError("server", f"the roster lacks client {index}'s own advertisement, or changes it")
+        raise PeerError(
+            "server", f"the roster lacks client {index}'s own advertisement, or changes it", Code.BAD_ROSTER
+        )
     publics = [key for entry in entries.values() for key in entry[:2]]
     keys.check_publics(publics, "server")
     if len(set(publics)) < len(publics):
         for member, entry in entries.items():
             if entry.mask == entry.transport:
-                raise PeerError("server", f"client {member}'s mask key and transport key are the same")
-        raise PeerError("server", "the roster holds one public key twice")
+                raise PeerError("server", f"client {member}'s mask key and transport key are the same", Code.BAD_KEY)
+        raise PeerError("server", "the roster holds one public key twice", Code.BAD_KEY)
     if params.malicious:
         for member, entry in entries.items():
             if member != index:
@@ -156,7 +158,7 @@ def decode_inbox(session: bytes, message: bytes, index: int, members: Members) -
     reader = decode_frame(message, Kind.INBOX, session, "server", limit)
     shared = reader.subset(members)
     if index not in shared:
-        raise PeerError("server", f"the inbox says that client {index} did not share, but it did")
+        raise PeerError("server", f"the inbox says that client {index} did not share, but it did", Code.BAD_INBOX)
     senders = [member for member in shared if member != index]
     sealed = reader.chunks(SEALED, len(senders))
     reader.finish()
@@ -174,7 +176,7 @@ def decode_upload(params: SessionParams, session: bytes, message: bytes, client:
     reader.finish()
     values = unpack(raw, params.dimension, params.bits)
     if values is None:
-        raise PeerError(client, "the padding after the packed vector is not zero")
+        raise PeerError(client, "the padding after the packed vector is not zero", Code.BAD_BODY)
     return values
 
 
@@ -223,7 +225,7 @@ def decode_agreement(
     signatures = reader.chunks(keys.SIGNATURE, len(signers))
     reader.finish()
     if index in signers or not all(signer in survivors for signer in signers):
-        raise PeerError("server", "the agreement is signed by others than surviving neighbours")
+        raise PeerError("server", "the agreement is signed by others than surviving neighbours", Code.BAD_SIGNATURE)
     text = endorsed_text(params, session, survivors)
     for signer, signature in zip(signers, signatures, strict=True):
         keys.verify(params.identities[signer], signature, keys.SURVIVORS, text, "server")
@@ -243,7 +245,7 @@ def decode_reveal(
     pair_keys = reader.chunks(keys.KEY, len(direct)) if direct else []
     reader.finish()
     if not canonical_bytes(shares):
-        raise PeerError(client, "a share is not canonically encoded")
+        raise PeerError(client, "a share is not canonically encoded", Code.BAD_SHARE)
     return np.frombuffer(shares, np.uint8).reshape(-1, SHARE), dict(zip(direct, pair_keys, strict=True))
 
 

@@ -12,15 +12,20 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import cached_property
 
-from .codec import SUITE, VERSION
-from .errors import MisuseError, ParameterError
-from .graph import Graph
-from .keys import KEY
-from .ranges import integer, shown, whole
-from .ring import MAX_BITS, MIN_BITS, packed_bytes
+from flora_protocols.codec import SUITE, VERSION
+from flora_protocols.errors import Code, MisuseError, ParameterError, PeerError
+from flora_protocols.graph import Graph
+from flora_protocols.keys import KEY
+from flora_protocols.ranges import integer, shown, whole
+from flora_protocols.ring import MAX_BITS, MIN_BITS, packed_bytes
 
 MAX_CLIENTS = 1 << 16  # a share's x-coordinate, index + 1, must stay below p
 MAX_DIMENSION = 1 << 30
+_MAGIC = b"fP"
+_NUMBERS = struct.Struct("<BBBBBIIIIIQ")  # from the wire version to the round
+_MODEL_HASH = 32
+_SETUP_TAG = 8
+PARAMS_BYTES = len(_MAGIC) + _NUMBERS.size + _MODEL_HASH + _SETUP_TAG
 
 
 class Profile(Enum):
@@ -115,6 +120,53 @@ class SessionParams:
         self._check_threshold()
         self._check_identities()
 
+    def to_bytes(self) -> bytes:
+        """These parameters in 75 bytes, identity keys left out: whoever reads them has those already (SPEC.md, 16)."""
+        return _MAGIC + self._numbers + self.model_hash + self.setup_id[:_SETUP_TAG]
+
+    @classmethod
+    def from_bytes(cls, data: bytes, identities: tuple[bytes, ...] = ()) -> SessionParams:
+        """The parameters that the server proposes.
+
+        ``identities``: in the malicious-server profile, everyone's public key by index, as they were enrolled; never
+        what the server says. Raises PeerError naming the server for anything but bytes of ``to_bytes`` with the same
+        identities; MisuseError or ParameterError for ``identities`` that no session can have.
+        """
+        _check_keys(identities)
+        if not isinstance(data, bytes):
+            raise MisuseError(f"parameters are bytes, not {type(data).__name__}")
+        if len(data) < 4 or data[:2] != _MAGIC:
+            raise PeerError("server", "these bytes are no session parameters", Code.NOT_A_MESSAGE)
+        if data[2] != VERSION:
+            raise PeerError("server", f"wire version {data[2]}; this side speaks {VERSION}", Code.OTHER_VERSION)
+        if data[3] != SUITE:
+            raise PeerError("server", f"cipher suite {data[3]}; this side speaks {SUITE}", Code.OTHER_SUITE)
+        if len(data) != PARAMS_BYTES:
+            raise PeerError("server", f"parameters of {len(data)} bytes; {PARAMS_BYTES} expected", Code.NOT_A_MESSAGE)
+        _, _, malicious, direct, bits, n, k, t, corrupt, d, number = _NUMBERS.unpack_from(data, len(_MAGIC))
+        if malicious > 1 or direct > 1:
+            raise PeerError("server", "profile and direct reveal are 0 or 1 each", Code.BAD_BODY)
+        try:
+            params = cls(
+                clients=n,
+                neighbours=k,
+                threshold=t,
+                bits=bits,
+                dimension=d,
+                profile=Profile.MALICIOUS_SERVER if malicious else Profile.SEMI_HONEST,
+                round=number,
+                model_hash=data[-_SETUP_TAG - _MODEL_HASH : -_SETUP_TAG],
+                corrupt=corrupt,
+                direct_reveal=bool(direct),
+                identities=identities,
+            )
+        except ParameterError as error:
+            raise PeerError("server", f"proposes what cannot be: {error}", Code.PARAMETERS) from None
+        if data[-_SETUP_TAG:] != params.setup_id[:_SETUP_TAG]:
+            reason = "the parameters were damaged, or are of a session among other identities than those enrolled here"
+            raise PeerError("server", reason, Code.OTHER_SESSION)
+        return params
+
     def _check_threshold(self) -> None:
         holders, t, corrupt = self.holders, self.threshold, self.corrupt
         if t > holders:
@@ -133,19 +185,11 @@ class SessionParams:
 
     def _check_identities(self) -> None:
         keys = self.identities
-        if not isinstance(keys, tuple):
-            raise MisuseError(f"identities must be a tuple of Ed25519 public keys of {KEY} bytes, not {_kind(keys)}")
-        for index, key in enumerate(keys):
-            if not isinstance(key, bytes) or len(key) != KEY:
-                raise MisuseError(
-                    f"identities must be Ed25519 public keys of {KEY} bytes; that of client {index} is {_kind(key)}"
-                )
+        _check_keys(keys)
         if self.malicious and len(keys) != self.clients:
             raise ParameterError(f"malicious-server profile: {len(keys)} identity keys for {self.clients} clients")
         if not self.malicious and keys:
             raise ParameterError("the semi-honest profile has no identity keys; leave identities empty")
-        if len(set(keys)) != len(keys):
-            raise ParameterError("two clients have the same identity key")
 
     @property
     def malicious(self) -> bool:
@@ -173,16 +217,33 @@ class SessionParams:
         seed = hashlib.sha256(b"flora-secure/1 graph\0" + self._cohort).digest()
         return Graph(self.clients, self.neighbours, seed)
 
-    @cached_property
-    def _cohort(self) -> bytes:
+    @property
+    def _numbers(self) -> bytes:
+        """Everything but the keys and the model, as in the ids and as ``to_bytes`` has it."""
         small = (VERSION, SUITE, self.malicious, self.direct_reveal, self.bits)
         large = (self.clients, self.neighbours, self.threshold, self.corrupt, self.dimension, self.round)
-        numbers = struct.pack("<BBBBBIIIIIQ", *small, *large)
-        return numbers + hashlib.sha256(b"".join(self.identities)).digest()
+        return _NUMBERS.pack(*small, *large)
+
+    @cached_property
+    def _cohort(self) -> bytes:
+        return self._numbers + hashlib.sha256(b"".join(self.identities)).digest()
 
     def session_id(self, present: bytes, entries_hash: bytes) -> bytes:
         """32 bytes. ``present``: the roster's bitmap. ``entries_hash``: SHA-256 of all its entries, in order."""
         return hashlib.sha256(b"flora-secure/1 session\0" + self.setup_id + present + entries_hash).digest()
+
+
+def _check_keys(keys: object) -> None:
+    """MisuseError unless ``keys`` is a tuple of Ed25519 public keys; ParameterError if one is there twice."""
+    if not isinstance(keys, tuple):
+        raise MisuseError(f"identities must be a tuple of Ed25519 public keys of {KEY} bytes, not {_kind(keys)}")
+    for index, key in enumerate(keys):
+        if not isinstance(key, bytes) or len(key) != KEY:
+            raise MisuseError(
+                f"identities must be Ed25519 public keys of {KEY} bytes; that of client {index} is {_kind(key)}"
+            )
+    if len(set(keys)) != len(keys):
+        raise ParameterError("two clients have the same identity key")
 
 
 def require_params(params: object) -> SessionParams:

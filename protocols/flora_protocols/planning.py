@@ -22,9 +22,9 @@ from __future__ import annotations
 from fractions import Fraction
 from math import comb
 
-from .errors import MisuseError, ParameterError
-from .params import MAX_CLIENTS, Profile
-from .ranges import whole
+from flora_protocols.errors import MisuseError, ParameterError
+from flora_protocols.params import MAX_CLIENTS, Profile
+from flora_protocols.ranges import whole
 
 
 def find_parameters(

@@ -17,7 +17,7 @@ from functools import wraps
 from threading import Lock
 from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 
-from .errors import MisuseError
+from flora_protocols.errors import Code, MisuseError
 
 S = TypeVar("S", bound="Position")
 A = ParamSpec("A")
@@ -53,7 +53,9 @@ def fresh(method: Callable[Concatenate[S, A], R]) -> Callable[Concatenate[S, A],
     def checked(self: S, /, *args: A.args, **kwargs: A.kwargs) -> R:
         with self._turn:
             if self.spent:
-                raise MisuseError(f"{self!r} cannot {method.__name__} again; go on with the position that it returned")
+                raise MisuseError(
+                    f"{self!r} cannot {method.__name__} again; go on with the position that it returned", Code.SPENT
+                )
             return method(self, *args, **kwargs)
 
     return checked
@@ -78,7 +80,8 @@ def transition(method: Callable[Concatenate[S, A], R]) -> Callable[Concatenate[S
         if not self._claim.acquire(blocking=False):
             raise MisuseError(
                 f"{self!r} cannot {method.__name__} now, it is in use by another thread; go on with the position "
-                "returned there, and call this one again only if that raises"
+                "returned there, and call this one again only if that raises",
+                Code.SPENT,
             )
         try:
             return move(self, *args, **kwargs)

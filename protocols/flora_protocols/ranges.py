@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 
-from .errors import MisuseError, ParameterError
+from flora_protocols.errors import MisuseError, ParameterError
 
 
 def whole(name: str, value: int, low: int, high: int) -> None:

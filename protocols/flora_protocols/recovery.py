@@ -11,12 +11,22 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import PeerError
-from .keys import SECRET
-from .shamir import LIMBS, Raw, combine
+from flora_protocols.decoding import misfits
+from flora_protocols.errors import Code, PeerError
+from flora_protocols.keys import SECRET
+from flora_protocols.shamir import LIMBS, Field, Raw, combine
 
 Places = NDArray[np.intp]
 _BATCH = 1 << 17  # elements of the Lagrange matrices, or limbs, in memory at once
+
+
+class WrongShares(PeerError):  # noqa: N818  (as TooFewSurvivors: it says what happened)
+    """Some holders revealed wrong shares. ``faults``: each of them, and its error; the first is what this one says."""
+
+    def __init__(self, faults: Mapping[int, PeerError]) -> None:
+        first = faults[min(faults)]
+        super().__init__(first.culprit, first.reason, first.code)
+        self.faults = faults
 
 
 def recover(
@@ -28,12 +38,14 @@ def recover(
     """The 16-byte secret of each client in ``needed``, ascending; at least t holders have revealed a share of each.
 
     ``shares``: by holder, ascending, uint8 (m, 17), canonical. ``owners``: whose they are, one holder after another.
-    Raises PeerError naming whose share is wrong.
+    Raises WrongShares naming all holders that are found to have revealed a wrong share; where none is, PeerError naming
+    an owner whose shares cannot be.
     """
     order, first, last = turned(owners, needed)
     table = picked(shares.values(), order)
     points = np.repeat(list(shares), [len(revealed) for revealed in shares.values()])[order] + 1
     secrets: dict[int, bytes] = {}
+    unsound: list[tuple[int, Field, Raw]] = []
     for count in np.unique(last - first):  # owners with equally many holders are reconstructed together
         alike = np.flatnonzero(last - first == count)
         rows = first[alike, None] + np.arange(count)
@@ -47,12 +59,13 @@ def recover(
             else:
                 found, sound = combine(points[rows[part]], revealed[:, None], threshold)
             if not sound.all():
-                bad = int(np.argmin(sound))  # one of the two leading axes has length 1
-                holders = tuple((points[rows[part][bad]] - 1).tolist())
-                raise _blame(needed[alike[part][bad]], holders, revealed[bad], threshold)
+                for bad in np.flatnonzero(~sound):  # one of the two leading axes has length 1
+                    unsound.append((needed[alike[part][bad]], points[rows[part][bad]], revealed[bad]))
             joined = found.tobytes()
             for place, at in zip(alike[part].tolist(), range(0, len(joined), SECRET), strict=True):
                 secrets[needed[place]] = joined[at : at + SECRET]
+    if unsound:
+        raise _blame(unsound, threshold)
     return secrets
 
 
@@ -75,12 +88,28 @@ def picked(parts: Iterable[Raw], order: Places) -> Raw:
     return items.reshape(-1, rows.shape[1])
 
 
-def _blame(owner: int, holders: tuple[int, ...], shares: Raw, threshold: int) -> PeerError:
-    """Who is at fault when a client's shares lie on no polynomial: the holder without whom they do, else the owner."""
-    points = np.array([holders], np.int64) + 1
-    for at, holder in enumerate(holders):
-        if len(holders) - 1 > threshold:  # with exactly t shares any holder would look guilty
-            _, sound = combine(np.delete(points, at, 1), np.delete(shares, at, 0)[None, None], threshold)
+def _blame(unsound: Sequence[tuple[int, Field, Raw]], threshold: int) -> PeerError:
+    """Who is at fault, given (owner, points, shares) of all whose shares lie on no polynomial: all holders that are
+    found out, of whichever owner; or, where nobody is, the first of the owners."""
+    faults: dict[int, PeerError] = {}
+    hopeless: PeerError | None = None
+    for owner, points, shares in sorted(unsound, key=lambda one: one[0]):
+        rest = ~np.isin(points - 1, list(faults))
+        if int(rest.sum()) > threshold:
+            _, sound = combine(points[None, rest], shares[None, None, rest], threshold)
             if sound.all():
-                return PeerError(holder, f"revealed a wrong share of client {owner}'s secret")
-    return PeerError(owner, f"its shares, revealed by {len(holders)} holders, lie on no polynomial of degree t - 1")
+                continue  # those found out already are all that is wrong here
+        wrong = misfits(points, shares, threshold)
+        if wrong is not None:
+            for holder in (points[wrong] - 1).tolist():
+                reason = f"revealed a wrong share of client {owner}'s secret, unless client {owner} dealt it so"
+                faults.setdefault(holder, PeerError(holder, reason, Code.BAD_SHARE))
+        elif hopeless is None:
+            most = max(0, len(points) - threshold) // 2
+            reason = f"its shares, revealed by {len(points)} holders, lie on no polynomial of degree t - 1"
+            reason += f": it dealt bad ones, or more than {most} of the holders revealed wrong ones"
+            hopeless = PeerError(owner, reason, Code.BAD_SHARE)
+    if faults:
+        return WrongShares(faults)
+    assert hopeless is not None  # whoever is unsound is one or the other
+    return hopeless

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from . import keys, messages
-from .codec import Bitmap, Reader
-from .errors import PeerError, TooFewSurvivors
-from .member import ClientPosition, Member, decode_held, encode_held
-from .position import transition
-from .shamir import SHARE
+from flora_protocols import keys, messages
+from flora_protocols.codec import Bitmap, Reader
+from flora_protocols.errors import Code, PeerError, TooFewSurvivors
+from flora_protocols.member import ClientPosition, Member, decode_held, encode_held
+from flora_protocols.params import Trip
+from flora_protocols.position import transition
+from flora_protocols.shamir import SHARE
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,6 +49,7 @@ class ClientAgree(ClientPosition):
     """Has uploaded, in the malicious-server profile; waits for the survivors."""
 
     _CODE, _SIGNS = 4, True
+    _trip = Trip.AGREE
 
     def __init__(self, me: Member, identity: bytes, uploaded: Uploaded) -> None:
         super().__init__(me)
@@ -69,7 +71,7 @@ class ClientAgree(ClientPosition):
     @classmethod
     def _restored(cls, me: Member, identity: bytes | None, contents: Reader) -> Self:
         if identity is None:
-            raise PeerError("server", "the semi-honest profile has no such position")
+            raise PeerError("server", "the semi-honest profile has no such position", Code.BAD_DUMP)
         return cls(me, identity, Uploaded.restored(me, contents))
 
 
@@ -77,6 +79,7 @@ class ClientUnmask(ClientPosition):
     """Has uploaded (and agreed on the survivors, in the malicious-server profile); reveals one share per peer."""
 
     _CODE = 5
+    _trip = Trip.UNMASK
 
     def __init__(self, me: Member, uploaded: Uploaded, agreed: Bitmap | None) -> None:
         super().__init__(me)
@@ -119,6 +122,7 @@ class ClientDone(ClientPosition):
     """Has answered. Nothing is left to do, and nothing is left to tell."""
 
     _CODE = 6
+    _trip = None
 
     def _contents(self) -> bytes:
         return b""
@@ -131,15 +135,15 @@ class ClientDone(ClientPosition):
 def _check_survivors(me: Member, told: Bitmap, uploaded: Uploaded) -> None:
     """The survivors must contain this client and only clients that shared, at least t and at least its floor."""
     if me.index not in told:
-        raise PeerError("server", f"the survivors lack client {me.index}, which did upload")
+        raise PeerError("server", f"the survivors lack client {me.index}, which did upload", Code.BAD_SURVIVORS)
     near = told.among(me.params.graph.members(me.index))
     silent = [member for member in near if member not in uploaded.held and member != me.index]
     absent = told.without(uploaded.present)
     if silent or len(absent):
         strangers = sorted({*silent, *absent})
-        raise PeerError("server", f"the survivors include {strangers[:8]}, who did not share")
+        raise PeerError("server", f"the survivors include {strangers[:8]}, who did not share", Code.BAD_SURVIVORS)
     if len(told) < me.floors.survivors:
-        raise TooFewSurvivors("survivors", len(told), me.floors.survivors)
+        raise TooFewSurvivors("survivors", len(told), me.floors.survivors, Code.BELOW_FLOOR)
     holders = len(near) - (not me.params.graph.complete)  # where it holds no shares of itself
     if holders < me.params.threshold:
         raise TooFewSurvivors("surviving holders", holders, me.params.threshold)

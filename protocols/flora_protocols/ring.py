@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import MisuseError, ParameterError
-from .ranges import whole
+from flora_protocols.errors import MisuseError, ParameterError
+from flora_protocols.ranges import whole
 
 MIN_BITS, MAX_BITS = 8, 32
 _WORD = np.dtype("<u8")

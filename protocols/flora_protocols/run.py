@@ -6,25 +6,25 @@ Every byte that a deployment would send is made here too, and passes through ``c
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
-from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .client import ClientAdvertise
-from .errors import MisuseError, TooFewSurvivors
-from .keys import Randomness
-from .params import Floors, SessionParams, Trip, require_params
-from .ranges import integer
-from .reveal import ClientAgree, ClientUnmask
-from .ring import require_vector
-from .server import Outbox, RoundResult, ServerAdvertise, ServerAgree
+from flora_protocols.client import ClientAdvertise, ClientMask, ClientShare
+from flora_protocols.conduct import Exchange, conduct, drive
+from flora_protocols.errors import MisuseError, PeerError, ProtocolError, RoundAborted, TooFewSurvivors
+from flora_protocols.keys import Randomness
+from flora_protocols.loading import Client
+from flora_protocols.params import Floors, SessionParams, Trip, require_params
+from flora_protocols.ranges import integer
+from flora_protocols.reveal import ClientAgree, ClientUnmask
+from flora_protocols.ring import require_vector
+from flora_protocols.server import RoundResult
 
 Vector = NDArray[np.uint32]
-P = TypeVar("P")
-Q = TypeVar("Q")
 
 
 class Direction(Enum):
@@ -37,48 +37,54 @@ class Direction(Enum):
 Carry = Callable[[Trip, int, Direction, bytes], None]
 
 
-class _Receiver(Protocol):
-    def receive(self, client: int, message: bytes) -> None: ...
+class _Local:
+    """A transport within one process: moves every client that has mail, as soon as the server asks for the next reply.
 
-
-class _Wires:
-    """Between clients and server: shows every message to ``carry``, and lets clients drop out."""
+    ``left``: the clients that left on their own account, and why.
+    """
 
     def __init__(
-        self, params: SessionParams, dropouts: Mapping[Trip, Collection[int]] | None, carry: Carry | None
-    ) -> None:
-        self._dropouts, self._carry = dropouts or {}, carry
-        dropped = {integer("a dropout's index", client) for trip in self._dropouts.values() for client in trip}
-        strangers = dropped.difference(range(params.clients))
-        if strangers:
-            raise MisuseError(f"dropouts name client {min(strangers)}; 0 .. {params.clients - 1} are possible")
-
-    def up(
         self,
-        trip: Trip,
-        server: _Receiver,
-        clients: Mapping[int, P],
-        mail: Collection[int],
-        move: Callable[[int, P], tuple[Q, bytes]],
-    ) -> dict[int, Q]:
-        """Those of ``clients`` that got ``mail`` move, and the server receives what they send."""
-        moved = {}
-        for index in mail:
-            if index in self._dropouts.get(trip, ()):
+        clients: Mapping[int, ClientAdvertise],
+        vector: Callable[[int], Vector],
+        randomness: Randomness,
+        dropouts: Mapping[Trip, Collection[int]],
+        carry: Carry | None,
+    ) -> None:
+        self._clients: dict[int, Client] = dict(clients)
+        self._vector, self._randomness, self._dropouts, self._carry = vector, randomness, dropouts, carry
+        self._before: Trip | None = None
+        self.left: dict[int, ProtocolError] = {}
+
+    def exchange(self, exchange: Exchange) -> Iterator[tuple[int, bytes]]:
+        trip, absent = exchange.trip, self._dropouts.get(exchange.trip, ())
+        if self._before is not None:
+            for index, mail in exchange.outbox.items():
+                self._show(self._before, index, Direction.DOWN, mail)
+        self._before = trip
+        for index, mail in exchange.outbox.items():
+            if index in absent or index in self.left:
                 continue
             try:
-                moved[index], message = move(index, clients[index])
-            except TooFewSurvivors:
-                continue  # a client that sees too few others leaves; the server counts who is left
+                self._clients[index], message = self._move(index, mail)
+            except (PeerError, TooFewSurvivors) as error:  # it sees too few others, or what it must not take
+                self.left[index] = error
+                continue
             self._show(trip, index, Direction.UP, message)
-            server.receive(index, message)
-        return moved
+            yield index, message
 
-    def down(self, trip: Trip, closed: tuple[Q, Outbox]) -> tuple[Q, Outbox]:
-        """The server's next position, and what it tells each client."""
-        for index, message in closed[1].items():
-            self._show(trip, index, Direction.DOWN, message)
-        return closed
+    def _move(self, index: int, mail: bytes) -> tuple[Client, bytes]:
+        client = self._clients[index]
+        if isinstance(client, ClientAdvertise):
+            return client.advertise(self._randomness)
+        if isinstance(client, ClientShare):
+            return client.share(mail, self._randomness)
+        if isinstance(client, ClientMask):
+            return client.mask(mail, self._vector(index))
+        if isinstance(client, ClientAgree):
+            return client.agree(mail)
+        assert isinstance(client, ClientUnmask)  # the server has nothing to say to those who are done
+        return client.unmask(mail)
 
     def _show(self, trip: Trip, client: int, direction: Direction, message: bytes) -> None:
         if self._carry is not None:
@@ -99,34 +105,30 @@ def run_round(
 
     ``vectors``: uint32 (d,) by client index, every element < 2^b; a callable is asked only for clients that upload.
     ``dropouts``: who vanishes before sending in a trip. ``carry(trip, client, direction, message)`` sees every message.
-    ``identities``: Ed25519 secret keys by index (malicious-server profile). Raises TooFewSurvivors, MisuseError.
+    ``identities``: Ed25519 secret keys by index (malicious-server profile). A client that must refuse what it gets, or
+    sees too few others, leaves; the result's ``left`` says why. Raises RoundAborted (with ``left``, too), MisuseError.
     """
-    vector = _checked(params, vectors, identities)
-    wires, everybody = _Wires(params, dropouts, carry), range(params.clients)
-    newcomers = {
-        i: ClientAdvertise(params, i, floors=floors, identity=identities[i] if identities else None) for i in everybody
+    vector, absent = _checked(params, vectors, identities), _possible(params, dropouts or {})
+    clients = {
+        i: ClientAdvertise(params, i, floors=floors, identity=identities[i] if identities else None)
+        for i in range(params.clients)
     }
+    local = _Local(clients, vector, randomness, absent, carry)
+    try:
+        result = drive(conduct(params), local.exchange)
+    except RoundAborted as error:
+        error.left = local.left
+        raise
+    return replace(result, left=local.left)
 
-    advertise = ServerAdvertise(params)
-    sharers = wires.up(Trip.ADVERTISE, advertise, newcomers, everybody, lambda i, c: c.advertise(randomness))
-    share, rosters = wires.down(Trip.ADVERTISE, advertise.close())
 
-    maskers = wires.up(Trip.SHARE, share, sharers, rosters, lambda i, c: c.share(rosters[i], randomness))
-    mask, inboxes = wires.down(Trip.SHARE, share.close())
-
-    uploaded = wires.up(Trip.MASK, mask, maskers, inboxes, lambda i, c: c.mask(inboxes[i], vector(i)))
-    following, told = wires.down(Trip.MASK, mask.close())
-
-    unmaskers = {i: c for i, c in uploaded.items() if isinstance(c, ClientUnmask)}
-    if isinstance(following, ServerAgree):
-        agreeing = {i: c for i, c in uploaded.items() if isinstance(c, ClientAgree)}
-        unmaskers = wires.up(Trip.AGREE, following, agreeing, told, lambda i, c: c.agree(told[i]))
-        unmask, last = wires.down(Trip.AGREE, following.close())
-    else:
-        unmask, last = following, told
-
-    wires.up(Trip.UNMASK, unmask, unmaskers, last, lambda i, c: c.unmask(last[i]))
-    return unmask.close()
+def _possible(params: SessionParams, dropouts: Mapping[Trip, Collection[int]]) -> Mapping[Trip, Collection[int]]:
+    """``dropouts``; MisuseError if they name a client that there cannot be."""
+    dropped = {integer("a dropout's index", client) for trip in dropouts.values() for client in trip}
+    strangers = dropped.difference(range(params.clients))
+    if strangers:
+        raise MisuseError(f"dropouts name client {min(strangers)}; 0 .. {params.clients - 1} are possible")
+    return dropouts
 
 
 def _checked(

@@ -16,22 +16,22 @@ taken. What comes while it closes waits, too: it is refused if the trip has ende
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from . import keys, messages
-from .errors import MisuseError, PeerError, TooFewSurvivors
-from .keystream import apply_masks
-from .masked import Masked
-from .params import SessionParams, Trip, require_params
-from .position import Position, fresh, transition
-from .ranges import integer, shown
-from .recovery import picked, recover, turned
-from .ring import from_lanes, lane
-from .shamir import Raw
+from flora_protocols import keys, messages
+from flora_protocols.errors import Code, MisuseError, PeerError, ProtocolError, TooFewSurvivors
+from flora_protocols.keystream import apply_masks
+from flora_protocols.masked import Masked
+from flora_protocols.params import SessionParams, Trip, require_params
+from flora_protocols.position import Position, fresh, transition
+from flora_protocols.ranges import integer, shown
+from flora_protocols.recovery import picked, recover, turned
+from flora_protocols.ring import from_lanes, lane
+from flora_protocols.shamir import Raw
 
 Outbox = dict[int, bytes]
 """The message for each client, by index."""
@@ -43,12 +43,16 @@ class RoundResult:
 
     ``sum``: uint32 (d,), the survivors' vectors added up mod 2^b. ``survivors``: whose vectors are in it. ``dropped``:
     everybody else in the cohort. ``recovered``: the dropped whose pairwise masks had to be taken out of the sum.
+    ``refused``: whose message was refused, and why (from ``conduct``); one whose upload came before is a survivor all
+    the same. ``left``: who left on its own account, and why (from ``run_round``, which runs the clients, too).
     """
 
     sum: NDArray[np.uint32]
     survivors: tuple[int, ...]
     dropped: tuple[int, ...]
     recovered: tuple[int, ...]
+    refused: Mapping[int, PeerError] = field(default_factory=dict)
+    left: Mapping[int, ProtocolError] = field(default_factory=dict)
 
 
 class _Server(Position):
@@ -63,6 +67,11 @@ class _Server(Position):
         self._heard: set[int] = set()
 
     @property
+    def trip(self) -> Trip:
+        """The trip that this position hears, spent or not."""
+        return self._trip
+
+    @property
     def heard(self) -> frozenset[int]:
         """The clients received so far in this trip (none once the position is spent)."""
         return frozenset(vars(self).get("_heard", ()))
@@ -74,9 +83,9 @@ class _Server(Position):
         if not 0 <= client < self._params.clients:
             raise MisuseError(f"client index {shown(client)}; 0 .. {self._params.clients - 1} are possible")
         if client in self._heard:
-            raise PeerError(client, f"sent a second message in trip {self._trip.name}")
+            raise PeerError(client, f"sent a second message in trip {self._trip.name}", Code.SECOND_MESSAGE)
         if client not in self._expected:
-            raise PeerError(client, f"is not in trip {self._trip.name}: it dropped before")
+            raise PeerError(client, f"is not in trip {self._trip.name}: it dropped before", Code.STRANGER)
         self._take(client, message)
         self._heard.add(client)
 
@@ -103,7 +112,7 @@ class ServerAdvertise(_Server):
     def _take(self, client: int, message: bytes) -> None:
         entry = messages.decode_advertisement(self._params, message, client)
         if not self._seen.isdisjoint(entry[:2]):
-            raise PeerError(client, "advertises a public key that another client has advertised")
+            raise PeerError(client, "advertises a public key that another client has advertised", Code.BAD_KEY)
         self._seen.update(entry[:2])
         self._entries[client] = entry
 
@@ -220,9 +229,22 @@ class ServerUnmask(_Server):
             state.session, message, client, state.held[client], direct
         )
 
+    @fresh
+    def set_aside(self, client: int) -> None:
+        """Forget what ``client`` revealed, as if it had dropped; whatever else it sends is refused.
+
+        For those that ``close`` has found out. MisuseError if it has not been heard.
+        """
+        if client not in self._heard:
+            raise MisuseError(f"client {shown(client)} has revealed nothing that could be set aside")
+        self._heard.remove(client)
+        self._expected -= {client}
+        del self._shares[client], self._pair_keys[client]
+
     @transition
     def close(self) -> RoundResult:
-        """End the round. Raises TooFewSurvivors, or PeerError naming a client whose shares are wrong."""
+        """End the round. Raises TooFewSurvivors, WrongShares naming all holders found to have revealed wrong ones (see
+        ``recovery``), which may be set aside, or PeerError naming an owner whose shares are of no use."""
         state, params = self._state, self._params
         revealed = self._require("clients that revealed shares")
         owned = params.graph.holdings[list(revealed)]
@@ -249,5 +271,6 @@ class ServerUnmask(_Server):
     def _mask_key(self, owner: int, secret: bytes) -> X25519PrivateKey:
         private = keys.mask_key(secret, self._params.setup_id, owner)
         if private.public_key().public_bytes_raw() != self._state.publics[owner]:
-            raise PeerError(owner, "shared a secret that does not belong to the mask key it advertised")
+            reason = "shared a secret that does not belong to the mask key it advertised"
+            raise PeerError(owner, reason, Code.BAD_SHARE)
         return private

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .keys import SECRET, Randomness, draw
+from flora_protocols.keys import SECRET, Randomness, draw
 
 P = 65537
 LIMBS = SECRET // 2

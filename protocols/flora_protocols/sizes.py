@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from . import keys
-from .codec import OVERHEAD, Kind
-from .messages import SEALED
-from .params import SessionParams
-from .shamir import SHARE
+from flora_protocols import keys
+from flora_protocols.codec import OVERHEAD, Kind
+from flora_protocols.messages import SEALED
+from flora_protocols.params import SessionParams
+from flora_protocols.shamir import SHARE
 
 
 def message_bytes(params: SessionParams, dropped_neighbours: float = 0) -> dict[Kind, float]:

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from federations import DIGITS, changed
+from federations import kept as written
 
 from flora_secure.auditing.findings import VIOLATION
 from flora_secure.auditing.rederivation import audit
-from flora_secure.engine.simulation import Simulation
-from flora_secure.engine.summary import summarise
-from flora_secure.engine.task import Task
 from flora_secure.planning.config import RunConfig
 from flora_secure.privacy.accounting import gaussian_epsilon
-from flora_secure.records.run_folder import RunFolder
 
+__all__ = ["written"]
 SMALL = {**DIGITS, "aggregation.dropout": 0.1, "privacy.dropout_tolerance": 0.2}
 Table = dict[str, Any]
 Cheat = Callable[[list[Table], Table], None]  # lines, report; changed in place
@@ -26,14 +24,6 @@ Cheat = Callable[[list[Table], Table], None]  # lines, report; changed in place
 
 def small(**changes: Any) -> RunConfig:
     return changed(SMALL, changes)
-
-
-def written(config: RunConfig, task: Task, path: Path) -> Path:
-    simulation, folder = Simulation(config, task), RunFolder(path, config)
-    for record in simulation.rounds():
-        folder.append_round(record)
-    folder.write_report(summarise(simulation, total_seconds=1.0, rounds_hash=folder.last_hash))
-    return path
 
 
 def chained(folder: Path, lines: list[Table], report: Table | None, config: str | None = None) -> None:

@@ -9,19 +9,16 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from falsifying import Cheat, falsified, found, small
+from falsifying import Cheat, falsified, found, small, written
 
 from flora_secure.auditing.rederivation import audit
 from flora_secure.data.dataset import Split
 from flora_secure.data.federation import Federation
 from flora_secure.engine.accuracy import retrieval, retrieval_accuracy
-from flora_secure.engine.simulation import Simulation
-from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import Task, prepare
 from flora_secure.records.reading import read_run
 from flora_secure.records.report import json_schema
 from flora_secure.records.report_table import rows
-from flora_secure.records.run_folder import RunFolder
 from flora_secure.server.scores import Ranks
 
 
@@ -49,11 +46,7 @@ def with_captions(federation: Federation) -> Federation:
 def captioned_run(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("audit") / "captions"
     config = small()
-    simulation, folder = Simulation(config, prepare(config, with_captions(digits.federation))), RunFolder(path, config)
-    for record in simulation.rounds():
-        folder.append_round(record)
-    folder.write_report(summarise(simulation, total_seconds=1.0, rounds_hash=folder.last_hash))
-    return path
+    return written(config, prepare(config, with_captions(digits.federation)), path)
 
 
 def test_the_report_of_a_captioned_run(captioned_run: Path) -> None:

@@ -239,9 +239,9 @@ def killed(digits, tmp_path_factory) -> Path:
     """A run that was killed in its second round."""
     config, path = small(), tmp_path_factory.mktemp("audit") / "killed"
     simulation = Simulation(config, digits)
-    folder = RunFolder(path, config, simulation.checkpoint())
+    folder = RunFolder(path, config, simulation.server.checkpoint())
     rounds = simulation.rounds(folder.announce)
-    folder.append_round(next(rounds), simulation.checkpoint())
+    folder.append_round(next(rounds), simulation.server.checkpoint())
     next(rounds)
     return path
 
@@ -249,7 +249,7 @@ def killed(digits, tmp_path_factory) -> Path:
 def test_a_round_in_flight_may_have_been_released(killed: Path) -> None:
     result = audit(killed, opacus=False)
     assert result.passed
-    begun = json.loads((killed / "state" / "intent.json").read_text())
+    begun = json.loads((killed / "state" / "announcement.json").read_text())
     line = json.loads((killed / "rounds.jsonl").read_text())
     then = total([line, begun | {"noise_multiplier": z_of(begun)}])
     warned = found(killed, WARNING)["A-09"]
@@ -260,7 +260,7 @@ def test_a_round_in_flight_may_have_been_released(killed: Path) -> None:
 def test_an_announced_round_that_cannot_follow_shows_that_lines_were_cut_off(killed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(killed, folder)
-    table = json.loads((folder / "state" / "intent.json").read_text())
+    table = json.loads((folder / "state" / "announcement.json").read_text())
     previous = table.pop("previous")
     checkpoints.announce(folder / "state", RoundRecord.from_dict(table | {"round": 3}), previous)
     assert "lines were cut off or edited" in found(folder)["A-09"]

@@ -252,6 +252,9 @@ CHEATS = [
     (change("aggregation", "threshold", 9), "A-33", "threshold is 9"),
     (change("aggregation", "profile", "malicious-server"), "A-03", "profile malicious-server"),
     (change("provenance", "seed", 7), "A-03", "seed 7, expected 0"),
+    (change("provenance", "adapter_hash", "0" * 64), "A-35", "report.json knows 000000000000"),
+    (change("provenance", "model_hash", "0" * 64), "A-35", "model_hash is"),
+    (change("accuracy", "classes", ["bag"] * 10), "A-35", "class_names is"),
 ]
 
 

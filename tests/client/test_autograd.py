@@ -11,14 +11,14 @@ from small_clip import COCA, CONFIG, SIGLIP, placements_and_lasts, small_clip
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from flora_secure.client.autograd import General
+from flora_secure.client.autograd import Autograd
 from flora_secure.client.closed_form import ClientBatch
 from flora_secure.client.objectives import ClassLabels, Pairs
 from flora_secure.model.factors import Factors, fresh_factors
 from flora_secure.model.head import Head
 from flora_secure.model.matrices import TextProjection, matrices_of
-from flora_secure.model.towers import Fixed, Held, Placed, Projected, Through, cut
-from flora_secure.model.units import measure
+from flora_secure.model.steepness import steepness
+from flora_secure.model.towers import Fixed, Held, Placed, Projected, Through, cut, embedded
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.rules import ALTERNATE, BOTH_FACTORS, FROZEN_A, LOCAL_ALTERNATE, PROMPT_BASIS, Rule
 
@@ -33,7 +33,7 @@ CLIENTS = [np.sort(part) for part in np.split(np.random.default_rng(0).permutati
 
 def general(
     placement, last=None, *, captions: bool = False, gains: float = 1.0, config=CONFIG
-) -> tuple[General, Factors]:
+) -> tuple[Autograd, Factors]:
     """A small federation on a small model, the adapter away from its start."""
     torch.manual_seed(0)
     model, generator = small_clip(config), torch.Generator().manual_seed(1)
@@ -63,10 +63,14 @@ def general(
     images = F.normalize(images, dim=-1) if isinstance(image, Fixed) else images
     target = torch.randint(0, 6 if captions else CLASSES, (count,), generator=generator)
     objective = Pairs(10.0) if captions else ClassLabels(10.0)
-    return General(text, image, objective, Held(texts), Held(images), target, CLIENTS), factors
+    return Autograd(text, image, objective, Held(texts), Held(images), target, CLIENTS), factors
 
 
-def one_by_one(engine: General, rule: Rule, factors: Factors, steps: int, rate: float) -> Tensor:
+def embeddings(engine: Autograd, factors: Factors) -> tuple[Tensor, Tensor]:
+    return embedded(engine.text, engine.texts, factors), embedded(engine.image, engine.images, factors)
+
+
+def one_by_one(engine: Autograd, rule: Rule, factors: Factors, steps: int, rate: float) -> Tensor:
     """Each client alone in plain autograd: its own images, no filling, no vmap."""
     updates = []
     for own in engine.clients:
@@ -106,7 +110,7 @@ def test_the_closed_form_gives_the_same_update(rule: Rule, scale: float, config)
     batch = ClientBatch(features, labels, [torch.from_numpy(own) for own in CLIENTS], CLASSES)
     torch.manual_seed(0)
     placed = Placed(matrices_of(small_clip(config), PLACEMENTS["text-projection"]), (1.0,), scale)
-    engine = General(
+    engine = Autograd(
         Projected(placed, 0, head.base, head.bias),
         Fixed(),
         ClassLabels(10.0),
@@ -141,8 +145,8 @@ def test_images_that_do_not_fit_together_give_the_same(placement, last, captions
     whole = engine.train(FROZEN_A, factors, 2, 0.1)
     torch.testing.assert_close(parts.train(FROZEN_A, factors, 2, 0.1), whole, rtol=1e-4, atol=1e-5)
     for few, all_ in zip(
-        parts.embeddings(factors, engine.texts, engine.images),
-        engine.embeddings(factors, engine.texts, engine.images),
+        embeddings(parts, factors),
+        embeddings(engine, factors),
         strict=True,
     ):
         torch.testing.assert_close(few, all_)
@@ -239,7 +243,7 @@ def test_units_of_the_text_projection_with_the_prompts_basis_are_its_own() -> No
     factors = Factors(a=vt.T / singular, b=torch.zeros(CLASSES, 24))
     torch.manual_seed(0)
     placed = Placed(matrices_of(small_clip(), PLACEMENTS["text-projection"]), (1.0,))
-    units = measure(Projected(placed, 0, base), prompts[:, None], factors, CLASSES)
+    units = steepness(Projected(placed, 0, base), prompts[:, None], factors, CLASSES)
     assert units.gain == pytest.approx(1, abs=0.02)
     assert units.width == pytest.approx(23, rel=0.25)  # 8 probes of 115 directions: standard deviation 0.05
 
@@ -252,7 +256,7 @@ def test_under_its_units_the_steepest_direction_has_slope_one(placement, last) -
         if isinstance(tower, Fixed):
             continue
         plain = replace(tower, placed=replace(tower.placed, scale=1.0))
-        gain = measure(plain, inputs, start, CLASSES).gain
+        gain = steepness(plain, inputs, start, CLASSES).gain
         unit = replace(plain, placed=replace(plain.placed, gains=(gain,) * len(plain.placed.gains)))
 
         def flat(b: Tensor, unit=unit, inputs=inputs) -> Tensor:

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from flora_secure.client.closed_form import ClientBatch
+from flora_secure.client.closed_form import ClientBatch, ClosedForm
 from flora_secure.client.control_variate import ClassGradients, ControlVariate
-from flora_secure.client.trainer import ClosedForm
 from flora_secure.data.federation import load_federation
 from flora_secure.engine.task import prepare
 from flora_secure.errors import ConfigError
@@ -170,7 +169,7 @@ def test_a_run_trains_with_it() -> None:
     learner = task.learner
     assert isinstance(learner, ClosedForm)
     given = (learner.head, task.rule, task.initial, 2, 0.4)
-    found = learner.train(task.rule, task.initial, 2, 0.4)
+    found = learner.train(task.rule, task.initial, 2, 0.4, range(5))
     assert torch.equal(found, learner.batch.train(*given, variate=learner.variate))
     without = learner.batch.train(*given)
     assert float((found - without).norm()) > 0.05 * float(without.norm())

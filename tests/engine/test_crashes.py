@@ -24,7 +24,7 @@ from flora_secure.records.run_folder import reopen
             "participation__sampling": "fixed",
             "participation__min_separation": 2,
         },
-        {"model__rule": "alternate", "training__server_optimiser": "adam", "model__rank": 2},
+        {"model__rule": "alternate", "model__rank": 2},
     ],
     ids=["plain", "masked", "cohorts", "alternating"],
 )
@@ -84,9 +84,11 @@ def test_a_crash_at_any_write_forgets_no_release(task, tmp_path, monkeypatch, qu
 
     def watched() -> Simulation:
         simulation = Simulation(config, task)
-        inner = simulation.summation.round
+        inner = simulation.exchange.round
         monkeypatch.setattr(
-            simulation.summation, "round", lambda number, *given: (made.append(number), inner(number, *given))[1]
+            simulation.exchange,
+            "round",
+            lambda invited, *given: (made.append(invited.round), inner(invited, *given))[1],
         )
         return simulation
 
@@ -103,8 +105,8 @@ def test_a_crash_at_any_write_forgets_no_release(task, tmp_path, monkeypatch, qu
         again = go_on(watched(), found)
         complete(again)
         assert len(made) == len(set(made)), f"a crash at call {fatal}: a round was released twice"
-        assert set(made) <= {event.round for event in again.simulation.ledger.events}
-        assert again.simulation.ledger.epsilon <= 50
+        assert set(made) <= {event.round for event in again.simulation.server.ledger.events}
+        assert again.simulation.server.ledger.epsilon <= 50
         lost += sum(record.lost for record in again.simulation.records)
         assert audit(path, opacus=False).passed, f"a crash at call {fatal}"
     assert lost == 2 * 3  # a crash in the state's bytes, its name, or the line of each round

@@ -71,10 +71,10 @@ def test_every_other_placement(placement: str, rule: str, transformer: str) -> N
     [
         {},
         {"privacy__unit": "example"},
-        {"model__rule": "ab", "training__server_optimiser": "adam"},
+        {"model__rule": "ab"},
         {"participation__rate": 0.5, "participation__sampling": "fixed", "privacy__adaptive_clip": 0.5},
     ],
-    ids=["client", "example", "adam", "cohorts"],
+    ids=["client", "example", "both", "cohorts"],
 )
 def test_a_run_is_as_accurate(changes: dict[str, object], tmp_path: Path) -> None:
     """Same seed, same noise; rounding may turn a value of the grid here and there, and so an answer."""

@@ -1,11 +1,19 @@
+import threading
+import time
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+from invitations import enrolment_of, floors_of, invitation_of, secrets_of
 
-from flora_protocols import ParameterError, Profile, TooFewSurvivors
-from flora_secure.engine.exchange import MaskedSum, PlainSum
+from flora_protocols import ParameterError, Profile, ProtocolError
+from flora_secure.engine.exchange import Carried, MaskedExchange, PlainExchange, RoundExchange
 from flora_secure.engine.traffic import Traffic
+from flora_secure.engine.workers import Workers, _send, _start_worker
 from flora_secure.planning.masking import MaskingPlan, plan_masking
 from flora_secure.privacy.calibration import calibrate
+from flora_secure.privacy.noise_plan import NoisePlan
+from flora_secure.rounds.sum import Vector
 
 CLIENTS, DIMENSION = 7, 33
 
@@ -23,111 +31,102 @@ def uploads(plan, dropped=()):
     return {client: vectors[client] for client in range(CLIENTS) if client not in dropped}
 
 
-def summations():
-    return [
-        PlainSum(),
-        MaskedSum(CLIENTS, Profile.SEMI_HONEST),
-        MaskedSum(CLIENTS, Profile.SEMI_HONEST, workers=2),
-        MaskedSum(CLIENTS, Profile.SEMI_HONEST, neighbours=4),
-        MaskedSum(CLIENTS, Profile.MALICIOUS_SERVER, workers=1),
-    ]
+class Federation:
+    """An exchange of one kind, and whoever is enrolled in it."""
+
+    def __init__(
+        self, clients: int = CLIENTS, *, masked: bool = True, signed: bool = False, workers: int = 0, neighbours=None
+    ) -> None:
+        secrets = secrets_of(clients) if signed else {}
+        self.masked, self._neighbours = masked, neighbours
+        self.enrolment = enrolment_of(clients, secrets)
+        self._exchange: RoundExchange = MaskedExchange(secrets, workers) if masked else PlainExchange()
+
+    def round(self, number: int, plan: NoisePlan, given: dict[int, Vector], traffic: Traffic, members=None) -> Carried:
+        invitation = invitation_of(
+            plan, self.enrolment, number=number, members=members, masked=self.masked, neighbours=self._neighbours
+        )
+        return self._exchange.round(invitation, floors_of(invitation), given, traffic)
+
+    def close(self) -> None:
+        self._exchange.close()
 
 
-EVERYBODY = range(CLIENTS)
+def every_kind() -> Iterator[Federation]:
+    kinds = (
+        {"masked": False},
+        {},
+        {"workers": 2},
+        {"neighbours": 4},
+        {"signed": True, "workers": 1},
+    )
+    for kind in kinds:
+        federation = Federation(**kind)
+        try:
+            yield federation
+        finally:
+            federation.close()
 
 
 @pytest.mark.parametrize("dropped", [(), (2,), (0, 6)])
-def test_every_summation_gives_the_same_sum(plan, dropped) -> None:
+def test_every_exchange_gives_the_same_sum(plan, dropped) -> None:
     given = uploads(plan, dropped)
     expected = sum(vector.astype(np.int64) for vector in given.values()) % (1 << plan.bits)
-    for summation in summations():
+    for federation in every_kind():
         traffic = Traffic()
-        try:
-            outcome = summation.round(1, plan, EVERYBODY, bytes(32), b"adapter", given, traffic)
-        finally:
-            summation.close()
-        assert outcome.total.dtype == np.uint32
-        np.testing.assert_array_equal(outcome.total, expected)
-        assert outcome.recovered == (0 if summation.profile == "off" else len(dropped))
-        assert traffic.clients == set(range(CLIENTS))
-        assert traffic.payload == CLIENTS * len(b"adapter") + len(given) * -(-DIMENSION * plan.bits // 8)
-        assert (traffic.masking == 0) == (summation.profile == "off")
+        found = federation.round(1, plan, given, traffic).sum
+        assert found.total.dtype == np.uint32
+        np.testing.assert_array_equal(found.total, expected)
+        assert found.survivors == tuple(given)
+        assert found.recovered == (len(dropped) if federation.masked else 0)
+        assert traffic.clients == (set(range(CLIENTS)) if federation.masked else set(given))
+        assert traffic.payload == len(given) * -(-DIMENSION * plan.bits // 8)
+        assert (traffic.masking == 0) == (not federation.masked)
 
 
 def test_too_few_survivors_abort_and_the_next_round_works(plan) -> None:
-    for summation in summations():
-        try:
-            with pytest.raises(TooFewSurvivors):
-                summation.round(1, plan, EVERYBODY, bytes(32), b"", uploads(plan, dropped=(0, 1, 2)), Traffic())
-            summation.round(2, plan, EVERYBODY, bytes(32), b"", uploads(plan), Traffic())
-        finally:
-            summation.close()
+    for federation in every_kind():
+        with pytest.raises(ProtocolError, match="needed"):
+            federation.round(1, plan, uploads(plan, dropped=(0, 1, 2)), Traffic())
+        federation.round(2, plan, uploads(plan), Traffic())
 
 
 def test_bytes_do_not_depend_on_where_the_clients_live(plan) -> None:
     counted = []
     for workers in (0, 2):
-        summation, traffic = MaskedSum(CLIENTS, Profile.SEMI_HONEST, workers=workers), Traffic()
+        federation, traffic = Federation(workers=workers), Traffic()
         try:
-            summation.round(1, plan, EVERYBODY, bytes(32), b"", uploads(plan, dropped=(3,)), traffic)
+            federation.round(1, plan, uploads(plan, dropped=(3,)), traffic)
         finally:
-            summation.close()
+            federation.close()
         counted.append((traffic.upload, traffic.download, traffic.payload))
     assert counted[0] == counted[1]
 
 
 def test_cpu_time_is_measured_on_both_sides(plan) -> None:
-    summation = MaskedSum(CLIENTS, Profile.SEMI_HONEST)
-    outcome = summation.round(1, plan, EVERYBODY, bytes(32), b"", uploads(plan), Traffic())
+    outcome = Federation().round(1, plan, uploads(plan), Traffic())
     assert outcome.client_seconds > 0
     assert outcome.server_seconds > 0
 
 
-def test_an_impossible_threshold_is_refused_before_the_first_round(plan) -> None:
-    with pytest.raises(ParameterError, match="threshold"):
-        MaskedSum(CLIENTS, Profile.MALICIOUS_SERVER, neighbours=CLIENTS - 1, threshold=3).masking(plan)
-
-
-@pytest.mark.parametrize("profile", list(Profile))
-def test_a_session_among_a_cohort_uses_the_numbers_of_the_federation(plan, profile) -> None:
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_session_among_a_cohort_uses_the_numbers_of_the_federation(plan, signed) -> None:
     """Seven of twelve clients, one of them dropped: sums and traffic go by the client's own number."""
     cohort = [1, 2, 4, 5, 8, 9, 11]
     rng = np.random.default_rng(1)
     given = {client: rng.integers(0, 1 << plan.bits, DIMENSION, dtype=np.uint32) for client in cohort if client != 8}
     expected = sum(vector.astype(np.int64) for vector in given.values()) % (1 << plan.bits)
-    summation, traffic = MaskedSum(12, profile, workers=1), Traffic()
+    federation, traffic = Federation(12, signed=signed, workers=1), Traffic()
     try:
-        outcome = summation.round(3, plan, cohort, bytes(32), b"adapter", given, traffic)
-        np.testing.assert_array_equal(outcome.total, expected)
-        assert outcome.recovered == 1
+        found = federation.round(3, plan, given, traffic, cohort).sum
+        np.testing.assert_array_equal(found.total, expected)
+        assert found.survivors == (1, 2, 4, 5, 9, 11)
+        assert found.recovered == 1
         assert traffic.clients == set(cohort)
-        with pytest.raises(TooFewSurvivors):
-            summation.round(4, plan, cohort, bytes(32), b"", {c: given[c] for c in (1, 2, 4, 5)}, Traffic())
+        with pytest.raises(ProtocolError, match="needed"):
+            federation.round(4, plan, {c: given[c] for c in (1, 2, 4, 5)}, Traffic(), cohort)
     finally:
-        summation.close()
-
-
-def test_each_size_of_cohort_has_its_own_graph() -> None:
-    noise = calibrate(
-        clients=90,
-        smallest_cohort=8,
-        dimension=5,
-        rounds=1,
-        epsilon=4.0,
-        delta=1e-5,
-        clip_norm=1.0,
-        dropout_tolerance=0.1,
-        colluders=4,
-    )
-    summation = MaskedSum(100, Profile.SEMI_HONEST)
-    for size in (8, 30, 90):
-        of_round = noise.for_cohort(size)
-        assert summation.masking(of_round) == plan_masking(of_round, Profile.SEMI_HONEST)
-    assert summation.masking(noise.for_cohort(8)).neighbours == 6
-    assert summation.masking(noise.for_cohort(90)).neighbours < 30
-    few = MaskedSum(100, Profile.SEMI_HONEST, neighbours=20)
-    assert few.masking(noise.for_cohort(8)).neighbours == 7
-    assert few.masking(noise.for_cohort(90)).neighbours == 20
+        federation.close()
 
 
 def planned(clients: int, tolerance: float, colluders: int = 0, **options) -> MaskingPlan:
@@ -172,24 +171,24 @@ def test_more_colluders_than_any_graph_resists_are_refused() -> None:
 
 
 def test_a_worker_that_fails_reports_its_own_error(plan) -> None:
-    summation = MaskedSum(CLIENTS, Profile.SEMI_HONEST, workers=1)
+    federation = Federation(workers=1)
     short = {client: vector[:-1] for client, vector in uploads(plan).items()}
     try:
         with pytest.raises(Exception, match="shape"):
-            summation.round(1, plan, EVERYBODY, bytes(32), b"", short, Traffic())
+            federation.round(1, plan, short, Traffic())
     finally:
-        summation.close()
+        federation.close()
 
 
 def test_workers_end_although_nobody_reads_what_they_answer() -> None:
     """As after Ctrl-C: an answer that does not fit in the pipe must not keep the run from ending."""
     worker = _start_worker()
-    cohort = Cohort()
-    cohort._workers = [worker]
+    workers = Workers()
+    workers._workers = [worker]
     assert worker.stdin is not None
     _send(worker.stdin, ("begin" * 100_000, ()))  # an error that repeats so long a name
     time.sleep(0.5)
-    ended = threading.Thread(target=cohort.close, daemon=True)
+    ended = threading.Thread(target=workers.close, daemon=True)
     ended.start()
     ended.join(20)
     assert not ended.is_alive()

@@ -25,8 +25,8 @@ def test_a_round_in_flight_is_lost_and_paid_for(task, tmp_path, monkeypatch, sec
 
     rounds = run.rounds()
     next(rounds)
-    released = run.simulation.summation.round
-    monkeypatch.setattr(run.simulation.summation, "round", lambda *given: (released(*given), killed()))
+    released = run.simulation.exchange.round
+    monkeypatch.setattr(run.simulation.exchange, "round", lambda *given: (released(*given), killed()))
     with pytest.raises(Crash):  # the server has the sum, and nobody wrote it down
         next(rounds)
 
@@ -36,14 +36,14 @@ def test_a_round_in_flight_is_lost_and_paid_for(task, tmp_path, monkeypatch, sec
     assert lost.lost
     assert not first.lost
     assert lost.accuracy == first.accuracy  # the adapter stayed
-    assert len(lost.survivors) == run.simulation.plan.survivors_minimum == 8
+    assert len(lost.survivors) == run.simulation.server.plan.survivors_minimum == 8
     report = complete(again)
     events = [record.event() for record in again.simulation.records]
     assert [event.round for event in events] == [1, 2, 3]
     assert [event.survivors for event in events] == [10, 8, 10]
-    spent = epsilon_of(events, again.simulation.plan.delta)
-    assert spent > epsilon_of([events[0], events[2]], again.simulation.plan.delta) + 0.1
-    assert again.simulation.ledger.epsilon == pytest.approx(spent, rel=1e-12)
+    spent = epsilon_of(events, again.simulation.server.plan.delta)
+    assert spent > epsilon_of([events[0], events[2]], again.simulation.server.plan.delta) + 0.1
+    assert again.simulation.server.ledger.epsilon == pytest.approx(spent, rel=1e-12)
     assert spent <= 50
     assert (report.aggregation.lost, report.aggregation.aborted) == ([2], [])
     assert report.privacy.epsilon == pytest.approx(spent if secagg != "off" else report.privacy.epsilon_local)
@@ -78,7 +78,7 @@ def test_lost_rounds_of_samples_pass_the_audit(task, tmp_path, monkeypatch, quic
     again = resumed(tmp_path / "run", config, task)
     complete(again)
     assert [record.lost for record in again.simulation.records] == [False, True, False]
-    assert {event.round for event in again.simulation.ledger.events} == {1, 2, 3}
+    assert {event.round for event in again.simulation.server.ledger.events} == {1, 2, 3}
     found = audit(tmp_path / "run", opacus=False)
     assert [finding for finding in found.findings if finding.severity == "violation"] == []
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from federations import finish, small, task_of
 
-from flora_secure.client import contribution as contributions  # RENAMED
-from flora_secure.client import example_gradients as examples  # RENAMED
+from flora_secure.client import example_gradients as examples
+from flora_secure.client import trainer
 from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.summary import summarise
 from flora_secure.errors import ConfigError
@@ -51,7 +51,7 @@ def test_every_clients_budget_follows_from_the_log(crowd, sampling, unit) -> Non
     report = summarise(simulation, total_seconds=1.0)
     jsonschema.validate(json.loads(report.to_json()), json_schema())
     spent = derived(simulation.records)
-    assert simulation.ledger.epsilon_by_client() == pytest.approx(spent)
+    assert simulation.server.ledger.epsilon_by_client() == pytest.approx(spent)
     assert report.privacy.epsilon == pytest.approx(max(spent.values()))
     assert 0 < report.privacy.epsilon <= 2.0
     assert report.privacy.epsilon_outsider <= report.privacy.epsilon
@@ -104,7 +104,7 @@ def test_a_minimum_separation_is_kept_and_amplifies_nothing(crowd) -> None:
         assert record.population is None
     report = summarise(simulation, total_seconds=1.0)
     assert report.privacy.epsilon_outsider == report.privacy.epsilon
-    assert simulation.plan.participations == 2
+    assert simulation.server.plan.participations == 2
 
 
 def test_cohorts_are_secret_where_the_noise_is(crowd) -> None:
@@ -128,10 +128,12 @@ def test_clients_without_budget_sit_out(crowd) -> None:
     """With the budget for one participation nobody is seen twice, and cohorts come from those who are left."""
     config = small(**MANY, participation__sampling="fixed", aggregation__corrupt=0.0, privacy__dropout_tolerance=0.0)
     simulation = Simulation(config, crowd)
-    simulation.plan = dataclasses.replace(
-        simulation.plan,
+    assert simulation.policy is not None
+    simulation.policy = dataclasses.replace(simulation.policy, least_noise=0.0)
+    simulation.server.plan = dataclasses.replace(
+        simulation.server.plan,
         participations=1,
-        sigma_local=simulation.plan.sigma_local / math.sqrt(simulation.plan.participations),
+        sigma_local=simulation.server.plan.sigma_local / math.sqrt(simulation.server.plan.participations),
     )
     records = list(simulation.rounds())
     seen = [client for record in records for client in record.participants]
@@ -151,7 +153,7 @@ def test_too_small_a_cohort_is_skipped_cleanly(crowd, monkeypatch) -> None:
     assert "a cohort of 3 clients" in (record.aborted or "")
     assert record.upload_bytes == record.download_bytes == 0
     assert simulation.records[2].aborted is None
-    assert [e.round for e in simulation.ledger.events] == [1, 3, 4, 5, 6]
+    assert [e.round for e in simulation.server.ledger.events] == [1, 3, 4, 5, 6]
 
 
 def test_cohorts_smaller_than_the_colluders_are_refused() -> None:
@@ -189,7 +191,7 @@ def test_a_non_finite_gradient_drops_its_client_only(task, monkeypatch) -> None:
         found.sums[4, 0] = math.nan
         return found
 
-    monkeypatch.setattr(contributions, "gradient_sums", broken)
+    monkeypatch.setattr(trainer, "gradient_sums", broken)
     list(simulation.rounds())
     assert [record.dropped for record in simulation.records] == [[4], [4], [4]]
 
@@ -204,6 +206,6 @@ def test_the_clip_norm_follows_the_quantile_and_pays_for_it(task, quick) -> None
     report = summarise(simulation, total_seconds=1.0)
     assert report.privacy.epsilon == pytest.approx(epsilon_of([r.event() for r in simulation.records], 1e-5))
     assert report.privacy.epsilon <= 100.0
-    fixed = Simulation(override(config, {"privacy.clip_norm": 0.01}), task).plan
+    fixed = Simulation(override(config, {"privacy.clip_norm": 0.01}), task).server.plan
     plain = small(training__rounds=10, privacy__epsilon=100.0, privacy__clip_norm=0.01)
-    assert fixed.sigma_local / fixed.scale > (p := Simulation(plain, task).plan).sigma_local / p.scale
+    assert fixed.sigma_local / fixed.scale > (p := Simulation(plain, task).server.plan).sigma_local / p.scale

@@ -13,8 +13,9 @@ from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import prepare
 from flora_secure.errors import ConfigError
 from flora_secure.model.clip import class_prompts, joined
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import load_clip
-from flora_secure.model.views import Views
+from flora_secure.model.towers import embedded
 from flora_secure.planning.config import override
 
 
@@ -45,9 +46,9 @@ def test_it_trains_and_its_saved_adapter_predicts_the_same(changes, transformer:
         prompts = class_prompts(data.class_names, data.templates)
         texts = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
         pixels = fresh.pixels(data.test.images)
-        views = Views(changes.get("model__mirror", False), changes.get("model__crops", 1))
+        views = ImageViews(changes.get("model__mirror", False), changes.get("model__crops", 1))
         images = joined(torch.stack([loaded.encode_image(view) for view in views.of(pixels)], dim=1))
-    expected_texts, expected_images = task.learner.test_embeddings(simulation.factors)
+    expected_texts, expected_images = task.evaluator.test(simulation.factors)
     normal = torch.nn.functional.normalize
     torch.testing.assert_close(normal(texts, dim=-1), expected_texts, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(images, expected_images, rtol=1e-3, atol=1e-4)
@@ -59,19 +60,17 @@ def test_a_tower_that_trains_learns() -> None:
     config = small(**{**FEW, **changes})
     federation = load_federation(config.data, config.seed)
     task = prepare(config, federation)
-    assert finish(config, task).records[-1].accuracy > task.accuracy(task.initial) + 0.05
+    assert finish(config, task).records[-1].accuracy > task.evaluator.accuracy(task.initial) + 0.05
 
 
 @pytest.mark.parametrize("placement", ["text-projection", "both-projections"])
 def test_mixed_precision_gives_nearly_the_same(placement: str) -> None:
     changes = {"model__placement": placement, "training__warm_start": 0}
     exact, mixed = few_images(**changes), few_images(**changes, training__precision="bfloat16")
-    for one, other in zip(
-        exact.learner.test_embeddings(exact.initial), mixed.learner.test_embeddings(mixed.initial), strict=True
-    ):
+    for one, other in zip(exact.evaluator.test(exact.initial), mixed.evaluator.test(mixed.initial), strict=True):
         assert one.dtype == other.dtype == torch.float32
         torch.testing.assert_close(one, other, rtol=0, atol=0.02)
-    images, rough = exact.learner.test_embeddings(exact.initial)[1], mixed.learner.test_embeddings(mixed.initial)[1]
+    images, rough = exact.evaluator.test(exact.initial)[1], mixed.evaluator.test(mixed.initial)[1]
     assert not torch.equal(images, rough)
     config = small(**FEW, **changes)
     updates = [task.learner.train(task.rule, task.initial, 2, 1.0) for task in (exact, mixed)]
@@ -94,10 +93,10 @@ def test_captions_train(placement: str) -> None:
     federation = captioned(load_federation(config.data, config.seed))
     task = prepare(config, federation)
     simulation = finish(config, task)
-    engine = task.learner.general
+    engine = task.learner
 
     def loss(factors) -> float:
-        texts, images = engine.embeddings(factors, engine.texts, engine.images)
+        texts, images = embedded(engine.text, engine.texts, factors), embedded(engine.image, engine.images, factors)
         weight = torch.full((16,), 1 / 16)
         return sum(
             float(engine.objective(texts[own], images[own], engine.target[own], weight)) for own in engine.clients

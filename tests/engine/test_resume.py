@@ -19,7 +19,7 @@ from flora_secure.records import checkpoints
 from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.reading import read_run
 from flora_secure.records.run_folder import reopen
-from flora_secure.rounds.optimisers import ServerState
+from flora_secure.rounds.optimiser import ServerState
 
 
 def test_names_are_flushed_after_what_they_name(task, tmp_path, monkeypatch) -> None:
@@ -44,7 +44,7 @@ def test_names_are_flushed_after_what_they_name(task, tmp_path, monkeypatch) -> 
     assert calls == [
         *file("round-00000.npz", "state"),
         *file("config.toml", "run"),
-        *file("intent.json", "state"),
+        *file("announcement.json", "state"),
         *file("round-00001.npz", "state"),
         ("write", "rounds.jsonl"),
         ("flush", "rounds.jsonl"),
@@ -63,7 +63,7 @@ def halfway(task, tmp_path) -> Path:
 
 
 def test_a_run_between_two_rounds_holds_one_state_and_goes_on(task, halfway) -> None:
-    assert sorted(os.listdir(halfway / "state")) == ["intent.json", "lock", "round-00002.npz"]
+    assert sorted(os.listdir(halfway / "state")) == ["announcement.json", "lock", "round-00002.npz"]
     found = reopen(halfway)
     assert (len(found.records), found.begun) == (2, None)
     report = complete(go_on(Simulation(open_small(), task), found))
@@ -85,7 +85,7 @@ def test_a_run_that_has_its_report_is_not_taken_up_again(task, halfway, tmp_path
 def test_what_a_killed_write_left_is_cleared(task, halfway) -> None:
     (halfway / ".adapter-x1" / "adapter").mkdir(parents=True)
     (halfway / ".report.json.tmp").write_text("{")
-    (halfway / "state" / ".intent.json.tmp").write_text("{")
+    (halfway / "state" / ".announcement.json.tmp").write_text("{")
     complete(resumed(halfway, open_small(), task))
     assert sorted(os.listdir(halfway)) == ["adapter", "config.toml", "report.json", "rounds.jsonl"]
 
@@ -113,8 +113,8 @@ def forge(path: Path, **changes) -> None:
     path.write_bytes(dataclasses.replace(checkpoint, **changes).to_bytes(line_hash))
 
 
-def zeros(adapter: int, moments: int) -> ServerState:
-    return ServerState(np.zeros(adapter), np.zeros(moments), np.zeros(moments))
+def zeros(adapter: int, momentum: int) -> ServerState:
+    return ServerState(np.zeros(adapter), np.zeros(momentum))
 
 
 def edited(path: Path, old: str, new: str) -> None:
@@ -141,7 +141,7 @@ def cut(path: Path) -> None:
         (lambda run: forge(run / "state/round-00002.npz", server=zeros(1920, 3)), "of shapes"),
         (lambda run: (run / "state/round-00002.npz").unlink(), "cannot be read, so the run cannot go on"),
         (lambda run: shutil.rmtree(run / "state"), "state is missing: without it the run cannot go on"),
-        (lambda run: (run / "state/intent.json").write_text("{"), "is not what a run wrote"),
+        (lambda run: (run / "state/announcement.json").write_text("{"), "is not what a run wrote"),
         (lambda run: cut(run / "rounds.jsonl"), r"round-00001.npz cannot be read"),
         (lambda run: edited(run / "rounds.jsonl", '"round": 1,', '"round": 2,'), "line 2: does not follow line 1"),
         (lambda run: edited(run / "config.toml", "seed = 0", "seed = 1"), "line 1: does not follow config.toml"),
@@ -193,16 +193,18 @@ def test_an_announced_round_after_lines_that_are_missing_is_refused(task, halfwa
 def test_states_are_read_back_and_never_unpickled(tmp_path) -> None:
     state = Checkpoint(
         round=4,
-        server=ServerState(np.array([1.5, -0.1]), np.array([0.1, np.pi]), np.array([1e-300, 0.0])),
+        server=ServerState(np.array([1.5, -0.1]), np.array([1e-300, np.pi])),
         clip_norm=0.1,
         last_round={3: 4, 0: 1},
+        session="5e" * 16,
+        invitation_bytes=812,
         model_hash="ab",
         data_hash="cd",
         compare_no_noise=True,
     )
     checkpoints.write(tmp_path, state, "ef")
     back = checkpoints.read(tmp_path, 4, "ef")
-    for name in ("adapter", "momentum", "second_moment"):
+    for name in ("adapter", "momentum"):
         assert getattr(back.server, name).tobytes() == getattr(state.server, name).tobytes()
     same = ("round", "clip_norm", "last_round", "model_hash", "data_hash", "compare_no_noise")
     assert all(getattr(back, name) == getattr(state, name) for name in same)

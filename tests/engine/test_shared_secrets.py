@@ -23,7 +23,7 @@ from flora_protocols import (
     keys,
 )
 from flora_secure.engine.shared_secrets import SharedSecrets
-from flora_secure.engine.workers import Clients, Cohort
+from flora_secure.engine.workers import Positions, Workers
 
 PRIVATES = [X25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in range(6)]
 PUBLICS = [private.public_key().public_bytes_raw() for private in PRIVATES]
@@ -169,19 +169,20 @@ class Tick:
         return self.now
 
 
-def simulated(params: SessionParams, clients: Clients) -> float:
+def uploads(params: SessionParams) -> dict[int, np.ndarray]:
+    """The vectors of all but the dropped client."""
+    return {index: vector for index, vector in enumerate(vectors(params)) if index != DROPPED}
+
+
+def simulated(params: SessionParams, clients: Positions) -> float:
     """CPU seconds of all clients in a round with a dropped client; nothing may be kept after a trip."""
     server = ServerAdvertise(params)
-    replies, total = clients.timed("begin", params, Floors(), identities(params))
-    for trip in TRIPS[1:] if params.malicious else [trip for trip in TRIPS[1:] if trip != "agree"]:
+    replies, total = clients.timed("begin", params, Floors(), identities(params), uploads(params))
+    for _ in TRIPS[1:] if params.malicious else [trip for trip in TRIPS[1:] if trip != "agree"]:
         for index, message in replies.items():
             server.receive(index, message)
         server, mail = server.close()
-        given = None
-        if trip == "mask":
-            del mail[DROPPED]
-            given = dict(enumerate(vectors(params)))
-        replies, seconds = clients.timed("answer", trip, mail, given)
+        replies, seconds = clients.timed("answer", mail)
         assert len(clients._secrets) == 0
         total += seconds
     return total
@@ -192,7 +193,7 @@ def test_a_clients_seconds_are_what_it_would_need_by_itself(params, monkeypatch)
     tick = Tick(monkeypatch, 0.25)
     pairs = params.clients * params.neighbours / 2
     ends = 2 * pairs + 2 * pairs - params.neighbours  # for the shares, and for the masks but those of the dropped
-    assert simulated(params, Clients(tick)) == pytest.approx(0.25 * ends)
+    assert simulated(params, Positions(tick)) == pytest.approx(0.25 * ends)
     assert tick.made == 2 * pairs  # the dropped client's neighbours compute theirs, and nobody takes them
 
 
@@ -207,15 +208,15 @@ def test_what_is_taken_counts_as_the_mean_of_what_was_computed() -> None:
 
 
 def test_nothing_is_kept_when_a_trip_fails() -> None:
-    params, clients = session(6), Clients()
+    params, clients = session(6), Positions()
     server = ServerAdvertise(params)
-    replies, _ = clients.timed("begin", params, Floors(), identities(params))
+    replies, _ = clients.timed("begin", params, Floors(), identities(params), uploads(params))
     for index, message in replies.items():
         server.receive(index, message)
     _, mail = server.close()
     mail[8] = b"no roster"
-    with pytest.raises(PeerError):
-        clients.timed("answer", "share", mail)
+    replies, _ = clients.timed("answer", mail)
+    assert 8 not in replies  # it leaves, and the others go on
     assert len(clients._secrets) == 0
 
 
@@ -223,9 +224,10 @@ def test_nothing_is_kept_when_a_trip_fails() -> None:
 def test_neighbours_live_together(workers) -> None:
     """Only pairs across the ends of the arcs do not: r(r + 1)/2 at each, where neighbours are within r places."""
     params = SessionParams(clients=100, neighbours=10, threshold=5, bits=16, dimension=1)
-    cohort = Cohort(workers)
+    cohort = Workers(workers)
     try:
-        cohort.begin(params, Floors(), dict.fromkeys(range(100)))
+        cohort.open(params, Floors(), dict.fromkeys(range(100)), {})
+        assert len(list(cohort.exchange(dict.fromkeys(range(100), b"")))) == 100
     finally:
         cohort.close()
     home = {index: number for number, part in enumerate(cohort._parts) for index in part}

@@ -68,7 +68,7 @@ def test_epsilon_follows_from_the_survivors_in_the_log(task) -> None:
         assert events[-1].survivors == 9
         assert line["noise_multiplier"] == events[-1].noise_multiplier
         assert line["epsilon"] == pytest.approx(epsilon_of(events, line["delta"]), rel=1e-12)
-    assert tuple(events) == simulation.ledger.events
+    assert tuple(events) == simulation.server.ledger.events
     report = summarise(simulation, total_seconds=1.0)
     assert report.privacy.epsilon == pytest.approx(epsilon_of(events, 1e-5), rel=1e-12)
     # nine survivors instead of the seven that the noise was sized for: less than the target is spent
@@ -98,8 +98,8 @@ def test_uploads_of_aborted_rounds_were_received_all_the_same(task) -> None:
     assert report.privacy.epsilon > 50
     assert "SWITCHED OFF" in report.privacy.statement
     resumed = Simulation(config, task)
-    resumed.restore(simulation.records, simulation.checkpoint())
-    assert resumed.ledger.epsilon_local == simulation.ledger.epsilon_local
+    resumed.server.restore(simulation.records, simulation.server.checkpoint())
+    assert resumed.server.ledger.epsilon_local == simulation.server.ledger.epsilon_local
     with pytest.raises(ValueError, match="was aborted: it released nothing"):
         simulation.records[0].event()
     with pytest.raises(ValueError, match="was not aborted after uploads"):
@@ -124,7 +124,7 @@ def test_a_client_with_a_non_finite_update_drops_out(task, monkeypatch) -> None:
 def test_training_learns_and_noise_costs(task) -> None:
     config = small(training__rounds=10, data__clients=10)
     clean = without_noise(config, task)
-    zero_shot = task.accuracy(task.frozen)
+    zero_shot = task.evaluator.accuracy(task.frozen)
     assert clean > zero_shot + 0.1
     drowned = finish(override(config, {"privacy.epsilon": 0.05}), task).records[-1].accuracy
     assert drowned < clean - 0.1
@@ -155,7 +155,7 @@ def test_the_report_adds_up(task) -> None:
     comm = report.communication
     assert comm.upload_bytes + comm.download_bytes == pytest.approx(comm.payload_bytes + comm.masking_bytes)
     assert comm.reduction == pytest.approx(2 * comm.full_model_bytes / (comm.upload_bytes + comm.download_bytes))
-    packed = -(-simulation.plan.length * comm.bits // 8)
+    packed = -(-simulation.server.plan.length * comm.bits // 8)
     # float16 down, b bits up, 20 % dropped
     assert comm.payload_bytes == pytest.approx(2 * comm.parameters + 0.8 * packed)
     assert comm.full_model_bytes == 4 * sum(p.numel() for p in task.clip.model.parameters())
@@ -174,9 +174,9 @@ def test_the_saved_adapter_gives_the_same_predictions_through_peft(task, tmp_pat
     with torch.no_grad():
         text = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
     text = torch.nn.functional.normalize(text, dim=-1)
-    expected, images = task.learner.test_embeddings(simulation.factors)
+    expected, images = task.evaluator.test(simulation.factors)
     torch.testing.assert_close(text, expected, rtol=1e-4, atol=1e-5)
-    assert torch.equal(task.predicted(simulation.factors), (images @ text.T).argmax(1))
+    assert torch.equal(task.evaluator.predicted(simulation.factors), (images @ text.T).argmax(1))
 
 
 def test_each_round_of_an_alternating_rule_moves_the_factor_of_its_turn() -> None:
@@ -187,7 +187,7 @@ def test_each_round_of_an_alternating_rule_moves_the_factor_of_its_turn() -> Non
     before = simulation.factors  # as the wire rounds them
     for number, _ in enumerate(simulation.rounds(), 1):
         rule, after = task.rule.of_round(number), simulation.factors
-        updates = task.learner.train(rule, before, config.training.local_steps, rule.local_rate)
+        updates = task.learner.train(rule, before, config.training.local_steps, rule.local_rate, range(10))
         clipped = updates * (config.clip_norm / updates.norm(dim=1, keepdim=True)).clamp(max=1)
         moved = after.vector(rule) - before.vector(rule)
         assert float(torch.nn.functional.cosine_similarity(clipped.mean(0), moved, dim=0)) > 0.99
@@ -201,7 +201,7 @@ def test_every_rule_trains(rule) -> None:
     config = small(model__rule=rule, training__rounds=10, privacy__epsilon=math.inf)
     task = task_of(config)
     simulation = finish(config, task)
-    assert simulation.records[-1].accuracy > task.accuracy(task.initial) + 0.05
+    assert simulation.records[-1].accuracy > task.evaluator.accuracy(task.initial) + 0.05
     assert np.isfinite(simulation.records[-1].accuracy)
 
 
@@ -235,7 +235,7 @@ def test_models_without_weights_are_measured_too() -> None:
 
 
 def test_peak_memory_is_that_of_the_process_and_not_of_its_parent() -> None:
-    program = "from flora_secure.engine.summary import peak_memory; held = b'x' * 60_000_000; print(peak_memory())"
+    program = "from flora_secure.engine.memory import peak_memory; held = b'x' * 60_000_000; print(peak_memory())"
     ballast = bytearray(os.urandom(1 << 20)) * 1536  # 1.5 GB, more than importing torch takes
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=ENVIRONMENT)
     assert 5e7 < int(done.stdout) < len(ballast)

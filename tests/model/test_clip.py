@@ -17,8 +17,8 @@ from flora_secure.data.class_names import TEMPLATES
 from flora_secure.data.sources import load_dataset
 from flora_secure.model import clip as clip_module
 from flora_secure.model.clip import Clip, ModelError, class_prompts
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import EMBEDDED_FOLDER, VOCABULARY, load_clip
-from flora_secure.model.views import Views
 
 PROMPTS = ["a photo of a coat", "a bag", "an image of a dark ankle boot"]
 
@@ -105,10 +105,10 @@ def test_an_embedding_of_views_is_their_mean(clip) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
     both = clip.image_features(images) + clip.image_features(np.ascontiguousarray(images[:, :, ::-1]))
     mirrored = torch.nn.functional.normalize(both, dim=1)
-    assert torch.allclose(clip.image_features(images, views=Views(mirror=True)), mirrored, atol=1e-5)
+    assert torch.allclose(clip.image_features(images, views=ImageViews(mirror=True)), mirrored, atol=1e-5)
     assert not torch.allclose(clip.image_features(images), mirrored, atol=1e-3)
 
-    views = Views(mirror=True, crops=4)
+    views = ImageViews(mirror=True, crops=4)
     with torch.no_grad():
         alone = [clip.model.encode_image(view, normalize=True) for view in views.of(clip.pixels(images))]
     expected = torch.nn.functional.normalize(sum(alone), dim=1)
@@ -171,7 +171,7 @@ def test_zero_shot_and_linear_probe_from_the_shipped_files(monkeypatch: pytest.M
     """The figures of docs/model-card.md, of one view: nothing here was chosen on the test images."""
     from scripts import evaluate_tiny_clip as script
 
-    monkeypatch.setattr(script, "Views", lambda *_, **__: Views())
+    monkeypatch.setattr(script, "ImageViews", lambda *_, **__: ImageViews())
     figures = script.evaluate()
     assert 45 <= figures["zero_shot"] <= 70
     assert figures["probe_private"] >= 87

@@ -125,7 +125,7 @@ def test_it_trains_and_its_saved_adapter_predicts_the_same(changes, name: str, t
         prompts = class_prompts(data.class_names, data.templates)
         texts = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
         images = joined(loaded.encode_image(fresh.pixels(data.test.images))[:, None])
-    expected_texts, expected_images = task.learner.test_embeddings(simulation.factors)
+    expected_texts, expected_images = task.evaluator.test(simulation.factors)
     torch.testing.assert_close(F.normalize(texts, dim=-1), expected_texts, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(images, expected_images, rtol=1e-3, atol=1e-4)
 

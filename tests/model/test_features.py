@@ -19,8 +19,8 @@ from flora_secure.data.sources import load_dataset
 from flora_secure.model import features as feature_module
 from flora_secure.model.clip import Clip, ModelError
 from flora_secure.model.features import split_features
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import load_clip
-from flora_secure.model.views import Views
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def cache(tmp_path: Path) -> ArrayCache:
 
 def test_features_are_those_of_open_clips_preprocessing(clip: Clip, root: Path) -> None:
     split = load_dataset("folder", root).test
-    features = split_features(clip, split.images, views=Views())
+    features = split_features(clip, split.images, views=ImageViews())
     transform = image_transform_v2(PreprocessCfg(**clip.model.visual.preprocess_cfg), is_train=False)
     for file, feature in zip(split.images.files, features, strict=True):
         x = transform(Image.open(io.BytesIO(file.read())))[None]
@@ -58,13 +58,13 @@ def test_features_are_those_of_open_clips_preprocessing(clip: Clip, root: Path) 
 
 def test_the_cache_changes_nothing(clip: Clip, root: Path, cache: ArrayCache, monkeypatch: pytest.MonkeyPatch) -> None:
     images = load_dataset("folder", root).private.images
-    plain = split_features(clip, images, views=Views(mirror=True))
-    assert torch.equal(split_features(clip, images, views=Views(mirror=True), cache=cache), plain)
-    other = split_features(clip, images, views=Views(), cache=cache)
+    plain = split_features(clip, images, views=ImageViews(mirror=True))
+    assert torch.equal(split_features(clip, images, views=ImageViews(mirror=True), cache=cache), plain)
+    other = split_features(clip, images, views=ImageViews(), cache=cache)
     assert not torch.allclose(other, plain, atol=1e-3)
     monkeypatch.setattr(Clip, "image_features", lambda *_, **__: pytest.fail("computed again"))
-    assert torch.equal(split_features(clip, images, views=Views(mirror=True), cache=cache), plain)
-    assert torch.equal(split_features(clip, images, views=Views(), cache=cache), other)
+    assert torch.equal(split_features(clip, images, views=ImageViews(mirror=True), cache=cache), plain)
+    assert torch.equal(split_features(clip, images, views=ImageViews(), cache=cache), other)
 
 
 def test_keys_see_model_images_and_preprocessing(clip: Clip, root: Path, cache: ArrayCache) -> None:
@@ -77,7 +77,8 @@ def test_keys_see_model_images_and_preprocessing(clip: Clip, root: Path, cache: 
                 (cropped, images), (darker, images), (load_clip("tiny", "none"), images)]  # fmt: skip
     for count, (model, what) in enumerate(variants, 1):
         assert torch.equal(
-            split_features(model, what, views=Views(), cache=cache), split_features(model, what, views=Views())
+            split_features(model, what, views=ImageViews(), cache=cache),
+            split_features(model, what, views=ImageViews()),
         )
         assert len(list(cache.folder.iterdir())) == count
 
@@ -86,11 +87,11 @@ def test_a_damaged_file_is_computed_again_with_a_warning(clip: Clip, root: Path,
     warnings: list[str] = []
     cache = ArrayCache(tmp_path / "c", warnings.append)
     images = load_dataset("folder", root).private.images
-    wanted = split_features(clip, images, views=Views(), cache=cache)
+    wanted = split_features(clip, images, views=ImageViews(), cache=cache)
     (path,) = cache.folder.iterdir()
     raw = path.read_bytes()
     path.write_bytes(raw[:500] + bytes([raw[500] ^ 64]) + raw[501:])
-    assert torch.equal(split_features(clip, images, views=Views(), cache=cache), wanted)
+    assert torch.equal(split_features(clip, images, views=ImageViews(), cache=cache), wanted)
     assert len(warnings) == 1
     assert "is damaged" in warnings[0]
     assert path.read_bytes() == raw
@@ -98,7 +99,7 @@ def test_a_damaged_file_is_computed_again_with_a_warning(clip: Clip, root: Path,
 
 def test_no_images_give_no_features(clip: Clip, root: Path) -> None:
     public = load_dataset("folder", root).public.images
-    assert split_features(clip, public, views=Views()).shape == (0, clip.text_projection.shape[1])
+    assert split_features(clip, public, views=ImageViews()).shape == (0, clip.text_projection.shape[1])
 
 
 def test_prompts_longer_than_the_context_are_named(clip: Clip) -> None:
@@ -116,7 +117,7 @@ def test_the_cache_tells_architectures_apart_that_share_their_weights(clip: Clip
     keys = {
         feature_module._key(dataclasses.replace(clip, name=name), images, views, what)
         for name in ("ViT-B-32", "ViT-B-32-quickgelu")
-        for views in (Views(), Views(mirror=True), Views(crops=2))
+        for views in (ImageViews(), ImageViews(mirror=True), ImageViews(crops=2))
         for what in ("image features", "pooled image features")
     }
     assert len(keys) == 12

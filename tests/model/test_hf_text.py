@@ -19,7 +19,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn import functional as F  # noqa: N812
 from transformers import M2M100Config, MT5Config, PreTrainedTokenizerFast, RobertaConfig, XLMRobertaConfig
 
-from flora_secure.client.trainer import AnyPlacement, ClosedForm
+from flora_secure.client.autograd import Autograd
+from flora_secure.client.closed_form import ClosedForm
 from flora_secure.data.federation import load_federation
 from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import prepare
@@ -77,7 +78,7 @@ def added(kind: str, folder: Path, **text: Any) -> str:
 def require_the_saved_adapter_predicts_the_same(model: str, folder: Path, **changes: Any) -> None:
     settings = {"model__model": model, "model__pretrained": "none", **changes}
     task = few_images(**settings)
-    assert isinstance(task.learner, AnyPlacement if "model__placement" in changes else ClosedForm)
+    assert isinstance(task.learner, Autograd if "model__placement" in changes else ClosedForm)
     simulation = finish(small(**FEW, **settings), task)
     assert float(simulation.factors.b.abs().max()) > 1e-4
     simulation.save_adapter(folder)
@@ -91,7 +92,7 @@ def require_the_saved_adapter_predicts_the_same(model: str, folder: Path, **chan
         prompts = class_prompts(data.class_names, data.templates)
         texts = torch.stack([loaded.encode_text(fresh.tokenizer(group)).mean(0) for group in prompts])
         images = loaded.encode_image(fresh.pixels(data.test.images))
-    expected_texts, expected_images = task.learner.test_embeddings(simulation.factors)
+    expected_texts, expected_images = task.evaluator.test(simulation.factors)
     torch.testing.assert_close(F.normalize(texts, dim=-1), expected_texts, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(F.normalize(images, dim=-1), expected_images, rtol=1e-3, atol=1e-4)
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 from open_clip.model import CustomTextCLIP
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from small_clip import COCA, CONFIG, SHAPES, SIGLIP, placements_and_lasts, small_clip
 from torch import Tensor
 
 from flora_secure.errors import AdapterError
 from flora_secure.model.factors import Factors, blocks, fresh_factors
 from flora_secure.model.matrices import Matrix, TextProjection, matrices_of, visual_unprojected
-from flora_secure.model.peft_format import save_adapter
+from flora_secure.model.peft_format import merge, output_added, read_adapter, save_adapter
 from flora_secure.planning.placements import PLACEMENTS
 
 EVERY = pytest.mark.parametrize(
@@ -77,6 +78,80 @@ def test_a_saved_adapter_loads_with_peft_and_gives_the_same_embeddings(model, pl
     if all(matrix.parameter != "text_projection.weight" for matrix in matrices):  # that one has to be merged first
         torch.testing.assert_close(outputs(loaded), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(outputs(loaded.merge_and_unload()), expected, rtol=1e-4, atol=1e-5)
+
+
+@EVERY
+def test_a_saved_adapter_is_read_back_and_merged(model, placement, last, tmp_path) -> None:
+    matrices = matrices_of(model, placement, last)
+    factors = drawn(matrices)
+    save_adapter(model, matrices, factors, tmp_path, 0.5)
+    found = read_adapter(tmp_path, matrices, factors.rank, output_added())
+    assert torch.equal(found.a, factors.a)
+    assert torch.equal(found.b, factors.b)
+    expected = outputs(by_hand(model, matrices, factors, 0.5))
+    merge(model, matrices, found, 0.5)
+    torch.testing.assert_close(outputs(model), expected, rtol=1e-5, atol=1e-6)
+
+
+def rewritten(folder: Path, change) -> None:
+    path = folder / "adapter_model.safetensors"
+    values = load_file(path)
+    change(values)
+    save_file(values, path)
+
+
+def _first(values) -> str:
+    return min(values)
+
+
+def _twice(values) -> None:
+    name = _first(values)
+    values[name.replace(".lora_", ".default.lora_")] = values[name] + 1
+
+
+DAMAGES = [
+    (_twice, "is of another placement or model"),
+    (lambda v: v.update(more=torch.zeros(1)), "is of another placement or model: 'more' does not fit"),
+    (lambda v: v.pop(_first(v)), "is of another placement or model"),
+    (lambda v: v.update({_first(v): v[_first(v)].double()}), r"is F64 .* must be F32|is larger"),
+    (lambda v: v.update({_first(v): v[_first(v)][:1].clone()}), "and must be F32"),
+    (lambda v: v.update({_first(v): v[_first(v)] * torch.nan}), "holds values that are no finite numbers"),
+    (lambda v: v.update(more=torch.zeros(1 << 20)), "is larger than an adapter of rank 3"),
+]
+
+
+@pytest.mark.parametrize(("change", "what"), DAMAGES, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_is_no_such_adapter_is_not_read(model: CustomTextCLIP, change, what: str, tmp_path: Path) -> None:
+    matrices = matrices_of(model, PLACEMENTS["text-attention-full"])
+    save_adapter(model, matrices, drawn(matrices), tmp_path)
+    rewritten(tmp_path, change)
+    with pytest.raises(AdapterError, match=what):
+        read_adapter(tmp_path, matrices, 3, output_added())
+
+
+def test_values_where_no_matrix_is_are_found(model: CustomTextCLIP, tmp_path: Path) -> None:
+    """Of query and value alone: peft would add to the keys, and what reads the adapter here would not."""
+    matrices = matrices_of(model, PLACEMENTS["text-attention"])
+    save_adapter(model, matrices, drawn(matrices), tmp_path)
+
+    def keys_too(values) -> None:
+        name = next(name for name in values if name.endswith("lora_B.weight") and "out_proj" not in name)
+        values[name][matrices[0].inputs] = 1.0
+
+    rewritten(tmp_path, keys_too)
+    with pytest.raises(AdapterError, match="has values outside the adapted matrices"):
+        read_adapter(tmp_path, matrices, 3, output_added())
+
+
+def test_other_files_are_no_adapters(model: CustomTextCLIP, tmp_path: Path) -> None:
+    matrices = matrices_of(model, PLACEMENTS["text-mlp"])
+    with pytest.raises(AdapterError, match="cannot be read"):
+        read_adapter(tmp_path, matrices, 3, 1.0)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(AdapterError, match="cannot be read"):
+        read_adapter(tmp_path, matrices, 3, 1.0)
+    with pytest.raises(AdapterError, match="rank 33 exceeds 32"):
+        read_adapter(tmp_path, matrices, 33, 1.0)
 
 
 @EVERY

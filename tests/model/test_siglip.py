@@ -16,7 +16,7 @@ from scripts.measure_architectures import measure
 from small_clip import SIGLIP, small_clip
 from torch.nn import functional as F  # noqa: N812
 
-from flora_secure.client.trainer import ClosedForm
+from flora_secure.client.closed_form import ClosedForm
 from flora_secure.data.federation import Federation, load_federation
 from flora_secure.engine.task import Task, prepare
 from flora_secure.errors import AdapterError, ConfigError
@@ -107,12 +107,12 @@ def test_every_rule_trains_the_text_projection(rule: str, siglip, tmp_path: Path
     assert float(simulation.factors.b.abs().max()) > 1e-3
     simulation.save_adapter(tmp_path)
     data = task.federation.dataset
-    texts, _ = task.learner.test_embeddings(simulation.factors)
+    texts, _ = task.evaluator.test(simulation.factors)
     torch.testing.assert_close(through_peft(task, tmp_path, siglip, data.class_names), texts, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(texts, task.learner.test_embeddings(task.frozen)[0], atol=1e-3)
+    assert not torch.allclose(texts, task.evaluator.test(task.frozen)[0], atol=1e-3)
     assert data.unseen is not None
-    others = task.learner.unseen_embeddings(simulation.factors)
-    assert others is not None
+    assert task.evaluator.unseen is not None
+    others = task.evaluator.unseen[0](simulation.factors)
     found = through_peft(task, tmp_path, siglip, data.unseen.class_names)
     torch.testing.assert_close(found, others[0], rtol=1e-3, atol=1e-4)
 
@@ -132,7 +132,7 @@ def test_placements_in_the_text_tower_train(changes, siglip, tmp_path: Path) -> 
     simulation = finish(config, task)
     assert float(simulation.factors.b.abs().max()) > 1e-4
     simulation.save_adapter(tmp_path)
-    texts, images = task.learner.test_embeddings(simulation.factors)
+    texts, images = task.evaluator.test(simulation.factors)
     found = through_peft(task, tmp_path, siglip, task.federation.dataset.class_names)
     torch.testing.assert_close(found, texts, rtol=1e-3, atol=1e-4)
     own = loaded(siglip).model.encode_image(task.clip.pixels(task.federation.dataset.test.images))
@@ -172,8 +172,8 @@ def test_a_tower_without_a_projection_has_its_other_placements(siglip, tmp_path:
     task = task_of(config)
     simulation = finish(config, task)
     simulation.save_adapter(tmp_path)
-    texts, _ = task.learner.test_embeddings(simulation.factors)
-    assert not torch.allclose(texts, task.learner.test_embeddings(task.frozen)[0], atol=1e-3)
+    texts, _ = task.evaluator.test(simulation.factors)
+    assert not torch.allclose(texts, task.evaluator.test(task.frozen)[0], atol=1e-3)
     found = through_peft(task, tmp_path, given, task.federation.dataset.class_names)
     torch.testing.assert_close(found, texts, rtol=1e-3, atol=1e-4)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import PROGRAM, flora, flora_here
+from invitations import enrolment_of, floors_of, invitation_of, secrets_of
 
 from flora_bench.mechanisms import compare_mechanisms
-from flora_protocols import Profile
-from flora_secure.engine.exchange import MaskedSum, PlainSum, Summation
+from flora_secure.engine.exchange import MaskedExchange, PlainExchange, RoundExchange
 from flora_secure.engine.traffic import Traffic
 from flora_secure.errors import ConfigError, PlotError
 from flora_secure.planning import architectures
@@ -56,14 +56,16 @@ def test_the_bytes_are_those_of_a_real_round(secagg, dropout, neighbours, rule) 
         model__rule=rule,
     )
     found = forecast(settings)
-    summation: Summation = PlainSum()
-    if secagg != "off":
-        profile = Profile(secagg)
-        summation = MaskedSum(found.plan.clients, profile, neighbours=neighbours)
+    secrets = secrets_of(n) if secagg == "malicious-server" else {}
+    enrolment, masked = enrolment_of(n, secrets), secagg != "off"
+    exchange: RoundExchange = MaskedExchange(secrets) if masked else PlainExchange()
     traffic, dropped = Traffic(), int(dropout * n)
     uploads = {i: np.zeros(found.plan.length, np.uint32) for i in range(dropped, n)}
     broadcast = bytes(2 * found.communication.parameters)
-    summation.round(1, found.plan, range(n), bytes(32), broadcast, uploads, traffic)
+    for client in range(n):
+        traffic.sent_down(client, broadcast, payload=len(broadcast))
+    invitation = invitation_of(found.plan, enrolment, masked=masked, neighbours=neighbours)
+    exchange.round(invitation, floors_of(invitation), uploads, traffic)
     assert found.communication.upload_bytes == pytest.approx(traffic.upload / n)
     assert found.communication.download_bytes == pytest.approx(traffic.download / n)
     assert found.communication.payload_bytes == pytest.approx(traffic.payload / n)

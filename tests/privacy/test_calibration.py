@@ -5,12 +5,13 @@ import warnings
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from plans import plan
 
+from flora_secure.errors import InfeasibleError
 from flora_secure.privacy.accounting import noise_multiplier_for
-from flora_secure.privacy.calibration import ERROR_RATIO, InfeasibleError, calibrate
+from flora_secure.privacy.calibration import ERROR_RATIO, calibrate
 from flora_secure.privacy.ledger import Ledger
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.privacy.overflow import RingLoad, overflow_bound
@@ -51,6 +52,7 @@ LARGE = {"dimension": 131072, "rounds": 20}
         ({"clients": 1000, "rotation": False}, 15, False),
         ({"dimension": 1025}, 8, True),  # padded to 1280
         ({"dimension": 3}, 10, False),  # padding and short vectors make rotating useless
+        ({"dimension": 3, "clients": 1000, "epsilon": 50, "rotation": True}, 19, True),  # nearly all of it is signal
         ({"epsilon": math.inf}, 22, False),
     ],
 )
@@ -83,6 +85,20 @@ def test_the_default_is_the_smaller_upload(clients: int, dimension: int) -> None
     rotation=st.booleans(),
     smallest=st.floats(0.3, 1.0),
     taken=st.floats(0.05, 1.0),
+)
+@example(  # the signal outweighs the noise by thousands, and 21 bits hold both
+    clients=1123,
+    dimension=1,
+    rounds=1,
+    epsilon=50.0,
+    clip_norm=1.0,
+    tolerance=0.0,
+    colluding=0.0,
+    peak=1.0,
+    overflow=0.5,
+    rotation=True,
+    smallest=1.0,
+    taken=1.0,
 )
 def test_a_solved_plan_satisfies_its_constraints(
     clients: int,

@@ -14,7 +14,8 @@ from scipy.special import chdtrc, ive
 from flora_bench import lattice_plan as lattice_plan_module
 from flora_bench.lattice_noise import DiscreteGaussian, LatticeNoise, Skellam
 from flora_bench.lattice_plan import REJECTION, lattice_plan, mechanism_rdp, rounded_norms
-from flora_secure.privacy.calibration import InfeasibleError, calibrate
+from flora_secure.errors import InfeasibleError
+from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.encoding import decode, encode
 from flora_secure.privacy.rotation import Rotation
 

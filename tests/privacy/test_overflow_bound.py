@@ -35,10 +35,10 @@ def test_the_overflow_bound_holds_exactly(sigma: float) -> None:
     assert tail > 1.2 * math.erfc((cut - 0.5) / (sigma * math.sqrt(n)) / math.sqrt(2))
 
 
-@pytest.mark.parametrize("spread", [0.5, 1.0, 4.0])
-def test_the_overflow_bound_holds_exactly_for_a_rotated_signal(spread: float) -> None:
+@pytest.mark.parametrize(("spread", "bits"), [(0.5, 7), (1.0, 7), (4.0, 8), (100.0, 13), (1000.0, 16)])
+def test_the_overflow_bound_holds_exactly_for_a_rotated_signal(spread: float, bits: int) -> None:
     """Noise N(0, 1), and a signal of 400 equal terms with random signs, enumerated; one rounding error beside them."""
-    sigma, terms, bits = 10.0, 400, 7 if spread < 4 else 8
+    sigma, terms = 10.0, 400
     step = spread * sigma / math.sqrt(terms)
     signs = np.arange(-terms, terms + 1, 2)
     weights = np.array([math.comb(terms, (terms + k) // 2) / 2**terms for k in signs.tolist()])

@@ -14,16 +14,18 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
+import struct
 import tracemalloc
+from contextlib import suppress
 
 import numpy as np
 from attacker import body_of, reframed
 from cohorts import duplicate
 
-from flora_protocols import PeerError, ProtocolError, RoundResult, SessionParams, messages
+from flora_protocols import PeerError, Profile, ProtocolError, RoundResult, SessionParams, load_position, messages
 from flora_protocols.codec import HEADER, Kind, encode_frame
 from flora_protocols.member import _HEAD as DUMP_HEAD
-from flora_protocols.recorder import Recorder
+from flora_protocols.testing.recorder import Recorder
 
 ALLOWANCE = 64 << 10
 COHORTS = {
@@ -115,7 +117,36 @@ class DumpTarget(Target):
 
     def take(self, message):
         loaded = self.cls.load(self.params, message, identity=self.identity)
-        assert loaded.dump() == message, "one position, two dumps"
+        again = load_position(self.params, message, identity=self.identity)
+        assert type(again) is type(loaded)
+        assert loaded.dump() == again.dump() == message, "one position, two dumps"
+
+
+class ParamsTarget(Target):
+    """Parameters are read from bytes; mended is the tag at their end, where they are parameters."""
+
+    def __init__(self, name, params):
+        super().__init__(f"{name}: parameters", params.to_bytes())
+        self.params = params
+
+    def mended(self, frame):
+        with suppress(ProtocolError, struct.error):
+            *small, n, k, t, corrupt, d, number = struct.unpack_from("<BBBIIIIIQ", frame, 4)
+            fields = {"clients": n, "neighbours": k, "threshold": t, "corrupt": corrupt, "dimension": d}
+            fields |= {"profile": list(Profile)[small[0] % 2], "direct_reveal": bool(small[1]), "bits": small[2]}
+            fields |= {"round": number, "model_hash": frame[35:67], "identities": self.params.identities}
+            return frame[:67] + SessionParams(**fields).setup_id[:8]
+        return frame + self.truth[67:]
+
+    def framed(self, body):
+        return self.mended(self.truth[:4] + body)
+
+    def parts(self):
+        return self.truth[:4], self.truth[4:67]
+
+    def take(self, message):
+        read = SessionParams.from_bytes(message, self.params.identities)
+        assert read.to_bytes() == message, "one set of parameters, two encodings"
 
 
 class LargeTarget(Target):
@@ -176,6 +207,8 @@ def targets():
             made.append(ServerTarget(name, waiting, r.sent[1]))
             r.deliver()
     made += [LargeTarget(kind, decode) for kind, decode in LARGE_TARGETS.items()]
+    for name, how in (("complete", {}), ("signed", {"malicious": True, "direct_reveal": True})):
+        made.append(ParamsTarget(name, Recorder("", "", clients=5, threshold=3, **how).params))
     assert {target.position.__class__.__name__ for target in made if hasattr(target, "position")} >= {
         *("ClientShare", "ClientMask", "ClientAgree", "ClientUnmask"),
         *("ServerAdvertise", "ServerShare", "ServerMask", "ServerAgree", "ServerUnmask"),

@@ -18,7 +18,6 @@ ROWS = [
     for line in TABLE.splitlines()
     if re.match(rf"\| {NUMBER}", line)
 ]
-NOT_THE_PROTOCOL = {"recorder", "vectors", "vector_scripts", "vector_attacks"}  # they make test vectors
 ABSTRACT = {"NotImplementedError"}
 
 
@@ -41,8 +40,6 @@ def raising():
     """``module:Class.function`` of everything in the protocol that raises, at whatever depth inside it."""
     found = set()
     for path in PACKAGE.glob("*.py"):
-        if path.stem in NOT_THE_PROTOCOL:
-            continue
 
         def visit(node, names, stem=path.stem):
             for child in ast.iter_child_nodes(node):

@@ -9,7 +9,17 @@ from cohorts import IDENTITIES, Cohort, duplicate, malicious, plain_sum, semi_ho
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flora_protocols import MisuseError, PeerError, ProtocolError, TooFewSurvivors, Trip, keys, messages, run_round
+from flora_protocols import (
+    MisuseError,
+    PeerError,
+    ProtocolError,
+    RoundAborted,
+    TooFewSurvivors,
+    Trip,
+    keys,
+    messages,
+    run_round,
+)
 from flora_protocols.codec import Kind, encode_frame, encode_subset
 from flora_protocols.shamir import SHARE
 
@@ -61,7 +71,7 @@ def completes(params, fate):
 
 def check(params, fate):
     if not completes(params, fate):
-        with pytest.raises(TooFewSurvivors):
+        with pytest.raises(RoundAborted):
             run(params, fate)
         return False
     result = run(params, fate)

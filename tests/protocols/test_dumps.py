@@ -18,6 +18,7 @@ from flora_protocols import (
     MisuseError,
     PeerError,
     TooFewSurvivors,
+    load_position,
     member,
 )
 
@@ -252,3 +253,30 @@ def test_an_error_tells_nothing_of_the_contents():
     assert str(caught.value) == (
         "this dump cannot be loaded as ClientShare: its digest does not match: it was damaged, cut or tampered with"
     )
+
+
+@cohorts
+def test_any_dump_loads_as_what_it_is(make):
+    """The round goes on from ``load_position`` alone; and what ``load`` refuses, it refuses."""
+    for cohort, data in stages(make):
+        cls, own = type(cohort.clients[0]), identity(cohort.params, 0)
+        loaded = load_position(cohort.params, data, identity=own)
+        assert type(loaded) is cls
+        assert loaded.trip is cohort.clients[0].trip
+        assert loaded.dump() == data
+        cohort.clients[0] = load_position(cohort.params, data, identity=own)
+        for bad in (b"", data[:-1], data + b"\0", data[:40], mended(data[:4] + b"\x07" + data[5:-32]), None, "x"):
+            with pytest.raises(MisuseError) as caught:
+                load_position(cohort.params, bad, identity=own)
+            assert "ClientAdvertise" not in str(caught.value)
+        if cohort.params.malicious and cls._SIGNS:
+            with pytest.raises(MisuseError, match="identity key"):
+                load_position(cohort.params, data)
+
+
+def test_what_kind_of_dump_there_is_not(cohort):
+    data = cohort.clients[0].dump()
+    with pytest.raises(MisuseError, match="cannot be loaded: it holds position 7, which there is not"):
+        load_position(cohort.params, mended(data[:4] + b"\x07" + data[5:-32]))
+    with pytest.raises(MisuseError, match="params must be SessionParams"):
+        load_position(None, data)

@@ -1,4 +1,4 @@
-"""The masked sum equals the plain sum, or the round ends in TooFewSurvivors: for every pattern of dropouts."""
+"""The masked sum equals the plain sum, or the round ends in RoundAborted: for every pattern of dropouts."""
 
 import inspect
 from itertools import product
@@ -9,7 +9,7 @@ from cohorts import IDENTITIES, malicious, plain_sum, semi_honest, vectors_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flora_protocols import Direction, Floors, MisuseError, TooFewSurvivors, Trip, run_round
+from flora_protocols import Direction, Floors, MisuseError, RoundAborted, Trip, run_round
 
 SEMI_HONEST_TRIPS = [Trip.ADVERTISE, Trip.SHARE, Trip.MASK, Trip.UNMASK]
 
@@ -32,7 +32,7 @@ def check_complete(params, fate):
     """In the complete graph the round succeeds exactly if at least t clients are heard in every trip."""
     trips = list(Trip) if params.malicious else SEMI_HONEST_TRIPS
     if any(len(reached(fate, trip)) < params.threshold for trip in trips):
-        with pytest.raises(TooFewSurvivors):
+        with pytest.raises(RoundAborted):
             run(params, fate)
         return
     result = run(params, fate)
@@ -66,7 +66,7 @@ def test_any_size_and_any_dropouts_on_a_harary_graph(data):
     fate = data.draw(st.lists(st.sampled_from([None] * 9 + SEMI_HONEST_TRIPS), min_size=clients, max_size=clients))
     try:
         result = run(params, fate)
-    except TooFewSurvivors:
+    except RoundAborted:
         assert set(fate) != {None}  # without dropouts every round succeeds
     else:
         assert set(result.survivors) <= set(reached(fate, Trip.MASK))
@@ -138,9 +138,9 @@ def test_same_randomness_same_bytes():
 
 
 def test_clients_leave_below_their_own_floor():
-    with pytest.raises(TooFewSurvivors):
+    with pytest.raises(RoundAborted):
         run(semi_honest(5, threshold=3), [Trip.ADVERTISE, None, None, None, None], floors=Floors(clients=5))
-    with pytest.raises(TooFewSurvivors):
+    with pytest.raises(RoundAborted):
         run(semi_honest(5, threshold=3), [Trip.MASK, None, None, None, None], floors=Floors(survivors=5))
 
 

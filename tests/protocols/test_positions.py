@@ -7,9 +7,11 @@ import pytest
 from cohorts import Cohort, malicious, semi_honest
 
 from flora_protocols import (
+    Code,
     MisuseError,
     PeerError,
     ProtocolError,
+    Trip,
 )
 
 
@@ -62,5 +64,24 @@ def test_no_secret_in_repr_and_no_copies(make):
 def test_every_error_is_a_protocol_error():
     assert issubclass(MisuseError, ProtocolError)
     assert not issubclass(PeerError, MisuseError)
-    assert PeerError("server", "x").culprit == "server"
-    assert str(PeerError(3, "x")) == "client 3: x"
+    assert PeerError("server", "x", Code.BAD_BODY).culprit == "server"
+    assert str(PeerError(3, "x", Code.BAD_BODY)) == "client 3: x"
+
+
+@pytest.mark.parametrize("make", [semi_honest, malicious])
+def test_every_position_says_its_trip(make):
+    """The one that it moves in or hears, before and after; a client that is done has none."""
+    cohort = Cohort(make())
+    trips = [trip for trip in Trip if trip is not Trip.AGREE or cohort.params.malicious]
+    for trip in trips:
+        before = [cohort.clients[0], cohort.server]
+        assert [position.trip for position in before] == [trip, trip]
+        if trip is trips[-1]:
+            cohort.send().result()
+        else:
+            cohort.trip()
+        assert all(position.spent for position in before)
+        assert [position.trip for position in before] == [trip, trip]
+        with pytest.raises(AttributeError):
+            before[0].trip = Trip.ADVERTISE
+    assert cohort.clients[0].trip is None

@@ -12,7 +12,7 @@ from functools import partial, wraps
 import pytest
 from cohorts import IDENTITIES, Cohort, malicious, semi_honest
 
-from flora_protocols import ClientUnmask, MisuseError, PeerError, ServerUnmask, TooFewSurvivors
+from flora_protocols import ClientUnmask, Code, MisuseError, PeerError, ServerUnmask, TooFewSurvivors
 
 PATIENCE = 20  # seconds until a test that hangs fails
 MOMENT = 0.2  # seconds in which a thread that need not wait is long done
@@ -114,7 +114,7 @@ def test_no_transition_beside_a_dump(make, monkeypatch):
 def test_a_refused_message_gives_the_claim_back(make, monkeypatch):
     """The position is claimed while a message is looked at, and as good as before when it has been refused."""
     for cohort in stages(make):
-        client, error = cohort.clients[0], PeerError("server", "says something wrong")
+        client, error = cohort.clients[0], PeerError("server", "says something wrong", Code.BAD_BODY)
         inner = LAST[type(client).__name__]
         move = partial(cohort.move, 0)
         with stopped(monkeypatch, inner, move, error) as first, pytest.raises(MisuseError, match=IN_USE):

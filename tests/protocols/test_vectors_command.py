@@ -102,7 +102,7 @@ def test_an_installed_package_finds_its_vectors(tmp_path):
     assert (ROOT / "protocols/flora_protocols" / IN_A_CHECKOUT).resolve() == SHIPPED
     package = tmp_path / "flora_protocols"
     package.mkdir()
-    for path in (ROOT / "protocols/flora_protocols").glob("*.py"):
+    for path in (ROOT / "protocols/flora_protocols").iterdir():
         (package / path.name).symlink_to(path)
     (package / IN_A_WHEEL).symlink_to(SHIPPED)
     path = os.pathsep.join(map(str, (tmp_path, ROOT / "cli", ROOT)))

@@ -1,5 +1,6 @@
 """A lock that one process holds at a time, and that ends with it."""
 
+import errno
 import importlib.util
 import os
 import subprocess
@@ -7,16 +8,24 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 from command import ENVIRONMENT
 
-from flora_secure.records import durable as locking
-from flora_secure.records.lock import lock
+from flora_secure.errors import RunFolderError
+from flora_secure.planning.config import RunConfig
+from flora_secure.records import lock as locking
+from flora_secure.records.checkpoints import Checkpoint
+from flora_secure.records.lock import UnlockableError, lock
+from flora_secure.records.run_folder import RunFolder
+from flora_secure.rounds.optimiser import ServerState
+
+START = Checkpoint(0, ServerState.initial(np.zeros(2, np.float32)), 0.15, {}, "", "", False)
 
 HOLD = """
 import sys
 from pathlib import Path
-from flora_secure.lock import lock
+from flora_secure.records.lock import lock
 try:
     lock(Path(sys.argv[1]))
     print("held", flush=True)
@@ -55,6 +64,45 @@ def test_a_lock_ends_with_the_process_that_holds_it(tmp_path) -> None:
 def test_a_lock_in_a_folder_that_is_not_there_is_an_error(tmp_path) -> None:
     with pytest.raises(FileNotFoundError):
         lock(tmp_path / "absent" / "lock")
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatch, code: int) -> None:
+    def lockf(handle: int, how: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(locking.fcntl, "lockf", lockf)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(UnlockableError, match=os.strerror(code)) as caught:
+        lock(tmp_path / "lock")
+    assert not isinstance(caught.value, BlockingIOError)
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(RunFolderError) as told:
+        RunFolder(tmp_path / "run", RunConfig(), START)
+    says = f"{tmp_path / 'run'} cannot be locked: {os.strerror(code)}; a run needs a file system with locks"
+    assert str(told.value).startswith(says)
+    assert "another process" not in str(told.value)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EAGAIN])
+def test_either_error_that_posix_allows_means_held(tmp_path, monkeypatch, code: int) -> None:
+    def lockf(handle: int, how: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(locking.fcntl, "lockf", lockf)
+    with pytest.raises(BlockingIOError, match="is held by another process"):
+        lock(tmp_path / "lock")
+    with pytest.raises(RunFolderError, match="is being written by another process: wait until that ends"):
+        RunFolder(tmp_path / "run", RunConfig(), START)
+
+
+def test_windows_tells_a_held_lock_from_one_that_cannot_be_had(tmp_path, monkeypatch) -> None:
+    def locking_(handle: int, mode: int, count: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    module = on_windows(monkeypatch, SimpleNamespace(locking=locking_, LK_NBLCK=2))
+    with pytest.raises(module.UnlockableError, match="Invalid argument"):
+        module.lock(tmp_path / "lock")
 
 
 def on_windows(monkeypatch: pytest.MonkeyPatch, msvcrt: object) -> ModuleType:

@@ -132,6 +132,7 @@ def example_report() -> Report:
             model_hash="1",
             data_hash="2",
             rounds_hash="3",
+            adapter_hash="4",
             seed=0,
             secret_noise=True,
         ),

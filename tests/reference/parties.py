@@ -3,6 +3,8 @@ a step that raises ``Refused`` has changed nothing, because every step checks be
 
 from __future__ import annotations
 
+from itertools import combinations
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -327,8 +329,9 @@ class Server:
         return result, "DONE", ()
 
     def at_fault(self, owner, shares):
-        for x in sorted(shares):
-            rest = {other: share for other, share in shares.items() if other != x}
-            if len(rest) > self.s.t and reconstruct(rest, self.s.t)[1]:
-                return x - 1
+        for size in range(1, (len(shares) - self.s.t) // 2 + 1):
+            for wrong in combinations(sorted(shares), size):
+                rest = {x: share for x, share in shares.items() if x not in wrong}
+                if reconstruct(rest, self.s.t)[1]:
+                    return wrong[0] - 1
         return owner

@@ -5,16 +5,18 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import parties
 import pytest
 import secagg
 from replay import Reference, replay
 from secagg import Refused
 
 import flora_protocols as ours
-from flora_protocols import codec
-from flora_protocols import vectors as generator
+from flora_protocols import codec, decoding, shamir
+from flora_protocols.testing import vectors as generator
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "protocols/vectors"
@@ -76,7 +78,10 @@ class LibraryServer:
     def step(self, do, *arguments):
         result = translated(lambda: getattr(self.position, do)(*arguments))
         if isinstance(result, ours.RoundResult):
-            return vars(result) | {"sum": result.sum.tolist()}
+            assert not result.refused  # a matter of `conduct`, which is no part of the vectors
+            assert not result.left
+            told = {name: getattr(result, name) for name in ("survivors", "dropped", "recovered")}
+            return told | {"sum": result.sum.tolist()}
         if result is None:
             return None
         self.position, outbox = result
@@ -120,7 +125,8 @@ def test_every_remote_check_is_in_a_bad_vector():
     local = {"C-01", "C-02", "C-03", "C-04", "C-05", "C-06", "C-07", "C-09", "C-51", "C-71", "C-72"}
     unreachable = {"C-24"}  # C-21 has refused every point that could give zero
     invisible = {"C-52", "C-53"}  # properties of every REVEAL
-    assert numbered - shown == local | unreachable | invisible
+    beside = {"C-80", "C-81", "C-82", "C-85", "C-86", "C-87"}  # parameters as bytes and the server's loop: no steps
+    assert numbered - shown == local | unreachable | invisible | beside
     assert shown <= numbered
 
 
@@ -166,6 +172,20 @@ def test_reference_graph(case):
     session.n, session.k, session.complete = case["clients"], case["neighbours"], False
     session.circle = secagg.circle(session.n, bytes.fromhex(case["seed"]))
     assert [session.members(index) for index in range(session.n)] == case["members"]
+
+
+@pytest.mark.parametrize("wrong", [(0,), (6,), (2, 5), (1, 3), (0, 1, 2), (2, 4, 6)])
+def test_reference_finds_the_same_liars(wrong):
+    """Seven shares of threshold three: up to two wrong ones are found, by trying all pairs and by decoding."""
+    rng, points = np.random.default_rng(len(wrong)), np.arange(1, 8, dtype=np.int64)
+    rows = shamir.split(rng.bytes(16), tuple(points.tolist()), 3, rng.bytes)
+    rows[list(wrong)] = shamir.encode(rng.integers(0, 65537, (len(wrong), 8)))
+    server = object.__new__(parties.Server)
+    server.s = SimpleNamespace(t=3)
+    owner = server.at_fault(99, {x: secagg.decode_share(rows[x - 1].tobytes()) for x in points.tolist()})
+    found = decoding.misfits(points, rows, 3)
+    assert (None if found is None else tuple(found)) == (wrong if len(wrong) < 3 else None)
+    assert owner == (wrong[0] if len(wrong) < 3 else 99)
 
 
 def test_the_reference_is_independent():

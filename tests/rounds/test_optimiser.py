@@ -2,17 +2,13 @@ import math
 
 import numpy as np
 import pytest
+from federations import small
 
+from flora_secure.engine import simulation as loop
+from flora_secure.engine.simulation import Simulation
 from flora_secure.errors import DivergedError
 from flora_secure.rounds.broadcast import from_wire, to_wire
-from flora_secure.rounds.optimisers import (
-    AdamAverage,
-    MomentumAverage,
-    ServerState,
-    YogiAverage,
-    adaptive_step,
-    quiet_step,
-)
+from flora_secure.rounds.optimiser import SERVER_STEP, MomentumAverage, ServerState, quiet_step
 
 
 def test_momentum_average_by_hand() -> None:
@@ -67,39 +63,29 @@ def test_the_quiet_step_is_the_longest_without_noise() -> None:
     assert quiet_step(0.1, 20, 0.8, 192, 0.4) == pytest.approx(2 * quiet_step(0.2, 20, 0.8, 192, 0.4))
 
 
-def _by_hand(kind: str, means: list[list[float]], step: float, beta1: float, beta2: float, tau: float) -> list[float]:
-    """Algorithm 2 of Reddi et al. 2021, one coordinate and one line at a time."""
-    x, m, v = [0.0] * len(means[0]), [0.0] * len(means[0]), [tau**2] * len(means[0])
-    for mean in means:
-        for j, delta in enumerate(mean):
-            m[j] = beta1 * m[j] + (1 - beta1) * delta
-            if kind == "adam":
-                v[j] = beta2 * v[j] + (1 - beta2) * delta**2
-            else:
-                v[j] = v[j] - (1 - beta2) * delta**2 * (1 if v[j] > delta**2 else -1 if v[j] < delta**2 else 0)
-            x[j] = x[j] + step * m[j] / (math.sqrt(v[j]) + tau)
-    return x
+def test_a_run_follows_the_paper_with_the_numbers_that_were_given(task, monkeypatch) -> None:
+    means, decode = [], loop.decode
+
+    def seen(total, plan, survivors, rotation):
+        estimate = decode(total, plan, survivors, rotation)
+        means.append(estimate / (survivors * plan.clip_norm))
+        return estimate
+
+    monkeypatch.setattr(loop, "decode", seen)
+    given = {"training__server_step": 0.02, "training__server_momentum": 0.6}
+    simulation = Simulation(small(aggregation__secagg="off", **given), task)
+    start = simulation.server.checkpoint().server.adapter
+    assert len(list(simulation.rounds())) == len(means) == 3
+    change = simulation.server.checkpoint().server.adapter - start
+    first, second, third = np.array(means)[:, : len(change)]
+    by_hand = 0.02 * (first * (1 + 0.6 + 0.36) + second * (1 + 0.6) + third)
+    np.testing.assert_allclose(change, by_hand, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("kind", "optimiser"), [("adam", AdamAverage), ("yogi", YogiAverage)])
-def test_adaptive_averages_follow_the_paper(kind: str, optimiser: type[AdamAverage] | type[YogiAverage]) -> None:
-    means = np.random.default_rng(3).normal(0, [1e-3, 1.0, 30.0], (12, 3))
-    state = ServerState.initial(np.zeros(3, np.float32))
-    for mean in means:
-        state = optimiser(0.1, 0.9, 0.95, 1e-2).apply(state, mean * 7 * 0.5, 7, 0.5)
-    np.testing.assert_allclose(state.adapter, _by_hand(kind, means.tolist(), 0.1, 0.9, 0.95, 1e-2), rtol=1e-12)
+def test_more_noise_makes_a_shorter_step_until_one_is_given(task) -> None:
+    def optimiser(**changes: object) -> MomentumAverage:
+        return Simulation(small(**changes), task).optimiser
 
-
-@pytest.mark.parametrize("optimiser", [AdamAverage, YogiAverage])
-@pytest.mark.parametrize("noise", [0.02, 5.0])
-def test_an_adaptive_step_turns_embeddings_by_about_as_much_whatever_the_noise(
-    optimiser: type[AdamAverage] | type[YogiAverage], noise: float
-) -> None:
-    """Within a factor of 3: the second moment is still warming up for most of so short a run."""
-    rounds, width = 200, 64
-    step, rng = adaptive_step(rounds, width, 0.8), np.random.default_rng(5)
-    state = ServerState.initial(np.zeros(500 * width, np.float32))
-    for _ in range(rounds):
-        state = optimiser(step, 0.8).apply(state, noise * rng.standard_normal(500 * width), 1, 1.0)
-    moved = np.linalg.norm(state.adapter.reshape(-1, width), axis=1).mean()
-    assert 0.8 / 3 < moved < 0.8 * 3
+    quiet, loud = optimiser(privacy__epsilon=4.0), optimiser(privacy__epsilon=1.0)
+    assert loud.step < 0.4 * quiet.step < 0.4 * SERVER_STEP["client"]
+    assert optimiser(privacy__epsilon=1.0, training__server_step=0.3) == MomentumAverage(0.3, 0.5)

@@ -13,13 +13,13 @@ from itertools import zip_longest
 
 import numpy as np
 
-from . import shamir
-from .codec import HEADER, checksum
-from .graph import Graph
-from .keystream import TILE, apply_masks
-from .recorder import Json, stream
-from .ring import lane, pack
-from .vector_scripts import SCRIPTS
+from flora_protocols import shamir
+from flora_protocols.codec import HEADER, checksum
+from flora_protocols.graph import Graph
+from flora_protocols.keystream import TILE, apply_masks
+from flora_protocols.ring import lane, pack
+from flora_protocols.testing.recorder import Json, stream
+from flora_protocols.testing.vector_scripts import SCRIPTS
 
 
 def vectors() -> dict[str, str]:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .client import ClientAdvertise
-from .codec import CHECKSUM, HEADER, checksum
-from .errors import MisuseError, PeerError, TooFewSurvivors
-from .keys import identity_public
-from .params import Floors, Profile, SessionParams
-from .server import RoundResult, ServerAdvertise, ServerUnmask
+from flora_protocols.client import ClientAdvertise
+from flora_protocols.codec import CHECKSUM, HEADER, checksum
+from flora_protocols.errors import MisuseError, PeerError, TooFewSurvivors
+from flora_protocols.keys import identity_public
+from flora_protocols.params import Floors, Profile, SessionParams
+from flora_protocols.server import RoundResult, ServerAdvertise, ServerUnmask
 
 Json = dict[str, Any]
 _DO = ("advertise", "share", "mask", "agree", "unmask")
@@ -145,10 +145,10 @@ class Recorder:
         except (PeerError, TooFewSurvivors, MisuseError) as error:
             if not check:
                 raise
-            kind = {PeerError: "peer", TooFewSurvivors: "too few"}.get(type(error), "misuse")
+            kind = "too few" if isinstance(error, TooFewSurvivors) else "misuse"
             entry["refused"] = {"check": check, "error": kind}
             if isinstance(error, PeerError):
-                entry["refused"]["culprit"] = error.culprit
+                entry["refused"] |= {"error": "peer", "culprit": error.culprit}
             return None
         if check:
             raise AssertionError(f"{self.head['name']}: {check} did not refuse step {len(self.steps)}")

@@ -13,7 +13,7 @@ _PART = 28  # crops differ from the image by one part in so many of its height a
 
 
 @dataclass(frozen=True)
-class Views:
+class ImageViews:
     """What is embedded together: ``crops`` of an image, with ``mirror`` each of them and its mirror image."""
 
     mirror: bool = False

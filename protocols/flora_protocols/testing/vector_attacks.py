@@ -5,11 +5,11 @@ A bad step stands where a careless party would take it; the round then goes on a
 
 from __future__ import annotations
 
-from . import keys, messages
-from .codec import HEADER, encode_subset
-from .params import Floors
-from .recorder import Recorder, body_of, mended, reframed
-from .shamir import SHARE, split
+from flora_protocols import keys, messages
+from flora_protocols.codec import HEADER, encode_subset
+from flora_protocols.params import Floors
+from flora_protocols.shamir import SHARE, split
+from flora_protocols.testing.recorder import Recorder, body_of, mended, reframed
 
 
 def around(r: Recorder) -> list[int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import vector_attacks
-from .recorder import Recorder
-from .vector_attacks import around
+from flora_protocols.testing import vector_attacks
+from flora_protocols.testing.recorder import Recorder
+from flora_protocols.testing.vector_attacks import around
 
 
 def _complete(name: str) -> Recorder:

@@ -1,0 +1,131 @@
+"""What a client insists on, from its own file: nothing of it comes from the server, and none of it is sent."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from flora_protocols import Floors
+from flora_secure.errors import ConfigError, PlainError, Refusal, RefusalError, require
+from flora_secure.plain import from_plain
+from flora_secure.planning.placements import PLACEMENTS
+from flora_secure.privacy.events import RoundEvent
+from flora_secure.rounds.invitation import Invitation
+
+_STRENGTH = {"semi-honest": 0, "malicious-server": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A client's own terms. An invitation that falls short of one of them is refused.
+
+    Attributes:
+        profile: weakest profile of the masking that is accepted, `semi-honest` or `malicious-server`.
+        least_noise: least noise multiplier z of a round's sum, counted from the noise that the honest clients among
+            its fewest survivors add. 0 accepts rounds without noise, and so without differential privacy.
+        most_epsilon: largest ε of this client's own ledger, over everything that it has ever given; infinity for none.
+        delta: at which that ε is counted.
+        most_rounds: how many rounds of one session it uploads in.
+        least_clients: smallest cohort that it joins.
+        least_threshold: smallest threshold t of the secret sharing.
+        least_survivors: smallest number of vectors, its own included, in whose sum it lets its own disappear.
+        unit: whom the noise must protect, `client` or `example`.
+        placements: names of the placements that it trains.
+
+    Raises ConfigError for values out of range.
+    """
+
+    profile: str = "malicious-server"
+    least_noise: float
+    most_epsilon: float
+    delta: float
+    most_rounds: int
+    least_clients: int = 2
+    least_threshold: int = 2
+    least_survivors: int = 2
+    unit: str = "client"
+    placements: tuple[str, ...] = tuple(PLACEMENTS)
+
+    def __post_init__(self) -> None:
+        require(self.profile in _STRENGTH, f"profile must be {' or '.join(_STRENGTH)}, got {self.profile!r}")
+        require(0 <= self.least_noise < math.inf, f"least_noise must be a number of at least 0, got {self.least_noise}")
+        require(self.most_epsilon > 0, f"most_epsilon must be above 0, got {self.most_epsilon}")
+        require(0 < self.delta < 1, f"delta must lie between 0 and 1, got {self.delta}")
+        require(self.most_rounds >= 1, f"most_rounds must be at least 1, got {self.most_rounds}")
+        for name in ("least_clients", "least_threshold", "least_survivors"):
+            require(2 <= getattr(self, name) <= 1 << 16, f"{name} must lie in 2…65536, got {getattr(self, name)}")
+        require(self.unit in ("client", "example"), f"unit must be client or example, got {self.unit!r}")
+        unknown = set(self.placements) - PLACEMENTS.keys()
+        require(not unknown, f"placements {sorted(unknown)} are not known; known: {', '.join(PLACEMENTS)}")
+
+    @classmethod
+    def read(cls, path: Path) -> Policy:
+        """The policy in a TOML file that gives every key of this class. Raises ConfigError naming the file."""
+        try:
+            table = tomllib.loads(path.read_bytes().decode())
+            table["placements"] = list(table["placements"])
+            return cls(**{**vars(from_plain(_PolicyFile, table)), "placements": tuple(table["placements"])})
+        except OSError as error:
+            raise ConfigError(f"policy {path} cannot be read: {error.strerror or error}") from None
+        except KeyError as error:
+            raise ConfigError(f"policy {path}: key {error} is missing") from None
+        except (TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigError, PlainError) as error:
+            raise ConfigError(f"policy {path}: {error}") from None
+
+    def accept(self, invitation: Invitation) -> tuple[RoundEvent, Floors]:
+        """What the round costs this client at the worst, and the floors that it brings to the protocol.
+
+        The floors are the stricter of its own and the plan's: it lets its vector disappear in no sum of fewer clients
+        than the noise needs. Raises RefusalError naming the term that the invitation falls short of.
+        """
+        plan, params = invitation.plan, invitation.params
+        if params is None:
+            raise RefusalError(Refusal.PROFILE, "the round has no masking: the server would see the upload by itself")
+        if _STRENGTH[params.profile.value] < _STRENGTH[self.profile]:
+            raise RefusalError(
+                Refusal.PROFILE, f"the round's profile is {params.profile.value}, this client insists on {self.profile}"
+            )
+        if invitation.unit != self.unit:
+            raise RefusalError(
+                Refusal.UNIT, f"the round protects unit {invitation.unit}, this client insists on {self.unit}"
+            )
+        if invitation.placement not in self.placements:
+            raise RefusalError(Refusal.PLACEMENT, f"placement {invitation.placement!r} is none that this client trains")
+        try:
+            event = invitation.worst_event
+        except ValueError as error:
+            raise RefusalError(Refusal.PLAN, f"the round's plan is impossible: {error}") from None
+        if event.noise_multiplier < self.least_noise:
+            raise RefusalError(
+                Refusal.NOISE,
+                f"the round's noise multiplier is {event.noise_multiplier:.4g} at the worst, this client insists on "
+                f"{self.least_noise:.4g}",
+            )
+        survivors = max(self.least_survivors, plan.survivors_minimum)
+        clients = max(self.least_clients, plan.survivors_minimum)
+        for what, offered, least in (
+            ("clients", params.clients, clients),
+            ("threshold", params.threshold, self.least_threshold),
+            ("survivors", plan.survivors_minimum, self.least_survivors),
+        ):
+            if offered < least:
+                raise RefusalError(Refusal.FLOORS, f"the round's {what} are {offered}, this client insists on {least}")
+        return event, Floors(clients=clients, threshold=params.threshold, survivors=survivors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PolicyFile:
+    """The keys of a policy's file: `Policy` with a list, as TOML has it."""
+
+    profile: str
+    least_noise: float
+    most_epsilon: float
+    delta: float
+    most_rounds: int
+    least_clients: int
+    least_threshold: int
+    least_survivors: int
+    unit: str
+    placements: list[str]

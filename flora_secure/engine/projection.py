@@ -1,0 +1,97 @@
+"""The frame of labels on the text projection, where local training has a closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flora_secure.client.closed_form import ClientBatch, ClosedForm
+from flora_secure.client.control_variate import ControlVariate
+from flora_secure.data.dataset import SkipList, Split, Unseen
+from flora_secure.data.images import images_at
+from flora_secure.engine.setting import Setting
+from flora_secure.model.factors import Factors, initial_factors
+from flora_secure.model.head import Head
+from flora_secure.model.matrices import matrices_of
+from flora_secure.model.peft_format import save_adapter
+from flora_secure.model.towers import Indices
+from flora_secure.planning.placements import PLACEMENTS
+from flora_secure.server.evaluator import Embeddings, Evaluator, target_of
+from flora_secure.server.warm_start import public_sample, warm_start
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """The classifier's frozen part `head`, and the `fresh` adapter before its warm start."""
+
+    setting: Setting
+    head: Head
+    fresh: Factors = field(repr=False)
+
+    @classmethod
+    def of(cls, setting: Setting) -> Projection:
+        """The frame for a setting with labels. Raises AdapterError for a rank that does not fit."""
+        config, clip = setting.config, setting.clip
+        prompts = clip.pooled_class_features(setting.class_texts(setting.class_names))
+        head = Head.normalised(prompts, clip.text_projection, config.training.logit_scale, bias=clip.projection.bias)
+        factors = initial_factors(
+            setting.rule, head.prompts.cpu(), head.base.shape[1], config.model.rank, setting.generator
+        )
+        head = replace(head, scale=config.model.scale(factors.rank))
+        return cls(setting, head, factors.to(setting.device))
+
+    @property
+    def width(self) -> float:
+        """Coordinates of a class embedding, in units of what one trained value moves."""
+        return float(self.head.base.shape[1]) * self.head.scale**2
+
+    @cached_property
+    def _public(self) -> Tensor | None:
+        """Features of the public images that training may see; None where nothing asks for them."""
+        training, images = self.setting.config.training, self.setting.public.images
+        if not len(images) or not (training.warm_start or training.control_variate):
+            return None
+        return self.setting.features(images_at(images, public_sample(len(images))))
+
+    @cached_property
+    def initial(self) -> Factors:
+        """The fresh adapter, after its warm start on public images."""
+        if self._public is None:
+            return self.fresh
+        return warm_start(self.head, self.fresh, self._public, self.setting.config.training.warm_start)
+
+    def learner(self, private: Split, clients: Sequence[Indices], cuts: SkipList) -> ClosedForm:
+        """Local training in closed form, see `setting.Frame`."""
+        config = self.setting.config
+        features = self.setting.features(private.images)
+        labels = torch.from_numpy(private.labels).to(features.device)
+        parts = [torch.from_numpy(indices) for indices in clients]
+        batch = ClientBatch(features, labels, parts, len(self.setting.class_names))
+        weight = config.training.control_variate
+        varies = self._public is not None and weight and config.privacy.unit == "client"
+        variate = ControlVariate(self._public, weight) if varies and self._public is not None else None
+        return ClosedForm(self.head, batch, features, labels, variate)
+
+    def evaluator(self, test: Split, unseen: Unseen | None, cuts: SkipList) -> Evaluator:
+        """The evaluator on cached features, see `setting.Frame`."""
+        apart = None
+        if unseen is not None:
+            others = self.setting.clip.pooled_class_features(self.setting.class_texts(unseen.class_names))
+            embeddings = self._embeddings(self.head.of_classes(others), unseen.test)
+            apart = embeddings, torch.from_numpy(unseen.test.labels).to(self.setting.device)
+        target = target_of(test, self.setting.device, captioned=False)
+        return Evaluator(self._embeddings(self.head, test), target, captioned=False, unseen=apart)
+
+    def _embeddings(self, head: Head, split: Split) -> Embeddings:
+        features = self.setting.features(split.images)
+        return lambda factors: (head.text(factors), features)
+
+    def save(self, factors: Factors, folder: Path) -> None:
+        """Write the adapter in peft's format."""
+        model, placement = self.setting.clip.model, PLACEMENTS["text-projection"]
+        save_adapter(model, matrices_of(model, placement), self.head.to_model(factors), folder, self.head.scale)

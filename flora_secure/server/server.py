@@ -1,0 +1,376 @@
+"""The server of a federation: it invites to rounds, and makes a new adapter of each sum. It does no I/O of its own.
+
+    invite()  cohort drawn · noise planned · the worst case authorised in the ledger · announced (intent on disk)
+              … clients upload, the transport brings the sum …
+    finish()  what the sum really was is charged · decode · server optimiser · clip norm · record
+
+The order matters: whatever happens to the process, no upload is sent in a round that ledger and log do not know.
+Engines drive it: the simulation in one process, others over a network. It sees sums and numbers, never images; what an
+adapter is worth it asks an evaluator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flora_protocols import ParameterError, Profile, SessionParams
+from flora_secure.errors import CheckpointError, ConfigError
+from flora_secure.planning.config import RunConfig
+from flora_secure.planning.masking import MaskingPlan, plan_masking
+from flora_secure.planning.noise import expected_contributions, plan_noise, refused
+from flora_secure.planning.rules import TrainedValues
+from flora_secure.planning.selection import Selection
+from flora_secure.privacy.accounting import epsilon_of
+from flora_secure.privacy.adaptive_clip import AdaptiveClip
+from flora_secure.privacy.amplification import CALIBRATION_CELL
+from flora_secure.privacy.encoding import decode, decode_count
+from flora_secure.privacy.events import RoundEvent
+from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
+from flora_secure.privacy.noise_plan import CohortSizeError, NoisePlan
+from flora_secure.records.checkpoints import Checkpoint
+from flora_secure.records.record import PARTS, RoundRecord, announcement
+from flora_secure.rounds.broadcast import from_wire, to_wire
+from flora_secure.rounds.enrolment import Enrolment
+from flora_secure.rounds.invitation import MAGIC, SESSION, Invitation, encode_opening
+from flora_secure.rounds.optimiser import ServerState, server_optimiser
+from flora_secure.rounds.sum import Outcome, RoundSum
+
+Announce = Callable[[RoundRecord], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerTask:
+    """What a server knows of the task: numbers and hashes, no model and no image.
+
+    Attributes:
+        trained: sizes of the adapter's factors, and which of them train.
+        initial: float32 (trained.dimension,), the trained values before round 1.
+        width: coordinates of a class embedding that a trained value moves, for the fitted server step.
+        images: of all clients together, by which unit `example` is planned.
+        model_hash, data_hash: SHA-256, hex, of the frozen model and of what the run trains on.
+        accuracy: of an adapter, given its trained values as the clients receive them, float32 (trained.dimension,).
+    """
+
+    trained: TrainedValues
+    initial: NDArray[np.float32]
+    width: float
+    images: int
+    model_hash: str
+    data_hash: str
+    accuracy: Callable[[NDArray[np.float32]], float]
+
+
+class Skipped(Exception):  # noqa: N818  (it says what happened, and is no mistake of anybody's)
+    """A round that nobody was invited to, because its cohort is none that the noise was planned for."""
+
+    def __init__(self, record: RoundRecord) -> None:
+        self.record = record
+        super().__init__(str(record.aborted))
+
+
+class Server:
+    """One run, round after round. `records` and the adapter after the last round stay readable."""
+
+    def __init__(self, config: RunConfig, task: ServerTask, enrolment: Enrolment) -> None:
+        """Solve for noise, ring and masking. Raises ConfigError if they cannot be, or the enrolment does not fit."""
+        self.config, self.task, self.enrolment = config, task, enrolment
+        self.selection = Selection.of(config)
+        how = config.aggregation
+        self.profile = None if how.secagg == "off" else Profile(how.secagg)
+        if enrolment.clients != config.data.clients:
+            raise ConfigError(f"{enrolment.clients} clients are enrolled, and clients is {config.data.clients}")
+        if (self.profile is Profile.MALICIOUS_SERVER) != bool(enrolment.identities):
+            raise ConfigError(f"secagg {how.secagg} and an enrolment with {len(enrolment.identities)} identity keys")
+        self._masking: dict[tuple[int, int], MaskingPlan] = {}  # by cohort size and survivors
+        try:
+            self.plan = plan_noise(config, self.selection, task.trained.upload_size, task.images)
+            for size in (self.selection.smallest, self.selection.largest):
+                self.masking(self.plan.for_cohort(size))
+        except (ValueError, ParameterError) as error:
+            raise refused(error) from None
+        self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
+        self.records: list[RoundRecord] = []
+        self.session = os.urandom(SESSION)
+        self.invitation_bytes = 0
+        self._long: Invitation | None = None  # the last one that was sent in long form
+        self.optimiser = server_optimiser(config, self.plan, self._expected, task.width)
+        quantile = config.privacy.adaptive_clip
+        self._clip_rule = None if quantile is None else AdaptiveClip(quantile)
+        self._clip_norm = config.clip_norm
+        self._last_round: dict[int, int] = {}  # of every client that has taken part
+        self._state = ServerState.initial(task.initial)
+        self._invited: tuple[frozenset[int], bool] = frozenset(), False  # who is exhausted; is the cohort uniform?
+
+    @property
+    def broadcast(self) -> bytes:
+        """The adapter as the clients of the next round receive it."""
+        return to_wire(self._state.adapter)
+
+    @property
+    def adapter(self) -> NDArray[np.float32]:
+        """The trained values that the clients hold: what the server last sent, in the precision of the wire."""
+        return from_wire(self.broadcast, self.task.trained.dimension)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a round that is run again releases the same sum, or none that a budget protects."""
+        return self.config.privacy.simulation_noise or not self.plan.noisy
+
+    @property
+    def done(self) -> bool:
+        """Whether all rounds of the run are over."""
+        return len(self.records) == self.config.training.rounds
+
+    def masking(self, plan: NoisePlan) -> MaskingPlan | None:
+        """Graph and threshold of a round with this plan; None without masking.
+
+        Raises ParameterError where none can work.
+        """
+        if self.profile is None:
+            return None
+        size, how = (plan.clients, plan.survivors_minimum), self.config.aggregation
+        if size not in self._masking:
+            found = plan_masking(plan, self.profile, how.neighbours, how.threshold)
+            self._params(0, bytes(32), plan, found, range(plan.clients))  # refuses what cannot work
+            self._masking[size] = found
+        return self._masking[size]
+
+    def invite(self, announce: Announce | None = None) -> Invitation:
+        """Begin the next round: what its clients are told. Call `finish` with what became of it.
+
+        `announce` is given, before this returns and so before anybody can upload, the record to count if the round is
+        lost (`lose`). Raises Skipped, with the record of a round that is over, where the cohort is none that the noise
+        was planned for; BudgetExceededError where the round could pass the budget.
+        """
+        number = len(self.records) + 1
+        candidates = self.selection.candidates(number, self._last_round)
+        exhausted = self._exhausted(number, candidates)
+        # secret, where the noise is: the report publishes the seed, and outsiders must not know who took part
+        seed = self.config.seed if self.repeats else None
+        cohort = self.selection.draw(seed, number, [i for i in candidates if i not in exhausted])
+        uniform = self.selection.uniform and not exhausted
+        broadcast = self.broadcast
+        model_hash = hashlib.sha256(bytes.fromhex(self.task.model_hash) + broadcast).digest()
+        plan, masking = self.plan.with_clip(self._clip_norm), None
+        try:
+            plan = plan.for_cohort(len(cohort))
+            masking = self.masking(plan)
+        except (CohortSizeError, ParameterError) as error:
+            begun = announcement(self.config, number, plan, cohort, exhausted, model_hash, masking)
+            raise Skipped(self._skip(begun, str(error))) from None
+        # refused before it runs: the worst that this round may become must still fit the budgets
+        worst = self._event(plan, number, plan.survivors_minimum, cohort, uniform)
+        self.ledger.authorise(worst)
+        self._last_round.update(dict.fromkeys(cohort, number))
+        self._invited = exhausted, uniform
+        if announce is not None:
+            begun = announcement(self.config, number, plan, cohort, exhausted, model_hash, masking)
+            announce(dataclasses.replace(begun, noise_multiplier=worst.noise_multiplier))
+        model = self.config.model
+        return Invitation(
+            session=self.session,
+            round=number,
+            members=tuple(cohort),
+            unit=self.config.privacy.unit,
+            placement=model.placement,
+            rule=self.task.trained.rule.name,
+            rotation_seed=self.config.seed,
+            plan=plan,
+            model_hash=model_hash,
+            params=None if masking is None else self._params(number, model_hash, plan, masking, cohort),
+        )
+
+    def opening(self, invitation: Invitation) -> bytes:
+        """The message that opens the round at every member: the invitation, short where they know a long one, and the
+        adapter. Its invitation is counted in `invitation_bytes`, once for each member."""
+        before = self._long
+        known = before is not None and set(invitation.members) <= set(before.members)
+        encoded = invitation.to_bytes(self.enrolment, before if known else None)
+        if encoded[:2] == MAGIC:
+            self._long = invitation
+        self.invitation_bytes += len(encoded) * len(invitation.members)
+        return encode_opening(encoded, self.broadcast)
+
+    def finish(self, invitation: Invitation, outcome: Outcome) -> RoundRecord:
+        """End the round that `invitation` began: charge it, step, evaluate; returns its record, the last of `records`.
+
+        A round without a sum whose uploads were sent exposes them; nothing else is charged for it.
+        """
+        before, plan, number = time.perf_counter(), invitation.plan, invitation.round
+        cohort, found, event = invitation.members, outcome.sum, None
+        exhausted, uniform = self._invited
+        if found is not None:
+            survivors = len(found.survivors)
+            event = self._event(plan, number, survivors, cohort, uniform and outcome.uniform)
+            self.ledger.record(event)
+            self._step(invitation, found)
+        elif outcome.uploaded:
+            self.ledger.expose()
+        accuracy = self.task.accuracy(self.adapter)
+        seconds = {part: outcome.seconds.get(part, 0.0) for part in (*PARTS, "client_mean", "server")}
+        seconds["evaluation"] += time.perf_counter() - before
+        record = dataclasses.replace(
+            announcement(self.config, number, plan, cohort, exhausted, invitation.model_hash, self.masking(plan)),
+            lost=False,
+            survivors=[] if found is None else list(found.survivors),
+            dropped=sorted(set(cohort).difference(outcome.uploaded)),
+            recovered=0 if found is None else found.recovered,
+            aborted=outcome.aborted,
+            noise_multiplier=None if event is None else event.noise_multiplier,
+            population=None if event is None else event.population,
+            epsilon=self.epsilon,
+            accuracy=accuracy,
+            contributions=outcome.contributions,
+            clipped=outcome.clipped,
+            overflowed=outcome.overflowed,
+            upload_bytes=outcome.upload,
+            download_bytes=outcome.download,
+            payload_bytes=outcome.payload,
+            seconds=seconds,
+        )
+        self.records.append(record)
+        return record
+
+    @property
+    def epsilon(self) -> float | None:
+        """ε spent so far by the worst client, for one who sees every sum; None without noise.
+
+        With coarse cells where examples are sampled: a little above what the report will say, and quick.
+        """
+        return epsilon_of(self.ledger.worst_events, self.plan.delta, cell=CALIBRATION_CELL) if self.plan.noisy else None
+
+    def checkpoint(self, *, compare_no_noise: bool = False) -> Checkpoint:
+        """What the rounds that are left depend on, `records` apart."""
+        return Checkpoint(
+            round=len(self.records),
+            server=self._state,
+            clip_norm=self._clip_norm,
+            last_round=dict(self._last_round),
+            session=self.session.hex(),
+            invitation_bytes=self.invitation_bytes,
+            model_hash=self.task.model_hash,
+            data_hash=self.task.data_hash,
+            compare_no_noise=compare_no_noise,
+        )
+
+    def restore(self, records: Sequence[RoundRecord], checkpoint: Checkpoint) -> None:
+        """Go on after `records`, in the state after them. Before the first round of this server.
+
+        Raises CheckpointError if model or data are not those of the checkpoint, or the budget did not allow for the
+        rounds.
+        """
+        for what, here, there in (
+            ("model", self.task.model_hash, checkpoint.model_hash),
+            ("data", self.task.data_hash, checkpoint.data_hash),
+        ):
+            if here != there:
+                raise CheckpointError(
+                    f"the {what} is not what the run began with: SHA-256 {here:.12}…, then {there:.12}…; "
+                    f"bring back the {what}, or begin a new run"
+                )
+        length, own = len(checkpoint.server.adapter), len(self._state.adapter)
+        if length != own:
+            raise CheckpointError(f"the state has {length} values, the adapter {own}")
+        for record in records:
+            if record.aborted is None or record.exposed:
+                self._charge(record)
+        self.records = list(records)
+        self.session, self.invitation_bytes = bytes.fromhex(checkpoint.session), checkpoint.invitation_bytes
+        self._state = checkpoint.server
+        self._clip_norm = checkpoint.clip_norm
+        self._last_round = dict(checkpoint.last_round)
+
+    def lose(self, announced: RoundRecord) -> RoundRecord:
+        """Count a round that was announced and whose sum is not known, as if it was released; the adapter stays.
+
+        Returns its record. Raises as `restore`.
+        """
+        self._charge(announced)
+        self._last_round.update(dict.fromkeys(announced.participants, announced.round))
+        record = dataclasses.replace(announced, epsilon=self.epsilon, accuracy=self.task.accuracy(self.adapter))
+        self.records.append(record)
+        return record
+
+    def _skip(self, begun: RoundRecord, reason: str) -> RoundRecord:
+        """Write down a round that nobody was invited to."""
+        before = time.perf_counter()
+        accuracy = self.task.accuracy(self.adapter)
+        record = dataclasses.replace(
+            begun,
+            lost=False,
+            survivors=[],
+            dropped=sorted(begun.participants),
+            aborted=reason,
+            epsilon=self.epsilon,
+            accuracy=accuracy,
+            seconds={**begun.seconds, "evaluation": time.perf_counter() - before},
+        )
+        self.records.append(record)
+        return record
+
+    def _charge(self, record: RoundRecord) -> None:
+        try:
+            event = record.exposed_event() if record.exposed else record.event()
+            self.ledger.authorise(event)
+            if record.exposed:
+                self.ledger.expose()
+            else:
+                self.ledger.record(event)
+        except (BudgetExceededError, LedgerError, ValueError) as error:
+            raise CheckpointError(f"the ledger does not take round {record.round} of the log: {error}") from None
+
+    def _exhausted(self, number: int, candidates: Collection[int]) -> frozenset[int]:
+        """Who must sit out, because this round may pass its budget. The plan pays for some participations of each."""
+        plan = self.plan
+        if len(candidates) < plan.survivors_minimum or all(
+            len(self.ledger.events_of(client)) < plan.participations for client in candidates
+        ):
+            return frozenset()
+        return self.ledger.refused(plan.event(number, plan.survivors_minimum, participants=candidates))
+
+    def _event(
+        self, plan: NoisePlan, number: int, survivors: int, cohort: Collection[int], uniform: bool
+    ) -> RoundEvent:
+        clients = self.selection.clients
+        named = None if len(cohort) == clients else cohort
+        return plan.event(number, survivors, participants=named, population=clients if uniform else None)
+
+    def _expected(self, survivors: int) -> float:
+        return expected_contributions(self.config, self.task.images, survivors)
+
+    def _params(
+        self, number: int, model_hash: bytes, plan: NoisePlan, masking: MaskingPlan, cohort: Sequence[int]
+    ) -> SessionParams:
+        assert self.profile is not None
+        return SessionParams(
+            clients=plan.clients,
+            neighbours=masking.neighbours,
+            threshold=masking.threshold,
+            bits=plan.bits,
+            dimension=plan.length,
+            profile=self.profile,
+            round=number,
+            model_hash=model_hash,
+            corrupt=masking.corrupt,
+            identities=self.enrolment.identities_of(cohort),
+        )
+
+    def _step(self, invitation: Invitation, found: RoundSum) -> None:
+        """What the server does with the sum."""
+        plan, survivors = invitation.plan, len(found.survivors)
+        estimate = decode(found.total, plan, survivors, invitation.rotation)
+        span = self.task.trained.span(invitation.round)
+        part = self._state.part(span)
+        moved = self.optimiser.apply(part, estimate[: len(part.adapter)], self._expected(survivors), plan.clip_norm)
+        self._state = self._state.with_part(span, moved)
+        if self._clip_rule is not None:
+            count = decode_count(found.total, plan, survivors)
+            self._clip_norm = self._clip_rule.next_norm(plan.clip_norm, count, survivors)
