@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flora_secure.data.own import OwnData
     from flora_secure.engine.run import Progress, Run
     from flora_secure.errors import InputError, RunInterrupted
-    from flora_secure.model.trained.classifier import load
+    from flora_secure.model.trained.classifier import load as load
     from flora_secure.planning.config import RunConfig
     from flora_secure.records.forecast import Forecast
     from flora_secure.records.record import RoundRecord
@@ -78,21 +78,21 @@ def simulate(
 
     Args:
         config: the run's description, or a TOML file of it; the defaults where it is left out.
-        dataset: a data set by name, or one's own images (:class:`OwnData`).
-        out: the run's folder, which must not exist; ``runs/DATE-TIME`` where it is left out.
-        resume: the folder of a run that was interrupted, to go on with; takes no ``config``, ``out`` and ``options``.
+        dataset: a data set by name, or one's own images (`OwnData`).
+        out: the run's folder, which must not exist; `runs/DATE-TIME` where it is left out.
+        resume: the folder of a run that was interrupted, to go on with; takes no `config`, `out` and `options`.
         progress: called after every round with its number, how many there are, and its record.
         log: called with lines for people: what the data hold, what is left out of them, what is about to run.
-        cache: the folder that keeps image features between runs; ``True`` for the user's own, ``False`` for none.
-        compare_no_noise: also run without noise, for ``report.accuracy.no_noise``.
-        options: settings by keyword, such as ``epsilon=4, clients=100, rule="ab"``: docs/options.md has all. They
-            override ``config``.
+        cache: the folder that keeps image features between runs; `True` for the user's own, `False` for none.
+        compare_no_noise: also run without noise, for `report.accuracy.no_noise`.
+        options: settings by keyword, such as `epsilon=4, clients=100, rule="ab"`: docs/options.md has all. They
+            override `config`.
 
     Returns:
         The report, a record of every round, and the folder with these and the adapter.
 
     Raises:
-        InputError: something given cannot be; the message is one line, and ``kept`` says what is on disk.
+        InputError: something given cannot be; the message is one line, and `kept` says what is on disk.
         RunInterrupted: Ctrl-C; a KeyboardInterrupt that knows what is on disk.
         TypeError: a keyword that is no option.
     """
@@ -130,13 +130,13 @@ def plan(
     """Noise, budget, neighbours, bits and bytes of a run before it starts; needs neither torch nor data.
 
     Args:
-        config, options: as in :func:`simulate`.
-        images: of all clients together; they matter for unit ``example``.
-        noise_multiplier: z of the released sum, instead of ``epsilon``: what ε does it cost?
+        config, options: as in `simulate`.
+        images: of all clients together; they matter for unit `example`.
+        noise_multiplier: z of the released sum, instead of `epsilon`: what ε does it cost?
 
     Raises:
         InputError: no noise, ring or graph satisfies the settings.
-        TypeError: a keyword that is no option, and both of ``epsilon`` and ``noise_multiplier``.
+        TypeError: a keyword that is no option, and both of `epsilon` and `noise_multiplier`.
     """
     from flora_secure.planning.config import override
     from flora_secure.planning.option_table import configured
@@ -158,7 +158,7 @@ def audit(path: str | Path, /, *, opacus: bool = True) -> Audit:
         opacus: ask opacus' accountant too, where it is installed; it imports torch, which takes seconds.
 
     Returns:
-        Findings, each with evidence; ``passed`` is false where a claim is wrong.
+        Findings, each with evidence; `passed` is false where a claim is wrong.
 
     Raises:
         InputError: a folder that cannot be read, or that holds no round.

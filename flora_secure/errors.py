@@ -15,8 +15,7 @@ InputError                  bad input
 ├── DivergedError           learning rates under which training leaves the range of numbers
 └── PlotError               a figure that cannot be drawn or written
 
-Signals are no input: whoever calls deals with them, and none reaches a person as it is. They stand beside what raises
-them.
+Signals are no input: they stand beside what raises them, and none reaches a person as it is.
 
 ValueError
 ├── CohortSizeError         privacy.noise_plan: a cohort the plan is not for; the round is skipped
@@ -27,15 +26,19 @@ RuntimeError
 ├── BudgetExceededError     privacy.ledger: the round would pass a client's budget; it is not run
 ├── LedgerError             privacy.ledger: rounds out of their order, a mistake of the program
 └── CrossCheckError         privacy.cross_check: accountants disagree, so that no ε can be reported
-KeyboardInterrupt
-└── RunInterrupted          Ctrl-C in a run; it says what is on disk
 OSError
 └── UnlockableError         records.lock: the file system has no locks; a RunFolderError says so
+KeyboardInterrupt
+└── RunInterrupted          Ctrl-C in a run, with where it is on disk; the command line says how to go on
 Exception
+├── RefusalError            a client does not do what its server asks; the server counts it as dropped out
+├── Skipped                 server.server: nobody was invited to the round, since its cohort is none the plan is for
 └── UnreadableImageError    data.decoding: an image that is skipped, counted and named
 
-A message names a setting by its key in backticks, `privacy.epsilon`: `str(error)` shows the key, and `InputError.told`
-whatever the caller calls it, such as the flag that a person typed.
+What else is raised is a mistake of the program, such as `ValueError` for a vector of the wrong shape.
+
+The message of bad input names a setting by its key in backticks, `privacy.epsilon`: `str(error)` shows the key, and
+`InputError.told` whatever the caller calls it, such as the flag that a person typed.
 """
 
 from __future__ import annotations
@@ -51,9 +54,9 @@ _SETTING = re.compile(r"`([a-z_]+(?:\.[a-z_0-9]+)?)`")
 
 
 class InputError(ValueError):
-    """Bad input; ``str(error)`` is one line for the person who gave it.
+    """Bad input; `str(error)` is one line for the person who gave it.
 
-    ``kept``: what is on disk although the work has failed, for the end of that line; empty where nothing is.
+    `kept`: what is on disk although the work has failed, for the end of that line; empty where nothing is.
     """
 
     kept: str = ""
@@ -64,7 +67,7 @@ class InputError(ValueError):
         return tuple(_SETTING.findall(self.args[0] if self.args else ""))
 
     def told(self, word: Callable[[str], str]) -> str:
-        """The message with ``word(key)`` in the place of each setting that it names."""
+        """The message with `word(key)` in the place of each setting that it names."""
         line = _SETTING.sub(lambda found: word(found[1]), self.args[0] if self.args else "")
         return f"{line}; {self.kept}" if self.kept else line
 
@@ -86,7 +89,7 @@ def first_line(error: Exception) -> str:
 
 
 class DataError(InputError):
-    """A data set, folder or partition that cannot be had; one line that names the value and the remedy."""
+    """A data set, folder or partition cannot be had; the message names the value and the remedy."""
 
 
 class PlainError(InputError):
@@ -98,14 +101,14 @@ class ConfigError(InputError):
 
 
 def require(condition: bool, message: str) -> None:
-    """ConfigError with this ``message`` unless the condition holds."""
+    """Raises `ConfigError` with this `message` unless the condition holds."""
     if not condition:
         raise ConfigError(message)
 
 
 def require_positive(key: str, value: float | None) -> None:
-    """ConfigError unless the ``value`` of setting ``key``, where there is one, lies between 1e-6 and 1e6: far beyond
-    sense, and far from overflow."""
+    """Raises `ConfigError` unless the `value` of setting `key`, where there is one, lies between 1e-6 and 1e6: far
+    beyond sense, and far from overflow."""
     require(value is None or (math.isfinite(value) and value > 0), f"`{key}` must be a positive number, got {value}")
     require(value is None or 1e-6 <= value <= 1e6, f"`{key}` must lie in 1e-06…1e+06, got {value}")
 
@@ -123,17 +126,17 @@ class DivergedError(InputError):
 
 
 class ModelError(InputError):
-    """An architecture or weights that cannot be had."""
+    """An architecture or weights cannot be had; the message names them and what would work."""
 
 
 class CheckpointError(InputError):
-    """A state that cannot be read, or that does not belong to what it is read for."""
+    """A state cannot be read, or does not belong to what it is read for."""
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C in a run. ``str`` is one line that says where, and what is on disk.
+    """Ctrl-C in a run. `str` is one line that says where, and what is on disk.
 
-    ``folder`` is the run's; ``resumable`` says whether it can go on from there.
+    `folder` is the run's; `resumable` says whether it can go on from there.
     """
 
     def __init__(self, message: str, folder: Path, *, resumable: bool) -> None:
@@ -142,11 +145,11 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 class RunFolderError(InputError):
-    """A run folder that cannot be read, or whose parts do not belong together."""
+    """A run folder cannot be read or locked, or its parts do not belong together."""
 
 
 class PlotError(InputError):
-    """A figure that cannot be drawn or written."""
+    """A figure cannot be drawn or written; the message names the file and the reason."""
 
 
 class Refusal(Enum):

@@ -15,15 +15,15 @@ T = TypeVar("T")
 
 
 def from_plain(kind: type[T], table: Any, where: str = "") -> T:
-    """The inverse of :func:`dataclasses.asdict` after a trip through JSON.
+    """The inverse of `dataclasses.asdict` after a trip through JSON.
 
     Args:
         kind: a dataclass whose fields are str, bool, int, float, lists, dictionaries (with str keys), dataclasses, or
-            one of these or ``None``.
-        table: what :func:`json.loads` returned.
+            one of these or `None`.
+        table: what `json.loads` returned.
         where: prefix of the keys that an error names.
 
-    Raises :class:`PlainError` for unknown and missing keys, and for values of another type: nothing is converted but
+    Raises `PlainError` for unknown and missing keys, and for values of another type: nothing is converted but
     int to float.
     """
     if not isinstance(table, dict):
@@ -57,7 +57,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def document_schema(kind: type, name: str) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a dataclass's plain data with its schema's ``name`` under "schema", first."""
+    """The JSON Schema (2020-12) of a dataclass's plain data with its schema's `name` under "schema", first."""
     schema = schema_of(kind)
     schema["properties"] = {"schema": {"const": name}, **schema["properties"]}
     schema["required"] = ["schema", *schema["required"]]
@@ -88,7 +88,7 @@ def schema_of(hint: Any) -> dict[str, Any]:
 
 
 def finite_or_none(value: float) -> float | None:
-    """``None`` for infinity, which JSON cannot say; NaN is a bug and raises."""
+    """`None` for infinity, which JSON cannot say; NaN is a bug and raises."""
     if math.isnan(value):
         raise ValueError("a figure of the report is NaN")
     return None if math.isinf(value) else value

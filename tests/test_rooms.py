@@ -76,6 +76,13 @@ ROOMS = {
         never=frozenset({"flora_protocols", "flora_secure.privacy", "flora_secure.rounds", "flora_secure.records"}),
         light=False,
     ),
+    "flora_secure.model.trained": Room(  # reads the adapter's card and the run's report
+        7,
+        libraries("numpy torch open_clip safetensors"),
+        inside=(("PIL", ""), ("tokenizers", ""), ("transformers", "")),
+        never=frozenset({"flora_protocols", "flora_secure.privacy", "flora_secure.rounds"}),
+        light=False,
+    ),
     "flora_secure.client": Room(8, libraries("numpy torch"), never=frozenset({"flora_secure.data"}), light=False),
     "flora_secure.server": Room(8, libraries("numpy torch"), never=frozenset({"flora_secure.data"}), light=False),
     "flora_secure.auditing": Room(

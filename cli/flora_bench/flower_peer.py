@@ -1,7 +1,7 @@
 """Flower's SecAgg+ as a peer: its own stages, called as its mod and its workflow call them, without its network.
 
-Client: ``_setup``, ``_share_keys``, ``_collect_masked_vectors`` and ``_unmask`` of
-flwr.client.mod.secure_aggregation.secaggplus_mod. Server: ``SecAggPlusWorkflow.unmask_stage`` with a grid that answers
+Client: `_setup`, `_share_keys`, `_collect_masked_vectors` and `_unmask` of
+flwr.client.mod.secure_aggregation.secaggplus_mod. Server: `SecAggPlusWorkflow.unmask_stage` with a grid that answers
 at once. What other clients send is made by the same functions outside the timed part.
 """
 
@@ -21,9 +21,9 @@ _CLIPPING_RANGE, TARGET_RANGE, MOD_RANGE, _EXAMPLES = 8.0, 1 << 22, 1 << 32, 1
 
 
 class FlowerClient:
-    """One client with ``neighbours`` neighbours and a float32 update of ``dimension`` coordinates.
+    """One client with `neighbours` neighbours and a float32 update of `dimension` coordinates.
 
-    A secret is shared among ``neighbours + 1`` clients, ``threshold`` of whom reveal it.
+    A secret is shared among `neighbours + 1` clients, `threshold` of whom reveal it.
     """
 
     def __init__(self, neighbours: int, threshold: int, dimension: int) -> None:
@@ -58,7 +58,7 @@ class FlowerClient:
         return self._mod._setup(self._mod.SecAggPlusState(), self._setting)
 
     def share(self) -> object:
-        """Share both secrets, sealed for each neighbour."""
+        """Goes through the stage in which both secrets are shared, sealed for each neighbour."""
         return self._mod._share_keys(self._me, self._roster)
 
     def mask(self) -> object:
@@ -66,19 +66,19 @@ class FlowerClient:
         return self._mod._collect_masked_vectors(self._me, self._inbox, _EXAMPLES, self._update)
 
     def quantise(self) -> object:
-        """That part of ``mask`` which is not masking, in the same words."""
+        """That part of `mask` which is not masking, in the same words."""
         mod = self._mod
         parameters = mod.parameters_multiply(mod.parameters_to_ndarrays(self._update), 1.0)
         return mod.factor_combine(TARGET_RANGE, mod.quantize(parameters, _CLIPPING_RANGE, TARGET_RANGE))
 
     def unmask(self) -> object:
-        """Reveal one share of each peer."""
+        """Goes through the stage in which one share of each peer is revealed."""
         everybody = list(range(len(self._states)))
         configs: Any = {self._key.ACTIVE_NODE_ID_LIST: everybody, self._key.DEAD_NODE_ID_LIST: []}
         return self._mod._unmask(self._me, configs)
 
     def whole_round(self) -> None:
-        """All four stages."""
+        """Goes through all four stages of a round."""
         self.setup()
         self.share()
         self.mask()
@@ -97,7 +97,7 @@ class FlowerClient:
 
 
 def share_secrets(threshold: int, clients: int) -> None:
-    """Shamir shares of both secrets of a client, as ``_share_keys`` makes them."""
+    """Shamir shares of both secrets of a client, as `_share_keys` makes them."""
     from flwr.common.secure_aggregation.crypto.shamir import create_shares
 
     create_shares(os.urandom(32), threshold, clients)
@@ -105,7 +105,7 @@ def share_secrets(threshold: int, clients: int) -> None:
 
 
 class FlowerServer:
-    """A server that has summed the uploads of a complete graph of ``clients``, of which ``dropped`` dropped.
+    """A server that has summed the uploads of a complete graph of `clients`, of which `dropped` dropped.
 
     One survivor's seed and one dropped client's key stand for everybody's, since what the server does depends on their
     number alone; sharing them n times would take minutes.

@@ -1,4 +1,4 @@
-"""The limit that masking runs against: the fastest AES-256 keystream of the installed ``cryptography``, and the same
+"""The limit that masking runs against: the fastest AES-256 keystream of the installed `cryptography`, and the same
 with the additions that no masking can do without."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TAG = 16
 
 
 def keystream_seconds(size: int, repeats: int) -> float:
-    """CPU seconds for ``size`` bytes of one key's keystream: the best of AES-CTR and AES-GCM of zeros, written over the
+    """CPU seconds for `size` bytes of one key's keystream: the best of AES-CTR and AES-GCM of zeros, written over the
     same 128 KiB or 256 KiB again and again, nothing added to anything."""
     return min(medians(repeats, *trials(size)))
 
@@ -29,8 +29,8 @@ def trials(size: int) -> list[Trial]:
 
 
 def adding_trials(size: int, streams: int, dtype: np.dtype[Any]) -> list[Trial]:
-    """As ``trials`` of ``streams`` keystreams of ``size`` bytes, each block added in place to one that stays in the
-    cache, as elements of ``dtype``: nothing is derived, opened, checked, copied or sent."""
+    """The `trials` of `streams` keystreams of `size` bytes, each block added in place to one that stays in the
+    cache, as elements of `dtype`: nothing is derived, opened, checked, copied or sent."""
     kinds = [_ctr, _gcm] if hasattr(AESGCM, "encrypt_into") else [_ctr]
     return [_adding(kind, min(block, size), size, streams, dtype) for kind in kinds for block in (1 << 17, 1 << 18)]
 

@@ -1,7 +1,7 @@
 """Plans for the comparison mechanisms: what discrete Gaussian and Skellam noise cost where the default would do.
 
 Both need the sensitivity of a *rounded* vector, longer than s·c by rounding, and Rényi accounting. A plan holds a
-`NoisePlan`, so `encoding.encode` and `decode` work as for the default; budget and error are the mechanism's own.
+`NoisePlan`, so `encode` and `decode` work as for the default; budget and error are the mechanism's own.
 """
 
 from __future__ import annotations

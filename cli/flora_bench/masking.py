@@ -1,8 +1,8 @@
-"""``bench masking``: clients, server and memory of the masking protocol, beside Flower's SecAgg+ and beside limits.
+"""`bench masking`: clients, server and memory of the masking protocol, beside Flower's SecAgg+ and beside limits.
 
 Rings of 32 bits, because Flower's has 32, unless the row says otherwise; the session of the last row is that of a
-default simulation. Flower's side is in ``flower_peer``, what our side is measured with in ``our_client`` and
-``our_server``.
+default simulation. Flower's side is in `flower_peer`, what our side is measured with in `our_client` and
+`our_server`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PLANNED_BITS = 8  # of `flora-secure plan` for 100 clients
 
 
 def rows(scale: Scale) -> Iterator[Row]:
-    """Every row, as it is measured."""
+    """Yields every row of the subject as soon as it is measured."""
     yield from mask_rate(scale)
     yield from client_stage(scale)
     yield from client_round(scale)
@@ -44,7 +44,7 @@ def rows(scale: Scale) -> Iterator[Row]:
 
 
 def mask_rate(scale: Scale) -> Iterator[Row]:
-    """Keystream made and added, beside keystream alone."""
+    """Yields what adding masks costs beside the keystream alone."""
     quick = scale is Scale.QUICK
     for dimension in (5_000,) if quick else (100_000, 1_000_000):
         for streams in (4,) if quick else (32, 100):
@@ -139,7 +139,7 @@ def client_round(scale: Scale) -> Iterator[Row]:
 
 
 def shamir_share(scale: Scale) -> Iterator[Row]:
-    """Both secrets of one client shared."""
+    """Yields what sharing both secrets of one client costs, on both sides."""
     clients, threshold = (8, 5) if scale is Scale.QUICK else (100, 66)
     points, secrets = tuple(range(1, clients + 1)), os.urandom(2 * keys.SECRET)
 
@@ -163,7 +163,7 @@ def shamir_share(scale: Scale) -> Iterator[Row]:
 
 
 def server_unmask(scale: Scale) -> Iterator[Row]:
-    """Shares to sum: secrets reconstructed, masks removed."""
+    """Yields what the server's way from shares to the sum costs: secrets reconstructed, masks removed."""
     quick = scale is Scale.QUICK
     clients, threshold, dimension = (10, 6, 500) if quick else (100, 66, 100_000)
     params = _complete(clients, dimension, threshold)

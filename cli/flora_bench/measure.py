@@ -36,15 +36,16 @@ class Scale(Enum):
 class Row:
     """One figure.
 
-    figure       what is compared
-    setting      at which sizes
-    ours         median of our side, in ``unit``; None when it was not measured
-    other        median of the peer, or the limit, in ``unit``; None for a figure by itself or when the peer is missing
-    against      who or what ``other`` is
-    unit         "s" of CPU time, or "B"
-    at_least     target of other ÷ ours
-    at_most      target of ours ÷ other
-    note         what a reader must know, such as that a peer's figure was scaled up from a part
+    Attributes:
+        figure: what is compared.
+        setting: at which sizes.
+        ours: median of our side, in `unit`; None when it was not measured.
+        other: median of the peer, or the limit, in `unit`; None for a figure by itself or when the peer is missing.
+        against: who or what `other` is.
+        unit: "s" of CPU time, or "B".
+        at_least: target of other ÷ ours.
+        at_most: target of ours ÷ other.
+        note: what a reader must know, such as that a peer's figure was scaled up from a part.
     """
 
     figure: str
@@ -59,7 +60,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """other ÷ ours for a target that is a minimum; ours ÷ other for one that is a maximum, or without a target."""
+        """The ratio other ÷ ours for a target that is a minimum; ours ÷ other for a maximum, or without a target."""
         if self.ours is None or self.other is None:
             return None
         return self.ours / self.other if self.at_least is None else self.other / self.ours
@@ -74,13 +75,13 @@ class Row:
         return None if self.at_least is None else self.ratio >= self.at_least
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, ratio and verdict, for JSON."""
+        """The row as plain data for JSON: every field, the ratio and the verdict."""
         return {**vars(self), "ratio": self.ratio, "met": self.met}
 
 
 def medians(repeats: int, *trials: Trial, clock: Clock = time.process_time) -> list[float]:
-    """Median seconds of each trial's action by ``clock``, the trials taking turns ``repeats`` times (after one turn
-    unseen, if there are several turns). The cyclic garbage collector rests meanwhile, as in ``timeit``."""
+    """Median seconds of each trial's action by `clock`, the trials taking turns `repeats` times (after one turn
+    unseen, if there are several turns). The cyclic garbage collector rests meanwhile, as in `timeit`."""
     seconds: list[list[float]] = [[] for _ in trials]
     for turn in range(repeats + (repeats > 1)):
         for trial, taken in zip(trials, seconds, strict=True):
@@ -93,7 +94,7 @@ def medians(repeats: int, *trials: Trial, clock: Clock = time.process_time) -> l
 
 
 class Stopwatch:
-    """Seconds inside its ``with`` blocks, added up: of the process's CPU time, or by another ``clock``."""
+    """Seconds inside its `with` blocks, added up: of the process's CPU time, or by another `clock`."""
 
     def __init__(self, clock: Clock = time.process_time) -> None:
         self.seconds = 0.0
@@ -120,7 +121,7 @@ def installed(package: str) -> str | None:
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """What the figures depend on: processor, cores, versions, and the accelerator if ``device`` is one."""
+    """What the figures depend on: processor, cores, versions, and the accelerator if `device` is one."""
     from cryptography.hazmat.backends.openssl import backend
 
     return {

@@ -15,7 +15,7 @@ BITS = (8, 10, 12, 14, 16, 18, 20)
 
 @dataclass(frozen=True, kw_only=True)
 class MechanismCost:
-    """``error_ratio``: error of the released sum ÷ that of central Gaussian noise; ``None`` where nothing works."""
+    """`error_ratio`: error of the released sum ÷ that of central Gaussian noise; `None` where nothing works."""
 
     mechanism: str
     bits: int
@@ -54,7 +54,7 @@ def compare_mechanisms(plan: NoisePlan) -> list[MechanismCost]:
 
 
 def cost_rows(costs: list[MechanismCost]) -> list[tuple[str, str]]:
-    """For the table: (mechanism, its errors by modulus)."""
+    """Rows of the table that people see: a mechanism, and its errors by modulus."""
     rows: dict[str, list[str]] = {}
     for cost in costs:
         figure = "nothing fits" if cost.error_ratio is None else f"{cost.error_ratio:.3f} ×"
@@ -63,5 +63,5 @@ def cost_rows(costs: list[MechanismCost]) -> list[tuple[str, str]]:
 
 
 def to_dicts(costs: list[MechanismCost]) -> list[dict[str, object]]:
-    """Plain data for JSON."""
+    """The costs as plain data for JSON, one dictionary a mechanism."""
     return [dataclasses.asdict(cost) for cost in costs]

@@ -1,4 +1,4 @@
-"""``bench noise``: the rounded Gaussian beside OpenDP's exact sampler and numpy's float one; calibration.
+"""`bench noise`: the rounded Gaussian beside OpenDP's exact sampler and numpy's float one; calibration.
 
 The plan is that of 100 clients, 20 rounds, epsilon 4 and delta 1e-5 at d = 131,072. numpy's normal draws are ordinary
 floating point: fast, and unfit for privacy (Mironov, CCS 2012). They are here as a yardstick for time.
@@ -28,14 +28,14 @@ _Make = Callable[[], Rotation | None]
 
 
 def rows(scale: Scale) -> Iterator[Row]:
-    """Every row, as it is measured."""
+    """Yields every row of the subject as soon as it is measured."""
     yield from draws(scale)
     yield from encoding(scale)
     yield from calibration(scale)
 
 
 def plan_for(dimension: int, rotated: bool | None = None, epsilon: float = 4.0) -> NoisePlan:
-    """The setting of all rows. ``rotated``: as ``calibrate`` takes it, None for the default."""
+    """The setting of all rows. `rotated`: as `calibrate` takes it, None for the default."""
     return calibrate(
         clients=100, dimension=dimension, rounds=20, epsilon=epsilon, delta=1e-5, clip_norm=1.0, rotation=rotated
     )

@@ -18,7 +18,7 @@ from flora_protocols import RoundResult, ServerAdvertise, SessionParams, Trip, k
 
 
 class StandIns:
-    """The clients of a session (semi-honest profile); ``dropped`` of them, spread evenly, vanish before uploading."""
+    """The clients of a session (semi-honest profile); `dropped` of them, spread evenly, vanish before uploading."""
 
     def __init__(self, params: SessionParams, dropped: int) -> None:
         self._params = params
@@ -41,12 +41,12 @@ class StandIns:
         return sum(member not in self.dropped for owner in self.dropped for member in members(owner))
 
     def advertisements(self) -> Iterator[tuple[int, bytes]]:
-        """Trip 0."""
+        """The messages of trip 0, one a client."""
         for index, advertisement in enumerate(self._advertisements):
             yield index, messages.encode_advertisement(self._params, advertisement)
 
     def shares(self, session: bytes) -> Iterator[tuple[int, bytes]]:
-        """Trip 1: boxes of the right length."""
+        """The messages of trip 1, one a client: sealed boxes of the right length and random content."""
         for index in range(self._params.clients):
             boxes = os.urandom(messages.SEALED * (len(self._params.graph.members(index)) - 1))
             yield index, messages.encode_shares(session, [boxes])

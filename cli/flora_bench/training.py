@@ -1,4 +1,4 @@
-"""``bench training``: local training beside a plain loop of peft clients and beside full fine-tuning; whole runs.
+"""`bench training`: local training beside a plain loop of peft clients and beside full fine-tuning; whole runs.
 
 Weights are random, since speed does not depend on them. CPU seconds; for whole runs, and on an accelerator, seconds on
 the clock.
@@ -23,9 +23,9 @@ FLORA_TIME, FLORA_MEMORY = 34.72, 2.47  # Nguyen, Muñoz, Jannesari 2024, arXiv 
 
 
 def rows(scale: Scale, device: str = "cpu") -> Iterator[Row]:
-    """Every row, as it is measured on ``device``; none without the extra ``train``.
+    """Every row, as it is measured on `device`; none without the extra `train`.
 
-    Raises :class:`flora_secure.errors.ConfigError` if this machine has no such device.
+    Raises `flora_secure.errors.ConfigError` if this machine has no such device.
     """
     if any(find_spec(name) is None for name in ("torch", "open_clip", "peft")):
         yield Row(figure="local training", setting="", ours=None, note=MISSING)
@@ -96,7 +96,7 @@ def _epoch(kind: str, model: str, images: int, repeats: int, device: str) -> tup
 
 
 def precisions(scale: Scale, device: str) -> Iterator[Row]:
-    """Image features under ``--precision bfloat16``, beside float32, of images of the model's own size."""
+    """Image features under `--precision bfloat16`, beside float32, of images of the model's own size."""
     from flora_bench.training_peers import clock_of, image_features
 
     models = {"tiny": (1000, 20_000), "ViT-B-32": (16, 2048)}  # images on a processor, on an accelerator

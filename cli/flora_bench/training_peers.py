@@ -60,7 +60,7 @@ def _fresh(prompts: Tensor, embed: int) -> Factors:
 
 
 def batched_clients(count: int, device: str) -> Callable[[], _Action]:
-    """The library's way: ``count`` clients of the embedded model in one call."""
+    """The library's way: `count` clients of the embedded model in one call."""
     clip = load_clip(device=device)
     pooled = clip.pooled_text_features(_prompts()).view(CLASSES, TEMPLATES, -1).mean(1)
     head = Head.normalised(pooled, clip.text_projection, SCALE)
@@ -103,9 +103,9 @@ def image_features(model: str, count: int, precision: str, device: str) -> Calla
 
 
 def epoch(kind: str, model: str, images: int, repeats: int, device: str, batch: int = 32) -> None:
-    """Print the seconds of ``repeats`` local epochs after a first one (:func:`clock_of`), and the peak memory in bytes.
+    """Print the seconds of `repeats` local epochs after a first one (`clock_of`), and the peak memory in bytes.
 
-    ``kind``: "full" trains every parameter with AdamW; "first" computes the features of the images, then trains the
+    `kind`: "full" trains every parameter with AdamW; "first" computes the features of the images, then trains the
     adapter; "cached" trains it from features and pooled prompts, without the model. Run it in a fresh process.
     """
     torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from flora_cli.options import told
 from flora_cli.output import emit, fail
 
 EXAMPLES = """\
-Example:
+Examples:
 
 flora-secure export runs/mine clothes-clip"""
 

@@ -22,15 +22,16 @@ app = typer.Typer(
     add_completion=False,  # typer's own guesses the shell; flora_cli.completion is told
     no_args_is_help=False,
 )
-for command in (
+COMMANDS = (
     simulate.simulate,
     plan.plan,
+    audit.audit,
     predict.predict,
     export.export,
-    audit.audit,
     vectors.vectors,
     bench.bench,
-):
+)
+for command in COMMANDS:
     app.command(epilog=sys.modules[command.__module__].EXAMPLES, add_help_option=not takes_options(command))(command)
 
 

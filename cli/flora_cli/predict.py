@@ -12,7 +12,7 @@ from flora_cli.options import told, whole
 from flora_cli.output import emit, fail, log
 
 EXAMPLES = """\
-Example:
+Examples:
 
 flora-secure predict runs/mine photos/ --top 3"""
 

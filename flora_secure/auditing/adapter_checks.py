@@ -1,4 +1,4 @@
-"""A-35: is the adapter in the folder the one that the run released, and is it used as the run was configured?"""
+"""A-35: the adapter in the folder is the one that the run released, and is used as the run was configured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TITLE = "The adapter is the one that the report knows"
 
 
 def adapter(case: Case) -> Finding:
-    """A-35"""
+    """A-35: the adapter is the one that the run released, for the model and the classes that it was configured for."""
     folder, report = case.path / "adapter", case.report
     if report is None:
         return unchecked("A-35", _TITLE, "report.json is missing")
@@ -35,7 +35,7 @@ def adapter(case: Case) -> Finding:
 
 
 def _card(card: AdapterCard, case: Case, report: Report) -> list[Problem]:
-    """What ``flora.json`` says against the report and the configuration; only a data set knows the rest."""
+    """What `flora.json` says against the report and the configuration; only a data set knows the rest."""
     model, training = case.config.model, case.config.training
     labelled = report.accuracy.measures == TOP_1
     scale = model.scale(card.rank)

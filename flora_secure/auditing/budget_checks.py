@@ -1,4 +1,4 @@
-"""A-20 to A-28: is the claimed ε what the rounds cost, for whom it is claimed, and within the budget?"""
+"""A-20 to A-28: the claimed ε is what the rounds cost, for whom it is claimed, and within the budget."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def claims(case: Case) -> list[tuple[str, float | None]]:
 
 
 def headline(case: Case) -> Finding:
-    """A-20"""
+    """A-20: the claimed ε is what all rounds cost the worst client."""
     derived = case.headline if case.noisy else math.inf
     problems = [
         (where, f"claims ε = {_said(told)}, {len(case.released)} rounds cost {_said(derived)}")
@@ -51,7 +51,7 @@ def headline(case: Case) -> Finding:
 
 
 def so_far(case: Case) -> Finding:
-    """A-21"""
+    """A-21: ε after each round is what the rounds so far cost the worst client."""
     problems: list[Problem] = []
     numbers = [number for number, record in enumerate(case.records) if case.released or record.epsilon]
     if case.sampled and len(numbers) > _PREFIXES:
@@ -68,7 +68,7 @@ def so_far(case: Case) -> Finding:
 
 
 def _after(case: Case, last: int) -> float:
-    """ε of the worst client after round ``last``, by the sums."""
+    """ε of the worst client after round `last`, by the sums."""
     prefixes = {tuple(p for p in positions if case.released[p].record.round <= last) for positions in case.histories}
     ordered = sorted(prefixes, key=lambda positions: -weight(case.rounds_of(positions)))
     if case.sampled:
@@ -77,7 +77,7 @@ def _after(case: Case, last: int) -> float:
 
 
 def single_round(case: Case) -> Finding:
-    """A-22"""
+    """A-22: no single round's ε is sold as the total."""
     problems: list[Problem] = []
     if case.noisy and len(case.worst) > 1:
         ones = {r.record.round: epsilon([r], case.delta, cell=CALIBRATION_CELL) for r in _distinct(case.worst)}
@@ -99,7 +99,7 @@ def _distinct(rounds: list[Released]) -> list[Released]:
 
 
 def amplification(case: Case) -> Finding:
-    """A-23"""
+    """A-23: no amplification by sampling clients is claimed against the server, which knows who takes part."""
     problems: list[Problem] = []
     rate, separated = case.config.sampling_rate, case.config.participation.min_separation > 1
     for r in (released.record for released in case.released):
@@ -153,7 +153,7 @@ def outsider(case: Case) -> float:
 
 
 def within_budget(case: Case) -> Finding:
-    """A-24"""
+    """A-24: no round ran beyond the budget of the configuration."""
     target, problems = case.config.privacy.epsilon, list[Problem]()
     if case.noisy:
         allowed = target + (CELLS if case.sampled else CLOSED * max(1.0, target))
@@ -170,7 +170,7 @@ def within_budget(case: Case) -> Finding:
 
 
 def delta_small(case: Case) -> Finding:
-    """A-25"""
+    """A-25: δ is below one over the number of clients, or of examples, that are protected."""
     units, what = case.config.data.clients, "clients"
     if case.records[0].unit == "example":
         drawn = sum(r.record.contributions for r in case.released)
@@ -198,7 +198,7 @@ def delta_small(case: Case) -> Finding:
 
 
 def other_views(case: Case) -> Finding:
-    """A-26"""
+    """A-26: ε of single uploads, ε for outsiders and μ follow from the rounds."""
     title = "ε of single uploads and for outsiders"
     if case.report is None:
         return unchecked("A-26", title, "report.json is missing")
@@ -269,7 +269,7 @@ def _named(case: Case, report: Report, found: Mapping[str, float]) -> list[Probl
 
 
 def unmasked(case: Case) -> Finding:
-    """A-28"""
+    """A-28: without masking the headline is the ε of single uploads, which the server received."""
     problems: list[Problem] = []
     title = "Without masking the headline is that of single uploads"
     if case.masked or not case.noisy:

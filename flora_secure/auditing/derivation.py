@@ -29,7 +29,7 @@ TWICE = 16  # histories, the costliest, that are counted by two accountants
 class Released:
     """A round that released a sum, or whose uploads were sent, worked out from its raw numbers.
 
-    ``z`` is 0 where nobody's noise is left in the sum.
+    `z` is 0 where nobody's noise is left in the sum.
     """
 
     record: RoundRecord
@@ -40,6 +40,7 @@ class Released:
 
     @classmethod
     def of(cls, record: RoundRecord) -> Released:
+        """Works z and the aliasing slack out of a record; impossible numbers give z = 0, which costs an infinite ε."""
         honest = len(set(record.survivors)) - record.colluders
         moved = math.sqrt((record.scale * record.clip_norm) ** 2 + (record.count_scale / 2) ** 2)
         sigma = record.sigma_local
@@ -52,7 +53,7 @@ class Released:
         )
 
     def event(self) -> RoundEvent:
-        """For accountants that take events. Raises ``ValueError`` for impossible numbers."""
+        """The event that accountants count. Raises `ValueError` for impossible numbers."""
         r = self.record
         everybody = len(r.participants) == r.clients
         return RoundEvent(
@@ -79,7 +80,7 @@ def _eta(sigma: float, honest: int) -> float:
 
 
 def epsilon(rounds: Sequence[Released], delta: float, *, cell: float = REPORT_CELL, local: bool = False) -> float:
-    """ε at ``delta`` of these rounds together; ``local`` for one client's uploads by themselves, without slack."""
+    """ε at `delta` of these rounds together; `local` for one client's uploads by themselves, without slack."""
     if not rounds:
         return 0.0
     zs = [(r.z_local if local else r.z, r.record.sampling_rate) for r in rounds]
@@ -99,7 +100,7 @@ def weight(rounds: Iterable[Released]) -> float:
 
 
 def weight_local(rounds: Iterable[Released]) -> float:
-    """The same of one client's uploads; where nothing was sampled, exactly: Σ 1/z²."""
+    """Orders histories by what one client's uploads alone cost; where nothing was sampled, exactly: Σ 1/z²."""
     qs = [(r.z_local, r.record.sampling_rate) for r in rounds]
     if any(z == 0 for z, _ in qs):
         return math.inf
@@ -108,7 +109,7 @@ def weight_local(rounds: Iterable[Released]) -> float:
 
 @dataclass(frozen=True)
 class Case:
-    """All that the checks look at."""
+    """One run as the checks see it: what was read of its folder, and what follows from the numbers of its log."""
 
     path: Path
     config: RunConfig
@@ -118,38 +119,42 @@ class Case:
 
     @functools.cached_property
     def released(self) -> list[Released]:
+        """The rounds that were not aborted, lost ones too, in their order."""
         return [Released.of(record) for record in self.records if record.aborted is None]
 
     @property
     def noisy(self) -> bool:
-        """Does the run claim any privacy?"""
+        """Whether the run claims any privacy."""
         return self.config.privacy.epsilon != math.inf
 
     @property
     def masked(self) -> bool:
+        """Whether the server sees sums alone, by the configuration."""
         return self.config.aggregation.secagg != "off"
 
     @property
     def sampled(self) -> bool:
+        """Whether examples were drawn with a secret coin in any round, so that no closed form counts them."""
         return any(r.record.sampling_rate != 1 for r in self.sent)
 
     @property
     def everybody(self) -> bool:
-        """Does the configuration ask every client in every round?"""
+        """Whether the configuration asks every client in every round."""
         return self.config.participation.rate == 1
 
     @property
     def delta(self) -> float:
-        """Of the log; the checks compare it with the report's and the configuration's."""
+        """The log's δ; the checks compare it with the report's and the configuration's."""
         return self.records[0].delta
 
     @property
     def tolerance(self) -> float:
+        """How far a claimed ε may be from the derived one: the closed form repeats, accountants count in cells."""
         return CELLS if self.sampled else CLOSED
 
     @functools.cached_property
     def histories(self) -> dict[tuple[int, ...], list[int]]:
-        """Positions in ``released`` → the clients that these rounds charge: named as participant or as survivor."""
+        """Positions in `released` → the clients that these rounds charge: named as participant or as survivor."""
         of: dict[int, list[int]] = {client: [] for client in range(self.config.data.clients)}
         for position, r in enumerate(self.released):
             for client in {*r.record.participants, *r.record.survivors}:
@@ -160,14 +165,15 @@ class Case:
         return dict(sorted(grouped.items(), key=lambda item: -weight(self.rounds_of(item[0]))))
 
     def rounds_of(self, positions: Iterable[int]) -> list[Released]:
+        """The released rounds at these positions of `released`, in the order given."""
         return [self.released[position] for position in positions]
 
     @functools.cached_property
     def spent(self) -> dict[tuple[int, ...], tuple[float | None, float | None]]:
-        """ε of every history, costliest first, by two accountants; see :class:`~.findings.ClientBudget`.
+        """ε of every history, costliest first, by two accountants; see `ClientBudget`.
 
         The second is dp-accounting's PLD for Gaussian rounds, and PLD in cells ten times as wide for sampled ones.
-        Sampled histories beyond the costliest ``TWICE`` are not counted, and None.
+        Sampled histories beyond the costliest `TWICE` are not counted, and None.
         """
         found: dict[tuple[int, ...], tuple[float | None, float | None]] = {}
         for number, positions in enumerate(self.histories):

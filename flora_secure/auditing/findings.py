@@ -18,8 +18,8 @@ _SHOWN = 3  # problems that a finding spells out
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The outcome of one check. ``severity``: violation (a claim is wrong), warning (right, but a reader must know, or
-    it could not be checked) or ok. ``where``: file, line or round; empty for the whole run."""
+    """The outcome of one check. `severity`: violation (a claim is wrong), warning (right, but a reader must know, or
+    it could not be checked) or ok. `where`: file, line or round; empty for the whole run."""
 
     check: str
     severity: str
@@ -31,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure as claimed and as derived; ``null`` is infinity, or not claimed. They agree within ``tolerance``."""
+    """A figure as claimed and as derived; `null` is infinity, or not claimed. They agree within `tolerance`."""
 
     name: str
     claimed: float | None
@@ -41,8 +41,8 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientBudget:
-    """ε of one client in the server's view of the sums, by two accountants; ``second`` is ``null`` where the client's
-    rounds are not among the costliest, which alone are counted twice, and ``epsilon`` where it is infinite."""
+    """ε of one client in the server's view of the sums, by two accountants; `second` is `null` where the client's
+    rounds are not among the costliest, which alone are counted twice, and `epsilon` where it is infinite."""
 
     client: int
     rounds: int
@@ -52,7 +52,7 @@ class ClientBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """A re-derivation. ``accountants``: package → version. ``left_out``: accountants that were not asked, and why."""
+    """A re-derivation. `accountants`: package → version. `left_out`: accountants that were not asked, and why."""
 
     run: str
     passed: bool
@@ -63,10 +63,11 @@ class Audit:
     clients: list[ClientBudget]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, ``schema`` first."""
+        """The audit as plain data for JSON, `schema` first; `json_schema` describes it."""
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
     def to_json(self) -> str:
+        """The document that `flora-secure audit --json` prints: UTF-8 text, NaN refused."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
     def rows(self) -> list[tuple[str, str]]:
@@ -91,7 +92,7 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """How many findings of each kind."""
+        """A line that says how many findings of each kind there are."""
         counts = {kind: sum(f.severity == kind for f in self.findings) for kind in (VIOLATION, WARNING, OK)}
         what = "PASSED" if self.passed else "FAILED"
         return f"{what}: {counts[VIOLATION]} violations, {counts[WARNING]} warnings, {counts[OK]} checks ok"
@@ -103,7 +104,7 @@ Problem = tuple[str, str]  # where, what
 def judged(
     check: str, title: str, problems: Sequence[Problem], fine: str, remedy: str, severity: str = VIOLATION
 ) -> Finding:
-    """A finding from the problems that a check met; ok, with ``fine`` as its evidence, if there are none."""
+    """A finding from the problems that a check met; ok, with `fine` as its evidence, if there are none."""
     if not problems:
         return Finding(check=check, severity=OK, title=title, evidence=fine, where="", remedy="")
     shown = "; ".join(f"{where}: {what}" if where else what for where, what in problems[:_SHOWN])
@@ -114,7 +115,7 @@ def judged(
 
 
 def unchecked(check: str, title: str, why: str) -> Finding:
-    """A warning that a check could not be made."""
+    """A finding for a check that could not be made: a warning that says why."""
     return Finding(
         check=check,
         severity=WARNING,
@@ -126,7 +127,7 @@ def unchecked(check: str, title: str, why: str) -> Finding:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of :meth:`Audit.to_dict`."""
+    """The JSON Schema (2020-12) of what `Audit.to_dict` returns, as docs/audit.schema.json has it."""
     return document_schema(Audit, SCHEMA)
 
 

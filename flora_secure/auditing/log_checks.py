@@ -1,4 +1,4 @@
-"""A-01 to A-07: is the log whole, does it keep to the configuration, and is everybody counted?"""
+"""A-01 to A-07: the log is whole, it keeps to the configuration, and everybody is counted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from flora_secure.records.record import MECHANISM, RoundRecord
 
 
 def at(record: RoundRecord) -> str:
-    """How findings name a round."""
+    """Where findings say that something is, for a line of the log: "round 7" of `rounds.jsonl`."""
     return f"round {record.round}"
 
 
 def chain(case: Case) -> Finding:
-    """A-01"""
+    """A-01: the log is as it was written, by the chain of hashes from the configuration to the report."""
     title = "The log is as it was written"
     problems = [(found.where, found.what) for found in case.breaks]
     if case.report is None and not problems:
@@ -30,7 +30,7 @@ def chain(case: Case) -> Finding:
 
 
 def every_round(case: Case) -> Finding:
-    """A-02"""
+    """A-02: every round is there, once, and as many as the report counts."""
     problems: list[Problem] = []
     for expected, record in enumerate(case.records, 1):
         if record.round != expected:
@@ -51,7 +51,7 @@ def every_round(case: Case) -> Finding:
 
 
 def configured(case: Case) -> Finding:
-    """A-03"""
+    """A-03: log and report keep to the settings of the configuration."""
     config, problems = case.config, list[Problem]()
     privacy = config.privacy
     target = None if privacy.epsilon == math.inf else privacy.epsilon
@@ -97,7 +97,7 @@ def configured(case: Case) -> Finding:
 
 
 def sets(case: Case) -> Finding:
-    """A-04"""
+    """A-04: participants, survivors and dropped clients add up in every round."""
     problems: list[Problem] = []
     for r in case.records:
         here, cohort, survivors = at(r), set(r.participants), set(r.survivors)
@@ -126,7 +126,7 @@ def sets(case: Case) -> Finding:
 
 
 def uploads(case: Case) -> Finding:
-    """A-05"""
+    """A-05: there are as many survivors as uploads on the wire."""
     title = "As many survivors as uploads on the wire"
     if case.report is None:
         return unchecked("A-05", title, "the adapter's size stands in report.json, which is missing")
@@ -153,7 +153,7 @@ def uploads(case: Case) -> Finding:
 
 
 def charged(case: Case) -> Finding:
-    """A-06"""
+    """A-06: every client is charged for all its rounds."""
     problems: list[Problem] = []
     for r in case.records:
         if free := set(r.survivors) - set(r.participants):

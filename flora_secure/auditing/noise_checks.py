@@ -1,4 +1,4 @@
-"""A-10 to A-16: was there the noise that the figures rest on, and room for it in the ring?"""
+"""A-10 to A-16: there was the noise that the figures rest on, and room for it in the ring."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def near(claimed: float, derived: float, tolerance: float = NEAR) -> bool:
 
 
 def multipliers(case: Case) -> Finding:
-    """A-10"""
+    """A-10: noise multipliers follow from the noise that was added."""
     problems: list[Problem] = []
     for r in case.released:
         claimed = r.record.noise_multiplier
@@ -47,7 +47,7 @@ def multipliers(case: Case) -> Finding:
 
 
 def shares(case: Case) -> Finding:
-    """A-11"""
+    """A-11: shares of noise are sized for the honest minimum."""
     title = "Shares of noise are sized for the honest minimum"
     if case.report is None:
         return unchecked("A-11", title, "the planned noise multiplier stands in report.json, which is missing")
@@ -80,7 +80,7 @@ def _wrong_shares(planned: float, clients: int) -> list[tuple[str, float]]:
 
 
 def honest(case: Case) -> Finding:
-    """A-12"""
+    """A-12: no sum has fewer honest survivors than the noise needs."""
     problems: list[Problem] = []
     config = case.config
     corrupt = math.floor(config.aggregation.corrupt * config.data.clients + 1e-9)
@@ -118,7 +118,7 @@ def honest(case: Case) -> Finding:
 
 
 def clip_norm(case: Case) -> Finding:
-    """A-13"""
+    """A-13: the sensitivity is the clip norm that clients clip to."""
     problems: list[Problem] = []
     given, adaptive = case.config.clip_norm, case.config.privacy.adaptive_clip is not None
     first = case.records[0]
@@ -142,7 +142,7 @@ def clip_norm(case: Case) -> Finding:
 
 
 def slack(case: Case) -> Finding:
-    """A-14"""
+    """A-14: the slack for rounding before summing is negligible."""
     derived = math.fsum(r.slack for r in case.worst)
     problems: list[Problem] = []
     if not derived <= MAX_SLACK * (1 + NEAR):
@@ -166,7 +166,7 @@ def slack(case: Case) -> Finding:
 
 
 def ring(case: Case) -> Finding:
-    """A-15"""
+    """A-15: the ring holds the sums, with the headroom that the plan promised."""
     title = "The ring holds the sums"
     if case.report is None:
         return unchecked("A-15", title, "the update's length stands in report.json, which is missing")
@@ -195,7 +195,7 @@ def _headroom(record: RoundRecord) -> tuple[RoundRecord, str, float, float]:
 
 
 def overflow_probability(case: Case, ways: Sequence[bool] = (False, True)) -> float | None:
-    """Bound on any wrap in the run's sums where updates may have been rotated (True) or not: the milder one of ``ways``
+    """Bound on any wrap in the run's sums where updates may have been rotated (True) or not: the milder one of `ways`
     where the log does not say which.
 
     None for an impossible length. Unit `example`: the log does not hold the norm of a whole upload, so only the noise
@@ -240,7 +240,7 @@ def _wraps(r: RoundRecord, rotated: bool, length: int, surplus: int) -> float:
 
 
 def secret(case: Case) -> Finding:
-    """A-16"""
+    """A-16: the noise is secret, or it is said that it is not."""
     title, simulated = "The noise is secret", case.config.privacy.simulation_noise
     problems: list[Problem] = []
     if not case.noisy:

@@ -62,13 +62,13 @@ _DERIVED: dict[str, Check | None] = {
 
 
 def audit(path: Path, *, opacus: bool = True) -> Audit:
-    """Derive again what the run in ``path`` claims.
+    """Derive again what the run in `path` claims.
 
     Args:
         path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json.
         opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
 
-    Raises :class:`flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
+    Raises `flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
     """
     run, breaks = read_unverified(path)
     if not run.records:

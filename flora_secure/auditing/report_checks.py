@@ -1,4 +1,4 @@
-"""A-31 to A-34: do the figures of the report say what the log says?"""
+"""A-31 to A-34: the figures of the report say what the log says."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _score_interval(final: float, images: int) -> list[float]:
 
 
 def accuracy(case: Case) -> Finding:
-    """A-31"""
+    """A-31: the accuracy of the report is that of the rounds."""
 
     def compare(report: Report) -> list[Problem]:
         told, logged = report.accuracy, [record.accuracy for record in case.records]
@@ -98,7 +98,7 @@ def _forgotten(report: Report, configured: tuple[str, ...] | None) -> list[Probl
 
 
 def communication(case: Case) -> Finding:
-    """A-32"""
+    """A-32: bytes and reduction follow from the rounds."""
     model_name = case.config.model.model
     size = _parameters(model_name)
 
@@ -137,7 +137,7 @@ def _parameters(model: str) -> int | None:
 
 
 def aggregation(case: Case) -> Finding:
-    """A-33"""
+    """A-33: cohorts, dropped, recovered, aborted and lost are those of the rounds."""
 
     def compare(report: Report) -> list[Problem]:
         told, how = report.aggregation, case.config.participation
@@ -167,7 +167,7 @@ def aggregation(case: Case) -> Finding:
 
 
 def rates(case: Case) -> Finding:
-    """A-34"""
+    """A-34: clip and overflow rates are those of the rounds."""
 
     def compare(report: Report) -> list[Problem]:
         clipped, wrapped = rates_of(case)
@@ -178,6 +178,7 @@ def rates(case: Case) -> Finding:
 
 
 def rates_of(case: Case) -> tuple[float | None, float | None]:
+    """The clip rate over all contributions and the overflow rate over all coordinates, `None` where there are none."""
     records = [r.record for r in case.released if not r.record.lost]
     inside = sum(r.contributions for r in records)
     coordinates = sum(r.dimension for r in records)

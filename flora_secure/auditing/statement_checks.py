@@ -1,4 +1,4 @@
-"""A-30: does the statement say what the log implies?"""
+"""A-30: the statement says what the log implies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OF_EXAMPLES = {"Guarantee", "Mechanism", "Accuracy", "WEAK DELTA"}
 
 
 def words(case: Case) -> Finding:
-    """A-30"""
+    """A-30: the statement is, word by word, the one that the log implies."""
     title = "The statement is the one that the log implies"
     if case.report is None:
         return unchecked("A-30", title, "report.json is missing")
@@ -118,7 +118,7 @@ def _rotated(first: RoundRecord, update: int, told: str) -> bool:
 
 
 def _accounting(paragraph: str, report: Report) -> str:
-    """The derived ``paragraph`` with the report's own cross-checks, which A-27 judges, and the versions it ran with,
+    """The derived `paragraph` with the report's own cross-checks, which A-27 judges, and the versions it ran with,
     which the log cannot tell: they have to be those of its provenance."""
     checks, versions = report.privacy.cross_check, report.provenance.versions
     others = "; ".join(f"{name} {epsilon:.4f}" for name, epsilon in checks.items()) or "none made"

@@ -16,7 +16,7 @@ from flora_secure.records.record import RoundRecord
 
 
 def aborted(case: Case) -> Finding:
-    """A-08"""
+    """A-08: rounds that are said to have ended without a sum released none."""
     problems: list[Problem] = []
     for r, following in itertools.pairwise(case.records):
         if (r.aborted is not None or r.lost) and following.model_hash != r.model_hash:
@@ -49,7 +49,7 @@ def _could_be_summed(case: Case, r: RoundRecord) -> bool:
 
 
 def in_flight(case: Case) -> Finding:
-    """A-09"""
+    """A-09: no round was in flight beyond the log when the run was killed."""
     title, path = "No round was in flight beyond the log", case.path / "state" / "announcement.json"
     try:
         begun = reading.in_flight(case.path)

@@ -25,15 +25,15 @@ _MOST = 1 << 24  # values of a table, and of what is held on the way to one
 
 @dataclass(frozen=True, eq=False)
 class ControlVariate:
-    """``features``: float32 (n, embed) of public images, unit norm; ``weight`` of the whole, above 0, at most 1."""
+    """`features`: float32 (n, embed) of public images, unit norm; `weight` of the whole, above 0, at most 1."""
 
     features: Tensor = field(repr=False)
     weight: float
 
     def at(self, text: Tensor, logit_scale: float, clients: int) -> ClassGradients:
-        """What it is under the broadcast adapter, for a round of so many ``clients``.
+        """What it is under the broadcast adapter, for a round of so many `clients`.
 
-        ``text`` t: its unit-norm class embeddings (classes, embed).
+        `text` t: its unit-norm class embeddings (classes, embed).
         """
         probability = torch.softmax(logit_scale * self.features @ text.T, dim=1)
         found = ClassGradients(self.features, probability, self.weight * logit_scale)
@@ -43,9 +43,9 @@ class ControlVariate:
 
 @dataclass(frozen=True, eq=False)
 class ClassGradients:
-    """``features`` x (n, embed) and the ``probability`` p of each class on them (n, classes).
+    """`features` x (n, embed) and the `probability` p of each class on them (n, classes).
 
-    ``scale`` multiplies the result; ``table``: D of every class (classes, classes, embed), if it was made.
+    `scale` multiplies the result; `table`: D of every class (classes, classes, embed), if it was made.
     """
 
     features: Tensor
@@ -71,7 +71,7 @@ class ClassGradients:
     def of(self, counts: Tensor) -> Tensor:
         """What clients subtract from their gradient with respect to t, float32 (m, classes, embed).
 
-        ``counts``: float32 (m, classes), a client's images of each class; at least one image a client.
+        `counts`: float32 (m, classes), a client's images of each class; at least one image a client.
         """
         images = counts.sum(dim=1, keepdim=True)
         excess = (counts / images - 1 / counts.shape[1]) * images / (images + HALF)
@@ -79,7 +79,7 @@ class ClassGradients:
         return self.scale * mixed
 
     def _mixed(self, rows: Tensor) -> Tensor:
-        """Σ_c rows[:, c] D_c, (m, classes, embed), linear in ``rows`` (m, classes)."""
+        """Σ_c rows[:, c] D_c, (m, classes, embed), linear in `rows` (m, classes)."""
         parts = []
         for part in torch.split(rows, max(1, _MOST // max(1, self.probability.numel()))):
             weighted = (part @ self._given.T).unsqueeze(1) * self.probability.T  # (k, C, n)

@@ -1,4 +1,4 @@
-"""Unit ``example``: a client's upload is the sum of the clipped gradients of examples that it drew by secret coins.
+"""Unit `example`: a client's upload is the sum of the clipped gradients of examples that it drew by secret coins.
 
 DP-SGD (Abadi et al. 1607.00133, algorithm 1) over a federation: in a round every example enters its client's sum with
 probability q, by a coin that nobody but the client sees, and each example's gradient is clipped to norm c by itself.
@@ -31,7 +31,7 @@ MOST = 1 << 15
 
 @dataclass(frozen=True)
 class GradientSums:
-    """``sums``: float64 (m, d), of the clipped gradients of the examples drawn; ``drawn`` and ``clipped``: int64 (m,),
+    """`sums`: float64 (m, d), of the clipped gradients of the examples drawn; `drawn` and `clipped`: int64 (m,),
     how many these were and how many of them were longer than the clip norm. A row a client."""
 
     sums: NDArray[np.float64]
@@ -43,13 +43,13 @@ class ClientExamples:
     """Which images each client has, for gradients of single images."""
 
     def __init__(self, clients: Sequence[NDArray[np.int64]]) -> None:
-        """``clients[i]``: indices of client i's images."""
+        """`clients[i]`: indices of client i's images."""
         self.clients = list(clients)
 
     def draw(self, client: int, rate: float, key: bytes | None) -> NDArray[np.int64]:
-        """Indices of the client's examples of a round, each with probability ``rate`` (never more, at most 2^-64 less).
+        """Indices of the client's examples of a round, each with probability `rate` (never more, at most 2^-64 less).
 
-        ``key``: ``None`` for coins from the operating system; bytes for coins that follow from them, and are no secret.
+        `key`: `None` for coins from the operating system; bytes for coins that follow from them, and are no secret.
         """
         own = self.clients[client]
         octets = os.urandom(8 * len(own)) if key is None else hashlib.shake_256(key).digest(8 * len(own))
@@ -64,11 +64,11 @@ def gradient_sums(
     dimension: int,
     clip_norm: float,
 ) -> GradientSums:
-    """For each client i the sum of the gradients of the examples ``chosen[i]``, clipped one by one.
+    """For each client i the sum of the gradients of the examples `chosen[i]`, clipped one by one.
 
-    ``gradients`` takes parts of the indices to float32 (n, ``dimension``) for each part, in order; parts are filled up
+    `gradients` takes parts of the indices to float32 (n, `dimension`) for each part, in order; parts are filled up
     to CHUNK, so that no gradient's rounding depends on how many others were drawn. A gradient that is not finite counts
-    as 0. Raises ``ValueError`` for more than MOST examples of a client.
+    as 0. Raises `ValueError` for more than MOST examples of a client.
     """
     if (most := max(map(len, chosen))) > MOST:
         raise ValueError(f"{most} examples of one client; the clipping's margin pays for {MOST}")
@@ -91,7 +91,7 @@ def gradient_sums(
 def example_gradients(head: Head, rule: Rule, factors: Factors, features: Tensor, labels: Tensor) -> Tensor:
     """Gradient of every example's own cross-entropy with respect to the trained values: float32 (n, d).
 
-    ``features`` (n, embed), ``labels`` int64 (n,).
+    `features` (n, embed), `labels` int64 (n,).
     """
 
     def loss(vector: Tensor, feature: Tensor, label: Tensor) -> Tensor:
@@ -103,9 +103,9 @@ def example_gradients(head: Head, rule: Rule, factors: Factors, features: Tensor
 
 
 def clip_rows(gradients: Tensor, clip_norm: float) -> tuple[Tensor, Tensor]:
-    """Each row of float64 (n, d) scaled down, if need be, to L2 norm ``clip_norm``; and the norms (n,) before.
+    """Each row of float64 (n, d) scaled down, if need be, to L2 norm `clip_norm`; and the norms (n,) before.
 
-    The clipped norm exceeds ``clip_norm`` by at most rounding, (d + 4)·2^-53 of it. Rows that are not finite give 0: an
+    The clipped norm exceeds `clip_norm` by at most rounding, (d + 4)·2^-53 of it. Rows that are not finite give 0: an
     example that made its client's sum NaN would take all of the client's other examples with it.
     """
     norms = gradients.norm(dim=1)

@@ -10,18 +10,18 @@ from torch.nn import functional as F  # noqa: N812
 
 
 class Objective(Protocol):
-    """A client's loss, a scalar. ``text`` and ``images``: unit-norm embeddings; ``target`` int64 (n,), of each image;
-    ``weight`` float32 (n,), its share of the loss, 0 where an image only fills the batch."""
+    """A client's loss, a scalar. `text` and `images`: unit-norm embeddings; `target` int64 (n,), of each image;
+    `weight` float32 (n,), its share of the loss, 0 where an image only fills the batch."""
 
     shares_text: bool  # every client has the same texts
 
     def __call__(self, text: Tensor, images: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """The loss; ``text`` is (classes, embed) where texts are shared, else (n, embed)."""
+        """The loss; `text` is (classes, embed) where texts are shared, else (n, embed)."""
         ...
 
 
 class ClassLabels:
-    """Cross-entropy of the scaled similarities of images (n, embed) to the classes (C, embed). ``target``: labels."""
+    """Cross-entropy of the scaled similarities of images (n, embed) to the classes (C, embed). `target`: labels."""
 
     shares_text = True
 
@@ -35,7 +35,7 @@ class ClassLabels:
 
 class Pairs:
     """CLIP's symmetric contrast (Radford et al. 2021, arXiv 2103.00020, figure 3) within a client's pairs of image and
-    caption. ``target``: which image it is: another caption of the same image is no negative."""
+    caption. `target`: which image it is: another caption of the same image is no negative."""
 
     shares_text = False
 

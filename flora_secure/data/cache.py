@@ -1,6 +1,6 @@
 """Arrays on disk between runs, so that what a run has computed from model and data once is not computed again.
 
-A file is a NumPy .npy file followed by the SHA-256 of its bytes (``numpy.load`` reads it all the same). Nothing is ever
+A file is a NumPy .npy file followed by the SHA-256 of its bytes (`numpy.load` reads it all the same). Nothing is ever
 unpickled. Losing the cache costs time and nothing else.
 """
 
@@ -19,7 +19,7 @@ _DIGEST = 32
 
 
 def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/flora-secure``, or ``~/.cache/flora-secure`` (XDG Base Directory Specification)."""
+    """`$XDG_CACHE_HOME/flora-secure`, or `~/.cache/flora-secure` (XDG Base Directory Specification)."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "flora-secure"
 
@@ -30,7 +30,7 @@ def cache_key(*parts: object) -> str:
 
 
 class ArrayCache:
-    """A folder of arrays by key. ``warn`` is told, in a line, of a damaged file and of a folder that takes none."""
+    """A folder of arrays by key. `warn` is told, in a line, of a damaged file and of a folder that takes none."""
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         self.folder, self._warn = folder, warn
@@ -39,7 +39,7 @@ class ArrayCache:
         return self.folder / f"{key}.npy"
 
     def get(self, key: str, length: int, kind: str) -> np.ndarray | None:
-        """The array of `key`; ``None``, with a warning if it is damaged, where there is none of `length` rows whose
+        """The array of `key`; `None`, with a warning if it is damaged, where there is none of `length` rows whose
         dtype is of `kind` ("f4" or "U", as NumPy names them)."""
         try:
             raw = self._path(key).read_bytes()

@@ -41,13 +41,13 @@ class Skipped:
 
 
 class SkipList:
-    """Collects what is left out."""
+    """Collects what a data set holds beside what is used, counted by reason, with a few names of each."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
 
     def add(self, reason: str, name: str) -> None:
-        """`name` as people may read it: what is not printable, or no Unicode, is escaped."""
+        """Counts one under `reason`, by a `name` for people: what is not printable, or no Unicode, is escaped."""
         self._names.setdefault(reason, []).append(printable(name))
 
     def told(self) -> str:
@@ -55,7 +55,7 @@ class SkipList:
         return "".join(f"; {one.line}" for one in self.summary())
 
     def summary(self) -> tuple[Skipped, ...]:
-        """By reason, in the order in which the reasons came up."""
+        """What was left out, an entry a reason, in the order in which the reasons came up."""
         return tuple(Skipped(reason, len(all_), tuple(all_[:NAMED])) for reason, all_ in self._names.items())
 
 
@@ -78,7 +78,7 @@ class Split:
         return len(self.images)
 
     def at(self, places: NDArray[np.int64]) -> Split:
-        """What stands at the int64 `places`, in that order."""
+        """The part of this split at the int64 (m,) `places`, in that order; places may repeat."""
         captions = None if self.captions is None else tuple(self.captions[i] for i in places.tolist())
         return Split(images_at(self.images, places), self.labels[places], self.origin, self.indices[places], captions)
 
@@ -96,7 +96,7 @@ class Split:
         return images_at(self.images, places.astype(np.int64)), which
 
     def name(self, place: int) -> str:
-        """What people are told of the image at `place`."""
+        """The name by which people are told of the image at `place`: its path, or its number in `origin`."""
         if isinstance(self.images, EncodedImages):
             return self.images.files[place].name
         return f"{self.origin}[{self.indices[place]}]"
@@ -125,7 +125,7 @@ class Dataset:
 
     `mirror`: a mirror image shows the same class (clothes do, digits do not). `owners`: whose the private images are,
     where the data set says so. `skipped`: what it holds beside, and why it is not used. `unseen`: classes that were set
-    apart (`unseen.set_apart`), of which nothing is in the rest.
+    apart (`flora_secure.data.federation.set_apart`), of which nothing is in the rest.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Dataset:
 
     @property
     def captioned(self) -> bool:
-        """Whether images have captions, and no labels."""
+        """Whether the images have captions in the place of labels."""
         return self.private.captions is not None
 
     @cached_property

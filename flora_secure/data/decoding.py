@@ -39,7 +39,7 @@ _R = TypeVar("_R")
 
 
 class UnreadableImageError(Exception):
-    """An image that cannot be decoded; ``str(error)`` is the kind of damage, the same for all that share it."""
+    """An image that cannot be decoded; `str(error)` is the kind of damage, the same for all that share it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Shape:
 
 
 def require_pillow() -> None:
-    """DataError, one line, where Pillow is missing."""
+    """Raises `DataError`, one line that says what to install, where Pillow is missing."""
     try:
         import PIL.Image  # noqa: F401
     except ImportError:
@@ -68,7 +68,7 @@ def open_rgb(raw: bytes, *, draft: int | None = None) -> Image:
 
     Palettes are looked up, CMYK is converted, 16-bit grey is scaled to 8 bits, and what is transparent shows black.
     `draft`: let JPEG decode at a smaller scale with sides of at least so many pixels. Raises
-    :class:`UnreadableImageError`.
+    `UnreadableImageError`.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -97,7 +97,7 @@ def open_rgb(raw: bytes, *, draft: int | None = None) -> Image:
 
 
 def as_rgb(image: Image) -> Image:
-    """Any of Pillow's images as :func:`open_rgb` gives it. Raises whatever its decoder does where it is not loaded."""
+    """Any of Pillow's images as `open_rgb` gives it. Raises whatever its decoder does where it is not loaded."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
@@ -152,7 +152,7 @@ def damage(file: ImageFile) -> str:
 
 
 def digest(file: ImageFile) -> bytes | None:
-    """SHA-256 of the file's bytes; ``None`` where it cannot be read."""
+    """SHA-256 of the file's bytes; `None` where it cannot be read."""
     try:
         return hashlib.sha256(file.read()).digest()
     except OSError:
@@ -160,7 +160,7 @@ def digest(file: ImageFile) -> bytes | None:
 
 
 def pixels(item: tuple[ImageFile, bytes], shape: Shape) -> np.ndarray | str:
-    """uint8 (height, width, 3) of a file whose SHA-256 is given; a line that says so if it is another one by now."""
+    """The pixels, uint8 (height, width, 3), of a file whose SHA-256 is given, or a line that says it has changed."""
     file, wanted = item
     try:
         raw = file.read()
@@ -209,7 +209,7 @@ Mapper = Callable[[Callable[[Any], Any], Iterator[Any]], Iterator[Any]]
 
 @contextmanager
 def mapper(count: int) -> Iterator[Mapper]:
-    """A lazy ``map`` in order, over worker processes where `count` items pay for them; few results wait at a time."""
+    """A lazy `map` in order, over worker processes where `count` items pay for them; few results wait at a time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores == 1 or count <= _FEW:
         yield lambda function, items: map(function, items)

@@ -20,7 +20,7 @@ from flora_secure.planning.sections import DataConfig
 
 @dataclass(frozen=True, eq=False)
 class Federation:
-    """``clients[i]``: int64 indices into ``dataset.private`` of client i's images; together they are all of them."""
+    """`clients[i]`: int64 indices into `dataset.private` of client i's images; together they are all of them."""
 
     dataset: Dataset
     clients: list[NDArray[np.int64]] = field(repr=False)
@@ -63,11 +63,11 @@ class Federation:
 def load_federation(
     config: DataConfig, seed: int, cache: ArrayCache | None = None, passed: Dataset | None = None
 ) -> Federation:
-    """Load the data set, unless it was ``passed`` by the caller (:class:`flora_secure.data.own.OwnData`), and deal its
+    """Load the data set, unless it was `passed` by the caller (`flora_secure.data.own.OwnData`), and deal its
     private images.
 
-    Raises :class:`flora_secure.errors.DataError` for what cannot be loaded or dealt, for a run on passed data where
-    none are passed, and for other data than those that ``config`` names.
+    Raises `flora_secure.errors.DataError` for what cannot be loaded or dealt, for a run on passed data where
+    none are passed, and for other data than those that `config` names.
     """
     scheme = parse_partition(config.partition)
     natural = isinstance(scheme, Natural)
@@ -134,7 +134,7 @@ _LISTED = 100  # class names in a message
 
 
 def set_apart(dataset: Dataset, names: Sequence[str]) -> Dataset:
-    """``dataset`` with the classes called ``names`` unseen; ``dataset.unseen`` is ``None`` before.
+    """`dataset` with the classes called `names` unseen; `dataset.unseen` is `None` before.
 
     The classes that stay, and those that go, keep their order and are numbered from 0 each. Private and public images
     of unseen classes are left out and counted, their test images move to `Unseen.test`. Raises DataError for captions,

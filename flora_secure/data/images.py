@@ -30,7 +30,7 @@ class EncodedFile:
     size: int | None = None
 
     def read(self) -> bytes:
-        """Its bytes. Raises OSError where they cannot be read."""
+        """The bytes of the file, undecoded. Raises `OSError` where they cannot be read."""
         try:
             regular = stat.S_ISREG(self.path.stat().st_mode)
         except ValueError:  # a path that no file can have: it holds a NUL
@@ -50,7 +50,7 @@ class HeldImage:
     data: bytes = field(repr=False)
 
     def read(self) -> bytes:
-        """Its bytes."""
+        """The bytes as they are held, encoded."""
         return self.data
 
 
@@ -68,7 +68,7 @@ class EncodedImages:
         return len(self.files)
 
     def at(self, indices: NDArray[np.int64]) -> EncodedImages:
-        """Those at the int64 positions `indices`, in that order."""
+        """The images at the int64 (m,) positions `indices`, in that order, not decoded yet."""
         return EncodedImages(tuple(self.files[i] for i in indices), self.hashes[indices])
 
 
@@ -76,7 +76,7 @@ Images = np.ndarray | EncodedImages
 
 
 def images_at(images: Images, indices: NDArray[np.int64]) -> Images:
-    """Those at the int64 positions `indices`, in that order."""
+    """The images at the int64 (m,) positions `indices`, in that order, of an array or of encoded ones."""
     return images.at(indices) if isinstance(images, EncodedImages) else images[indices]
 
 

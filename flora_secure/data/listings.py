@@ -19,7 +19,7 @@ from flora_secure.errors import DataError
 
 
 def require_folder(root: Path | None, dataset: str) -> Path:
-    """`root`, or DataError where it is none."""
+    """Returns `root`, if there is such a folder or file. Raises `DataError`, one line, where there is none."""
     if root is None:
         raise DataError(f"data set {dataset!r} needs `data.data_root`: the folder (or file) that holds it")
     if not root.exists():

@@ -1,4 +1,4 @@
-"""A data set that a program passes: its own torch ``Dataset`` objects, or anything else of images and labels by place.
+"""A data set that a program passes: its own torch `Dataset` objects, or anything else of images and labels by place.
 
 Images are held in memory, each as a file of the portable graymap or pixmap format, and go the way of any image file
 from there: the same checks, the same resizing, the same hashes.
@@ -30,7 +30,7 @@ _KINDS = (
 
 
 class Items(Protocol):
-    """What a map-style torch ``Dataset`` has: so many items, each an image and the place of its class."""
+    """What a map-style torch `Dataset` has: so many items, each an image and the place of its class."""
 
     def __len__(self) -> int: ...
 
@@ -39,19 +39,19 @@ class Items(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class OwnData:
-    """A data set of one's own for :func:`flora_secure.simulate`.
+    """A data set of one's own for `flora_secure.simulate`.
 
     Items are pairs of an image and a label: a PIL image, a uint8 array (H, W) or (H, W, 3), or a uint8 tensor (1, H, W)
-    or (3, H, W); the label is a place in ``class_names``, from 0. Sizes may differ.
+    or (3, H, W); the label is a place in `class_names`, from 0. Sizes may differ.
 
     Attributes:
-        private: the clients' items by the client's name; or all together, to be dealt by ``partition``.
+        private: the clients' items by the client's name; or all together, to be dealt by `partition`.
         test: items that score the adapter.
         class_names: in the order of the labels.
         public: items that belong to nobody, for the warm start and the control variate; their labels are not used.
-        templates: prompts with ``{}`` for the class's name.
+        templates: prompts with `{}` for the class's name.
         mirror: whether a mirror image shows the same class.
-        name: what the run's ``config.toml`` calls it, as "own:NAME".
+        name: what the run's `config.toml` calls it, as "own:NAME".
     """
 
     private: Mapping[str, Items] | Items = field(repr=False)
@@ -63,7 +63,7 @@ class OwnData:
     name: str = "data"
 
     def load(self) -> Dataset:
-        """Every item, once, as a data set. Raises :class:`flora_secure.errors.DataError`, naming the item, for an image
+        """Every item, once, as a data set. Raises `flora_secure.errors.DataError`, naming the item, for an image
         or a label that is none, and for a client without items."""
         require_pillow()
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.name):
@@ -107,8 +107,8 @@ class OwnData:
 
 
 def settings_for(config: RunConfig, passed: Dataset, given: frozenset[str]) -> RunConfig:
-    """``config`` for a new run on a data set that was ``passed``. Clients and partition are the data set's, unless they
-    are among the keywords that were ``given``; the config of an earlier run on it stays as it is."""
+    """`config` for a new run on a data set that was `passed`. Clients and partition are the data set's, unless they
+    are among the keywords that were `given`; the config of an earlier run on it stays as it is."""
     if config.data.dataset == passed.name:
         return config
     changes: dict[str, Any] = {"dataset": passed.name, "data_hash": passed.data_hash}

@@ -41,7 +41,7 @@ class Shards:
 
 @dataclass(frozen=True)
 class Natural:
-    """As the data set has it: each of its own clients keeps its images."""
+    """The data set's own deal: each of its own clients keeps its images."""
 
     def __str__(self) -> str:
         return "natural"
@@ -54,7 +54,7 @@ Scheme = Iid | Dirichlet | Shards | Natural
 class Skew:
     """How uneven a partition is: images a client, the mean number of classes a client holds, and the mean distance of a
     client's labels from everybody's: total variation ½ Σ |p − q|, 0 for the same shares of each class. The last two are
-    ``None`` where there are no classes."""
+    `None` where there are no classes."""
 
     minimum: int
     median: float
@@ -64,7 +64,7 @@ class Skew:
 
     @property
     def line(self) -> str:
-        """For people."""
+        """A line for people: images a client, and classes and label distance where there are labels."""
         sizes = f"{self.minimum:,} / {self.median:,.0f} / {self.maximum:,} images a client (min, median, max)"
         if self.mean_classes is None:
             return sizes
@@ -127,7 +127,7 @@ def partition(
 def partition_captioned(
     images: np.ndarray, clients: int, scheme: Scheme, rng: np.random.Generator, owners: np.ndarray | None = None
 ) -> list[np.ndarray]:
-    """:func:`partition` of n pairs of an image and a caption; `images` int64 (n,) says which image each shows.
+    """`partition` of n pairs of an image and a caption; `images` int64 (n,) says which image each shows.
 
     Scheme iid deals images, each to one client with all its captions. Raises DataError for the schemes that deal by
     label, too.
@@ -176,7 +176,7 @@ def _dirichlet(labels: np.ndarray, clients: int, alpha: float, rng: np.random.Ge
 
 
 def skew(labels: np.ndarray | None, parts: list[np.ndarray]) -> Skew:
-    """The summary of `parts` as `partition` returns them for `labels`; ``None`` where there are no classes."""
+    """The summary of `parts` as `partition` returns them for `labels`; `None` where there are no classes."""
     sizes = [len(part) for part in parts]
     if labels is None:
         return Skew(min(sizes), float(np.median(sizes)), max(sizes), None, None)

@@ -1,8 +1,8 @@
 """From a list of encoded images with labels or captions, however it was stored, to a data set of images that can be
 used.
 
-Every loader of files lists :class:`Sample` objects and leaves the rest to :func:`assemble` or
-:func:`assemble_captioned`: labels become numbers, bad images are found and left out, images without a split are split.
+Every loader of files lists `Sample` objects and leaves the rest to `assemble` or
+`assemble_captioned`: labels become numbers, bad images are found and left out, images without a split are split.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SPLITS = {
 @dataclass(frozen=True)
 class Sample:
     """An image as listed, with a label or else a caption, the other being "". `split`: "private", "public", "test",
-    "val" or ``None``; see :func:`split_named`."""
+    "val" or `None`; see `split_named`."""
 
     file: ImageFile
     label: str
@@ -44,15 +44,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Naming:
-    """How labels are read. `labels`: every label that counts, in the order of the classes (``None``: those that occur);
-    `names`: what prompts call them (``None``: the labels themselves)."""
+    """How labels are read. `labels`: every label that counts, in the order of the classes (`None`: those that occur);
+    `names`: what prompts call them (`None`: the labels themselves)."""
 
     labels: tuple[str, ...] | None = None
     names: tuple[str, ...] | None = None
 
 
 def split_named(text: str) -> str | None:
-    """The split that a folder or a table calls `text` ("train", "val", …), ``None`` for no such name."""
+    """The split that a folder or a table calls `text` ("train", "val", …), `None` for no such name."""
     return _SPLITS.get(text.strip().lower())
 
 
@@ -68,8 +68,8 @@ def assemble(
 ) -> Dataset:
     """The data set of all samples that can be used.
 
-    Left out, and counted by reason: labels outside ``naming.labels``, files that are missing, empty, no image, damaged
-    or of more than ``decoding.MOST_PIXELS`` pixels. Every such file is decoded once to its end; `cache` remembers what
+    Left out, and counted by reason: labels outside `naming.labels`, files that are missing, empty, no image, damaged
+    or of more than `decoding.MOST_PIXELS` pixels. Every such file is decoded once to its end; `cache` remembers what
     came out. Where no sample is a test image, those of "val" are, else one in five of each client (of each class,
     where no client is named), by a fixed seed and never the last one; with test images, "val" joins the public slice.
     Raises DataError where no private or no test image or only one class is left.
@@ -112,7 +112,7 @@ def assemble_captioned(
     """The captioned data set of all samples that can be used: pairs, several of one image where it has several
     captions.
 
-    As :func:`assemble`, without labels and classes. Images without a split are split as images, so that none has
+    As `assemble`, without labels and classes. Images without a split are split as images, so that none has
     captions on two sides; all that have no client are one group.
     """
     require_pillow()

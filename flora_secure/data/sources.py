@@ -7,7 +7,7 @@
 | digits | scikit-learn's, two thirds | a sixth | a sixth |
 | cifar10, cifar100 | train[0:40000] | train[40000:50000] | test |
 
-The others are files, listed by `photographs`, `folders`, `tables` and `webdataset`; docs/data.md has their layouts.
+The others are files, listed by `photographs`, `listings` and `webdataset`; docs/data.md has their layouts.
 
 The public slice is what pretraining, the choice of hyper-parameters, the warm start and the control variate may see.
 Fashion-MNIST: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747.

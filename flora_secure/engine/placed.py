@@ -152,7 +152,7 @@ class PlacedFrame:
 def _require_same(found: Tensor, whole: Inputs) -> None:
     """AdapterError unless a tower with a fresh adapter gives what the model itself gives."""
     if not torch.allclose(found, whole.take(np.arange(len(found))), atol=0.02):  # bfloat16 is that coarse
-        raise AdapterError("the image tower does not end in its last matrix; use a text placement")
+        raise AdapterError("the image tower does not end in its last matrix; use a `model.placement` in the text tower")
 
 
 def _towers(placed: Placed, setting: Setting, tokens: int) -> dict[str, Fixed | Projected | Through]:

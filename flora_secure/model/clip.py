@@ -51,7 +51,7 @@ class Clip:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """The height and width, in pixels, of the images that the image tower reads."""
         return self.shape.size
 
     @property
@@ -71,7 +71,7 @@ class Clip:
 
     @property
     def projection(self) -> TextProjection:
-        """What the text tower does last, float32."""
+        """The last matrix of the text tower, float32 (width, embed), and the bias behind it, if any."""
         return TextProjection.of(self.model.text)
 
     def pixels(self, images: np.ndarray) -> Tensor:
@@ -93,7 +93,7 @@ class Clip:
         return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def image_features(self, images: np.ndarray, *, views: ImageViews = _ALONE, batch: int = _BATCH) -> Tensor:
-        """L2-normalised embeddings, float32 (n, embed), of images as :meth:`pixels` takes them.
+        """L2-normalised embeddings, float32 (n, embed), of images as `pixels` takes them.
 
         An image's embedding is the normalised mean of those of its views, at as many times the time.
         """
@@ -133,7 +133,7 @@ class Clip:
             )
 
     def pooled_text_features(self, prompts: Sequence[str]) -> Tensor:
-        """:meth:`pooled_token_features` of prompts."""
+        """What `pooled_token_features` makes of the tokens of prompts, float32 (n, width)."""
         return self.pooled_token_features(self.tokenizer(list(prompts)))
 
     @torch.no_grad()

@@ -19,8 +19,8 @@ _Result = TypeVar("_Result")
 
 
 def batch_map(function: Callable[[_Item], _Result], items: Sequence[_Item], device: torch.device) -> Iterator[_Result]:
-    """``function`` of each item, in order: on the CPU on as many threads as torch would use, whose own are off
-    meanwhile. ``no_grad`` does not reach these threads.
+    """`function` of each item, in order: on the CPU on as many threads as torch would use, whose own are off
+    meanwhile. `no_grad` does not reach these threads.
 
     An accelerator has a queue of its own, which the caller's thread fills: a new thread would set it up anew.
     """
@@ -38,7 +38,7 @@ def batch_map(function: Callable[[_Item], _Result], items: Sequence[_Item], devi
 
 
 def device_named(name: str) -> torch.device:
-    """torch's device "cpu", "cuda", "cuda:1", …; ConfigError where this machine has no such device."""
+    """The torch device "cpu", "cuda", "cuda:1", …. Raises `ConfigError` where this machine has no such device."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # "meta" makes tensors, but holds no values

@@ -1,10 +1,10 @@
 """LoRA factors: what they are, and their first values.
 
-A matrix W0 takes x to ``x @ W0``; its adapter is ``ΔW = A @ B`` with A (inputs, r) and B (r, outputs) (Hu et al. 2021,
+A matrix W0 takes x to `x @ W0`; its adapter is `ΔW = A @ B` with A (inputs, r) and B (r, outputs) (Hu et al. 2021,
 arXiv 2106.09685, section 4.1). All matrices of a placement share one rank, so that two tensors hold their factors: the
 As one above the other, the Bs side by side.
 
-Which of them train is a rule (`rules`). On the text projection, ``prompt-basis`` starts from A = V/S of the singular
+Which of them train is a rule (`rules`). On the text projection, `prompt-basis` starts from A = V/S of the singular
 value decomposition of the pooled class-prompt features H = U S Vᵀ, so that H A = U is orthonormal; every other rule
 from a random A.
 """
@@ -24,17 +24,18 @@ from flora_secure.planning.rules import Rule, TrainedValues
 
 @dataclass(frozen=True)
 class Factors:
-    """The LoRA factors of all adapted matrices, float32: ``a`` (sum of inputs, r) and ``b`` (r, sum of outputs)."""
+    """The LoRA factors of all adapted matrices, float32: `a` (sum of inputs, r) and `b` (r, sum of outputs)."""
 
     a: Tensor
     b: Tensor
 
     @property
     def rank(self) -> int:
+        """The rank r, that of every matrix."""
         return int(self.a.shape[1])
 
     def to(self, device: torch.device | str) -> Factors:
-        """The same on ``device``."""
+        """The same on `device`."""
         return Factors(a=self.a.to(device), b=self.b.to(device))
 
     def trained(self, rule: Rule) -> TrainedValues:
@@ -46,14 +47,14 @@ class Factors:
         return self.trained(rule).dimension
 
     def vector(self, rule: Rule) -> Tensor:
-        """The values that ``rule`` trains as one float32 vector, B first, row by row."""
+        """The values that `rule` trains as one float32 vector, B first, row by row."""
         parts = [part.reshape(-1) for part, own in ((self.b, rule.trains_b), (self.a, rule.trains_a)) if own]
         return torch.cat(parts)
 
     def with_vector(self, rule: Rule, vector: Tensor) -> Factors:
-        """These factors with the trained values replaced by ``vector``; the inverse of :meth:`vector`.
+        """These factors with the trained values replaced by `vector`; the inverse of `vector`.
 
-        Raises :class:`AdapterError` for a vector of another length.
+        Raises `AdapterError` for a vector of another length.
         """
         if vector.shape != (self.dimension(rule),):
             raise AdapterError(f"update of length {tuple(vector.shape)} for an adapter of {self.dimension(rule)}")
@@ -67,8 +68,8 @@ class Factors:
 def initial_factors(rule: Rule, prompts: Tensor, embed: int, rank: int | None, generator: torch.Generator) -> Factors:
     """Factors on the text projection, of an adapter that changes nothing yet (B = 0).
 
-    ``prompts``: pooled class-prompt features H, float32 (classes, width), of any scale. ``rank`` defaults to the number
-    of classes, which is all that H can see. Raises :class:`AdapterError` if the rank does not fit.
+    `prompts`: pooled class-prompt features H, float32 (classes, width), of any scale. `rank` defaults to the number
+    of classes, which is all that H can see. Raises `AdapterError` if the rank does not fit.
     """
     classes, width = prompts.shape
     rank = min(classes, width, embed) if rank is None else rank
@@ -102,7 +103,7 @@ def blocks(matrices: Sequence[Matrix], factors: Factors) -> list[tuple[Tensor, T
 def fresh_factors(matrices: Sequence[Matrix], rank: int, generator: torch.Generator) -> Factors:
     """Random A, so that inputs of standard deviation 1 give each column about 1/√r, and B = 0.
 
-    Raises :class:`AdapterError` if the rank exceeds that of a matrix.
+    Raises `AdapterError` if the rank exceeds that of a matrix.
     """
     most = min(min(matrix.inputs, matrix.outputs) for matrix in matrices)
     if rank > most:

@@ -24,7 +24,7 @@ _CHUNK = 256  # decoded images in memory at a time: 150 MB at 448 pixels
 
 
 def split_features(clip: Clip, images: Images, *, views: ImageViews, cache: ArrayCache | None = None) -> Tensor:
-    """:meth:`Clip.image_features` of pixels or encoded images, float32 (n, embed), on the model's device.
+    """`Clip.image_features` of pixels or encoded images, float32 (n, embed), on the model's device.
 
     Encoded images are decoded in worker processes and cut to the model's size as `clip.shape` says. A cached result is
     that of the same model, images, preprocessing, kind of device and release of torch. Raises DataError for an encoded
@@ -34,7 +34,7 @@ def split_features(clip: Clip, images: Images, *, views: ImageViews, cache: Arra
 
 
 def split_pooled_features(clip: Clip, images: Images, *, views: ImageViews, cache: ArrayCache | None = None) -> Tensor:
-    """:meth:`Clip.pooled_image_features`, float32 (n, views, width), in all else as :func:`split_features`."""
+    """`Clip.pooled_image_features`, float32 (n, views, width), in all else as `split_features`."""
     embed = partial(clip.pooled_image_features, views=views)
     return _split(clip, images, views, cache, "pooled image features", embed)
 

@@ -12,11 +12,11 @@ from flora_secure.model.factors import Factors
 
 @dataclass(frozen=True)
 class Head:
-    """The frozen part of the classifier: ``prompts`` H (classes, width), ``base`` W0 (width, embed) and the
-    projection's ``bias`` (embed,) if it has one, float32.
+    """The frozen part of the classifier: `prompts` H (classes, width), `base` W0 (width, embed) and the
+    projection's `bias` (embed,) if it has one, float32.
 
-    The model's own A is ``gain`` times, and its H ``unit`` times, what they are here, see :meth:`normalised`;
-    ``scale`` is LoRA's alpha ÷ rank.
+    The model's own A is `gain` times, and its H `unit` times, what they are here, see `normalised`;
+    `scale` is LoRA's alpha ÷ rank.
     """
 
     prompts: Tensor
@@ -47,7 +47,7 @@ class Head:
         )
 
     def of_classes(self, prompts: Tensor) -> Head:
-        """The head of other classes, whose ``prompts`` (classes, width) are in the model's own units."""
+        """The head of other classes, whose `prompts` (classes, width) are in the model's own units."""
         return replace(self, prompts=prompts / self.unit)
 
     @property
@@ -60,10 +60,10 @@ class Head:
         return Factors(a=factors.a * self.gain, b=factors.b)
 
     def text(self, factors: Factors) -> Tensor:
-        """Unit-norm class embeddings (classes, embed) under the adapter."""
+        """The class embeddings under the adapter, float32 (classes, embed), each of unit norm."""
         value = self.constant + self.scale * (self.prompts @ factors.a) @ factors.b
         return F.normalize(value, dim=-1)
 
     def logits(self, features: Tensor, factors: Factors) -> Tensor:
-        """``features`` (n, embed) → scaled cosine similarities (n, classes)."""
+        """The scaled cosine similarities, float32 (n, classes), of `features` (n, embed) and the classes."""
         return self.logit_scale * features @ self.text(factors).T

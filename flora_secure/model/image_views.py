@@ -14,17 +14,18 @@ _PART = 28  # crops differ from the image by one part in so many of its height a
 
 @dataclass(frozen=True)
 class ImageViews:
-    """What is embedded together: ``crops`` of an image, with ``mirror`` each of them and its mirror image."""
+    """What is embedded together: `crops` of an image, with `mirror` each of them and its mirror image."""
 
     mirror: bool = False
     crops: Crops = 1
 
     @property
     def count(self) -> int:
+        """How many views an image has, the image itself included."""
         return (1 + self.mirror) * self.crops
 
     def of(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """The views of ``pixels`` (n, 3, height, width), each of that shape, the image itself first.
+        """The views of `pixels` (n, 3, height, width), each of that shape, the image itself first.
 
         Two crops: the image, and it a twenty-eighth smaller on each side, scaled back bilinearly (antialiased). Four:
         also it moved down and up by a twenty-eighth of the height. Where a crop reaches beyond the image, the

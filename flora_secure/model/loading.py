@@ -25,10 +25,10 @@ BESIDES_TOWERS = ("custom_text", "multimodal_cfg")  # of open_clip's configurati
 
 
 def contrastive_half(coca: CoCa, config: dict[str, Any]) -> CustomTextCLIP:
-    """The towers, logit scale and logit bias of ``coca``, whose configuration ``config`` is; the decoder is left out.
+    """The towers, logit scale and logit bias of `coca`, whose configuration `config` is; the decoder is left out.
 
     `encode_image` and `encode_text` give what they gave, but for CoCa's normalising them by default. The towers are
-    shared and no longer return their tokens, so that ``coca`` is of no use afterwards.
+    shared and no longer return their tokens, so that `coca` is of no use afterwards.
     """
     towers = {field: value for field, value in config.items() if field not in BESIDES_TOWERS}
     towers["text_cfg"] = {**towers["text_cfg"], "hf_model_pretrained": False}  # nothing to download
@@ -119,7 +119,7 @@ def load_clip(
 
 
 def hub_text_tower(config: dict[str, Any]) -> str | None:
-    """The name on Hugging Face's hub of the text tower of one of open_clip's configurations, ``None`` if it is
+    """The name on Hugging Face's hub of the text tower of one of open_clip's configurations, `None` if it is
     open_clip's own."""
     name: str | None = config["text_cfg"].get("hf_model_name")
     return name

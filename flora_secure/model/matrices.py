@@ -20,8 +20,8 @@ from flora_secure.planning.placements import Placement
 
 @dataclass(frozen=True)
 class Matrix:
-    """``parameter`` is its name within ``tower``, "text" or "visual". ``transposed``: stored as (outputs, inputs), as
-    `nn.Linear` does. ``row``: where it begins in a parameter that holds several, one above the other."""
+    """`parameter` is its name within `tower`, "text" or "visual". `transposed`: stored as (outputs, inputs), as
+    `nn.Linear` does. `row`: where it begins in a parameter that holds several, one above the other."""
 
     tower: str
     parameter: str
@@ -31,7 +31,7 @@ class Matrix:
     row: int | None = None
 
     def added(self, stored: Tensor, delta: Tensor) -> Tensor:
-        """The stored parameter with ``delta`` (inputs, outputs) added to this matrix."""
+        """The stored parameter with `delta` (inputs, outputs) added to this matrix."""
         change = delta.T if self.transposed else delta
         if self.row is None:
             return stored + change
@@ -41,10 +41,10 @@ class Matrix:
 
 @dataclass(frozen=True, eq=False)
 class TextProjection:
-    """What a text tower does last: ``pooled @ matrix + bias``, ``matrix`` (width, embed), ``bias`` (embed,) if any.
+    """What a text tower does last: `pooled @ matrix + bias`, `matrix` (width, embed), `bias` (embed,) if any.
 
-    Without a ``matrix`` there is none, and pooled features are embeddings. ``parameter``: the matrix's name within the
-    tower, which stores it transposed if it is a `nn.Linear`'s. ``identity``: the tower's parameters with which
+    Without a `matrix` there is none, and pooled features are embeddings. `parameter`: the matrix's name within the
+    tower, which stores it transposed if it is a `nn.Linear`'s. `identity`: the tower's parameters with which
     `torch.func.functional_call` leaves it out.
     """
 
@@ -77,9 +77,9 @@ class TextProjection:
 
 
 def matrices_of(model: CustomTextCLIP, placement: Placement, last: int | None = None) -> tuple[Matrix, ...]:
-    """The matrices that ``placement`` adapts in ``model``, in the ``last`` blocks of the tower or in all of them.
+    """The matrices that `placement` adapts in `model`, in the `last` blocks of the tower or in all of them.
 
-    Raises :class:`AdapterError` where the model has no such matrices.
+    Raises `AdapterError` where the model has no such matrices.
     """
     match placement.name:
         case "text-projection":
@@ -159,7 +159,7 @@ def _visual_projection(model: CustomTextCLIP) -> Matrix:
 
 @contextmanager
 def visual_unprojected(model: CustomTextCLIP) -> Iterator[None]:
-    """While it lasts, the image tower leaves out its last matrix. AdapterError as :func:`matrices_of`."""
+    """While it lasts, the image tower leaves out its last matrix. AdapterError as `matrices_of`."""
     matrix, visual = _visual_projection(model), model.visual
     if not matrix.transposed:
         projection, visual.proj = visual.proj, None

@@ -1,14 +1,14 @@
 """Adapters in peft's format, which other people's tools read.
 
-peft's LoRA adds ``lora_B @ lora_A`` (times alpha ÷ rank) to a parameter as it is stored. open_clip stores a projection
-as (inputs, outputs), so there our A is peft's ``lora_B`` and our B its ``lora_A``; a `nn.Linear` is stored as (outputs,
-inputs), so there our A is ``lora_A`` transposed. Query, key and value of a `nn.MultiheadAttention` are one parameter,
-for which peft has one ``lora_A``: ours are stacked in it, at as many times the rank, and each ``lora_B`` is zero
+peft's LoRA adds `lora_B @ lora_A` (times alpha ÷ rank) to a parameter as it is stored. open_clip stores a projection
+as (inputs, outputs), so there our A is peft's `lora_B` and our B its `lora_A`; a `nn.Linear` is stored as (outputs,
+inputs), so there our A is `lora_A` transposed. Query, key and value of a `nn.MultiheadAttention` are one parameter,
+for which peft has one `lora_A`: ours are stacked in it, at as many times the rank, and each `lora_B` is zero
 outside its own rows. peft adapts such a module's output matrix too, ours by zeros where the placement leaves it alone;
 today's releases add that matrix's delta twice (https://github.com/huggingface/peft/pull/3774), so what is saved is
 divided by what the installed release does, and loads right with it.
 
-Where the text projection is a `nn.Linear`, as SigLIP's, ``PeftModel.from_pretrained(…).merge_and_unload()`` gives the
+Where the text projection is a `nn.Linear`, as SigLIP's, `PeftModel.from_pretrained(…).merge_and_unload()` gives the
 adapted model: open_clip asks the projection whether it is one, which peft's wrapper around it, before merging, is not.
 """
 
@@ -30,7 +30,7 @@ from flora_secure.model.matrices import Matrix
 
 
 def attach(model: CustomTextCLIP, matrices: Sequence[Matrix], factors: Factors, scale: float = 1.0) -> PeftModel:
-    """``model`` wrapped by peft (in place) with ``scale · A B`` on each matrix. No parameter requires a gradient."""
+    """`model` wrapped by peft (in place) with `scale · A B` on each matrix. No parameter requires a gradient."""
     values = _values(matrices, factors, output_added())
     rank = next(iter(values.values())).shape[0]  # of a lora_A
     targets = dict.fromkeys(name.rsplit(".lora_", 1)[0].removesuffix(".base_layer.out_proj") for name in values)
@@ -101,7 +101,7 @@ def _attention(matrices: Sequence[Matrix], factors: Factors, added: float) -> di
 
 
 def _module(matrix: Matrix) -> str:
-    """The attention that ``matrix`` belongs to."""
+    """The attention that `matrix` belongs to."""
     return f"{matrix.tower}.{matrix.parameter}".split(".attn.")[0] + ".attn"
 
 
@@ -121,8 +121,8 @@ def output_added() -> float:
 def save_adapter(
     model: CustomTextCLIP, matrices: Sequence[Matrix], factors: Factors, folder: Path, scale: float = 1.0
 ) -> None:
-    """Write the adapter in peft's format (``adapter_config.json``, ``adapter_model.safetensors``) for
-    ``PeftModel.from_pretrained(model, folder)``. ``model`` is left as it was."""
+    """Write the adapter in peft's format (`adapter_config.json`, `adapter_model.safetensors`) for
+    `PeftModel.from_pretrained(model, folder)`. `model` is left as it was."""
     wrapped = attach(model, matrices, factors, scale)
     try:
         wrapped.save_pretrained(str(folder))
@@ -136,10 +136,10 @@ _HEADER = 1 << 20  # bytes of a safetensors file before its values, and more tha
 
 
 def read_adapter(folder: Path, matrices: Sequence[Matrix], rank: int, added: float) -> Factors:
-    """The factors that :func:`save_adapter` wrote to ``folder`` for these ``matrices``, float32, in the model's units.
+    """The factors that `save_adapter` wrote to `folder` for these `matrices`, float32, in the model's units.
 
-    ``added``: what :func:`output_added` was then. peft's own configuration is not looked at. Nothing is allocated
-    before names, types and shapes are known to fit. Raises :class:`AdapterError`, one line, for a file that cannot be
+    `added`: what `output_added` was then. peft's own configuration is not looked at. Nothing is allocated
+    before names, types and shapes are known to fit. Raises `AdapterError`, one line, for a file that cannot be
     read or was written for other matrices, and for values that are no numbers.
     """
     file = folder / "adapter_model.safetensors"
@@ -178,7 +178,7 @@ def read_adapter(folder: Path, matrices: Sequence[Matrix], rank: int, added: flo
 
 
 def _factors(matrices: Sequence[Matrix], values: dict[str, Tensor], rank: int, added: float) -> Factors:
-    """The inverse of :func:`_values`."""
+    """The inverse of `_values`."""
     found, stacked = list[tuple[Tensor, Tensor]](), dict[str, int]()
     attention = any(matrix.row is not None for matrix in matrices)
     for matrix in matrices:
@@ -201,7 +201,7 @@ def _factors(matrices: Sequence[Matrix], values: dict[str, Tensor], rank: int, a
 
 @torch.no_grad()
 def merge(model: CustomTextCLIP, matrices: Sequence[Matrix], factors: Factors, scale: float) -> None:
-    """Add ``scale · A B`` to each matrix of ``model``, in place."""
+    """Add `scale · A B` to each matrix of `model`, in place."""
     for matrix, (a, b) in zip(matrices, blocks(matrices, factors), strict=True):
         parameter = getattr(model, matrix.tower).get_parameter(matrix.parameter)
         parameter.copy_(matrix.added(parameter, (scale * a @ b).to(parameter)))

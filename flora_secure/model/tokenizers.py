@@ -14,13 +14,13 @@ from flora_secure.model.weights import folder_config
 
 
 class Tokenizer(Protocol):
-    """As open_clip's: tokens int64 (n, context) of texts, cut at that context or the model's own."""
+    """What open_clip's tokenizers do: texts to tokens, int64 (n, context), cut at that context or the model's own."""
 
     def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor: ...
 
 
 def cut_at_context(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
-    """Tokens int64 (n, context) of ``texts``, and which of them were longer than that, bool (n,).
+    """Tokens int64 (n, context) of `texts`, and which of them were longer than that, bool (n,).
 
     One place more shows what was cut: either the end of the text stood there, or a word stands where the end was put,
     which is all there is to see where ends also fill up (SigLIP's tokenizers).
@@ -33,14 +33,14 @@ def cut_at_context(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tens
 
 
 def folder_tokenizer(folder: Path, vocabulary: Path) -> Tokenizer:
-    """Of an open_clip folder whose text tower reads byte pairs of this ``vocabulary``."""
+    """The tokenizer of an open_clip folder whose text tower reads byte pairs of this `vocabulary`."""
     context = folder_config(folder)["model_cfg"]["text_cfg"]["context_length"]
     tokenizer: Tokenizer = SimpleTokenizer(bpe_path=str(vocabulary), context_length=context)
     return tokenizer
 
 
 def open_clip_tokenizer(model: str) -> Tokenizer:
-    """Of one of open_clip's architectures. Most tokenizers come with open_clip; some are downloaded from Hugging Face.
+    """The tokenizer of one of open_clip's architectures. Most come with open_clip, some from Hugging Face.
 
     Raises ModelError, one line, which names the tokenizer that cannot be had.
     """

@@ -1,8 +1,8 @@
 """From what stays constant to embeddings, for each tower: the part of a model that an adapter changes, as a function.
 
 Whatever lies below the lowest adapted matrix gives the same in every round, so it is computed once. What is left of a
-tower is one of three things: nothing (:class:`Fixed`), its last matrix (:class:`Projected`), or all of it
-(:class:`Through`). Each is a function of constant inputs and the adapter's factors, so that `torch.func` can take
+tower is one of three things: nothing (`Fixed`), its last matrix (`Projected`), or all of it
+(`Through`). Each is a function of constant inputs and the adapter's factors, so that `torch.func` can take
 gradients of it for many clients at once.
 """
 
@@ -35,7 +35,7 @@ class Inputs(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, indices: NDArray[np.int64]) -> Tensor:
-        """Those at ``indices``, (n, …)."""
+        """Those at `indices`, (n, …)."""
         ...
 
 
@@ -49,6 +49,7 @@ class Held:
         return len(self.rows)
 
     def take(self, indices: NDArray[np.int64]) -> Tensor:
+        """The rows (m, …) at the int64 (m,) `indices`, on the device that holds them."""
         return self.rows[torch.from_numpy(indices).to(self.rows.device)]
 
 
@@ -65,6 +66,7 @@ class Pixels:
         return len(self.images)
 
     def take(self, indices: NDArray[np.int64]) -> Tensor:
+        """The views of the images at the int64 (m,) `indices`, float32 (m, views, 3, height, width), decoded now."""
         if isinstance(self.images, EncodedImages):
             chosen = self.images.at(indices)
             parts = list(decode(chosen.files, chosen.hashes, self.clip.shape, max(1, len(indices))))
@@ -86,14 +88,14 @@ def parts_of(indices: Indices, size: int) -> list[Indices]:
 
 
 def pullback(function: Function, at: Tensor) -> tuple[Tensor, Function]:
-    """The value at ``at``, and Jᵀ as a function: cotangents of the value → gradients."""
+    """The value at `at`, and Jᵀ as a function: cotangents of the value → gradients."""
     found = torch.func.vjp(function, at)
     back = cast(Callable[[Tensor], tuple[Tensor]], found[1])
     return cast(Tensor, found[0]), lambda cotangent: back(cotangent)[0]
 
 
 def pushforward(function: Function, at: Tensor, direction: Tensor) -> Tensor:
-    """J times ``direction``."""
+    """The Jacobian of `function` at `at`, times `direction`: of the shape of its value."""
     return cast(Tensor, torch.func.jvp(function, (at,), (direction,))[1])
 
 
@@ -102,8 +104,8 @@ _ACTIVATIONS = 1 << 27  # float32 values of a tower's activations that may be in
 
 @dataclass(frozen=True)
 class Placed:
-    """Where the adapter sits: ``ΔW_m = scale · gains[m] · A_m B_m``. The gains make a trained value mean the same
-    wherever it sits (`gains`); ``scale`` is LoRA's alpha ÷ rank."""
+    """Where the adapter sits: `ΔW_m = scale · gains[m] · A_m B_m`. The gains make a trained value mean the same
+    wherever it sits (`gains`); `scale` is LoRA's alpha ÷ rank."""
 
     matrices: tuple[Matrix, ...]
     gains: tuple[float, ...]
@@ -114,7 +116,7 @@ class Placed:
         return [place for place, matrix in enumerate(self.matrices) if matrix.tower == tower]
 
     def factors(self, factors: Factors) -> list[tuple[Tensor, Tensor]]:
-        """Of each matrix A and B whose product is ``ΔW_m``."""
+        """The factors A and B of each matrix, scaled so that their product is `ΔW_m`."""
         found = zip(self.gains, blocks(self.matrices, factors), strict=True)
         return [(self.scale * gain * a, b) for gain, (a, b) in found]
 
@@ -133,7 +135,7 @@ class Tower(Protocol):
         ...
 
     def __call__(self, inputs: Tensor, factors: Factors) -> Tensor:
-        """Unit-norm embeddings (n, embed) of ``inputs`` (n, …)."""
+        """Unit-norm embeddings (n, embed) of `inputs` (n, …)."""
         ...
 
 
@@ -150,7 +152,7 @@ class Fixed:
 @dataclass(frozen=True)
 class Projected:
     """An adapter on the last matrix alone. Inputs are what it reads, (n, views, width): the views of an image are
-    embedded by themselves and joined, a text is one view. ``base`` (width, embed)."""
+    embedded by themselves and joined, a text is one view. `base` (width, embed)."""
 
     placed: Placed
     place: int
@@ -177,12 +179,13 @@ class Through:
 
     @classmethod
     def of_text(cls, placed: Placed, tower: Any, tokens: int) -> Through:
-        """``tokens``: of each input, all its prompts together."""
+        """`tokens`: of each input, all its prompts together."""
         projection, inner = TextProjection.of(tower), tower.transformer
         return cls(placed, tower, placed.of_tower("text"), projection, _rows(tokens, inner.width, inner.layers))
 
     @classmethod
     def of_images(cls, placed: Placed, tower: Any, views: int) -> Through:
+        """The image tower of a plain transformer, which reads so many `views` of each image."""
         tokens = int(tower.positional_embedding.shape[0])
         inner = tower.transformer
         return cls(placed, tower, placed.of_tower("visual"), None, _rows(views * tokens, inner.width, inner.layers))
@@ -196,7 +199,7 @@ class Through:
             changed[matrix.parameter] = matrix.added(before[matrix.parameter], a @ b)
         if self.projection is not None:
             changed |= self.projection.identity
-            if (length := inputs.shape[-1]) < self.tower.context_length:  # tokens were cut (:func:`cut`)
+            if (length := inputs.shape[-1]) < self.tower.context_length:  # tokens were cut (`cut`)
                 changed["attn_mask"] = self.tower.attn_mask[:length, :length]
         with _plain_attention():
             out: Tensor = functional_call(self.tower, changed, (inputs.flatten(0, 1),))
@@ -217,7 +220,7 @@ def _plain_attention() -> Iterator[None]:
 
 
 def cut(tower: Any, tokens: Tensor) -> Tensor:
-    """``tokens`` (…, context) without the places at the end that fill up every text, where the tower never looks there:
+    """`tokens` (…, context) without the places at the end that fill up every text, where the tower never looks there:
     with causal attention, pooled at the end of the text."""
     if not isinstance(tower, TextTransformer):
         return tokens

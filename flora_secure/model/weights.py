@@ -58,7 +58,7 @@ def folder_config(path: Path) -> dict[str, Any]:
 def load_weights(model: nn.Module, path: Path, name: str) -> None:
     """Copy the weights in `path` into `model`, whose architecture is called `name`.
 
-    `path`: a state dict that open_clip writes, as .safetensors or by ``torch.save`` (itself or under "state_dict", with
+    `path`: a state dict that open_clip writes, as .safetensors or by `torch.save` (itself or under "state_dict", with
     or without "module." before each name), or an open_clip folder. Nothing in it is executed. Raises ModelError, one
     line, for a file that cannot be read and for weights of another architecture, naming the first that does not fit.
     """

@@ -22,7 +22,7 @@ _OTHER_CLASSES = {"cifar100": 100, "oxford-pets": 37, "flowers102": 102, "food10
 
 
 def classes_of(data: DataConfig) -> int:
-    """Classes that a run over the data set trains."""
+    """How many classes a run over the configured data set trains, the unseen ones left out."""
     return _OTHER_CLASSES.get(data.dataset, CLASSES) - len(data.unseen_classes or ())
 
 
@@ -35,11 +35,11 @@ class Architecture:
     shapes: Shapes
 
     def dimension(self, model: ModelConfig, classes: int = CLASSES) -> int:
-        """Length d of an upload with this placement, rule and rank; ConfigError as :meth:`factor_sizes`."""
+        """Length d of an upload with this placement, rule and rank; ConfigError as `factor_sizes`."""
         return rule_named(model.trained_rule).upload_size(*self.factor_sizes(model, classes))
 
     def trained(self, model: ModelConfig, classes: int = CLASSES) -> int:
-        """Values that the server keeps and broadcasts; ConfigError as :meth:`factor_sizes`."""
+        """Values that the server keeps and broadcasts; ConfigError as `factor_sizes`."""
         return rule_named(model.trained_rule).size(*self.factor_sizes(model, classes))
 
     def factor_sizes(self, model: ModelConfig, classes: int = CLASSES) -> tuple[int, int]:

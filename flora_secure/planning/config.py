@@ -1,7 +1,7 @@
 """One description of a run: TOML ↔ frozen dataclasses; unknown keys are errors.
 
-Every section (:mod:`flora_secure.planning.sections`) is a table of the TOML file and a field of :class:`RunConfig`.
-``None`` means "derived from the rest" and is left out of the file. Bad values raise :class:`ConfigError`.
+Every section (`flora_secure.planning.sections`) is a table of the TOML file and a field of `RunConfig`.
+`None` means "derived from the rest" and is left out of the file. Bad values raise `ConfigError`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class RunConfig:
 
     @property
     def dropout_tolerance(self) -> float:
-        """Fraction of clients the noise shares allow to drop: as given, or at least 10 %, or what ``dropout`` needs."""
+        """Fraction of clients the noise shares allow to drop: as given, or at least 10 %, or what `dropout` needs."""
         given = self.privacy.dropout_tolerance
         return max(0.1, self.aggregation.dropout) if given is None else given
 
@@ -88,19 +88,19 @@ class RunConfig:
 
     @property
     def clip_norm(self) -> float:
-        """As given, or the unit's tuned default."""
+        """The clip norm c before round 1: the one given, or the tuned default of the unit."""
         given = self.privacy.clip_norm
         return CLIP_NORM[self.privacy.unit] if given is None else given
 
     @property
     def sampling_rate(self) -> float:
-        """q: as given, or the tuned default of unit ``example``; 1 for unit ``client``."""
+        """The rate q at which examples are drawn: the one given, or the tuned default; 1 for unit `client`."""
         if self.privacy.unit == "client":
             return 1.0
         return EXAMPLE_RATE if self.privacy.example_rate is None else self.privacy.example_rate
 
     def to_toml(self) -> str:
-        """The TOML text that :func:`from_toml` reads back to an equal config."""
+        """The TOML text that `from_toml` reads back to an equal config."""
         return tomli_w.dumps(_without_none(dataclasses.asdict(self)))
 
     @property
@@ -110,7 +110,7 @@ class RunConfig:
 
 
 def from_toml(text: str) -> RunConfig:
-    """Parse a TOML document. Raises :class:`ConfigError` for bad syntax, unknown keys, wrong types and bad values."""
+    """Parse a TOML document. Raises `ConfigError` for bad syntax, unknown keys, wrong types and bad values."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -121,7 +121,7 @@ def from_toml(text: str) -> RunConfig:
 
 
 def load_config(path: Path) -> RunConfig:
-    """Read a TOML file. Raises :class:`ConfigError`, naming the file."""
+    """Read a TOML file. Raises `ConfigError`, naming the file."""
     try:
         return from_toml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -144,7 +144,7 @@ def keys_of(path: Path) -> frozenset[str]:
 
 
 def override(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
-    """A new config with ``changes`` ("section.key" or "seed" → value) applied; those that are ``None`` are skipped."""
+    """A new config with `changes` ("section.key" or "seed" → value) applied; those that are `None` are skipped."""
     table = dataclasses.asdict(config)
     for dotted, value in changes.items():
         if value is None:

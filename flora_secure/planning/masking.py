@@ -11,8 +11,8 @@ from flora_secure.privacy.noise_plan import NoisePlan
 
 @dataclass(frozen=True)
 class MaskingPlan:
-    """Who shares masks with whom: ``neighbours`` k (clients − 1: everybody), ``threshold`` t, and how many of the
-    holders of any client's shares may be ``corrupt``."""
+    """Who shares masks with whom: `neighbours` k (clients − 1: everybody), `threshold` t, and how many of the
+    holders of any client's shares may be `corrupt`."""
 
     neighbours: int
     threshold: int
@@ -22,12 +22,12 @@ class MaskingPlan:
 def plan_masking(
     plan: NoisePlan, profile: Profile, neighbours: int | None = None, threshold: int | None = None
 ) -> MaskingPlan:
-    """Graph and threshold for the dropouts and colluders that the noise of ``plan`` is sized for.
+    """Graph and threshold for the dropouts and colluders that the noise of `plan` is sized for.
 
-    ``neighbours``, taken as all the others where there are fewer, defaults to the least that keeps the promises of
-    :func:`flora_protocols.find_parameters`. So does ``threshold``, but in the complete graph it is a majority where the
+    `neighbours`, taken as all the others where there are fewer, defaults to the least that keeps the promises of
+    `flora_protocols.find_parameters`. So does `threshold`, but in the complete graph it is a majority where the
     dropouts allow one: there it costs nothing.
-    Raises :class:`flora_protocols.ParameterError` where nothing can work.
+    Raises `flora_protocols.ParameterError` where nothing can work.
     """
     n, corrupt = plan.clients, Fraction(plan.colluders, plan.clients)
     found, least = find_parameters(n, corrupt, Fraction(plan.dropouts, n), profile)

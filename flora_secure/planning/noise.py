@@ -1,4 +1,4 @@
-"""The noise of a run from its configuration: one place, for the simulation and for ``plan``."""
+"""The noise of a run from its configuration: one place, for the simulation and for `plan`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MEANT = {
 
 def refused(error: Exception) -> InputError:
     """What the solver or the masking's protocol refuses, as an error that names the settings to change."""
-    if isinstance(error, InputError) and not isinstance(error, InfeasibleError):
+    if isinstance(error, InputError) and not isinstance(error, InfeasibleError):  # which names numbers, no settings
         return error
     message = str(error)
     for words, meant in _MEANT.items():
@@ -53,7 +53,7 @@ def target_delta(config: RunConfig, images: int) -> float:
 
 
 def plan_noise(config: RunConfig, selection: Selection, dimension: int, images: int) -> NoisePlan:
-    """The plan of a run whose updates have ``dimension`` values, over clients that hold ``images`` in all.
+    """The plan of a run whose updates have `dimension` values, over clients that hold `images` in all.
 
     Raises `InfeasibleError` where no noise and ring satisfy the configuration.
     """

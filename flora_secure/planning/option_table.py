@@ -1,6 +1,6 @@
 """The one table of options: every setting of a run and every switch of the commands that plan and run it.
 
-Rows come from the fields of the sections and of :class:`Switches`; flags, keywords of the Python functions and
+Rows come from the fields of the sections and of `Switches`; flags, keywords of the Python functions and
 docs/options.md come from rows. A new flag is a field there and its use.
 
     python -m flora_secure.planning.option_table > docs/options.md
@@ -33,7 +33,7 @@ PANELS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Switches:
-    """What a command is told beside the settings of the run: nothing of it is in ``config.toml``."""
+    """What a command is told beside the settings of the run: nothing of it is in `config.toml`."""
 
     config: Path | None = option(
         None, "--config", "TOML file of settings; flags override it.", metavar="FILE", panel=OUTPUT
@@ -110,10 +110,10 @@ class Row:
     """One option.
 
     Attributes:
-        key: of a setting as in the TOML file, ``privacy.epsilon``; of a switch its name.
+        key: of a setting as in the TOML file, `privacy.epsilon`; of a switch its name.
         kind: str, int, float, bool, Path, or tuple for several strings.
         choices: the values that there are, where there are only so many.
-        default: ``None`` where it is derived.
+        default: `None` where it is derived.
         option: flag and words.
     """
 
@@ -125,7 +125,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The keyword of the Python functions, and of the flag: ``epsilon``, ``participation``."""
+        """The keyword of the Python functions, and of the flag: `epsilon`, `participation`."""
         flag = self.option.flag
         return self.key.rpartition(".")[2] if flag is None else flag.partition("/")[0].lstrip("-").replace("-", "_")
 
@@ -185,17 +185,17 @@ def rows_of(command: str) -> list[Row]:
 
 
 def flag_of(key: str) -> str | None:
-    """The flag of a key, the first of a pair; ``None`` where it has none or is not known."""
+    """The flag of a key, the first of a pair; `None` where it has none or is not known."""
     flags = {row.key: row.option.flag for row in (*SETTINGS, *SWITCHES)}
     flag = flags.get(key)
     return None if flag is None else flag.partition("/")[0]
 
 
 def configured(config: RunConfig | str | Path | None, options: Mapping[str, Any]) -> RunConfig:
-    """A run's description: ``config`` (or the TOML file of that name, or the defaults) with ``options`` by keyword.
+    """A run's description: `config` (or the TOML file of that name, or the defaults) with `options` by keyword.
 
-    An option that is ``None`` stays as it is. Raises ``TypeError`` for a keyword that is no option, and
-    :class:`flora_secure.errors.ConfigError` for a file that cannot be read and a value that cannot be.
+    An option that is `None` stays as it is. Raises `TypeError` for a keyword that is no option, and
+    `flora_secure.errors.ConfigError` for a file that cannot be read and a value that cannot be.
     """
     base = config if isinstance(config, RunConfig) else RunConfig() if config is None else load_config(Path(config))
     keys = {row.name: row for row in SETTINGS}
@@ -208,7 +208,7 @@ def configured(config: RunConfig | str | Path | None, options: Mapping[str, Any]
 
 
 def markdown() -> str:
-    """docs/options.md."""
+    """The page docs/options.md, made from the table: a section a panel, a row a setting."""
     lines = [
         "# Options",
         "",

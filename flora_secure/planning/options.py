@@ -1,7 +1,7 @@
 """What stands beside a setting's default: the flag that sets it, and what people are told of it.
 
-A setting is a field of a section (:mod:`flora_secure.planning.sections`), made by :func:`option`: key, type, default,
-flag and help stand there once. :mod:`flora_secure.planning.option_table` collects them.
+A setting is a field of a section (`flora_secure.planning.sections`), made by `option`: key, type, default,
+flag and help stand there once. `flora_secure.planning.option_table` collects them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Option:
     """How a setting is offered to people.
 
     Attributes:
-        flag: ``--epsilon``, or a pair ``--mirror/--no-mirror``; ``None`` where only a file or a caller sets it.
+        flag: `--epsilon`, or a pair `--mirror/--no-mirror`; `None` where only a file or a caller sets it.
         help: one line, a full sentence.
-        metavar: what stands for the value; ``None`` for what the type says.
+        metavar: what stands for the value; `None` for what the type says.
         derived: what the default is, in words, where it follows from the rest.
         commands: which have the flag.
         everyday: shown before all others.
-        panel: under which heading it stands; ``None`` for that of its section.
+        panel: under which heading it stands; `None` for that of its section.
         known: values to complete and to take the nearest from, where others are possible too.
     """
 
@@ -41,5 +41,5 @@ class Option:
 
 
 def option(default: Any, flag: str | None, help: str, **more: Any) -> Any:
-    """A field of a frozen dataclass with this ``default``; the rest as in :class:`Option`."""
+    """A field of a frozen dataclass with this `default`; the rest as in `Option`."""
     return dataclasses.field(default=default, metadata={"option": Option(flag, help, **more)})

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shapes:
-    """Sizes of a model's towers. ``layers`` and ``mlp`` (hidden units of a block) are the text tower's; those of the
-    image tower, ``visual_layers`` blocks of ``visual_width``, are ``None`` where it is no plain transformer.
-    ``visual_pooled``: input width of its last matrix, ``None`` where it has none onto the embedding. ``projected``:
+    """Sizes of a model's towers. `layers` and `mlp` (hidden units of a block) are the text tower's; those of the
+    image tower, `visual_layers` blocks of `visual_width`, are `None` where it is no plain transformer.
+    `visual_pooled`: input width of its last matrix, `None` where it has none onto the embedding. `projected`:
     whether the text tower ends in a matrix onto the embedding."""
 
     width: int
@@ -24,8 +24,8 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Placement:
-    """``rank``: the default, ``None`` for one a class. ``rule``: the default rule's name. ``blocks``: whether it sits
-    in the blocks of a tower, so that it can be held to the last of them. ``rate``: what a rule's local rate is
+    """`rank`: the default, `None` for one a class. `rule`: the default rule's name. `blocks`: whether it sits
+    in the blocks of a tower, so that it can be held to the last of them. `rate`: what a rule's local rate is
     multiplied by; a tenth where images move, since that moves all classes at once and a client's own mix of them too
     far (chosen on public folds: 0.03 and 0.1 alike, 1 circles)."""
 
@@ -36,9 +36,9 @@ class Placement:
     rate: float = 1.0
 
     def matrices(self, model: Shapes, last: int | None = None) -> list[tuple[int, int]] | None:
-        """(inputs, outputs) of each adapted matrix, of the ``last`` blocks or all; ``None`` where the model lacks them.
+        """(inputs, outputs) of each adapted matrix, of the `last` blocks or all; `None` where the model lacks them.
 
-        ValueError where ``last`` is more than there are, or the placement sits in no blocks.
+        ValueError where `last` is more than there are, or the placement sits in no blocks.
         """
         text = (model.width, model.embed) if model.projected else None
         image = None if model.visual_pooled is None else (model.visual_pooled, model.embed)

@@ -1,5 +1,5 @@
 """The sections of a run's description that say how clients are protected: budget, cohorts, masks. As in
-:mod:`flora_secure.planning.sections`."""
+`flora_secure.planning.sections`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Rules: which LoRA factors train, in which round and local step, and what averaging them means. Needs no torch.
 
-The adapter is ``ΔW = A B``. Averaging A and B separately is not averaging A B (Sun et al. 2024, arXiv 2403.12313,
+The adapter is `ΔW = A B`. Averaging A and B separately is not averaging A B (Sun et al. 2024, arXiv 2403.12313,
 section 3), so each rule says what the server averages and whether that is the average of the clients' ΔW.
 Every rule starts from B = 0, where the gradient with respect to A vanishes: whatever alternates begins with B.
 """
@@ -15,11 +15,11 @@ from flora_secure.errors import AdapterError
 
 @dataclass(frozen=True)
 class Rule:
-    """What trains. ``local_rate`` is the tuned local learning rate, ``averaging`` one line for people.
+    """What trains. `local_rate` is the tuned local learning rate, `averaging` one line for people.
 
-    ``prompt_basis``: A starts as the basis of the class prompts, else random. ``alternates``: ``"rounds"``, where B
-    trains in odd rounds and A in even ones; ``"steps"``, where they take turns in the local steps, B first.
-    ``exact``: the average of the uploads gives the average of the clients' ΔW.
+    `prompt_basis`: A starts as the basis of the class prompts, else random. `alternates`: `"rounds"`, where B
+    trains in odd rounds and A in even ones; `"steps"`, where they take turns in the local steps, B first.
+    `exact`: the average of the uploads gives the average of the clients' ΔW.
     """
 
     name: str
@@ -32,21 +32,21 @@ class Rule:
     local_rate: float = 0.4
 
     def of_round(self, number: int) -> Rule:
-        """The rule of round ``number``, from 1 on: with factors alternating in rounds it trains one of them."""
+        """The rule of round `number`, from 1 on: with factors alternating in rounds it trains one of them."""
         if self.alternates != "rounds":
             return self
         return dataclasses.replace(self, trains_a=number % 2 == 0, trains_b=number % 2 == 1, alternates=None)
 
     def trains_b_in(self, step: int) -> bool:
-        """Whether B moves in local step ``step``, from 0 on."""
+        """Whether B moves in local step `step`, from 0 on."""
         return self.trains_b and (self.alternates != "steps" or step % 2 == 0)
 
     def trains_a_in(self, step: int) -> bool:
-        """Whether A moves in local step ``step``, from 0 on."""
+        """Whether A moves in local step `step`, from 0 on."""
         return self.trains_a and (self.alternates != "steps" or step % 2 == 1)
 
     def size(self, a: int, b: int) -> int:
-        """Number of trained values of an A of ``a`` values and a B of ``b``."""
+        """Number of trained values of an A of `a` values and a B of `b`."""
         return b * self.trains_b + a * self.trains_a
 
     def upload_size(self, a: int, b: int) -> int:
@@ -117,7 +117,7 @@ RULES = (PROMPT_BASIS, BOTH_FACTORS, FROZEN_A, ALTERNATE, LOCAL_ALTERNATE)
 
 
 def rule_named(name: str) -> Rule:
-    """The rule of that name; :class:`AdapterError` for any other."""
+    """The rule of that name; `AdapterError` for any other."""
     for rule in RULES:
         if rule.name == name:
             return rule

@@ -1,9 +1,9 @@
 """The sections of a run's description that say what is trained on what: what each key may be, and which go together.
 
-Those of privacy and aggregation are in :mod:`flora_secure.planning.protection`.
+Those of privacy and aggregation are in `flora_secure.planning.protection`.
 
-A field is a key of the TOML file, a keyword of ``flora_secure.simulate`` and, where it has one, a flag. ``None`` means
-"derived from the rest". Bad values raise :class:`ConfigError`: its message names key, value and remedy.
+A field is a key of the TOML file, a keyword of `flora_secure.simulate` and, where it has one, a flag. `None` means
+"derived from the rest". Bad values raise `ConfigError`: its message names key, value and remedy.
 """
 
 from __future__ import annotations
@@ -170,22 +170,22 @@ class ModelConfig:
         return self.rule or PLACEMENTS[self.placement].rule
 
     def scale(self, rank: int) -> float:
-        """What A B is multiplied by: alpha ÷ ``rank``."""
+        """What A B is multiplied by: alpha ÷ `rank`."""
         return 1.0 if self.alpha is None else self.alpha / rank
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Rounds, local steps and the server's step. Unit ``example`` takes one gradient a round."""
+    """Rounds, local steps and the server optimiser. Unit `example` takes one gradient a round."""
 
     rounds: int = option(20, "--rounds", "Training rounds, at most 100,000.", everyday=True)
     local_steps: int = option(3, None, "Local steps of a client in a round, each over all its images; unit client.")
     local_rate: float | None = option(None, None, "Local learning rate; unit client.", derived="the rule's")
     logit_scale: float = option(28.0, None, "What cosine similarities are multiplied by in the loss.")
     server_step: float | None = option(
-        None, "--server-step", "Server step.", derived="fitted to the noise", commands=(SIMULATE,)
+        None, "--server-step", "Step of the server's FedAvgM.", derived="fitted to the noise", commands=(SIMULATE,)
     )
-    server_momentum: float = option(0.5, "--server-momentum", "Server momentum (FedAvgM).", commands=(SIMULATE,))
+    server_momentum: float = option(0.5, "--server-momentum", "Momentum of the server's FedAvgM.", commands=(SIMULATE,))
     warm_start: int = option(
         100, None, "Steps of self-training on public images, without labels, before round 1; 0 for the frozen model."
     )

@@ -36,7 +36,7 @@ class Selection:
 
     Attributes:
         clients: N, of the federation.
-        scheme: ``None`` where everybody takes part.
+        scheme: `None` where everybody takes part.
         min_separation: rounds between two participations of a client.
         smallest, largest: cohorts that the noise is sized for; a round with another one is skipped.
         participations: rounds that the budget of one client pays for.
@@ -53,7 +53,7 @@ class Selection:
 
     @classmethod
     def of(cls, config: RunConfig) -> Selection:
-        """Raises :class:`ConfigError` where cohorts would be too small for the colluders."""
+        """Raises `ConfigError` where cohorts would be too small for the colluders."""
         clients, rounds, how = config.data.clients, config.training.rounds, config.participation
         corrupt = config.aggregation.corrupt
         if how.sampling is None:
@@ -82,13 +82,13 @@ class Selection:
         return cls(clients, PoissonCohort(how.rate), how.min_separation, smallest, high, most, held)
 
     def candidates(self, number: int, last_round: Mapping[int, int]) -> tuple[int, ...]:
-        """Who may be in round ``number``, the budget apart. ``last_round``: client → its last round so far."""
+        """Who may be in round `number`, the budget apart. `last_round`: client → its last round so far."""
         return eligible(self.clients, number, last_round, minimum_separation=self.min_separation)
 
     def draw(self, seed: int | None, number: int, candidates: Collection[int]) -> tuple[int, ...]:
-        """The cohort of round ``number``; empty where a fixed cohort finds too few candidates.
+        """The cohort of round `number`; empty where a fixed cohort finds too few candidates.
 
-        ``seed``: of the experiment, which reports publish; ``None`` draws from the operating system's randomness.
+        `seed`: of the experiment, which reports publish; `None` draws from the operating system's randomness.
         """
         if self.scheme is None:
             return tuple(candidates)
@@ -100,7 +100,7 @@ class Selection:
 
     @property
     def uniform(self) -> bool:
-        """Are the cohorts uniform subsets, given their size, as long as nobody sits out for the budget?"""
+        """Whether cohorts are uniform subsets, given their size, as long as nobody sits out for the budget."""
         return self.scheme is not None and self.min_separation == 1
 
 

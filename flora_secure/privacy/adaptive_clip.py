@@ -52,7 +52,7 @@ class AdaptiveClip:
 
         Args:
             clip_norm: c of the round that ended, > 0.
-            count: its noisy count of updates within c (`encoding.decode_count`); taken as it is, below 0 or above
+            count: its noisy count of updates within c (`decode_count`); taken as it is, below 0 or above
                 `survivors` too, since cutting it off would bias the quantile.
             survivors: uploads in the sum, >= 1.
 

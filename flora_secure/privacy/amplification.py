@@ -65,7 +65,7 @@ def _poisson_epsilon(counts: frozenset[tuple[tuple[float, float], int]], delta: 
 
 
 def gaussian_event(noise_multiplier: float, sampling_rate: float) -> dp_accounting.DpEvent:
-    """dp-accounting's name for one of our rounds."""
+    """One of our rounds as an event of dp-accounting: a Gaussian, Poisson-sampled where the rate is below 1."""
     event = dp_accounting.GaussianDpEvent(noise_multiplier)
     return event if sampling_rate == 1 else dp_accounting.PoissonSampledDpEvent(sampling_rate, event)
 

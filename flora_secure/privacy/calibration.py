@@ -70,7 +70,7 @@ def calibrate(
             they are equal, and where there is no noise.
         peak_fraction: in (0, 1]. Without rotation, the largest coordinate of the sum of clipped updates ÷
             (n·upload_norm). The default is proven: it holds even if all updates agree and sit in one coordinate. A
-            smaller value saves bits but is an assumption, which `encoding.overflow_rate` watches during the run; with
+            smaller value saves bits but is an assumption, which `overflow_rate` watches during the run; with
             it nothing is rotated unless asked for.
         overflow_probability: of any wrap in the whole run, in (0, 1).
         smallest_cohort: clients in the smallest round that runs; None for `clients`. Rounds use `NoisePlan.for_cohort`.

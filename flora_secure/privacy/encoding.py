@@ -24,7 +24,7 @@ class Sampler(Protocol):
     """Noise that is rounded once, after it is added; `privacy.rounded_gaussian.RoundedGaussian` is one."""
 
     def sample(self, y: ArrayLike, sigma: float) -> NDArray[np.int64]:
-        """⌊y + σ·G + ½⌋ for each coordinate, grid units."""
+        """Returns int64 of y's shape: ⌊y + σ·G + ½⌋ for each coordinate, in grid units, G standard normal."""
         ...
 
 

@@ -84,7 +84,7 @@ class RoundEvent:
 
     @property
     def honest(self) -> int:
-        """Survivors whose noise the server does not know."""
+        """How many survivors there are whose noise the server does not know."""
         return self.survivors - self.colluders
 
     @property
@@ -94,7 +94,7 @@ class RoundEvent:
 
     @property
     def noise_multiplier(self) -> float:
-        """z: standard deviation of the sum's unknown noise ÷ its sensitivity. 0 means no privacy at all."""
+        """The noise multiplier z: standard deviation of the sum's unknown noise ÷ its sensitivity; 0 is no privacy."""
         return self.sigma_local * math.sqrt(self.honest) / self.sensitivity
 
     @property

@@ -31,14 +31,14 @@ class BudgetExceededError(RuntimeError):
 
 
 class LedgerError(RuntimeError):
-    """The ledger was used out of order."""
+    """The ledger was used out of order, which is a mistake of the program: nothing was recorded."""
 
 
 @dataclass(frozen=True, eq=False)
 class _History:
     """The rounds of one client, or of many that were in the same ones; compared by identity.
 
-    ``unsummed``: rounds whose uploads were sent and never released as a sum.
+    `unsummed`: rounds whose uploads were sent and never released as a sum.
     """
 
     events: tuple[RoundEvent, ...] = ()
@@ -105,7 +105,7 @@ class Ledger:
 
     @property
     def events(self) -> tuple[RoundEvent, ...]:
-        """Every recorded round, in order."""
+        """Every round that was recorded, in the order of their numbers."""
         return tuple(self._events)
 
     @property
@@ -114,7 +114,7 @@ class Ledger:
         return tuple(sorted(self._named))
 
     def events_of(self, client: int) -> tuple[RoundEvent, ...]:
-        """The rounds that charge this client."""
+        """The recorded rounds that charge this client, in order."""
         return self._history(client).events
 
     @property
@@ -151,7 +151,7 @@ class Ledger:
 
     @property
     def aliasing_slack(self) -> float:
-        """κ of the worst client's rounds."""
+        """The aliasing slack κ, summed over the rounds of the client with the largest ε."""
         return self._worst.loss[1]
 
     @property

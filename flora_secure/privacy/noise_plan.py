@@ -78,7 +78,7 @@ class NoisePlan:
 
     @property
     def noisy(self) -> bool:
-        """False only for epsilon = inf."""
+        """Whether clients add noise: false only for a target of epsilon = inf."""
         return self.epsilon != math.inf
 
     @property
@@ -88,7 +88,7 @@ class NoisePlan:
 
     @property
     def payload_bits(self) -> int:
-        """Of one upload: length·b."""
+        """How many bits one upload takes without framing: length·b."""
         return self.length * self.bits
 
     @property
@@ -98,7 +98,7 @@ class NoisePlan:
 
     @property
     def honest_minimum(self) -> int:
-        """h_min: fewest honest survivors whose noise is enough."""
+        """The honest minimum h_min: the fewest honest survivors whose noise is enough."""
         return self.clients - self.dropouts - self.colluders
 
     @property

@@ -19,7 +19,7 @@ _PALEY = (12, 20)  # q + 1 for the primes q = 11, 19, both 3 mod 4: at most a th
 
 
 def padded(dimension: int) -> int:
-    """d': the least order m·2^k at hand that is at least `dimension` >= 1."""
+    """The rotated length d': the least order m·2^k at hand that is at least `dimension` >= 1."""
     if dimension < 1:
         raise ValueError(f"dimension must be at least 1, got {dimension}")
     return min(m << (-(-dimension // m) - 1).bit_length() for m in (1, *_PALEY))

@@ -1,4 +1,4 @@
-"""``flora.json`` in an adapter's folder: all that is needed, beside peft's own files, to use the adapter.
+"""`flora.json` in an adapter's folder: all that is needed, beside peft's own files, to use the adapter.
 
 peft's files hold the factors; a classifier also needs the model that they belong to, the class names and prompts, how
 images reach the model and how embeddings are averaged. Whoever reads a card may have it from a stranger: it is bounded,
@@ -33,14 +33,14 @@ ARRAYS, FILES = "arrays", "files"
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterCard:
-    """What an adapter is and how to use it. ``adapter_hash``: SHA-256 of ``adapter_model.safetensors``; ``model_hash``:
-    of the frozen model's parameters. ``weights``: how these were had, "embedded", by open_clip's "tag", "local" or
-    "random"; ``pretrained``: the tag, or the name (no path) of the local file or folder. ``images``: "arrays" are
-    stretched bilinearly to ``image_size`` (height, width), "files" are brought to it by ``resize_mode`` and
-    ``interpolation``. ``averaging``: how an image's views and a class's prompts become one embedding. An adapter of a
-    run on captions has neither ``class_names`` nor ``templates``. ``scale``: what A B is multiplied by;
-    ``output_added``: how often peft adds the delta of an attention's output matrix, by which its ``lora_B`` is
-    divided. ``logit_scale``: what cosines were multiplied by in training. ``precision``: of the products inside a
+    """What an adapter is and how to use it. `adapter_hash`: SHA-256 of `adapter_model.safetensors`; `model_hash`:
+    of the frozen model's parameters. `weights`: how these were had, "embedded", by open_clip's "tag", "local" or
+    "random"; `pretrained`: the tag, or the name (no path) of the local file or folder. `images`: "arrays" are
+    stretched bilinearly to `image_size` (height, width), "files" are brought to it by `resize_mode` and
+    `interpolation`. `averaging`: how an image's views and a class's prompts become one embedding. An adapter of a
+    run on captions has neither `class_names` nor `templates`. `scale`: what A B is multiplied by;
+    `output_added`: how often peft adds the delta of an attention's output matrix, by which its `lora_B` is
+    divided. `logit_scale`: what cosines were multiplied by in training. `precision`: of the products inside a
     tower that stays frozen."""
 
     adapter_hash: str
@@ -69,7 +69,7 @@ class AdapterCard:
     output_added: float
 
     def __post_init__(self) -> None:
-        """Raises :class:`~flora_secure.errors.PlainError` that names the first key whose value cannot be."""
+        """Raises `PlainError` that names the first key whose value cannot be."""
         for key in ("adapter_hash", "model_hash"):
             _require(re.fullmatch("[0-9a-f]{64}", getattr(self, key)) is not None, key, "a SHA-256, 64 hex digits")
         _one_of("weights", self.weights, (EMBEDDED, TAG, RANDOM, LOCAL))
@@ -105,7 +105,7 @@ class AdapterCard:
             _require(math.isfinite(value) and value > 0, key, "a positive number")
 
     def to_json(self) -> str:
-        """The card as a document, ``schema`` first."""
+        """The card as a document, `schema` first."""
         table = {"schema": SCHEMA, **dataclasses.asdict(self)}
         return json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -120,14 +120,14 @@ def _one_of(key: str, value: object, known: tuple[object, ...]) -> None:
 
 
 def write_card(folder: Path, card: AdapterCard) -> None:
-    """``flora.json`` in ``folder``. Raises ``OSError``."""
+    """`flora.json` in `folder`. Raises `OSError`."""
     (folder / CARD).write_text(card.to_json(), encoding="utf-8")
 
 
 def read_card(folder: Path) -> AdapterCard:
-    """The card in ``folder``, whose weights have the hash that it says.
+    """The card in `folder`, whose weights have the hash that it says.
 
-    Raises :class:`~flora_secure.errors.RunFolderError`, one line that names the file, for one that is missing, too
+    Raises `RunFolderError`, one line that names the file, for one that is missing, too
     large, unreadable or of another schema, and for other weights.
     """
     path = folder / CARD
@@ -159,7 +159,7 @@ def read_card(folder: Path) -> AdapterCard:
 
 
 def adapter_hash(folder: Path) -> str:
-    """SHA-256, hexadecimal, of ``adapter_model.safetensors`` in ``folder``. RunFolderError where it cannot be read."""
+    """SHA-256, hexadecimal, of `adapter_model.safetensors` in `folder`. RunFolderError where it cannot be read."""
     path = folder / WEIGHTS
     _require_regular(path)
     try:
@@ -180,7 +180,7 @@ def _require_regular(path: Path) -> None:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of ``flora.json``."""
+    """The JSON Schema (2020-12) of `flora.json`."""
     return document_schema(AdapterCard, SCHEMA)
 
 

@@ -1,8 +1,8 @@
-"""``state/`` in a run folder: what the next round depends on, so that a run that was killed can go on.
+"""`state/` in a run folder: what the next round depends on, so that a run that was killed can go on.
 
-A file holds the state after one round and the SHA-256 of that round's line in ``rounds.jsonl`` (of ``config.toml``
+A file holds the state after one round and the SHA-256 of that round's line in `rounds.jsonl` (of `config.toml`
 before the first). It is on disk before the line is, and the one before it goes after that: the last whole line always
-has its state. ``announcement.json`` is on disk before a client uploads anything. docs/run-folder.md.
+has its state. `announcement.json` is on disk before a client uploads anything. docs/run-folder.md.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Checkpoint:
     compare_no_noise: bool
 
     def to_bytes(self, line_hash: str) -> bytes:
-        """A NumPy .npz file and its SHA-256. ``line_hash``: of the round's line."""
+        """A NumPy .npz file and its SHA-256. `line_hash`: of the round's line."""
         facts = {
             "schema": SCHEMA,
             "round": self.round,
@@ -77,7 +77,7 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> tuple[Checkpoint, str]:
-        """The inverse of :meth:`to_bytes`; nothing is unpickled. Raises :class:`CheckpointError` for other bytes."""
+        """The inverse of `to_bytes`; nothing is unpickled. Raises `CheckpointError` for other bytes."""
         raw, digest = data[:-_DIGEST], data[-_DIGEST:]
         if hashlib.sha256(raw).digest() != digest:
             raise CheckpointError("is damaged: its SHA-256 is not that of its bytes")
@@ -100,12 +100,12 @@ class Checkpoint:
 
 
 def write(folder: Path, checkpoint: Checkpoint, line_hash: str) -> None:
-    """On disk when this returns; the states of other rounds stay. Raises ``OSError``."""
+    """On disk when this returns; the states of other rounds stay. Raises `OSError`."""
     replace_file(_path(folder, checkpoint.round), checkpoint.to_bytes(line_hash))
 
 
 def read(folder: Path, number: int, line_hash: str) -> Checkpoint:
-    """The state after round ``number``, whose line has this hash. Raises :class:`CheckpointError`, also for another
+    """The state after round `number`, whose line has this hash. Raises `CheckpointError`, also for another
     line's state."""
     path = _path(folder, number)
     try:
@@ -121,21 +121,21 @@ def read(folder: Path, number: int, line_hash: str) -> Checkpoint:
 
 
 def keep_only(folder: Path, number: int) -> None:
-    """Remove the states of all rounds but ``number``. Raises ``OSError``."""
+    """Remove the states of all rounds but `number`. Raises `OSError`."""
     for path in folder.glob("round-*.npz"):
         if path != _path(folder, number):
             remove_file(path)
 
 
 def announce(folder: Path, record: RoundRecord, previous: str) -> None:
-    """Write down, before anybody uploads, what a round may release at the worst; ``previous``: the last line's hash.
-    Raises ``OSError``."""
+    """Write down, before anybody uploads, what a round may release at the worst; `previous`: the last line's hash.
+    Raises `OSError`."""
     table = {**record.to_dict(), "previous": previous}
     replace_file(folder / "announcement.json", json.dumps(table, allow_nan=False).encode())
 
 
 def announced(folder: Path, done: int, previous: str) -> RoundRecord | None:
-    """The announced round after round ``done``, if it began. Raises :class:`CheckpointError` for one that cannot follow
+    """The announced round after round `done`, if it began. Raises `CheckpointError` for one that cannot follow
     it: then the log lacks lines."""
     path = folder / "announcement.json"
     try:

@@ -18,8 +18,8 @@ _SAMPLED_POINTS = 8  # of a curve whose every point is a search over privacy los
 
 @dataclass(frozen=True)
 class Curves:
-    """``rounds`` and ``epsilons`` spent by one client after each, in the worst case planned for; ``budgets`` and the
-    ``multipliers`` z that the same number of rounds needs for each of them."""
+    """`rounds` and `epsilons` spent by one client after each, in the worst case planned for; `budgets` and the
+    `multipliers` z that the same number of rounds needs for each of them."""
 
     rounds: tuple[int, ...]
     epsilons: tuple[float, ...]
@@ -43,7 +43,7 @@ def curves(plan: NoisePlan, budgets: Sequence[float] = EPSILONS) -> Curves:
 
 
 def plot_budget(curves: Curves, target: float, path: Path) -> None:
-    """ε over rounds beside z over ε, written to ``path`` (its ending says the format).
+    """ε over rounds beside z over ε, written to `path` (its ending says the format).
 
     Raises PlotError without matplotlib, for an unknown ending, and where nothing can be written.
     """

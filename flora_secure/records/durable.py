@@ -1,6 +1,6 @@
 """Writes that are on disk, whole, when they return: a crash before that leaves the old file, or none.
 
-Write a new file beside the old one, flush it, rename it over the old one, flush the folder (POSIX ``rename``; Pillai et
+Write a new file beside the old one, flush it, rename it over the old one, flush the folder (POSIX `rename`; Pillai et
 al., OSDI 2014, on why each step is needed).
 """
 
@@ -14,7 +14,7 @@ _SCRATCH = ".tmp"
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """``path`` holds ``data`` from now on. ``mode``: of the file, less the process's umask. Raises ``OSError``."""
+    """`path` holds `data` from now on. `mode`: of the file, less the process's umask. Raises `OSError`."""
     scratch = path.with_name(f".{path.name}{_SCRATCH}")
     _write(scratch, os.O_TRUNC, data, mode)
     os.replace(scratch, path)
@@ -22,7 +22,7 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add ``data`` at the end. A crash may leave any beginning of it there. Raises ``OSError``."""
+    """Add `data` at the end. A crash may leave any beginning of it there. Raises `OSError`."""
     new = not path.exists()
     _write(path, os.O_APPEND, data)
     if new:
@@ -30,8 +30,8 @@ def append(path: Path, data: bytes) -> None:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Move the folder ``source`` to ``target``, its files flushed. A crash may leave neither: a rename replaces no full
-    folder. Raises ``OSError``."""
+    """Move the folder `source` to `target`, its files flushed. A crash may leave neither: a rename replaces no full
+    folder. Raises `OSError`."""
     for path in source.rglob("*"):
         if path.is_dir():
             sync_folder(path)
@@ -45,7 +45,7 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """``path`` is gone, if it was there. Raises ``OSError``."""
+    """`path` is gone, if it was there. Raises `OSError`."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -54,13 +54,13 @@ def remove_file(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Take out what writes that never ended have left. Raises ``OSError``."""
+    """Take out what writes that never ended have left. Raises `OSError`."""
     for path in folder.glob(f".*{_SCRATCH}"):
         os.unlink(path)
 
 
 def sync_folder(folder: Path) -> None:
-    """The names in ``folder`` are on disk. Windows has no such call."""
+    """The names in `folder` are on disk. Windows has no such call."""
     if os.name == "posix":
         _sync(folder)
 

@@ -38,7 +38,7 @@ _LEAST_MULTIPLIER = 1e-2  # costs epsilon 5,000 in one round
 class PrivacyForecast:
     """The budget if every round keeps the fewest survivors that it may; names as in the report.
 
-    ``participations``: rounds that one client may be in; it sits out the others. ``sampling_rate``: of the examples.
+    `participations`: rounds that one client may be in; it sits out the others. `sampling_rate`: of the examples.
     """
 
     epsilon: float | None
@@ -67,8 +67,8 @@ class PrivacyForecast:
 
 @dataclass(frozen=True, kw_only=True)
 class AggregationForecast:
-    """Who shares masks with whom. ``dropouts`` and ``corrupt`` are clients of a round that noise and masks allow for;
-    ``corrupt_neighbours`` is how many of one client's share holders may be corrupt."""
+    """Who shares masks with whom. `dropouts` and `corrupt` are clients of a round that noise and masks allow for;
+    `corrupt_neighbours` is how many of one client's share holders may be corrupt."""
 
     profile: str
     clients: int
@@ -81,7 +81,7 @@ class AggregationForecast:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelForecast:
-    """What is trained, and what the server's average is. ``parameters`` are the whole model's."""
+    """What is trained, and what the server's average is. `parameters` are the whole model's."""
 
     name: str
     placement: str
@@ -102,7 +102,7 @@ class Forecast:
     plan: NoisePlan
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, ``schema`` first; the plan's figures are in ``privacy``."""
+        """Plain data for JSON, `schema` first; the plan's figures are in `privacy`."""
         parts = ("model", "privacy", "communication", "aggregation")
         return {"schema": SCHEMA, **{part: dataclasses.asdict(getattr(self, part)) for part in parts}}
 
@@ -110,7 +110,7 @@ class Forecast:
         return html_table("Plan", self.rows())
 
     def rows(self) -> list[tuple[str, str]]:
-        """The table that people see: (what, figure)."""
+        """The table that people see, as pairs of what a figure is of and the figure."""
         p, c, a = self.privacy, self.communication, self.aggregation
         if p.epsilon is None:
             rows = [("privacy", "NONE: no noise would be added (epsilon = inf)")]

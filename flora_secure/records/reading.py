@@ -18,7 +18,7 @@ from flora_secure.records.report import Report
 
 
 class Run(NamedTuple):
-    """What a run folder says. ``report`` is ``None`` when the run was interrupted: then a log that was cut after one of
+    """What a run folder says. `report` is `None` when the run was interrupted: then a log that was cut after one of
     its lines looks complete."""
 
     config: RunConfig
@@ -36,7 +36,7 @@ class Break(NamedTuple):
 def read_run(path: Path) -> Run:
     """Read a run folder and verify its chain of hashes.
 
-    Raises :class:`RunFolderError` for a missing or unreadable file and a broken chain, naming the line that breaks it.
+    Raises `RunFolderError` for a missing or unreadable file and a broken chain, naming the line that breaks it.
     Whether the figures are right is not looked at.
     """
     run, breaks = read_unverified(path)
@@ -48,7 +48,7 @@ def read_run(path: Path) -> Run:
 def read_unverified(path: Path) -> tuple[Run, list[Break]]:
     """What a run folder says, and every break of its chain, for an auditor who reads on all the same.
 
-    Raises :class:`RunFolderError` for a missing or unreadable file.
+    Raises `RunFolderError` for a missing or unreadable file.
     """
     text = _read(path, "config.toml")
     try:
@@ -98,7 +98,7 @@ def read_unverified(path: Path) -> tuple[Run, list[Break]]:
 def in_flight(path: Path) -> RoundRecord | None:
     """The round that was announced after the last whole line and has none itself; nothing is changed.
 
-    Raises :class:`RunFolderError` for one that cannot be read, or cannot follow that line.
+    Raises `RunFolderError` for one that cannot be read, or cannot follow that line.
     """
     lines, _ = _lines(path)
     last = lines[-1] if lines else _read(path, "config.toml")
@@ -109,9 +109,9 @@ def in_flight(path: Path) -> RoundRecord | None:
 
 
 def read_report(path: Path) -> Report:
-    """``report.json`` of the run folder ``path``; whether it fits the other files is not looked at.
+    """`report.json` of the run folder `path`; whether it fits the other files is not looked at.
 
-    Raises :class:`RunFolderError` for one that is missing, unreadable or of another schema.
+    Raises `RunFolderError` for one that is missing, unreadable or of another schema.
     """
     where = str(path / "report.json")
     table = _parse(_read(path, "report.json"), where)

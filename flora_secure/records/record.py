@@ -1,4 +1,4 @@
-"""What happened in a round: a line of ``rounds.jsonl``, and all that an auditor recomputes every client's budget from.
+"""What happened in a round: a line of `rounds.jsonl`, and all that an auditor recomputes every client's budget from.
 
 The format is described in docs/run-folder.md.
 """
@@ -28,35 +28,35 @@ class RoundRecord:
 
     Attributes:
         round: from 1.
-        mechanism: of the noise; ``rounded-gaussian``.
-        unit: whom the budget protects, ``client`` or ``example``.
+        mechanism: of the noise; `rounded-gaussian`.
+        unit: whom the budget protects, `client` or `example`.
         clients: N, in the whole federation.
         participants: the cohort, in order: who was asked for an upload. All of them are charged for the round.
         exhausted: clients that had to sit out because the round might have passed their budget.
         survivors: whose uploads are in the released sum; empty when the round was aborted.
         dropped: participants without an upload.
         recovered: how many of these had pairwise masks that had to be removed from the sum.
-        aborted: the reason when the round ended without a sum; uploads may have been sent, see :attr:`exposed`.
+        aborted: the reason when the round ended without a sum; uploads may have been sent, see `exposed`.
         lost: the round was in flight when the run was killed. Its sum may have been released, so it counts as if it
-            was, with the fewest ``survivors`` that it was authorised for; who they were is not known, the first of the
+            was, with the fewest `survivors` that it was authorised for; who they were is not known, the first of the
             cohort stand for them, and nobody is said to have dropped out.
         model_hash: SHA-256, hex, of model and broadcast adapter.
-        noise_multiplier: z of the released sum as claimed; ``None`` when aborted.
+        noise_multiplier: z of the released sum as claimed; `None` when aborted.
         sigma_local, scale, clip_norm, dimension, colluders, sampling_rate, population, count_scale: as in
-            :class:`~flora_secure.privacy.events.RoundEvent`; ``dimension`` is that of an upload, with the rotation's
+            `RoundEvent`; `dimension` is that of an upload, with the rotation's
             padding and the count's coordinates.
         bits: b, uploads are integers modulo 2^b.
         honest_minimum: fewest honest survivors of a round of this cohort.
-        neighbours, threshold: of the masking; ``None`` without masking, or when no session began.
-        target_epsilon: the budget; ``None`` is infinity.
-        epsilon: spent so far by the worst client, as claimed, for one who sees every sum and who took part; ``None``
+        neighbours, threshold: of the masking; `None` without masking, or when no session began.
+        target_epsilon: the budget; `None` is infinity.
+        epsilon: spent so far by the worst client, as claimed, for one who sees every sum and who took part; `None`
             without noise.
         delta: of the budget.
         accuracy: on the test images, after the round.
-        contributions: updates (unit ``client``) or gradients (unit ``example``) in the uploads, and
+        contributions: updates (unit `client`) or gradients (unit `example`) in the uploads, and
         clipped: how many of them were clipped; both are known in a simulation only and not covered by the budget, and
             so is
-        overflowed: how many coordinates of the sum wrapped; ``None`` when aborted.
+        overflowed: how many coordinates of the sum wrapped; `None` when aborted.
     """
 
     round: int
@@ -98,7 +98,7 @@ class RoundRecord:
 
     @property
     def line(self) -> str:
-        """The round in a few words."""
+        """A line for people that says in a few words what became of the round."""
         spent = "no noise" if self.epsilon is None else f"ε {self.epsilon:.2f}"
         who = f"{len(self.survivors)} of {len(self.participants)} clients"
         what = f"aborted ({self.aborted})" if self.aborted else who
@@ -109,7 +109,7 @@ class RoundRecord:
     def event(self) -> RoundEvent:
         """What the round released, as ledger and accountants want it.
 
-        Raises ``ValueError`` for an aborted round, which released nothing, and for impossible numbers.
+        Raises `ValueError` for an aborted round, which released nothing, and for impossible numbers.
         """
         if self.aborted is not None:
             raise ValueError(f"round {self.round} was aborted: it released nothing and is no event")
@@ -122,11 +122,11 @@ class RoundRecord:
 
     @property
     def exposed(self) -> bool:
-        """Was the round aborted after uploads had been sent?"""
+        """Whether the round was aborted after uploads had been sent."""
         return self.aborted is not None and self.uploaded > 0
 
     def exposed_event(self) -> RoundEvent:
-        """What an aborted round was authorised for: the noise of its uploads is the same. Raises as :meth:`event`."""
+        """What an aborted round was authorised for: the noise of its uploads is the same. Raises as `event`."""
         if not self.exposed:
             raise ValueError(f"round {self.round} was not aborted after uploads had been sent")
         return self._event(self.honest_minimum + self.colluders, None)
@@ -148,12 +148,12 @@ class RoundRecord:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, ``schema`` first."""
+        """The record as plain data for JSON, `schema` first; a line of the log is this and the hash before it."""
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> RoundRecord:
-        """The inverse of :meth:`to_dict`. Raises :class:`flora_secure.errors.PlainError` unless schema, keys and types
+        """The inverse of `to_dict`. Raises `flora_secure.errors.PlainError` unless schema, keys and types
         are exactly those that it writes."""
         values = dict(table)
         if (schema := values.pop("schema", None)) != SCHEMA:
@@ -170,9 +170,9 @@ def announcement(
     model_hash: bytes,
     masking: MaskingPlan | None,
 ) -> RoundRecord:
-    """All that is known of round ``number`` before anybody uploads, as if it was lost then: with the fewest survivors.
+    """All that is known of round `number` before anybody uploads, as if it was lost then: with the fewest survivors.
 
-    ``plan``: for this cohort and the round's clip norm; ``model_hash``: of model and broadcast.
+    `plan`: for this cohort and the round's clip norm; `model_hash`: of model and broadcast.
     """
     return RoundRecord(
         round=number,

@@ -1,7 +1,7 @@
-"""The report of a run: frozen dataclasses → JSON (schema ``flora-secure/report/1``).
+"""The report of a run: frozen dataclasses → JSON (schema `flora-secure/report/1`).
 
-Accuracy, privacy budget and communication reduction stand in one document. A figure that was not measured is ``None``
-(``null``), never invented. The published schema, ``docs/report.schema.json``, is derived from these classes.
+Accuracy, privacy budget and communication reduction stand in one document. A figure that was not measured is `None`
+(`null`), never invented. The published schema, `docs/report.schema.json`, is derived from these classes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ TOP_1, IMAGE_TO_TEXT = "top-1", "recall@1 image to text"
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Right answers on the test images, as fractions. ``measures``: "top-1" (its class), or, of a captioned data set,
-    "recall@1 image to text" (the nearest of all test captions is one of its own). ``zero_shot``: of the frozen model;
-    ``warm_start``: of the adapter before round 1, trained on public images without labels. ``interval``: 95 %
-    confidence of ``final`` (Wilson). ``per_class``: in the order of ``classes``, null where no test image shows one;
-    both are empty where there are captions. ``client_mean``, ``client_worst_decile``: on test images mixed like a
-    client's own; known in a simulation only, and not covered by the budget. ``no_noise``: the same run without noise,
+    """Right answers on the test images, as fractions. `measures`: "top-1" (its class), or, of a captioned data set,
+    "recall@1 image to text" (the nearest of all test captions is one of its own). `zero_shot`: of the frozen model;
+    `warm_start`: of the adapter before round 1, trained on public images without labels. `interval`: 95 %
+    confidence of `final` (Wilson). `per_class`: in the order of `classes`, null where no test image shows one;
+    both are empty where there are captions. `client_mean`, `client_worst_decile`: on test images mixed like a
+    client's own; known in a simulation only, and not covered by the budget. `no_noise`: the same run without noise,
     when it was asked for."""
 
     measures: str
@@ -45,8 +45,8 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class RecallAt:
-    """Fractions of the test images of which a caption is among the ``k`` nearest captions, and of the test captions
-    whose image is among the ``k`` nearest images."""
+    """Fractions of the test images of which a caption is among the `k` nearest captions, and of the test captions
+    whose image is among the `k` nearest images."""
 
     k: int
     image_to_text: float
@@ -67,7 +67,7 @@ class Retrieval:
 @dataclass(frozen=True, kw_only=True)
 class TopOne:
     """Fractions of test images whose own class is nearest, for the frozen model and with the final adapter; ties count
-    as wrong. ``interval``: 95 % confidence of ``final`` (Wilson)."""
+    as wrong. `interval`: 95 % confidence of `final` (Wilson)."""
 
     zero_shot: float
     final: float
@@ -76,11 +76,11 @@ class TopOne:
 
 @dataclass(frozen=True, kw_only=True)
 class Forgetting:
-    """What the adapter does to ``classes`` that nothing of the run trained on, of which there are ``test_examples``
-    test images, none of them among those of ``accuracy``.
+    """What the adapter does to `classes` that nothing of the run trained on, of which there are `test_examples`
+    test images, none of them among those of `accuracy`.
 
-    ``among_unseen``: these images, with these classes alone to choose from. ``unseen_among_all``: these images, with
-    the trained classes to choose from too. ``among_all``: the test images of all classes, with all classes to choose
+    `among_unseen`: these images, with these classes alone to choose from. `unseen_among_all`: these images, with
+    the trained classes to choose from too. `among_all`: the test images of all classes, with all classes to choose
     from.
     """
 
@@ -93,7 +93,7 @@ class Forgetting:
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedData:
-    """What the data set holds beside, left out (or cut) for ``reason``: how many, and the names of the first few."""
+    """What the data set holds beside, left out (or cut) for `reason`: how many, and the names of the first few."""
 
     reason: str
     count: int
@@ -103,9 +103,9 @@ class SkippedData:
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Images used, and how the private ones are dealt: images a client, the mean number of classes a client holds, and
-    the mean total variation distance between a client's labels and everybody's. ``private_captions``: of a captioned
+    the mean total variation distance between a client's labels and everybody's. `private_captions`: of a captioned
     data set, whose examples they are; it has neither classes nor labels, and an image with several counts once. Unseen
-    classes are left out: see ``Forgetting``."""
+    classes are left out: see `Forgetting`."""
 
     dataset: str
     partition: str
@@ -123,9 +123,9 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Privacy:
-    """The budget. ``epsilon`` bounds what the server, who sees every round's sum and who took part, learns about the
-    worst client (or its examples); ``None`` is infinity. ``epsilon_outsider`` is for those who see only the released
-    models. ``participations``: rounds that charge the worst client; ``exhausted``: clients that had to sit out a round
+    """The budget. `epsilon` bounds what the server, who sees every round's sum and who took part, learns about the
+    worst client (or its examples); `None` is infinity. `epsilon_outsider` is for those who see only the released
+    models. `participations`: rounds that charge the worst client; `exhausted`: clients that had to sit out a round
     for their budget."""
 
     target_epsilon: float | None
@@ -156,7 +156,7 @@ class Privacy:
 class Communication:
     """Bytes on the wire, the mean over clients and rounds of complete encoded messages, in both directions.
 
-    ``parameters``: trained values, which a broadcast carries; ``upload_values``: d, of an update before any rotation.
+    `parameters`: trained values, which a broadcast carries; `upload_values`: d, of an update before any rotation.
     They differ where the rule trains one factor a round.
     """
 
@@ -183,10 +183,10 @@ class AggregationSeconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregation:
-    """The secure sum. ``cohort``, ``dropped`` and ``recovered`` count clients a round. ``aborted`` and ``lost`` list
+    """The secure sum. `cohort`, `dropped` and `recovered` count clients a round. `aborted` and `lost` list
     round numbers: of those that released no sum, as with too few survivors, and of those that were in flight when the
-    run was killed, and so count as released though they are not in the adapter. ``neighbours`` and ``threshold`` are
-    those of the largest cohort. ``participation`` is the rate, ``sampling`` how cohorts were drawn, ``None`` where
+    run was killed, and so count as released though they are not in the adapter. `neighbours` and `threshold` are
+    those of the largest cohort. `participation` is the rate, `sampling` how cohorts were drawn, `None` where
     everybody takes part."""
 
     profile: str
@@ -206,7 +206,7 @@ class Aggregation:
 
 @dataclass(frozen=True, kw_only=True)
 class TimingSeconds:
-    """Wall-clock seconds of a run's parts. ``masking``: the whole secure sum; ``noise``: clipping and encoding too."""
+    """Wall-clock seconds of a run's parts. `masking`: the whole secure sum; `noise`: clipping and encoding too."""
 
     total: float
     training: float
@@ -217,8 +217,8 @@ class TimingSeconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long the run took. ``clients_per_second``: client updates trained, noised and summed a second of the rounds;
-    ``peak_memory_bytes``: ``None`` where the platform does not tell."""
+    """How long the run took. `clients_per_second`: client updates trained, noised and summed a second of the rounds;
+    `peak_memory_bytes`: `None` where the platform does not tell."""
 
     seconds: TimingSeconds
     clients_per_second: float
@@ -227,9 +227,9 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What the run was made of. ``secret_noise`` is false when the noise keys came from the reproducible seed;
-    ``rounds_hash`` is the SHA-256 of the last line of ``rounds.jsonl``, ``adapter_hash`` that of
-    ``adapter/adapter_model.safetensors``; both are ``None`` where none was written."""
+    """What the run was made of. `secret_noise` is false when the noise keys came from the reproducible seed;
+    `rounds_hash` is the SHA-256 of the last line of `rounds.jsonl`, `adapter_hash` that of
+    `adapter/adapter_model.safetensors`; both are `None` where none was written."""
 
     versions: dict[str, str]
     config_hash: str
@@ -243,7 +243,7 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that a run has to say."""
+    """All that a run has to say: accuracy, privacy, communication, aggregation, timing, data and provenance."""
 
     accuracy: Accuracy
     retrieval: Retrieval | None
@@ -256,15 +256,16 @@ class Report:
     provenance: Provenance
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, ``schema`` first. Infinity and NaN are not JSON: no field may hold them."""
+        """Plain data for JSON, `schema` first. Infinity and NaN are not JSON: no field may hold them."""
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
     def to_json(self) -> str:
+        """The text of `report.json`. Raises `ValueError` for NaN and infinity, which JSON lacks."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of :meth:`Report.to_dict`."""
+    """The JSON Schema (2020-12) of what `Report.to_dict` returns, as docs/report.schema.json has it."""
     return document_schema(Report, SCHEMA)
 
 

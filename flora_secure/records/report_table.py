@@ -21,7 +21,7 @@ Row = tuple[str, str]
 
 
 def rows(report: Report) -> list[Row]:
-    """The table that people see."""
+    """The table that people see, as pairs of what a figure is of and the figure."""
     found = [
         *_accuracy(report.accuracy, report.retrieval, report.forgetting),
         *_privacy(report.privacy),

@@ -1,7 +1,7 @@
-"""The folder of one run: ``config.toml``, ``rounds.jsonl``, ``report.json``, ``adapter/``; until it ends, ``state/``.
+"""The folder of one run: `config.toml`, `rounds.jsonl`, `report.json`, `adapter/`; until it ends, `state/`.
 
-Files are replaced atomically, and a line of ``rounds.jsonl`` is on disk before the next round starts, so that a crash
-loses at most the round in flight; :func:`reopen` goes on after it. Each line carries the SHA-256 of the line before it
+Files are replaced atomically, and a line of `rounds.jsonl` is on disk before the next round starts, so that a crash
+loses at most the round in flight; `reopen` goes on after it. Each line carries the SHA-256 of the line before it
 (of the config for the first), and the report that of the last line, so that an edited, reordered or truncated log is
 found. docs/run-folder.md.
 """
@@ -31,7 +31,7 @@ from flora_secure.records.report import Report
 
 
 def require_new(path: Path) -> None:
-    """Raise :class:`ConfigError` if a run cannot be written to ``path``, before anything is computed for it."""
+    """Raise `ConfigError` if a run cannot be written to `path`, before anything is computed for it."""
     if path.exists() or path.is_symlink():
         raise ConfigError(f"`out` {path} exists already; choose a new folder, nothing was overwritten")
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
@@ -40,7 +40,7 @@ def require_new(path: Path) -> None:
 
 
 class RunFolder:
-    """The folder that one run writes to: a new one, or one that :func:`reopen` found."""
+    """The folder that one run writes to: a new one, or one that `reopen` found."""
 
     path: Path
     _state: Path
@@ -48,9 +48,9 @@ class RunFolder:
     _lock: int | None
 
     def __init__(self, path: Path, config: RunConfig, start: Checkpoint | None = None) -> None:
-        """Make ``path`` (and its parents), write the state before the first round and the resolved config.
+        """Make `path` (and its parents), write the state before the first round and the resolved config.
 
-        Without ``start`` the run cannot be resumed. Raises :class:`ConfigError` if ``path`` exists or cannot be
+        Without `start` the run cannot be resumed. Raises `ConfigError` if `path` exists or cannot be
         written.
         """
         require_new(path)
@@ -71,16 +71,16 @@ class RunFolder:
 
     @property
     def last_hash(self) -> str:
-        """SHA-256 of the last line of ``rounds.jsonl``, of the config before there is one; for the report."""
+        """SHA-256 of the last line of `rounds.jsonl`, of the config before there is one; for the report."""
         return self._previous
 
     def announce(self, record: RoundRecord) -> None:
-        """Write down what the next round may release at the worst (a record that is ``lost``), before it does."""
+        """Write down what the next round may release at the worst (a record that is `lost`), before it does."""
         with self._writing():
             checkpoints.announce(self._state, record, self._previous)
 
     def append_round(self, record: RoundRecord, after: Checkpoint | None = None) -> None:
-        """Add one round as a line of JSON; it is on disk when this returns, and so is the state ``after`` it."""
+        """Add one round as a line of JSON; it is on disk when this returns, and so is the state `after` it."""
         table = {**record.to_dict(), "previous": self._previous}
         line = json.dumps(table, ensure_ascii=False, allow_nan=False).encode()
         line_hash = hashlib.sha256(line).hexdigest()
@@ -93,7 +93,7 @@ class RunFolder:
                 checkpoints.keep_only(self._state, after.round)
 
     def write_report(self, report: Report) -> None:
-        """``report.json``, replaced as a whole. The run is over, its ``state/`` goes."""
+        """`report.json`, replaced as a whole. The run is over, its `state/` goes."""
         with self._writing():
             replace_file(self.path / "report.json", (report.to_json() + "\n").encode())
             if self._lock is not None:  # Windows removes no file that is open
@@ -103,7 +103,7 @@ class RunFolder:
                 shutil.rmtree(self._state)
 
     def write_adapter(self, save: Callable[[Path], None]) -> str:
-        """``adapter/``, written by ``save(folder)`` beside its place and then moved there; SHA-256 of its weights."""
+        """`adapter/`, written by `save(folder)` beside its place and then moved there; SHA-256 of its weights."""
         with self._writing(), tempfile.TemporaryDirectory(dir=self.path, prefix=".adapter-") as scratch:
             fresh = Path(scratch) / "adapter"
             fresh.mkdir()
@@ -120,7 +120,7 @@ class RunFolder:
 
 
 class Interrupted(NamedTuple):
-    """A run that has not ended. ``begun``: the announced record of the round that was in flight, if one was."""
+    """A run that has not ended. `begun`: the announced record of the round that was in flight, if one was."""
 
     folder: RunFolder
     config: RunConfig
@@ -132,7 +132,7 @@ class Interrupted(NamedTuple):
 def reopen(path: Path) -> Interrupted:
     """Open the folder of a run without a report, to go on after its last whole line. A line that was cut short goes.
 
-    Raises :class:`RunFolderError` or :class:`~flora_secure.errors.CheckpointError` for what is missing, damaged or
+    Raises `RunFolderError` or `CheckpointError` for what is missing, damaged or
     does not belong together, and for a run that another process is writing: nothing has changed then.
     """
     text, state = _read(path, "config.toml"), path / "state"
@@ -150,7 +150,7 @@ def reopen(path: Path) -> Interrupted:
 
 
 def _taken_up(path: Path, text: str, handle: int) -> Interrupted:
-    """:func:`reopen` of a folder that this process holds by ``handle``; ``text`` is that of ``config.toml``."""
+    """`reopen` of a folder that this process holds by `handle`; `text` is that of `config.toml`."""
     state = path / "state"
     run, breaks = read_unverified(path)
     if run.report is not None:
@@ -181,7 +181,7 @@ def _taken_up(path: Path, text: str, handle: int) -> Interrupted:
 
 
 def _locked(path: Path) -> int:
-    """Hold the run for this process until it ends, or closes this file. Raises :class:`RunFolderError`."""
+    """Hold the run for this process until it ends, or closes this file. Raises `RunFolderError`."""
     try:
         return lock(path / "state" / "lock")
     except BlockingIOError:

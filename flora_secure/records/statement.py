@@ -89,7 +89,7 @@ def statement(
         aborted_rounds: rounds that began and released no sum.
         lost_rounds: rounds of the ledger that were in flight when the run was killed.
         clip_rate: fraction of uploads whose update was clipped, if measured.
-        overflow_rate: fraction of the sums' coordinates that may have wrapped (`encoding.overflow_rate`), if measured.
+        overflow_rate: fraction of the sums' coordinates that may have wrapped (`overflow_rate`), if measured.
 
     Returns:
         Paragraphs, each of one line, separated by empty lines.

@@ -20,7 +20,7 @@ def to_wire(adapter: NDArray[np.float64]) -> bytes:
 
 
 def from_wire(message: bytes, dimension: int) -> NDArray[np.float32]:
-    """Read :func:`to_wire`'s bytes: float32 (dimension,). Raises ``ValueError`` on any other length."""
+    """Read `to_wire`'s bytes: float32 (dimension,). Raises `ValueError` on any other length."""
     if len(message) != 2 * dimension:
         raise ValueError(f"an adapter of {dimension} values takes {2 * dimension} bytes, got {len(message)}")
     return np.frombuffer(message, "<f2").astype(np.float32)

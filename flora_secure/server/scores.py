@@ -17,7 +17,7 @@ _Z95 = 1.959963984540054  # 0.975 quantile of the normal distribution
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """95 % confidence interval of a proportion (Wilson 1927), as fractions.
 
-    Raises ValueError unless 0 <= ``correct`` <= ``total`` and ``total`` > 0.
+    Raises ValueError unless 0 <= `correct` <= `total` and `total` > 0.
     """
     if not 0 <= correct <= total or total == 0:
         raise ValueError(f"{correct} right of {total} is no proportion")
@@ -30,8 +30,8 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Fractions. ``interval``: of the top-1. ``per_class``: recall of each class, None where no test image shows it.
-    ``client_mean``, ``client_worst_decile``: see :func:`evaluate`."""
+    """Fractions. `interval`: of the top-1. `per_class`: recall of each class, None where no test image shows it.
+    `client_mean`, `client_worst_decile`: see `evaluate`."""
 
     interval: tuple[float, float]
     per_class: list[float | None]
@@ -45,10 +45,10 @@ def evaluate(
     classes: int,
     client_labels: Sequence[NDArray[np.int64]],
 ) -> Evaluation:
-    """Evaluate ``predicted`` against the test images' ``labels``, both int64 (n,), n > 0.
+    """Evaluate `predicted` against the test images' `labels`, both int64 (n,), n > 0.
 
     A client's accuracy is what the model would reach on test images that are mixed like the client's own labels
-    (``client_labels[i]``, int64, at least one): the mean recall of its images' classes. The worst decile is the mean
+    (`client_labels[i]`, int64, at least one): the mean recall of its images' classes. The worst decile is the mean
     over the tenth of the clients (rounded up) that fare worst. None where a client holds a class that no test image
     shows.
     """
@@ -72,15 +72,15 @@ _AT_ONCE = 1 << 22  # similarities in memory at a time: 16 MiB, which a processo
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """How many wrong answers come before the (first) right one, 0 the best: ``image_to_text`` int64 (n,) wrong captions
-    of each image, ``text_to_image`` int64 (m,) wrong images of each caption."""
+    """How many wrong answers come before the (first) right one, 0 the best: `image_to_text` int64 (n,) wrong captions
+    of each image, `text_to_image` int64 (m,) wrong images of each caption."""
 
     image_to_text: Tensor = field(repr=False)
     text_to_image: Tensor = field(repr=False)
 
     def recall(self, k: int) -> tuple[float, float]:
-        """recall@k as fractions, image to text and text to image: right answers among the first k. Images find any of
-        their captions."""
+        """The recall@k, as fractions, image to text and text to image: right answers among the first k. Images find any
+        of their captions."""
         image, text = (float((ranks < k).double().mean()) for ranks in (self.image_to_text, self.text_to_image))
         return image, text
 
@@ -93,9 +93,9 @@ def ranks(images: Tensor, captions: Tensor, image_of: Tensor, *, at_once: int = 
         images: embeddings float32 (n, e) of unit norm, n > 0.
         captions: embeddings float32 (m, e) of unit norm.
         image_of: int64 (m,), the image of each caption; every image has one at least.
-        at_once: similarities in memory at a time (whole rows of ``m`` at least); n × m never are at once.
+        at_once: similarities in memory at a time (whole rows of `m` at least); n × m never are at once.
 
-    Ties count against us: a wrong answer whose cosine is not smaller by ``TIE`` comes first, so that a model that gives
+    Ties count against us: a wrong answer whose cosine is not smaller by `TIE` comes first, so that a model that gives
     everything one embedding, or NaN, finds nothing. Raises ValueError for shapes that do not fit and an image without a
     caption.
     """
@@ -128,8 +128,8 @@ def ranks(images: Tensor, captions: Tensor, image_of: Tensor, *, at_once: int = 
 
 @dataclass(frozen=True)
 class Hits:
-    """How many test images have their own class nearest. ``among_unseen``: images of unseen classes, with those classes
-    alone to choose from; ``unseen_among_all`` and ``seen_among_all``: with all classes, of either kind of image."""
+    """How many test images have their own class nearest. `among_unseen`: images of unseen classes, with those classes
+    alone to choose from; `unseen_among_all` and `seen_among_all`: with all classes, of either kind of image."""
 
     among_unseen: int
     unseen_among_all: int

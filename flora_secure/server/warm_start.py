@@ -25,12 +25,12 @@ PENALTY = 0.1  # of |B|², beside the information in nats
 
 
 def public_sample(count: int) -> NDArray[np.int64]:
-    """Which of ``count`` public images are used, int64: all, or MOST drawn without repeats, the same in every run."""
+    """Which of `count` public images are used, int64: all, or MOST drawn without repeats, the same in every run."""
     return np.sort(np.random.default_rng(0).permutation(count)[:MOST])
 
 
 def warm_start(head: Head, factors: Factors, features: Tensor, steps: int) -> Factors:
-    """``factors`` after ``steps`` gradient steps of B; as they are if there are no ``features`` (n, embed) or steps."""
+    """`factors` after `steps` gradient steps of B; as they are if there are no `features` (n, embed) or steps."""
     if len(features) == 0:
         return factors
     b = factors.b

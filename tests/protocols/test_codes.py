@@ -177,6 +177,18 @@ def test_codes_as_they_happen(code):
     assert caught.value.code is code
 
 
+@pytest.mark.parametrize("trip", [Trip.SHARE, Trip.UNMASK])
+def test_a_clients_floors_have_a_code_of_their_own(trip):
+    """A cohort or a sum that is too small for one client may be large enough for the others."""
+    cohort = Cohort(semi_honest(5, threshold=3), floors=Floors(clients=5 if trip is Trip.SHARE else 2, survivors=5))
+    if trip is Trip.UNMASK:
+        cohort.trip().trip()
+    cohort.trip(dropping={4})
+    with pytest.raises(TooFewSurvivors, match="4 left, 5 needed") as caught:
+        cohort.move(0)
+    assert caught.value.code is Code.BELOW_FLOOR
+
+
 def test_codes_of_dumps():
     """Which of a dump's faults it is; a program that was upgraded in the middle of a round sees OTHER_VERSION."""
     params = semi_honest()

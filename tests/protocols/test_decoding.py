@@ -58,6 +58,8 @@ def test_sound_shares_of_what_is_no_secret():
     points = np.arange(1, 8, dtype=np.int64)
     assert not shamir.combine(points[None], shares[None, None], 2)[1].any()
     assert misfits(points, shares, 2) is None
+    shares[3] = wrong_rows(np.random.default_rng(3), 1)
+    assert misfits(points, shares, 2) is None  # a holder lies as well, but without it they are no better
 
 
 def test_a_thousand_holders_are_searched_in_no_time():

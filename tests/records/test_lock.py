@@ -20,7 +20,17 @@ from flora_secure.records.lock import UnlockableError, lock
 from flora_secure.records.run_folder import RunFolder
 from flora_secure.rounds.optimiser import ServerState
 
-START = Checkpoint(0, ServerState.initial(np.zeros(2, np.float32)), 0.15, {}, "", "", False)
+START = Checkpoint(
+    round=0,
+    server=ServerState.initial(np.zeros(2, np.float32)),
+    clip_norm=0.15,
+    last_round={},
+    session="",
+    invitation_bytes=0,
+    model_hash="",
+    data_hash="",
+    compare_no_noise=False,
+)
 
 HOLD = """
 import sys

@@ -5,11 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
-from test_records import RECORD
+from test_record import RECORD
 from test_report import example_report
 
 from flora_secure.errors import ConfigError, RunFolderError
 from flora_secure.planning.config import RunConfig, load_config
+from flora_secure.records.adapter_card import WEIGHTS
 from flora_secure.records.reading import read_run
 from flora_secure.records.run_folder import RunFolder
 
@@ -162,15 +163,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
 
 def test_a_crash_while_saving_keeps_the_old_adapter(tmp_path) -> None:
     folder = RunFolder(tmp_path / "run", RunConfig())
-    folder.write_adapter(lambda place: (place / "weights").write_text("old") and None)
+    folder.write_adapter(lambda place: (place / WEIGHTS).write_text("old") and None)
 
     def crash(place) -> None:
-        (place / "weights").write_text("half")
+        (place / WEIGHTS).write_text("half")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
         folder.write_adapter(crash)
-    assert (folder.path / "adapter" / "weights").read_text() == "old"
-    folder.write_adapter(lambda place: (place / "weights").write_text("new") and None)
-    assert (folder.path / "adapter" / "weights").read_text() == "new"
+    assert (folder.path / "adapter" / WEIGHTS).read_text() == "old"
+    folder.write_adapter(lambda place: (place / WEIGHTS).write_text("new") and None)
+    assert (folder.path / "adapter" / WEIGHTS).read_text() == "new"
     assert sorted(os.listdir(folder.path)) == ["adapter", "config.toml"]

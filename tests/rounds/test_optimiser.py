@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from federations import small
 
-from flora_secure.engine import simulation as loop
 from flora_secure.engine.simulation import Simulation
 from flora_secure.errors import DivergedError
 from flora_secure.rounds.broadcast import from_wire, to_wire
 from flora_secure.rounds.optimiser import SERVER_STEP, MomentumAverage, ServerState, quiet_step
+from flora_secure.server import server
 
 
 def test_momentum_average_by_hand() -> None:
@@ -64,14 +64,14 @@ def test_the_quiet_step_is_the_longest_without_noise() -> None:
 
 
 def test_a_run_follows_the_paper_with_the_numbers_that_were_given(task, monkeypatch) -> None:
-    means, decode = [], loop.decode
+    means, decode = [], server.decode
 
     def seen(total, plan, survivors, rotation):
         estimate = decode(total, plan, survivors, rotation)
         means.append(estimate / (survivors * plan.clip_norm))
         return estimate
 
-    monkeypatch.setattr(loop, "decode", seen)
+    monkeypatch.setattr(server, "decode", seen)
     given = {"training__server_step": 0.02, "training__server_momentum": 0.6}
     simulation = Simulation(small(aggregation__secagg="off", **given), task)
     start = simulation.server.checkpoint().server.adapter
@@ -84,7 +84,7 @@ def test_a_run_follows_the_paper_with_the_numbers_that_were_given(task, monkeypa
 
 def test_more_noise_makes_a_shorter_step_until_one_is_given(task) -> None:
     def optimiser(**changes: object) -> MomentumAverage:
-        return Simulation(small(**changes), task).optimiser
+        return Simulation(small(**changes), task).server.optimiser
 
     quiet, loud = optimiser(privacy__epsilon=4.0), optimiser(privacy__epsilon=1.0)
     assert loud.step < 0.4 * quiet.step < 0.4 * SERVER_STEP["client"]

@@ -16,7 +16,7 @@ _SHOWN = 50  # rows of a table in a notebook
 
 @dataclass(frozen=True)
 class Guess:
-    """A class name or a caption. ``score``: the softmax, over all names there are to choose from, of the run's logit
+    """A class name or a caption. `score`: the softmax, over all names there are to choose from, of the run's logit
     scale times the cosine of the image's and the name's embeddings. It orders names; it is no calibrated
     probability."""
 
@@ -26,14 +26,14 @@ class Guess:
 
 @dataclass(frozen=True)
 class Answer:
-    """The best names for one image, the best first. ``image``: its path as given, ``None`` for what has none."""
+    """The best names for one image, the best first. `image`: its path as given, `None` for what has none."""
 
     image: str | None
     guesses: tuple[Guess, ...]
 
     @property
     def name(self) -> str:
-        """The best name."""
+        """The name that fits the image best."""
         return self.guesses[0].name
 
     @property
@@ -52,7 +52,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Predictions(Sequence[Answer]):
-    """The answers, in the order of the images that could be read; ``unreadable`` lists the others, and ``left_out``
+    """The answers, in the order of the images that could be read; `unreadable` lists the others, and `left_out`
     what lies in the given folders and is no image by its name."""
 
     answers: tuple[Answer, ...]
@@ -73,7 +73,7 @@ class Predictions(Sequence[Answer]):
         return iter(self.answers)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, ``schema`` first."""
+        """Plain data for JSON, `schema` first."""
         return {
             "schema": SCHEMA,
             "score": SCORE,

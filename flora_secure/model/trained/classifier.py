@@ -20,12 +20,11 @@ from torch.nn import functional as F  # noqa: N812
 from flora_secure.errors import ConfigError, DataError, require
 from flora_secure.model.clip import Clip, class_prompts, joined
 from flora_secure.model.devices import device_named
-from flora_secure.model.image_views import ImageViews
 from flora_secure.model.matrices import Matrix
 from flora_secure.model.peft_format import merge
 from flora_secure.model.tokenizers import cut_at_context
 from flora_secure.model.trained.answers import Answer, Guess, Predictions, Unreadable
-from flora_secure.model.trained.folder import open_adapter
+from flora_secure.model.trained.folder import open_adapter, views_of
 from flora_secure.model.trained.images import GivenImages, Listed, listed, prepared
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.records.adapter_card import FILES, AdapterCard
@@ -38,12 +37,12 @@ def load(run: str | PathLike[str], *, device: str = "cpu", pretrained: str | Pat
     """The classifier that a run has trained.
 
     Args:
-        run: a run folder, or the ``adapter/`` in one.
+        run: a run folder, or the `adapter/` in one.
         device: torch's name of where to compute.
         pretrained: the model's weights, where they are local files that the run named by another path.
 
-    The model is loaded as the run loaded it and must have the SHA-256 that the adapter's ``flora.json`` says. Raises an
-    :class:`~flora_secure.errors.InputError`, one line, for a folder without an adapter, weights that are missing or
+    The model is loaded as the run loaded it and must have the SHA-256 that the adapter's `flora.json` says. Raises an
+    `InputError`, one line, for a folder without an adapter, weights that are missing or
     another model's, and an adapter that does not fit.
     """
     found = open_adapter(Path(run), device_named(device), None if pretrained is None else str(pretrained))
@@ -53,9 +52,9 @@ def load(run: str | PathLike[str], *, device: str = "cpu", pretrained: str | Pat
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """Images and texts under a trained adapter; made by :func:`load`.
+    """Images and texts under a trained adapter; made by `load`.
 
-    ``clip`` is the model with the adapter merged in (its ``model_hash`` is the frozen model's), ``report`` that of the
+    `clip` is the model with the adapter merged in (its `model_hash` is the frozen model's), `report` that of the
     run where its folder was given.
     """
 
@@ -73,10 +72,10 @@ class Classifier:
         captions: Sequence[str] | None = None,
         skip_unreadable: bool = False,
     ) -> Predictions:
-        """The ``top`` names that fit each image best.
+        """The `top` names that fit each image best.
 
         Args:
-            images: see :func:`flora_secure.model.trained.images.listed`: paths, folders, Pillow images, uint8 arrays
+            images: see `flora_secure.model.trained.images.listed`: paths, folders, Pillow images, uint8 arrays
                 (n, height, width) or (n, height, width, 3), tensors.
             top: how many names an image gets, at most as many as there are.
             class_names: other classes than the run's, put into its prompt templates.
@@ -84,8 +83,8 @@ class Classifier:
             skip_unreadable: list images that cannot be read with the answers, instead of refusing the first.
 
         With the run's own classes and test images the share of right answers is the report's accuracy. Raises an
-        :class:`~flora_secure.errors.InputError`, one line, for an image that cannot be read, a list of names that is
-        empty, holds one twice or is too long for the model, and a ``top`` beyond it.
+        `InputError`, one line, for an image that cannot be read, a list of names that is
+        empty, holds one twice or is too long for the model, and a `top` beyond it.
         """
         names, texts = self._names(class_names, captions)
         if not 1 <= top <= len(names):
@@ -106,7 +105,7 @@ class Classifier:
         return Predictions(tuple(answers), unreadable, found.left_out)
 
     def embed(self, images: GivenImages) -> NDArray[np.float32]:
-        """Unit-norm embeddings, float32 (n, embed), of ``images`` as :meth:`predict` takes them.
+        """Unit-norm embeddings, float32 (n, embed), of `images` as `predict` takes them.
 
         An image's views, as many as the run had, are embedded and averaged. Raises DataError for an image that cannot
         be read.
@@ -114,7 +113,7 @@ class Classifier:
         return _array(self._image_embeddings(listed(images), skip=False)[0])
 
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit-norm embeddings, float32 (n, embed), of ``texts``, each by itself and without a template.
+        """Unit-norm embeddings, float32 (n, embed), of `texts`, each by itself and without a template.
 
         A text that is longer than the model's context keeps its beginning, and a warning says so.
         """
@@ -125,42 +124,43 @@ class Classifier:
     @cached_property
     def class_embeddings(self) -> Tensor:
         """Unit-norm embeddings of the run's classes, float32 (classes, embed); ConfigError for a run on captions."""
-        return self._class_embeddings(self._names(None, None, embed=False)[0])
+        self._require_classes()
+        return self._class_embeddings(self.card.class_names)
 
     def export(self, path: str | PathLike[str]) -> None:
-        """Write weights with the adapter merged in, as a new folder ``path`` that plain open_clip loads.
+        """Write weights with the adapter merged in, as a new folder `path` that plain open_clip loads.
 
-        ``open_clip.create_model("local-dir:PATH")`` then gives the embeddings of one view of an image and of one text.
-        Raises ConfigError where ``path`` exists or cannot be written.
+        `open_clip.create_model("local-dir:PATH")` then gives the embeddings of one view of an image and of one text.
+        Raises ConfigError where `path` exists or cannot be written.
         """
         from flora_secure.model.trained.export import export
 
         export(self.card, self.clip, self.report, Path(path))
 
-    def _names(
-        self, class_names: Sequence[str] | None, captions: Sequence[str] | None, *, embed: bool = True
-    ) -> tuple[list[str], Tensor]:
+    def _names(self, class_names: Sequence[str] | None, captions: Sequence[str] | None) -> tuple[list[str], Tensor]:
         """What there is to choose from, and its embeddings."""
-        nothing = torch.empty(0)
         if class_names is not None and captions is not None:
             raise ConfigError("give class names or captions, not both")
         given, what = (captions, "captions") if captions is not None else (class_names, "class names")
         if isinstance(given, str):
             raise ConfigError(f"{what} must be a list of texts, not one string")
-        if captions is None and self.card.captioned:
-            raise ConfigError(
-                "the run trained on captions and has no classes or prompt templates: give the texts to choose from as "
-                "captions (--captions FILE, one a line)"
-            )
+        if captions is None:
+            self._require_classes()
         if given is None:
-            names = self.card.class_names
-            return names, self.class_embeddings if embed else nothing
+            return self.card.class_names, self.class_embeddings
         names = list(given)
         require(bool(names), f"{what} must not be empty: there is nothing to choose from")
         require(all(name.strip() for name in names), f"{what} must not be blank, and one of {len(names)} is")
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
         require(twice is None, f"{what} must occur once each, and {twice!r:.60} occurs twice")
         return names, self._class_embeddings(names) if captions is None else self._text_embeddings(names)
+
+    def _require_classes(self) -> None:
+        if self.card.captioned:
+            raise ConfigError(
+                "the run trained on captions and has no classes or prompt templates: give the texts to choose from as "
+                "captions (--captions FILE, one a line)"
+            )
 
     def _class_embeddings(self, names: Sequence[str]) -> Tensor:
         prompts = class_prompts(names, self.card.templates)
@@ -187,7 +187,7 @@ class Classifier:
         return replace(self.clip, precision=torch.float32) if trained else self.clip
 
     def _image_embeddings(self, found: Listed, skip: bool) -> tuple[Tensor, list[int], tuple[Unreadable, ...]]:
-        """Embeddings (n, embed) of those that can be read, their places in ``found``, in order, and the others."""
+        """Embeddings (n, embed) of those that can be read, their places in `found`, in order, and the others."""
         shape = self.clip.shape if self.card.images == FILES else None
         parts, places, unreadable = list[Tensor](), list[int](), list[tuple[int, Unreadable]]()
         for own, what in prepared(found, shape):
@@ -206,7 +206,7 @@ class Classifier:
 
     def _embedded(self, pixels: np.ndarray) -> Tensor:
         """As the run embeds them: what the adapter does to the last matrix is done in float32."""
-        clip, views = self._reading("visual"), ImageViews(self.card.mirror, self.card.crops)  # type: ignore[arg-type]
+        clip, views = self._reading("visual"), views_of(self.card)
         last = next((m for m in self.matrices if m.tower == "visual" and "resblocks" not in m.parameter), None)
         if last is None:
             return clip.image_features(pixels, views=views)
@@ -222,7 +222,7 @@ class Classifier:
             "model": f"{card.model} ({card.pretrained or card.weights} weights)",
             "adapter": f"{card.placement}, rank {card.rank}, SHA-256 {card.adapter_hash[:12]}…",
             "classes": ", ".join(card.class_names) if card.class_names else "none: the run trained on captions",
-            "views of an image": str(ImageViews(card.mirror, card.crops).count),  # type: ignore[arg-type]
+            "views of an image": str(views_of(card).count),
         }
         if self.report is not None:
             told, privacy = self.report.accuracy, self.report.privacy

@@ -1,6 +1,6 @@
 """Weights with an adapter merged in, as a folder that plain open_clip loads.
 
-open_clip reads ``open_clip_config.json`` and ``open_clip_model.safetensors`` from ``local-dir:FOLDER``, and the files
+open_clip reads `open_clip_config.json` and `open_clip_model.safetensors` from `local-dir:FOLDER`, and the files
 of a tokenizer beside them where the configuration names one. CoCa's decoder, which embeds nothing, is left out.
 """
 
@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from flora_secure.errors import ConfigError
 from flora_secure.model.clip import Clip
-from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import BESIDES_TOWERS, EMBEDDED, EMBEDDED_FOLDER
+from flora_secure.model.trained.folder import views_of
 from flora_secure.model.weights import FOLDER_CONFIG, FOLDER_FILES, folder_config
 from flora_secure.records.adapter_card import AdapterCard
 from flora_secure.records.durable import replace_folder
@@ -27,9 +27,9 @@ from flora_secure.records.report import Report
 
 
 def export(card: AdapterCard, clip: Clip, report: Report | None, path: Path) -> None:
-    """Write ``clip``, into whose model the adapter of ``card`` is merged, as the new folder ``path``.
+    """Write `clip`, into whose model the adapter of `card` is merged, as the new folder `path`.
 
-    Whole or not at all. Raises ConfigError where ``path`` exists or cannot be written.
+    Whole or not at all. Raises ConfigError where `path` exists or cannot be written.
     """
     if path.exists() or path.is_symlink():
         raise ConfigError(f"out {path} exists already; choose a new folder, nothing was overwritten")
@@ -77,8 +77,8 @@ def _preprocess(clip: Clip) -> dict[str, Any]:
 
 
 def _write_tokenizer(clip: Clip, text: dict[str, Any], folder: Path) -> None:
-    """The files from which ``open_clip.get_tokenizer("local-dir:…")`` makes the model's tokenizer, where it is not
-    open_clip's own; ``text`` is told of them."""
+    """The files from which `open_clip.get_tokenizer("local-dir:…")` makes the model's tokenizer, where it is not
+    open_clip's own; `text` is told of them."""
     tokenizer = clip.tokenizer
     if clip.name == EMBEDDED:
         assert isinstance(tokenizer, SimpleTokenizer)
@@ -114,7 +114,7 @@ def _byte_pairs(own: SimpleTokenizer, folder: Path) -> None:
 
 
 def _readme(card: AdapterCard, report: Report | None) -> str:
-    views, prompts = ImageViews(card.mirror, card.crops).count, len(card.templates)  # type: ignore[arg-type]
+    views, prompts = views_of(card).count, len(card.templates)
     ensemble = (
         "The run embedded one view of an image"
         if views == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import open_clip
 import torch
@@ -14,12 +15,14 @@ from flora_secure.data.images import EncodedImages
 from flora_secure.errors import AdapterError, ModelError, RunFolderError
 from flora_secure.model.clip import Clip
 from flora_secure.model.factors import Factors
+from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import EMBEDDED as TINY
 from flora_secure.model.loading import load_clip
 from flora_secure.model.matrices import Matrix, matrices_of
 from flora_secure.model.peft_format import output_added, read_adapter
 from flora_secure.planning.config import RunConfig, load_config
 from flora_secure.planning.placements import PLACEMENTS
+from flora_secure.planning.sections import Crops
 from flora_secure.records.adapter_card import (
     ARRAYS,
     AVERAGING,
@@ -40,9 +43,9 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def describe_adapter(folder: Path, config: RunConfig, clip: Clip, dataset: Dataset, rank: int) -> None:
-    """Write ``flora.json`` beside the adapter of ``rank`` that peft's format holds in ``folder``.
+    """Write `flora.json` beside the adapter of `rank` that peft's format holds in `folder`.
 
-    ``clip`` is the frozen model and ``dataset`` the data of the run that ``config`` describes. Raises ``OSError``.
+    `clip` is the frozen model and `dataset` the data of the run that `config` describes. Raises `OSError`.
     """
     given = config.model
     how, pretrained = _weights(given.model, given.pretrained)
@@ -76,7 +79,7 @@ def describe_adapter(folder: Path, config: RunConfig, clip: Clip, dataset: Datas
 
 
 def _weights(model: str, pretrained: str | None) -> tuple[str, str | None]:
-    """How :func:`load_clip` has the weights, and their name; of a local file no more than that."""
+    """How `load_clip` has the weights, and their name; of a local file no more than that."""
     if pretrained == "none":
         return RANDOM, None
     if model == TINY and pretrained in (None, "embedded"):
@@ -84,6 +87,11 @@ def _weights(model: str, pretrained: str | None) -> tuple[str, str | None]:
     if model != TINY and pretrained in open_clip.list_pretrained_tags_by_model(model):
         return TAG, pretrained
     return LOCAL, Path(pretrained or "").name.replace("\\", "_")  # some systems have it in names, others in paths
+
+
+def views_of(card: AdapterCard) -> ImageViews:
+    """The views of an image that the run embedded together."""
+    return ImageViews(card.mirror, cast(Crops, card.crops))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +107,10 @@ class TrainedAdapter:
 
 
 def open_adapter(run: Path, device: str | torch.device = "cpu", pretrained: str | None = None) -> TrainedAdapter:
-    """The adapter of the run folder or the adapter folder ``run``, with its model loaded.
+    """The adapter of the run folder or the adapter folder `run`, with its model loaded.
 
-    ``pretrained``: where the model's weights lie now, if they are local files that were moved. Raises an
-    :class:`~flora_secure.errors.InputError`, one line: for a folder without an adapter, an adapter that the run's
+    `pretrained`: where the model's weights lie now, if they are local files that were moved. Raises an
+    `InputError`, one line: for a folder without an adapter, an adapter that the run's
     report does not know, weights that are missing or another model's, and factors that do not fit.
     """
     folder, report, configured = run, None, None
@@ -131,8 +139,8 @@ def open_adapter(run: Path, device: str | torch.device = "cpu", pretrained: str 
 def _model(
     card: AdapterCard, folder: Path, device: str | torch.device, given: str | None, configured: str | None
 ) -> Clip:
-    """The frozen model that the card describes, from the weights that are ``given``. Where none are, the card says
-    which, but names no path: that of local ones is the run's ``configured`` one."""
+    """The frozen model that the card describes, from the weights that are `given`. Where none are, the card says
+    which, but names no path: that of local ones is the run's `configured` one."""
     known: dict[str, str | None] = {EMBEDDED: None, RANDOM: "none", TAG: card.pretrained, LOCAL: configured}
     weights = known[card.weights] if given is None else given
     if card.weights == LOCAL:

@@ -29,7 +29,7 @@ from flora_secure.model.trained.answers import Unreadable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-GivenImages = Any  # a path, a Pillow image, an array, a tensor, or a sequence of them: see :func:`listed`
+GivenImages = Any  # a path, a Pillow image, an array, a tensor, or a sequence of them: see `listed`
 _CHUNK = 256  # files decoded at a time, as in training, so that sums are rounded alike
 _ARRAYS = 2_000  # images of one size embedded at a time
 _MOST_BYTES = 1 << 28  # of pixels held for that
@@ -39,7 +39,7 @@ _MOST_BYTES = 1 << 28  # of pixels held for that
 class Listed:
     """Images in order: files that are not yet read, or pixels uint8 (height, width) or (height, width, 3).
 
-    ``names``: a file's path as it was given, and ``None`` for what has none. ``left_out``: files in folders that are no
+    `names`: a file's path as it was given, and `None` for what has none. `left_out`: files in folders that are no
     images by their names.
     """
 
@@ -49,7 +49,7 @@ class Listed:
 
 
 def listed(images: GivenImages) -> Listed:
-    """What ``images`` names or holds.
+    """What `images` names or holds.
 
     Args:
         images: a path of a file, or of a folder, which is searched to its ends for files with an image's suffix, in the
@@ -102,7 +102,7 @@ def _pillow(image: Any, place: int) -> np.ndarray:
 
 
 def _pixels(images: np.ndarray | torch.Tensor, axes: int) -> np.ndarray:
-    """uint8 pixels of a batch (``axes`` 1) or of one image (0)."""
+    """uint8 pixels of a batch (`axes` 1) or of one image (0)."""
     tensor = isinstance(images, torch.Tensor)
     what = f"{images.dtype} {tuple(images.shape)}"
     if isinstance(images, torch.Tensor):
@@ -127,9 +127,9 @@ def _pixels(images: np.ndarray | torch.Tensor, axes: int) -> np.ndarray:
 
 
 def prepared(found: Listed, shape: Shape | None) -> Iterator[tuple[list[int], np.ndarray | Unreadable]]:
-    """Images of one size at a time: their k places in ``found`` and their pixels, uint8 (k, height, width[, 3]).
+    """Images of one size at a time: their k places in `found` and their pixels, uint8 (k, height, width[, 3]).
 
-    ``shape``: what every image is brought to; ``None`` leaves each at its own size. An image that cannot be read comes
+    `shape`: what every image is brought to; `None` leaves each at its own size. An image that cannot be read comes
     by itself, as its place and what it is. A chunk of files is decoded on a thread a core.
     """
     step, held = _CHUNK if shape is not None else _ARRAYS, 0
