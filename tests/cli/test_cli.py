@@ -183,6 +183,7 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
     assert sorted(path.name for path in (folder / "adapter").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "flora.json",
     ]
     report = json.loads((folder / "report.json").read_text())
     jsonschema.validate(report, json_schema())
