@@ -22,10 +22,9 @@ from flora_secure.data.cache import ArrayCache
 from flora_secure.data.class_names import TEMPLATES, read_lines, read_templates
 from flora_secure.data.dataset import Dataset, SkipList
 from flora_secure.data.fixed import _fixed
-from flora_secure.data.listings import list_folder, list_table, require_folder
+from flora_secure.data.listings import list_folder, list_shards, list_table, require_folder
 from flora_secure.data.photographs import PHOTOGRAPHS
 from flora_secure.data.samples import Naming, Sample, assemble, assemble_captioned
-from flora_secure.data.webdataset import list_shards
 from flora_secure.errors import DataError, did_you_mean
 from flora_secure.planning.names import FIXED, GENERIC, data_sets
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -25,10 +25,39 @@ from flora_protocols import (
     pack,
     unpack,
 )
-from flora_secure.engine.traffic import Traffic
 from flora_secure.engine.workers import Workers
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.sum import RoundSum, Vector
+
+
+@dataclass
+class Traffic:
+    """Running totals of one round, in bytes, over all clients."""
+
+    upload: int = 0
+    download: int = 0
+    payload: int = 0
+    clients: set[int] = field(default_factory=set)
+
+    def sent_up(self, client: int, message: bytes, payload: int = 0) -> None:
+        """``client`` → server; ``payload`` of the message's bytes are the update itself."""
+        self._count(client, message, payload)
+        self.upload += len(message)
+
+    def sent_down(self, client: int, message: bytes, payload: int = 0) -> None:
+        """Server → ``client``; ``payload`` of the message's bytes are the adapter itself."""
+        self._count(client, message, payload)
+        self.download += len(message)
+
+    @property
+    def masking(self) -> int:
+        return self.upload + self.download - self.payload
+
+    def _count(self, client: int, message: bytes, payload: int) -> None:
+        if not 0 <= payload <= len(message):
+            raise ValueError(f"payload of {payload} bytes in a message of {len(message)}")
+        self.clients.add(client)
+        self.payload += payload
 
 
 class Transport(Protocol):

@@ -16,7 +16,7 @@ from flora_secure.client.autograd import Autograd
 from flora_secure.client.objectives import ClassLabels, Pairs
 from flora_secure.data.dataset import SkipList, Split, Unseen
 from flora_secure.data.images import Images, images_at
-from flora_secure.engine.setting import Setting
+from flora_secure.engine.setting import Setting, target_of
 from flora_secure.errors import AdapterError
 from flora_secure.model.clip import Clip
 from flora_secure.model.factors import Factors, fresh_factors
@@ -39,7 +39,7 @@ from flora_secure.model.towers import (
 )
 from flora_secure.planning.architectures import CLASSES
 from flora_secure.planning.placements import PLACEMENTS
-from flora_secure.server.evaluator import Embeddings, Evaluator, target_of
+from flora_secure.server.evaluator import Embeddings, Evaluator
 
 _PUBLIC = 64  # public images that units are measured on
 # what units are measured on where there are no classes and no public captions

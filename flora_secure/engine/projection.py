@@ -14,14 +14,14 @@ from flora_secure.client.closed_form import ClientBatch, ClosedForm
 from flora_secure.client.control_variate import ControlVariate
 from flora_secure.data.dataset import SkipList, Split, Unseen
 from flora_secure.data.images import images_at
-from flora_secure.engine.setting import Setting
+from flora_secure.engine.setting import Setting, target_of
 from flora_secure.model.factors import Factors, initial_factors
 from flora_secure.model.head import Head
 from flora_secure.model.matrices import matrices_of
 from flora_secure.model.peft_format import save_adapter
 from flora_secure.model.towers import Indices
 from flora_secure.planning.placements import PLACEMENTS
-from flora_secure.server.evaluator import Embeddings, Evaluator, target_of
+from flora_secure.server.evaluator import Embeddings, Evaluator
 from flora_secure.server.warm_start import public_sample, warm_start
 
 

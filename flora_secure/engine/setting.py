@@ -110,3 +110,8 @@ class Frame(Protocol):
     def save(self, factors: Factors, folder: Path) -> None:
         """Write the adapter in peft's format."""
         ...
+
+
+def target_of(test: Split, device: torch.device, *, captioned: bool) -> Tensor:
+    """The right answers of a test split, as `Evaluator` wants them."""
+    return torch.from_numpy(test.distinct[1] if captioned else test.labels).to(device)

@@ -22,9 +22,8 @@ from flora_protocols import Profile, RoundAborted, TooFewSurvivors, identity_pub
 from flora_secure.client.contribution import Contributions
 from flora_secure.client.policy import Policy
 from flora_secure.client.upload import upload
-from flora_secure.engine.exchange import MaskedExchange, PlainExchange, RoundExchange
+from flora_secure.engine.exchange import MaskedExchange, PlainExchange, RoundExchange, Traffic
 from flora_secure.engine.task import Task
-from flora_secure.engine.traffic import Traffic
 from flora_secure.engine.workers import default_workers
 from flora_secure.model.factors import Factors
 from flora_secure.model.trained.folder import describe_adapter

@@ -38,7 +38,7 @@ class Outcome:
             of the cohort. False where that is not known.
         contributions: updates or gradients in the uploads; clipped: how many of them were clipped; overflowed: how many
             coordinates of the sum have wrapped. Known in a simulation only, otherwise 0, 0 and None.
-        upload, download, payload: bytes of all messages, see `engine.traffic`.
+        upload, download, payload: bytes of all messages, see `engine.exchange.Traffic`.
         seconds: by part of the round, as far as they are known.
     """
 

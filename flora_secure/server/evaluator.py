@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from flora_secure.data.dataset import Split
 from flora_secure.model.factors import Factors
 from flora_secure.server.scores import Hits, Ranks, hits, ranks
 
@@ -54,8 +52,3 @@ class Evaluator:
         if self.captioned:
             return self.ranks(factors).recall(1)[0]
         return float((self.predicted(factors) == self.target).float().mean())
-
-
-def target_of(test: Split, device: torch.device, *, captioned: bool) -> Tensor:
-    """The right answers of a test split, as `Evaluator` wants them."""
-    return torch.from_numpy(test.distinct[1] if captioned else test.labels).to(device)

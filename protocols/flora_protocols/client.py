@@ -25,12 +25,13 @@ from flora_protocols.codec import Bitmap, Reader
 from flora_protocols.errors import Code, MisuseError, ParameterError, PeerError, TooFewSurvivors
 from flora_protocols.keystream import masked_tiles
 from flora_protocols.member import ClientPosition, Member, check_identity, decode_held, encode_held
-from flora_protocols.params import Floors, SessionParams, Trip, require_params
+from flora_protocols.params import Floors, SessionParams, require_params
 from flora_protocols.position import transition
 from flora_protocols.ranges import integer, shown
 from flora_protocols.reveal import ClientAgree, ClientUnmask, Uploaded
 from flora_protocols.ring import lane, require_vector
 from flora_protocols.shamir import canonical_bytes, split
+from flora_protocols.trips import Trip
 
 
 class _Own:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from flora_protocols.errors import MisuseError, PeerError, RoundAborted, TooFewSurvivors
-from flora_protocols.params import SessionParams, Trip, require_params
+from flora_protocols.params import SessionParams, require_params
 from flora_protocols.ranges import integer
 from flora_protocols.recovery import WrongShares
 from flora_protocols.server import (
@@ -28,6 +28,7 @@ from flora_protocols.server import (
     ServerShare,
     ServerUnmask,
 )
+from flora_protocols.trips import Trip
 
 Replies = Iterable[tuple[int, bytes]]
 """(client, its message), in any order, taken one by one as they come. It ends when patience does."""

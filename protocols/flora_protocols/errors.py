@@ -16,10 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from flora_protocols.params import Trip
+from flora_protocols.trips import Trip
 
 Culprit = int | Literal["server"]
 """A client's index in the roster, or the server."""

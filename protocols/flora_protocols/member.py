@@ -25,9 +25,10 @@ from flora_protocols import keys
 from flora_protocols.codec import SUITE, Reader, encode_subset
 from flora_protocols.errors import Code, MisuseError, PeerError
 from flora_protocols.graph import Members
-from flora_protocols.params import Floors, SessionParams, Trip, require_params
+from flora_protocols.params import Floors, SessionParams, require_params
 from flora_protocols.position import Position, transition
 from flora_protocols.shamir import SHARE, canonical_bytes
+from flora_protocols.trips import Trip
 
 DUMP_MAGIC = b"fD"
 DUMP_VERSION = 1

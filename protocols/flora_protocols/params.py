@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum
 from functools import cached_property
 
 from flora_protocols.codec import SUITE, VERSION
@@ -33,16 +33,6 @@ class Profile(Enum):
 
     SEMI_HONEST = "semi-honest"
     MALICIOUS_SERVER = "malicious-server"
-
-
-class Trip(IntEnum):
-    """The message exchanges of a round, in order. AGREE exists in the malicious-server profile only."""
-
-    ADVERTISE = 0
-    SHARE = 1
-    MASK = 2
-    AGREE = 3
-    UNMASK = 4
 
 
 @dataclass(frozen=True, kw_only=True)

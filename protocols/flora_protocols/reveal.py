@@ -12,9 +12,9 @@ from flora_protocols import keys, messages
 from flora_protocols.codec import Bitmap, Reader
 from flora_protocols.errors import Code, PeerError, TooFewSurvivors
 from flora_protocols.member import ClientPosition, Member, decode_held, encode_held
-from flora_protocols.params import Trip
 from flora_protocols.position import transition
 from flora_protocols.shamir import SHARE
+from flora_protocols.trips import Trip
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,11 +18,12 @@ from flora_protocols.conduct import Exchange, conduct, drive
 from flora_protocols.errors import MisuseError, PeerError, ProtocolError, RoundAborted, TooFewSurvivors
 from flora_protocols.keys import Randomness
 from flora_protocols.loading import Client
-from flora_protocols.params import Floors, SessionParams, Trip, require_params
+from flora_protocols.params import Floors, SessionParams, require_params
 from flora_protocols.ranges import integer
 from flora_protocols.reveal import ClientAgree, ClientUnmask
 from flora_protocols.ring import require_vector
 from flora_protocols.server import RoundResult
+from flora_protocols.trips import Trip
 
 Vector = NDArray[np.uint32]
 

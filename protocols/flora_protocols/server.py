@@ -26,12 +26,13 @@ from flora_protocols import keys, messages
 from flora_protocols.errors import Code, MisuseError, PeerError, ProtocolError, TooFewSurvivors
 from flora_protocols.keystream import apply_masks
 from flora_protocols.masked import Masked
-from flora_protocols.params import SessionParams, Trip, require_params
+from flora_protocols.params import SessionParams, require_params
 from flora_protocols.position import Position, fresh, transition
 from flora_protocols.ranges import integer, shown
 from flora_protocols.recovery import picked, recover, turned
 from flora_protocols.ring import from_lanes, lane
 from flora_protocols.shamir import Raw
+from flora_protocols.trips import Trip
 
 Outbox = dict[int, bytes]
 """The message for each client, by index."""

@@ -7,8 +7,7 @@ import pytest
 from invitations import enrolment_of, floors_of, invitation_of, secrets_of
 
 from flora_protocols import ParameterError, Profile, ProtocolError
-from flora_secure.engine.exchange import Carried, MaskedExchange, PlainExchange, RoundExchange
-from flora_secure.engine.traffic import Traffic
+from flora_secure.engine.exchange import Carried, MaskedExchange, PlainExchange, RoundExchange, Traffic
 from flora_secure.engine.workers import Workers, _send, _start_worker
 from flora_secure.planning.masking import MaskingPlan, plan_masking
 from flora_secure.privacy.calibration import calibrate

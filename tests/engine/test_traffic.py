@@ -1,6 +1,6 @@
 import pytest
 
-from flora_secure.engine.traffic import Traffic
+from flora_secure.engine.exchange import Traffic
 
 
 def test_every_message_counts_in_full() -> None:

@@ -313,7 +313,7 @@ def edited(run: Path, target: Path, **changes: Any) -> Path:
     [
         ({"model": "no-such"}, ModelError, "unknown model 'no-such'"),
         ({"model": "hf-hub:a/b"}, ModelError, "unknown model"),
-        ({"weights": "random"}, ModelError, r"belongs to another model: .*pretrained PATH"),
+        ({"weights": "random"}, ModelError, r"belongs to another model: .*pretrained"),
         ({"model": "ViT-B-32", "weights": "tag", "pretrained": "none-such"}, ModelError, "no weights 'none-such'"),
         ({"model": "RN50", "weights": "local", "pretrained": "w.pt"}, ModelError, r"needs the weights .*'w\.pt'"),
         ({"mean": [0.5, 0.5, 0.5]}, AdapterError, "was trained with mean"),
@@ -345,10 +345,10 @@ def test_local_weights_are_found_again(run: Path, tmp_path: Path) -> None:
     card = load(own).card
     assert (card.weights, card.pretrained) == ("local", "weights.pt")
     assert str(tmp_path) not in (own / "adapter" / "flora.json").read_text()
-    with pytest.raises(ModelError, match=r"local file or folder 'weights\.pt': name it with --pretrained PATH"):
+    with pytest.raises(ModelError, match=r"local file or folder 'weights\.pt': name it by model.pretrained"):
         load(own / "adapter")
     weights.rename(tmp_path / "moved.pt")
-    with pytest.raises(ModelError, match=r"are no file or folder here: name them with --pretrained PATH"):
+    with pytest.raises(ModelError, match=r"are no file or folder here: name them by model.pretrained"):
         load(own)
     assert load(own / "adapter", pretrained=tmp_path / "moved.pt").card == card
     torch.manual_seed(6)

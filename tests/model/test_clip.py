@@ -169,7 +169,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
 
 def test_zero_shot_and_linear_probe_from_the_shipped_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures of docs/model-card.md, of one view: nothing here was chosen on the test images."""
-    from scripts import evaluate_tiny_clip as script
+    from making import evaluate_tiny_clip as script
 
     monkeypatch.setattr(script, "ImageViews", lambda *_, **__: ImageViews())
     figures = script.evaluate()
@@ -181,7 +181,7 @@ def test_zero_shot_and_linear_probe_from_the_shipped_files(monkeypatch: pytest.M
 @pytest.mark.slow
 def test_pretraining_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps of three phases, straight and interrupted in each, end in the same weights; the export loads."""
-    from scripts import pretrain_tiny_clip as script
+    from making import pretrain_tiny_clip as script
 
     phases = tuple(replace(phase, steps=6) for phase in script.RECIPE.phases)
     short = replace(script.RECIPE, phases=phases, renders=300, tune_steps=3)

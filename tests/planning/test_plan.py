@@ -11,8 +11,7 @@ from command import PROGRAM, flora, flora_here
 from invitations import enrolment_of, floors_of, invitation_of, secrets_of
 
 from flora_bench.mechanisms import compare_mechanisms
-from flora_secure.engine.exchange import MaskedExchange, PlainExchange, RoundExchange
-from flora_secure.engine.traffic import Traffic
+from flora_secure.engine.exchange import MaskedExchange, PlainExchange, RoundExchange, Traffic
 from flora_secure.errors import ConfigError, PlotError
 from flora_secure.planning import architectures
 from flora_secure.planning.architectures import architecture

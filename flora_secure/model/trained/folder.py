@@ -147,7 +147,7 @@ def _model(
         if weights is None:
             raise ModelError(
                 f"the adapter in {folder} needs the weights that it was trained on, a local file or folder "
-                f"{card.pretrained!r}: name it with `model.pretrained`"
+                f"{card.pretrained!r}: name it by `model.pretrained`"
             )
         if not (os.path.isfile(weights) or os.path.isdir(weights)):  # a pipe would be waited for
             raise ModelError(
@@ -164,7 +164,7 @@ def _model(
     if clip.model_hash != card.model_hash:
         raise ModelError(
             f"the adapter in {folder} belongs to another model: {card.model!r} with SHA-256 {card.model_hash:.12}…, "
-            f"and these weights have {clip.model_hash:.12}…; bring back the weights of the run (--pretrained PATH)"
+            f"and these weights have {clip.model_hash:.12}…; bring back the weights of the run (`model.pretrained`)"
         )
     for key, here, there in (
         ("image_size", list(clip.image_size), card.image_size),
@@ -176,6 +176,6 @@ def _model(
         if here != there:
             raise AdapterError(
                 f"the adapter in {folder} was trained with {key} {there}, and these weights come with {here}: bring "
-                "back the folder of weights that the run had (--pretrained PATH)"
+                "back the folder of weights that the run had (`model.pretrained`)"
             )
     return clip
