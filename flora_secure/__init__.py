@@ -5,6 +5,7 @@
     run = flora_secure.simulate(epsilon=4, clients=100)   # train; run.report, run.records, run.folder
     flora_secure.plan(epsilon=4, clients=100)             # the same figures without training
     flora_secure.audit(run.folder)                        # every claim of the run derived again
+    flora_secure.load(run.folder).predict("photos/")      # what images show, by the trained adapter
 
 Importing this module imports neither torch nor numpy; a function imports what it needs. docs/api.md has all of it.
 """
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# what the functions take and return, imported when it is first asked for
-_TYPES = {
+# imported when it is first asked for
+_LATER = {
     "Answer": "flora_secure.model.trained.answers",
     "Audit": "flora_secure.auditing.findings",
     "Classifier": "flora_secure.model.trained.classifier",
@@ -177,10 +178,10 @@ def audit(path: str | Path, /, *, opacus: bool = True) -> Audit:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _TYPES:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_TYPES[name]), name)
+    return getattr(importlib.import_module(_LATER[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_TYPES})
+    return sorted({*globals(), *_LATER})

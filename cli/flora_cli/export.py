@@ -31,11 +31,11 @@ def export(
     from flora_secure.errors import InputError
 
     if out.exists() or out.is_symlink():
-        fail(f"out {out} exists already; choose a new folder, nothing was overwritten")
+        fail(f"OUT {out} exists already; choose a new folder, nothing was overwritten")
     try:
-        from flora_secure.model.trained.classifier import load
+        import flora_secure
 
-        load(run, pretrained=pretrained).export(out)
+        flora_secure.load(run, pretrained=pretrained).export(out)
     except InputError as error:
         fail(told(error))
     emit(f"{out}: load it with open_clip.create_model({f'local-dir:{out}'!r})")

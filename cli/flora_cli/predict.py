@@ -48,14 +48,14 @@ def predict(
     from flora_secure.errors import InputError
 
     try:
-        names = None if class_names is None else read_lines(class_names, "class list")
-        texts = None if captions is None else read_lines(captions, "list of captions")
+        names = None if class_names is None else read_lines(class_names, "--class-names")
+        texts = None if captions is None else read_lines(captions, "--captions")
         for path in images:
             if not path.exists():
                 fail(f"image {str(path)!r} does not exist")
-        from flora_secure.model.trained.classifier import load
+        import flora_secure
 
-        classifier = load(run, device=device, pretrained=pretrained)
+        classifier = flora_secure.load(run, device=device, pretrained=pretrained)
         found = classifier.predict(
             [str(path) for path in images], top, class_names=names, captions=texts, skip_unreadable=True
         )

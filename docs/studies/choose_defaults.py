@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from public_folds import FOLDS, Momentum, PublicFolds
 
-from flora_secure.planning.sections import CLIP_NORM, TrainingConfig
+from flora_secure.planning.protection import CLIP_NORM
+from flora_secure.planning.sections import TrainingConfig
 from flora_secure.rounds.optimiser import SERVER_STEP, TURN, quiet_step
 
 

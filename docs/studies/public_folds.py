@@ -24,8 +24,9 @@ from flora_secure.model.factors import initial_factors
 from flora_secure.model.head import Head
 from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import load_clip
+from flora_secure.planning.protection import CLIP_NORM, EXAMPLE_RATE, Unit
 from flora_secure.planning.rules import Rule, rule_named
-from flora_secure.planning.sections import CLIP_NORM, EXAMPLE_RATE, Crops, TrainingConfig, Unit
+from flora_secure.planning.sections import Crops, TrainingConfig
 from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.server.warm_start import warm_start
 

@@ -76,7 +76,9 @@ class Task:
             rate = config.training.local_rate or own
             return UpdateTrainer(self.learner, self.rule, self.initial, config.training.local_steps, rate)
         if self.federation.dataset.captioned:
-            raise ConfigError("unit example needs labels: with captions a loss belongs to all of a client's pairs")
+            raise ConfigError(
+                "`privacy.unit` example needs labels: with captions a loss belongs to all of a client's pairs"
+            )
         coins = config.seed if config.privacy.simulation_noise else None
         return ExampleTrainer(self.learner, self.rule, self.initial, self.federation.clients, coins)
 

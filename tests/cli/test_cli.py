@@ -28,6 +28,7 @@ FILES = {
     "negative.toml": "[privacy]\nepsilon = -1\n",
     "poisson.toml": "[participation]\nrate = 0.5\nsampling = 'poisson'\n",
     "server.toml": "[training]\nwarm_start = -1\n",
+    "example.toml": "[privacy]\nunit = 'example'\n",
 }
 # the only ones that name no flag: what is bad lies in many files
 UNNAMED = ("no image was found; see docs/data.md",)
@@ -52,6 +53,7 @@ BAD = [
     (["--clip-norm", "1e-308"], "--clip-norm must lie in 1e-06…1e+06, got 1e-308"),
     (["--alpha", "1e308"], "--alpha must lie in 1e-06…1e+06, got 1e+308"),
     (["--alpha", "1e-308"], "--alpha must lie in 1e-06…1e+06, got 1e-308"),
+    (["--server-step", "1e308"], "--server-step must lie in 1e-06…1e+06, got 1e+308"),
     (["--rounds", "99999999999"], "--rounds must be at most 100,000, got 99999999999"),
     (["--seed", "99999999999999999999"], "--seed must be at most 2^63 - 1 = 9223372036854775807, got"),
     (["--clients", "30000"], "--clients 30000 for 20000 images"),
@@ -115,6 +117,7 @@ BAD = [
     (["--config", "negative.toml"], "config negative.toml: privacy.epsilon must be above 0"),
     (["--config", "poisson.toml", "--participation", "0"], "--participation must be above 0"),
     (["--config", "server.toml"], "config server.toml: training.warm_start must be at least 0 steps, got -1"),
+    (["--config", "example.toml", "--adaptive-clip", "0.5"], "--adaptive-clip 0.5 is for privacy.unit client, whose"),
 ]
 BAD_LATE = [
     (["--model", "ViT-X"], "unknown --model 'ViT-X'"),
@@ -180,6 +183,7 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
     assert sorted(path.name for path in (folder / "adapter").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "flora.json",
     ]
     report = json.loads((folder / "report.json").read_text())
     jsonschema.validate(report, json_schema())

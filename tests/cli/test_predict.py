@@ -89,9 +89,9 @@ def test_names_from_files(run: Path, images: Path, tmp_path: Path) -> None:
         (["RUN", "EMPTY"], "there is no image in"),
         (["RUN", "IMAGE", "--top", "11"], "top must lie in 1…10"),
         (["RUN", "IMAGE", "--top", "many"], "'--top': 'many' is not a whole number"),
-        (["RUN", "IMAGE", "--class-names", "nowhere.txt"], "class list 'nowhere.txt' cannot be read"),
+        (["RUN", "IMAGE", "--class-names", "nowhere.txt"], "--class-names 'nowhere.txt' cannot be read"),
         (["RUN", "IMAGE", "--class-names", "TWICE"], "lists 'a' twice"),
-        (["RUN", "IMAGE", "--class-names", "LONG"], "shorten --class-names or --templates"),
+        (["RUN", "IMAGE", "--class-names", "LONG"], "shorten --class-names or"),
         (["RUN", "IMAGE", "--class-names", "FINE", "--captions", "FINE"], "give class names or captions, not both"),
         (["RUN", "IMAGE", "--device", "nowhere"], "device 'nowhere' cannot be used"),
         (["RUN", "IMAGE", "--pretrained", "nowhere"], "model 'tiny' has no weights 'nowhere'"),
@@ -124,7 +124,7 @@ def test_export_writes_what_open_clip_loads(run: Path, tmp_path: Path) -> None:
     assert f"epsilon = {epsilon:.4g}" in (tmp_path / "out" / "README.txt").read_text()
     again = flora_here("export", run, "out", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (2, "")
-    assert "out out exists already; choose a new folder, nothing was overwritten" in again.stderr
+    assert "OUT out exists already; choose a new folder, nothing was overwritten" in again.stderr
     assert flora_here("export", "nowhere", "other", cwd=tmp_path).returncode == 2
 
 
@@ -132,4 +132,4 @@ def test_export_writes_what_open_clip_loads(run: Path, tmp_path: Path) -> None:
 def test_help_has_an_example(command: str, tmp_path: Path) -> None:
     done = flora_here(command, "--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert f"flora-secure {command} runs/" in done.stdout
+    assert f"flora-secure {command} runs/mine" in done.stdout

@@ -1,3 +1,5 @@
+import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -6,6 +8,7 @@ from invitations import enrolment_of, floors_of, invitation_of, secrets_of
 
 from flora_protocols import ParameterError, Profile, ProtocolError
 from flora_secure.engine.exchange import Carried, MaskedExchange, PlainExchange, RoundExchange, Traffic
+from flora_secure.engine.workers import Workers, _send, _start_worker
 from flora_secure.planning.masking import MaskingPlan, plan_masking
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.noise_plan import NoisePlan
@@ -174,3 +177,18 @@ def test_a_worker_that_fails_reports_its_own_error(plan) -> None:
             federation.round(1, plan, short, Traffic())
     finally:
         federation.close()
+
+
+def test_workers_end_although_nobody_reads_what_they_answer() -> None:
+    """As after Ctrl-C: an answer that does not fit in the pipe must not keep the run from ending."""
+    worker = _start_worker()
+    workers = Workers()
+    workers._workers = [worker]
+    assert worker.stdin is not None
+    _send(worker.stdin, ("begin" * 100_000, ()))  # an error that repeats so long a name
+    time.sleep(0.5)
+    ended = threading.Thread(target=workers.close, daemon=True)
+    ended.start()
+    ended.join(20)
+    assert not ended.is_alive()
+    assert worker.returncode is not None
