@@ -73,7 +73,7 @@ def test_mixed_precision_gives_nearly_the_same(placement: str) -> None:
     images, rough = exact.evaluator.test(exact.initial)[1], mixed.evaluator.test(mixed.initial)[1]
     assert not torch.equal(images, rough)
     config = small(**FEW, **changes)
-    updates = [task.learner.train(task.rule, task.initial, 2, 1.0) for task in (exact, mixed)]
+    updates = [task.learner.train(task.rule, task.initial, 2, 1.0, range(10)) for task in (exact, mixed)]
     assert torch.nn.functional.cosine_similarity(*updates).min() > 0.98
     assert finish(config, mixed).records[-1].dropped == []
 

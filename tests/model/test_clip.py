@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, normalize
 
 from flora_secure.data.class_names import TEMPLATES
 from flora_secure.data.sources import load_dataset
-from flora_secure.model import clip as clip_module
+from flora_secure.model import loading as clip_module
 from flora_secure.model.clip import Clip, ModelError, class_prompts
 from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import EMBEDDED_FOLDER, VOCABULARY, load_clip
@@ -236,7 +236,9 @@ def test_random_weights_that_cannot_be_built_are_no_weights_to_load(monkeypatch:
         raise RuntimeError("no such trunk\nand more")
 
     monkeypatch.setattr(clip_module, "_build", broken)
-    with pytest.raises(ModelError, match=r"^cannot build model 'RN50' with random weights: no such trunk$"):
+    with pytest.raises(ModelError, match=r"cannot build model 'RN50' with random weights: no such trunk$"):
         load_clip("RN50", "none")
-    with pytest.raises(ModelError, match=r"^cannot load weights 'openai' into model 'RN50': .*--pretrained PATH takes"):
+    with pytest.raises(
+        ModelError, match=r"cannot load weights 'openai' into model 'RN50': .*model.pretrained PATH takes"
+    ):
         load_clip("RN50", "openai")

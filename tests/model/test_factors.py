@@ -132,13 +132,13 @@ def test_alternation_begins_with_b_and_never_moves_both() -> None:
     whole = factors.vector(ALTERNATE)
     for number in (1, 2):
         now = ALTERNATE.of_round(number)
-        assert torch.equal(whole[factors.span(ALTERNATE, number)], factors.vector(now))
+        assert torch.equal(whole[factors.trained(ALTERNATE).span(number)], factors.vector(now))
         moved = factors.with_vector(now, factors.vector(now) + 1)
         assert torch.equal(moved.a, factors.a) == (number == 1)
         assert torch.equal(moved.b, factors.b) == (number == 2)
     assert ALTERNATE.upload_size(6, 8) == 8 == ALTERNATE.upload_size(8, 6)
-    assert factors.span(BOTH_FACTORS, 2) == slice(0, 14)
-    assert factors.span(FROZEN_A, 2) == slice(0, 8)
+    assert factors.trained(BOTH_FACTORS).span(2) == slice(0, 14)
+    assert factors.trained(FROZEN_A).span(2) == slice(0, 8)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

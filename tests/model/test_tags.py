@@ -80,7 +80,7 @@ def test_a_url_is_asked_once(
     for _ in range(2):
         require_loaded(transformer, "here", weights_of(transformer))
     assert asked == ["/small.pt"]
-    with pytest.raises(ModelError, match=r"cannot load weights 'gone'.*404.*without a network, --pretrained PATH") as e:
+    with pytest.raises(ModelError, match=r"load weights 'gone'.*404.*without a network, model.pretrained PATH") as e:
         load_clip(transformer, "gone")
     assert "\n" not in str(e.value)
     with pytest.raises(ModelError, match=r"has no weights 'her': use .* a tag \(here, gone\) or 'none'"):
@@ -99,5 +99,5 @@ def test_a_hubs_cache_is_enough(transformer: str, tmp_path: Path, monkeypatch: p
     save_file({name: value.contiguous() for name, value in weights.items()}, snapshot / "open_clip_model.safetensors")
     tagged(monkeypatch, transformer, here={"hf_hub": "somebody/small/"}, gone={"hf_hub": "somebody/else/"})
     require_loaded(transformer, "here", weights)
-    with pytest.raises(ModelError, match=r"cannot load weights 'gone'.*without a network, --pretrained PATH"):
+    with pytest.raises(ModelError, match=r"cannot load weights 'gone'.*without a network, model.pretrained PATH"):
         load_clip(transformer, "gone")
