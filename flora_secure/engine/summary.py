@@ -173,6 +173,7 @@ def _communication(simulation: Simulation) -> Communication:
         download_bytes=download,
         payload_bytes=payload,
         masking_bytes=upload + download - payload,
+        invitation_bytes=simulation.server.invitation_bytes / messages,
         full_model_bytes=clip.full_model_bytes,
         reduction=2 * clip.full_model_bytes / (upload + download) if upload + download else None,
         reduction_upload=clip.full_model_bytes / upload if upload else None,

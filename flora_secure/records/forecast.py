@@ -27,6 +27,7 @@ from flora_secure.privacy.cross_check import accountant_versions, cross_check, h
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.records.notebook import html_table
 from flora_secure.records.report import Communication
+from flora_secure.rounds.invitation import Invitation
 
 SCHEMA = "flora-secure/plan/1"
 IMAGES = 20_000  # of the clients of the embedded data set, together
@@ -300,6 +301,7 @@ def _communication(
         download_bytes=download,
         payload_bytes=payload,
         masking_bytes=upload + download - payload,
+        invitation_bytes=_invitation_bytes(config),
         full_model_bytes=full,
         reduction=2 * full / (upload + download),
         reduction_upload=full / upload,
@@ -308,3 +310,12 @@ def _communication(
         parameter_ratio=size.parameters / trained,
         bits=plan.bits,
     )
+
+
+def _invitation_bytes(config: RunConfig) -> float:
+    """The mean over a run's rounds: a long invitation first, short ones where the members stay the same."""
+    masked, rounds = config.aggregation.secagg != "off", config.training.rounds
+    long, short = Invitation.sizes(
+        config.data.clients, config.model.placement, config.model.trained_rule, masked=masked
+    )
+    return long if config.participation.rate < 1 else (long + (rounds - 1) * short) / rounds

@@ -157,13 +157,15 @@ class Communication:
     """Bytes on the wire, the mean over clients and rounds of complete encoded messages, in both directions.
 
     `parameters`: trained values, which a broadcast carries; `upload_values`: d, of an update before any rotation.
-    They differ where the rule trains one factor a round.
+    They differ where the rule trains one factor a round. `invitation_bytes`: of what the server says of a round before
+    it begins, beside the adapter; in no other figure here.
     """
 
     upload_bytes: float
     download_bytes: float
     payload_bytes: float
     masking_bytes: float
+    invitation_bytes: float
     full_model_bytes: int
     reduction: float | None
     reduction_upload: float | None

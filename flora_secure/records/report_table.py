@@ -95,7 +95,7 @@ def _communication(comm: Communication) -> list[Row]:
             "communication",
             ("nothing sent " if comm.reduction is None else f"{comm.reduction:,.0f} × less than sending the model ")
             + f"({comm.upload_bytes / 1000:,.1f} kB up, {comm.download_bytes / 1000:,.1f} kB down "
-            "a client and round)",
+            f"a client and round, {comm.invitation_bytes:,.0f} B of invitation beside them)",
         ),
         (
             "  adapter",

@@ -24,6 +24,7 @@ from typing import NoReturn
 import numpy as np
 
 from flora_protocols import Code, ParameterError, PeerError, SessionParams
+from flora_protocols.params import PARAMS_BYTES
 from flora_secure.planning.protection import Unit
 from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.noise_plan import NoisePlan
@@ -102,6 +103,13 @@ class Invitation:
     def tag(self) -> bytes:
         """The name by which a short invitation refers to this one: 8 bytes."""
         return hashlib.sha256(self._head).digest()[:_TAG]
+
+    @staticmethod
+    def sizes(clients: int, placement: str, rule: str, *, masked: bool) -> tuple[int, int]:
+        """Bytes of an invitation in its long and in its short form, where so many `clients` are enrolled."""
+        members = -(-clients // 8)
+        fixed = 4 + SESSION + 1 + 2 + len(placement) + len(rule) + 8 + _PLAN.size
+        return fixed + members + (PARAMS_BYTES if masked else _ROUND.size), _SHORT.size + members + _TAG
 
     def position(self, client: int) -> int | None:
         """The client's place among the members, or None where it is not invited."""

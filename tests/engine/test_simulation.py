@@ -26,6 +26,7 @@ from flora_secure.privacy.accounting import epsilon_local, epsilon_of
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import json_schema
 from flora_secure.records.report_table import rows
+from flora_secure.rounds.invitation import Invitation
 
 
 def test_the_same_seed_gives_the_same_run(task) -> None:
@@ -154,6 +155,8 @@ def test_the_report_adds_up(task) -> None:
     jsonschema.validate(json.loads(report.to_json()), json_schema())
     comm = report.communication
     assert comm.upload_bytes + comm.download_bytes == pytest.approx(comm.payload_bytes + comm.masking_bytes)
+    long, short = Invitation.sizes(10, "text-projection", "prompt-basis", masked=True)
+    assert comm.invitation_bytes == pytest.approx((long + 2 * short) / 3)
     assert comm.reduction == pytest.approx(2 * comm.full_model_bytes / (comm.upload_bytes + comm.download_bytes))
     packed = -(-simulation.server.plan.length * comm.bits // 8)
     # float16 down, b bits up, 20 % dropped

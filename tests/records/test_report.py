@@ -98,6 +98,7 @@ def example_report() -> Report:
             download_bytes=2e4,
             payload_bytes=8e3,
             masking_bytes=2.2e4,
+            invitation_bytes=110.0,
             full_model_bytes=6_000_000,
             reduction=400.0,
             reduction_upload=600.0,

@@ -37,6 +37,7 @@ def test_both_forms_are_read_back_and_small(signed, masked) -> None:
     short = second.to_bytes(enrolment, first)
     assert Invitation.from_bytes(short, enrolment, first) == second
     assert len(short) <= 100
+    assert (len(long), len(short)) == Invitation.sizes(100, first.placement, first.rule, masked=masked)
 
 
 def test_what_the_short_form_cannot_say_takes_the_long_one() -> None:
