@@ -17,7 +17,7 @@ from statistics import median
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from flora_bench import flower_peer
+from flora_bench import answers, flower_peer
 from flora_bench.keystream_limit import adding_trials, keystream_seconds, trials
 from flora_bench.measure import Row, Scale, Trial, installed, medians
 from flora_bench.our_client import OurClient, forget
@@ -35,6 +35,7 @@ def rows(scale: Scale) -> Iterator[Row]:
     yield from mask_rate(scale)
     yield from client_stage(scale)
     yield from client_round(scale)
+    yield from answers.rows(scale)
     yield from shamir_share(scale)
     yield from server_unmask(scale)
     yield from server_limit(scale)

@@ -62,6 +62,7 @@ class Client:
     store: Store = field(repr=False)
     model_hash: bytes = field(repr=False)
     identity: bytes | None = field(default=None, repr=False)
+    _read: tuple[tuple[bytes, bytes], Invitation] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.number < self.enrolment.clients:
@@ -159,9 +160,11 @@ class Client:
         return self._invitation(encoded, held.long or encoded)
 
     def _invitation(self, encoded: bytes, long: bytes) -> Invitation:
-        if encoded == long:
-            return Invitation.from_bytes(encoded, self.enrolment)
-        return Invitation.from_bytes(encoded, self.enrolment, Invitation.from_bytes(long, self.enrolment))
+        """The invitation, read once where messages of a round reach the same object."""
+        if self._read is None or self._read[0] != (encoded, long):
+            first = None if encoded == long else Invitation.from_bytes(long, self.enrolment)
+            self._read = (encoded, long), Invitation.from_bytes(encoded, self.enrolment, first)
+        return self._read[1]
 
 
 def _long(held: Held) -> bytes:

@@ -21,6 +21,7 @@ from flora_secure.privacy.events import RoundEvent
 from flora_secure.records.durable import append, replace_file
 
 SCHEMA = "flora-secure/client-ledger/1"
+_MARGIN = 1e-9  # by which an ε is rounded up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +84,12 @@ class ClientLedger:
 
     def require(self, event: RoundEvent) -> None:
         """Raises RefusalError where `event` would raise ε beyond `most_epsilon`; enters nothing."""
-        after = spent([*(given.event for given in self._given), event], self.delta)
-        if after > self.most_epsilon:
+        events = [*(given.event for given in self._given), event]
+        if not within(events, self.most_epsilon, self.delta):
             raise RefusalError(
                 Refusal.BUDGET,
-                f"round {event.round} would raise this client's own epsilon from {self.epsilon:.6g} to {after:.6g}, "
-                f"above its budget of {self.most_epsilon:g} at delta {self.delta:g}",
+                f"round {event.round} would raise this client's own epsilon from {self.epsilon:.6g} to "
+                f"{spent(events, self.delta):.6g}, above its budget of {self.most_epsilon:g} at delta {self.delta:g}",
             )
 
     def enter(self, session: bytes, event: RoundEvent) -> None:
@@ -107,6 +108,17 @@ class ClientLedger:
         self._given.append(given)
 
 
+def within(events: Sequence[RoundEvent], epsilon: float, delta: float) -> bool:
+    """Whether these rounds together cost at most `epsilon` at `delta`: `spent` without searching for the figure."""
+    if epsilon == math.inf:
+        return True
+    if any(event.sampling_rate < 1 or event.noise_multiplier == 0 for event in events):
+        return spent(events, delta) <= epsilon
+    mu, slack = _loss(events)
+    left = epsilon - 2 * slack - _MARGIN
+    return mu == 0 or (left >= 0 and _delta(mu, left) <= delta * math.exp(-slack))
+
+
 def spent(events: Sequence[RoundEvent], delta: float) -> float:
     """ε at `delta` of these rounds for one who was in all of them, against a server that sees every sum.
 
@@ -118,11 +130,16 @@ def spent(events: Sequence[RoundEvent], delta: float) -> float:
         return epsilon_of(events, delta)
     if any(event.noise_multiplier == 0 for event in events):
         return math.inf
-    slack = math.fsum(event.aliasing_slack for event in events)
-    mu = math.sqrt(math.fsum(event.noise_multiplier**-2 for event in events))
+    mu, slack = _loss(events)
     if mu == 0 or slack == math.inf:
         return 0.0 if mu == 0 else math.inf
     return gaussian_epsilon(mu, delta * math.exp(-slack)) + 2 * slack
+
+
+def _loss(events: Sequence[RoundEvent]) -> tuple[float, float]:
+    """μ and the aliasing slack of rounds with noise, none of them sampled."""
+    slack = math.fsum(event.aliasing_slack for event in events)
+    return math.sqrt(math.fsum(event.noise_multiplier**-2 for event in events)), slack
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
@@ -131,12 +148,14 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     δ(ε) = Φ(μ/2 − ε/μ) − e^ε Φ(−μ/2 − ε/μ) falls in ε (Balle and Wang, theorem 8), so the root is bisected.
     """
 
-    def excess(epsilon: float) -> float:
-        upper = _log_phi(mu / 2 - epsilon / mu)
-        lower = epsilon + _log_phi(-mu / 2 - epsilon / mu)
-        return math.exp(upper) * -math.expm1(min(lower - upper, 0.0)) - delta
+    return 0.0 if _delta(mu, 0.0) <= delta else _root(lambda epsilon: _delta(mu, epsilon) - delta)
 
-    return 0.0 if excess(0.0) <= 0 else _root(excess)
+
+def _delta(mu: float, epsilon: float) -> float:
+    """δ(ε) of a μ-GDP Gaussian mechanism."""
+    upper = _log_phi(mu / 2 - epsilon / mu)
+    lower = epsilon + _log_phi(-mu / 2 - epsilon / mu)
+    return math.exp(upper) * -math.expm1(min(lower - upper, 0.0))
 
 
 def _root(falling: Callable[[float], float]) -> float:
@@ -147,7 +166,7 @@ def _root(falling: Callable[[float], float]) -> float:
     while high - low > 1e-12 * max(1.0, high):
         middle = (low + high) / 2
         low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return high + 1e-9
+    return high + _MARGIN
 
 
 def _log_phi(x: float) -> float:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans_of_clients import event, sampled
 
-from flora_secure.client.ledger import ClientLedger, gaussian_epsilon, spent
+from flora_secure.client.ledger import ClientLedger, gaussian_epsilon, spent, within
 from flora_secure.errors import Refusal, RefusalError, RunFolderError
 from flora_secure.privacy.accounting import epsilon_of
 
@@ -25,6 +25,17 @@ def test_the_closed_form_is_that_of_dp_accounting_and_never_below(mu: float, log
     found = gaussian_epsilon(mu, delta)
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
     assert found >= expected - 1e-9
+
+
+@pytest.mark.parametrize("sigma", [2.0, 20.0, 200.0])
+def test_what_fits_is_what_costs_no_more(sigma: float) -> None:
+    events = [event(number, sigma) for number in (1, 2, 3)]
+    cost = spent(events, 1e-5)
+    assert within(events, cost * 1.0001 + 1e-6, 1e-5)
+    assert not within(events, cost * 0.9999 - 1e-6, 1e-5)
+    assert within(events, math.inf, 1e-5)
+    assert not within([event(1, sigma=0.0)], 1e6, 1e-5)
+    assert within([sampled(1)], spent([sampled(1)], 1e-5), 1e-5)
 
 
 def test_rounds_add_up_as_the_servers_ledger_counts_them() -> None:
