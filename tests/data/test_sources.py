@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flora_secure.data import sources
+from flora_secure.data import fixed
+from flora_secure.data.dataset import Dataset, Split
 from flora_secure.data.fixed import DEBIAN_FOLDER, EMBEDDED_FOLDER, pack_piece, read_idx, read_pack
-from flora_secure.data.sources import Dataset, load_dataset
+from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError
 
 MANIFEST = json.loads((EMBEDDED_FOLDER / "manifest.json").read_text(encoding="utf-8"))
@@ -63,8 +64,8 @@ def test_no_image_is_on_two_sides_of_a_split(name: str) -> None:
 
 def test_digests_see_a_shared_image() -> None:
     images = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2)
-    one = sources.Split(images[:2], np.zeros(2, np.int64), "a", np.arange(2))
-    other = sources.Split(images[1:], np.zeros(2, np.int64), "b", np.arange(2))
+    one = Split(images[:2], np.zeros(2, np.int64), "a", np.arange(2))
+    other = Split(images[1:], np.zeros(2, np.int64), "b", np.arange(2))
     assert len(one.digests() & other.digests()) == 1
 
 
@@ -86,7 +87,7 @@ def test_embedded_images_are_the_originals_at_their_indices(embedded: Dataset) -
 @needs_originals
 @pytest.mark.slow
 def test_script_repeats_the_pack_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scripts.pack_fashion_mnist import main
+    from pack_fashion_mnist import main
 
     monkeypatch.setattr("sys.argv", ["pack", "--out", str(tmp_path)])
     main()
@@ -126,7 +127,7 @@ def test_digits_fit_the_same_mould() -> None:
 def test_data_hash_sees_a_label_and_a_pixel() -> None:
     def dataset(pixel: int, label: int) -> Dataset:
         images = np.full((2, 3, 3), pixel, np.uint8)
-        split = sources.Split(images, np.array([0, label], np.int64), "x", np.arange(2))
+        split = Split(images, np.array([0, label], np.int64), "x", np.arange(2))
         return Dataset("x", split, split, split, ("a", "b"), ("{}",), False)
 
     hashes = {dataset(pixel, label).data_hash for pixel in (0, 1) for label in (0, 1)}
@@ -180,7 +181,7 @@ def test_unknown_name_and_missing_folder(tmp_path: Path, monkeypatch: pytest.Mon
         load_dataset("cifar")
     with pytest.raises(DataError, match="is no folder"):
         load_dataset("fashion-mnist", tmp_path / "absent")
-    monkeypatch.setattr(sources, "DEBIAN_FOLDER", tmp_path / "absent")
+    monkeypatch.setattr(fixed, "DEBIAN_FOLDER", tmp_path / "absent")
     with pytest.raises(DataError, match="--data-root"):
         load_dataset("fashion-mnist")
 

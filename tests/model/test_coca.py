@@ -9,10 +9,10 @@ import open_clip
 import pytest
 import torch
 from federations import FEW, finish, small
+from measure_architectures import measure
 from open_clip.coca_model import CoCa
 from open_clip.model import CustomTextCLIP
 from peft import PeftModel
-from scripts.measure_architectures import measure
 from small_clip import CONFIG
 from torch.nn import functional as F  # noqa: N812
 

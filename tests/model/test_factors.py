@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from one_block import CLASSES, attach, one_block, pooled, prompt_tokens, random_factors
 from open_clip.model import CustomTextCLIP
 from peft import PeftModel
 
@@ -12,51 +13,24 @@ from flora_secure.model.factors import Factors, initial_factors
 from flora_secure.model.head import Head
 from flora_secure.model.matrices import matrices_of
 from flora_secure.planning.placements import PLACEMENTS
-from flora_secure.planning.rules import ALTERNATE, BOTH_FACTORS, FROZEN_A, PROMPT_BASIS, RULES, Rule, rule_named
+from flora_secure.planning.rules import ALTERNATE, BOTH_FACTORS, FROZEN_A, PROMPT_BASIS, RULES, rule_named
 
 # what trains in a round: with ALTERNATE one factor in odd rounds, the other in even ones
 OF_ROUNDS = [(rule, number) for rule in RULES for number in ((1, 2) if rule is ALTERNATE else (1,))]
 
-CONFIG = {
-    "embed_dim": 24,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-    "text_cfg": {"context_length": 6, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1},
-}
-CLASSES = 5
-
 
 @pytest.fixture
 def model() -> CustomTextCLIP:
-    torch.manual_seed(0)
-    return CustomTextCLIP(**CONFIG).eval().requires_grad_(False)
+    return one_block()
 
 
 @pytest.fixture
 def tokens() -> torch.Tensor:
-    return torch.randint(1, 49, (CLASSES, 6), generator=torch.Generator().manual_seed(1))
-
-
-def pooled(model: CustomTextCLIP, tokens: torch.Tensor) -> torch.Tensor:
-    """The text tower's output before its projection."""
-    projection = model.text.text_projection
-    model.text.text_projection = None
-    out = model.encode_text(tokens)
-    model.text.text_projection = projection
-    return out
-
-
-def attach(model: CustomTextCLIP, factors: Factors, scale: float = 1.0) -> PeftModel:
-    return peft_format.attach(model, matrices_of(model, PLACEMENTS["text-projection"]), factors, scale)
+    return prompt_tokens()
 
 
 def save_adapter(model: CustomTextCLIP, factors: Factors, folder: Path, scale: float = 1.0) -> None:
     peft_format.save_adapter(model, matrices_of(model, PLACEMENTS["text-projection"]), factors, folder, scale)
-
-
-def random_factors(rule: Rule, prompts: torch.Tensor, rank: int | None = None) -> Factors:
-    generator = torch.Generator().manual_seed(2)
-    factors = initial_factors(rule, prompts, 24, rank, generator)
-    return Factors(a=factors.a, b=0.3 * torch.randn(factors.b.shape, generator=generator))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

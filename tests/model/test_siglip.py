@@ -10,9 +10,9 @@ import open_clip
 import pytest
 import torch
 from federations import FEW, finish, small
+from measure_architectures import measure
 from peft import PeftModel
 from safetensors.torch import save_file
-from scripts.measure_architectures import measure
 from small_clip import SIGLIP, small_clip
 from torch.nn import functional as F  # noqa: N812
 

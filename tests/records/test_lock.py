@@ -10,13 +10,13 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from command import ENVIRONMENT
 
-from flora_secure.records import durable as locking
+import flora_secure.records.lock as locking
 from flora_secure.records.lock import lock
 
 HOLD = """
 import sys
 from pathlib import Path
-from flora_secure.lock import lock
+from flora_secure.records.lock import lock
 try:
     lock(Path(sys.argv[1]))
     print("held", flush=True)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from test_records import RECORD
+from test_record import RECORD
 from test_report import example_report
 
 from flora_secure.errors import ConfigError, RunFolderError
