@@ -3,12 +3,41 @@ import os
 import tempfile
 
 import pytest
+from hypothesis import configuration, settings
 
-# the suite trains tiny models: one thread is faster than several, and leaves the other core alone
+# the suite trains tiny models: one thread is faster than several, and leaves the other cores to other tests
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# what commands cache stays out of the user's home, and out of the way of the next run
-_CACHE = tempfile.TemporaryDirectory(prefix="flora-secure-tests-")
-os.environ["XDG_CACHE_HOME"] = _CACHE.name
+# what is printed is folded to this width, whatever the terminal
+os.environ["COLUMNS"] = "110"
+# what commands cache stays out of the user's home, and out of the way of the next run; workers share it
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="flora-secure-tests-")
+    os.environ["XDG_CACHE_HOME"] = _CACHE.name
+
+# The same examples in every run, and nothing of them written into the tree. `-m slow` takes others in every run; what
+# it prints of a failure says how to repeat it.
+configuration.set_hypothesis_home_dir(os.path.join(os.environ["XDG_CACHE_HOME"], "hypothesis"))
+settings.register_profile("repeated", derandomize=True, deadline=None, database=None, print_blob=True)
+settings.register_profile("search", deadline=None, database=None, print_blob=True)
+settings.load_profile("repeated")
+
+
+def _searches(config: pytest.Config) -> bool:
+    return "slow" in config.option.markexpr and "not slow" not in config.option.markexpr
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _searches(config):
+        settings.load_profile("search")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """``-m slow`` searches too: it runs every property test at random."""
+    if _searches(config):
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) or item.get_closest_marker("searches"):
+                item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from text_projection import CLASSES, attach, model, pooled, random_factors, tokens  # noqa: F401  (fixtures)
+from one_block import CLASSES, attach, one_block, pooled, prompt_tokens, random_factors
 
 from flora_secure.client.example_gradients import CHUNK, ClientExamples, clip_rows, example_gradients, gradient_sums
 from flora_secure.model.head import Head
@@ -16,9 +16,10 @@ SIZES = [3, 1, 5]
     params=[PROMPT_BASIS, BOTH_FACTORS, FROZEN_A, ALTERNATE.of_round(1), ALTERNATE.of_round(2)],
     ids=["prompt-basis", "ab", "frozen-a", "alternate-b", "alternate-a"],
 )
-def problem(request, model, tokens):
+def problem(request):
     """Rule, head and factors, features and labels, and each example's gradient by autograd, one at a time."""
-    rule, prompts = request.param, pooled(model, tokens)
+    rule, model, tokens = request.param, one_block(), prompt_tokens()
+    prompts = pooled(model, tokens)
     base, factors = model.text.text_projection.detach().clone(), random_factors(request.param, prompts)
     generator = torch.Generator().manual_seed(3)
     features = torch.nn.functional.normalize(torch.randn(sum(SIZES), 24, generator=generator), dim=-1)

@@ -184,7 +184,7 @@ def test_one_label_makes_the_shards_labelled(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=60), st.integers(1, 13), st.integers(0, 2**32 - 1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_an_image_goes_to_one_client_with_all_its_captions(raw: list[int], clients: int, seed: int) -> None:
     order = list(dict.fromkeys(raw))
     images = np.array([order.index(i) for i in raw])

@@ -21,7 +21,7 @@ SCHEMES = [Iid(), Dirichlet(0.5), Dirichlet(0.01), Dirichlet(100.0), Shards(1), 
     seed=st.integers(0, 2**32 - 1),
     classes=st.integers(1, 12),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_disjoint_cover_without_empty_clients(n: int, clients: int, scheme: Scheme, seed: int, classes: int) -> None:
     labels = np.random.default_rng(seed).integers(0, classes, n)
     needed = clients * scheme.per_client if isinstance(scheme, Shards) else clients

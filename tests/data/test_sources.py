@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from flora_secure.data import fixed
-from flora_secure.data.dataset import Split
+from flora_secure.data.dataset import Dataset, Split
 from flora_secure.data.fixed import DEBIAN_FOLDER, EMBEDDED_FOLDER, pack_piece, read_idx, read_pack
-from flora_secure.data.sources import Dataset, load_dataset
+from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError
 
 MANIFEST = json.loads((EMBEDDED_FOLDER / "manifest.json").read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def test_embedded_images_are_the_originals_at_their_indices(embedded: Dataset) -
 @needs_originals
 @pytest.mark.slow
 def test_script_repeats_the_pack_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scripts.pack_fashion_mnist import main
+    from pack_fashion_mnist import main
 
     monkeypatch.setattr("sys.argv", ["pack", "--out", str(tmp_path)])
     main()

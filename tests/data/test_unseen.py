@@ -54,7 +54,7 @@ def cases(draw):
 
 
 @given(cases())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_image_goes_where_its_class_goes_and_keeps_its_name(case) -> None:
     data, unseen = case
     found = set_apart(data, unseen)

@@ -44,7 +44,7 @@ def test_captions_longer_than_the_context_are_cut_and_named(tiny: Clip) -> None:
 
 
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_cut_is_what_has_more_tokens(tiny: Clip, captions: list[str]) -> None:
     cuts = SkipList()
     tokens = caption_tokens(tiny, split_of(*captions), cuts)

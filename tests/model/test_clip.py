@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, normalize
 
 from flora_secure.data.class_names import TEMPLATES
 from flora_secure.data.sources import load_dataset
-from flora_secure.model import loading as clip_module
+from flora_secure.model import loading
 from flora_secure.model.clip import Clip, ModelError, class_prompts
 from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import EMBEDDED_FOLDER, VOCABULARY, load_clip
@@ -169,7 +169,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
 
 def test_zero_shot_and_linear_probe_from_the_shipped_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures of docs/model-card.md, of one view: nothing here was chosen on the test images."""
-    from making import evaluate_tiny_clip as script
+    import evaluate_tiny_clip as script
 
     monkeypatch.setattr(script, "ImageViews", lambda *_, **__: ImageViews())
     figures = script.evaluate()
@@ -181,7 +181,7 @@ def test_zero_shot_and_linear_probe_from_the_shipped_files(monkeypatch: pytest.M
 @pytest.mark.slow
 def test_pretraining_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps of three phases, straight and interrupted in each, end in the same weights; the export loads."""
-    from making import pretrain_tiny_clip as script
+    import pretrain_tiny_clip as script
 
     phases = tuple(replace(phase, steps=6) for phase in script.RECIPE.phases)
     short = replace(script.RECIPE, phases=phases, renders=300, tune_steps=3)
@@ -198,7 +198,7 @@ def test_pretraining_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_model_of_more_than_two_towers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_module, "_build", lambda *_: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(loading, "_build", lambda *_: torch.nn.Linear(1, 1))
     with pytest.raises(ModelError, match="model 'coca_ViT-B-32' is a Linear and no CLIP of two towers"):
         load_clip("coca_ViT-B-32", "none")
 
@@ -213,7 +213,7 @@ def test_a_tokenizer_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch
         raise AssertionError("built before the tokenizer was there")
 
     monkeypatch.setattr(open_clip.factory, "HFTokenizer", offline)
-    monkeypatch.setattr(clip_module, "_build", unreached)
+    monkeypatch.setattr(loading, "_build", unreached)
     wanted = (
         r"^model 'ViT-B-16-SigLIP' needs the tokenizer 'timm/ViT-B-16-SigLIP', which cannot be loaded \(no network\): "
         r"run once with a network, .* HF_HOME .*, or use an architecture .* such as ViT-B-32$"
@@ -235,7 +235,7 @@ def test_random_weights_that_cannot_be_built_are_no_weights_to_load(monkeypatch:
     def broken(*_: object) -> None:
         raise RuntimeError("no such trunk\nand more")
 
-    monkeypatch.setattr(clip_module, "_build", broken)
+    monkeypatch.setattr(loading, "_build", broken)
     with pytest.raises(ModelError, match=r"cannot build model 'RN50' with random weights: no such trunk$"):
         load_clip("RN50", "none")
     with pytest.raises(ModelError, match=r"cannot load weights 'openai' into model 'RN50': .*pretrained PATH takes"):

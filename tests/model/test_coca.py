@@ -9,7 +9,7 @@ import open_clip
 import pytest
 import torch
 from federations import FEW, finish, small
-from making.measure_architectures import measure
+from measure_architectures import measure
 from open_clip.coca_model import CoCa
 from open_clip.model import CustomTextCLIP
 from peft import PeftModel

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from one_block import CLASSES, attach, one_block, pooled, prompt_tokens, random_factors
 from open_clip.model import CustomTextCLIP
 from peft import PeftModel
-from text_projection import CLASSES, attach, model, pooled, random_factors, tokens  # noqa: F401  (fixtures)
 
 from flora_secure.client.closed_form import ClientBatch
 from flora_secure.errors import AdapterError
@@ -17,6 +17,16 @@ from flora_secure.planning.rules import ALTERNATE, BOTH_FACTORS, FROZEN_A, PROMP
 
 # what trains in a round: with ALTERNATE one factor in odd rounds, the other in even ones
 OF_ROUNDS = [(rule, number) for rule in RULES for number in ((1, 2) if rule is ALTERNATE else (1,))]
+
+
+@pytest.fixture
+def model() -> CustomTextCLIP:
+    return one_block()
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    return prompt_tokens()
 
 
 def save_adapter(model: CustomTextCLIP, factors: Factors, folder: Path, scale: float = 1.0) -> None:

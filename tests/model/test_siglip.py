@@ -10,7 +10,7 @@ import open_clip
 import pytest
 import torch
 from federations import FEW, finish, small
-from making.measure_architectures import measure
+from measure_architectures import measure
 from peft import PeftModel
 from safetensors.torch import save_file
 from small_clip import SIGLIP, small_clip

@@ -159,7 +159,7 @@ def test_no_noise_needs_an_infinite_budget() -> None:
         Ledger(4, 1e-5).authorise(event(0.0))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0.5, 50), min_size=1, max_size=12), st.floats(1e-9, 1e-2))
 def test_epsilon_grows_with_every_round_and_ignores_order(zs: list[float], delta: float) -> None:
     events = [event(z, t + 1) for t, z in enumerate(zs)]

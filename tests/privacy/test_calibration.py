@@ -71,7 +71,7 @@ def test_the_default_is_the_smaller_upload(clients: int, dimension: int) -> None
     assert [p.rotated for p in both] == [False, True]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     clients=st.integers(2, 3000),
     dimension=st.integers(1, 10**6),

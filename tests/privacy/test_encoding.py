@@ -54,7 +54,7 @@ class Spy:
         return self.q
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(10, 20), st.floats(0.01, 20), st.integers(0, 2**31))
 def test_without_noise_a_sum_decodes_to_the_sum_of_clipped_updates(survivors: int, size: float, seed: int) -> None:
     p = plan(epsilon=math.inf)
@@ -153,7 +153,7 @@ def test_a_rotation_needs_the_bits_that_it_saves() -> None:
     assert wrapped(ring_sum(turned, p), turned, p) == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 300), st.integers(2, 12), st.integers(0, 2**31), st.sampled_from([math.inf, 4.0]))
 def test_rotated_sums_decode_to_the_sum_of_clipped_updates(d: int, clients: int, seed: int, epsilon: float) -> None:
     p, turn = rotated(clients, d, epsilon=epsilon)

@@ -127,7 +127,7 @@ def test_a_draw_on_a_table_entry_is_decided_by_further_digits(
         assert sampler._noise(3, sigma).tolist() == [j - reach + change for j in chosen]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 400), st.floats(0.01, 50), st.integers(0, 2**31))
 def test_rounding_is_unbiased_within_its_cell_and_short(d: int, norm: float, seed: int) -> None:
     y = np.random.default_rng(seed).normal(size=d)

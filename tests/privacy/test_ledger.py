@@ -91,7 +91,7 @@ def test_a_round_of_everybody_charges_everybody() -> None:
     assert ledger.epsilon == gaussian_epsilon(math.sqrt(1 / 4 + 1 / 9), 1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(1.0, 9.0), st.none() | st.sets(st.integers(0, 5), min_size=1)), max_size=8))
 def test_the_ledger_is_the_slow_sum(rounds: list[tuple[float, set[int] | None]]) -> None:
     ledger = Ledger(1e6, 1e-5)
@@ -190,14 +190,14 @@ def test_headline_and_outsider_of_a_sampled_population() -> None:
 
 def test_a_thousand_clients_and_a_hundred_rounds_are_counted_in_seconds() -> None:
     """Not a race: the plain way, 10^5 root findings of a millisecond each, would take minutes."""
-    ledger, started = Ledger(1e3, 1e-5), time.perf_counter()
+    ledger, started = Ledger(1e3, 1e-5), time.process_time()
     for t in range(1, 101):
         who = np.random.default_rng(t).choice(1000, 100, replace=False).tolist()
         enter(ledger, event(5.0 + 0.001 * t, t, who))
     spent = ledger.epsilon_by_client()
     assert len(spent) == 1000
     assert ledger.epsilon == max(spent.values())
-    assert time.perf_counter() - started < 30
+    assert time.process_time() - started < 30
 
 
 def test_examples_in_a_ledger_of_clients() -> None:

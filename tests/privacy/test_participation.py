@@ -47,7 +47,7 @@ def test_fixed_cohorts_are_uniform_subsets_and_poisson_cohorts_independent_coins
     assert np.abs(np.corrcoef(taken.T)[np.triu_indices(6, 1)]).max() < 5 / math.sqrt(draws)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 8), st.integers(1, 20), st.integers(0, 2**31))
 def test_minimum_separation_is_kept(separation: int, rounds: int, seed: int) -> None:
     last: dict[int, int] = {}

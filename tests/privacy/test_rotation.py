@@ -38,7 +38,7 @@ def test_padding_is_the_least_order_at_hand() -> None:
         padded(0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3000), st.integers(0, 2**128 - 1), st.integers(1, 1000), st.floats(1e-6, 1e6))
 def test_it_is_inverted_and_keeps_the_norm(d: int, seed: int, number: int, size: float) -> None:
     x = np.random.default_rng(d).normal(size=d) * size

@@ -170,7 +170,7 @@ def test_the_rarest_words_are_finite_and_symmetric() -> None:
     assert draws[0] < -9e6 < 9e6 < draws[1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**63 - 1), st.integers(1, 63))
 def test_brackets_enclose_the_quantile(word: int, shrink: int) -> None:
     digits, known = (word >> shrink) + 1, 64

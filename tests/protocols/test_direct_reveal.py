@@ -100,7 +100,7 @@ def test_every_dropout_pattern_after_the_shares(make, trips, direct):
     assert len(set(outcomes)) == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_size_any_dropouts(data):
     clients = data.draw(st.integers(4, 12))

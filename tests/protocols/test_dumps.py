@@ -146,12 +146,13 @@ def test_another_client_with_a_right_digest():
             ClientAdvertise.load(cohort.params, bad, identity=IDENTITIES[0])
 
 
+@pytest.mark.searches
 @cohorts
 def test_forged_contents_end_in_a_typed_error_or_in_a_position(make):
     """The digest mended after any change: never another exception, whatever the contents say."""
     points = [(type(cohort.clients[0]), data, cohort.params) for cohort, data in stages(make)]
 
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(max_examples=200)
     @given(st.sampled_from(points), st.data())
     def forge(point, draw):
         cls, data, params = point

@@ -122,7 +122,7 @@ def lagrange_in_plain_integers(points, values):
     return total
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_any_t_shares_give_the_secret(data):
     points = tuple(sorted(data.draw(st.sets(st.integers(1, 65536), min_size=2, max_size=12))))

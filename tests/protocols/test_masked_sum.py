@@ -55,7 +55,7 @@ def test_every_dropout_pattern_of_the_malicious_profile():
         check_complete(params, fate)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_size_and_any_dropouts_on_a_harary_graph(data):
     clients = data.draw(st.integers(4, 12))

@@ -18,7 +18,7 @@ from flora_protocols.codec import CHECKSUM, FOLD, HEADER, Kind, decode_frame, en
 TRIPS = {"semi-honest": 4, "malicious-server": 5}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_bursts_of_errors_in_long_bodies(data):
     """Bodies longer than a block are folded before the checksum: no burst of 32 bits goes unseen, wherever it is."""
@@ -34,6 +34,7 @@ def test_bursts_of_errors_in_long_bodies(data):
         decode_frame(bytes(bad), Kind.UPLOAD, bytes(32), 1, size)
 
 
+@pytest.mark.searches
 @pytest.mark.parametrize("make", [semi_honest, malicious])
 @pytest.mark.parametrize("trip", range(5))
 def test_damaged_messages(make, trip):
@@ -44,7 +45,7 @@ def test_damaged_messages(make, trip):
     for _ in range(trip):
         cohort.trip()
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(max_examples=60)
     @given(st.data())
     def damage(data):
         received = trip > 0 and data.draw(st.booleans())
@@ -72,7 +73,7 @@ def test_damaged_messages(make, trip):
     assert cohort.finish().survivors == (0, 1, 2, 3)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from([semi_honest, malicious]), st.integers(0, 4), st.data())
 def test_tampered_bodies_with_a_right_checksum(make, trip, data):
     """A server that changes bits inside a message and mends the checksum: a typed error, or the message was equivalent

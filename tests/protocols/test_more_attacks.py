@@ -169,7 +169,7 @@ def test_no_secret_in_any_error(make):
     cohort.finish()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(list(Kind)), st.binary(max_size=600), st.sampled_from([semi_honest, malicious]), st.booleans())
 def test_every_decoder_takes_anything(kind, body, make, framed):
     """Made-up bodies in right frames, and made-up frames: a ProtocolError or a value, and nothing else is raised."""

@@ -78,11 +78,12 @@ class Round:
         return params.direct_reveal and self.changed == "ServerUnmask" and self.at // 8 % size >= size - 32
 
 
+@pytest.mark.searches
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 def test_any_bit_that_a_client_sends(make):
     outcomes = set()
 
-    @settings(max_examples=80, deadline=None, database=None)
+    @settings(max_examples=80)
     @example(0, 0)
     @example(0, 8 * HEADER)
     @example(1, 8 * HEADER)
@@ -115,11 +116,12 @@ def test_any_bit_that_a_client_sends(make):
     assert outcomes == {("ServerUnmask", False, LIAR), "refused", "another vector", "gone on"}  # first, a wrong share
 
 
+@pytest.mark.searches
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 def test_any_bit_that_the_server_sends(make):
     """Client 1 gets a changed message: it refuses it and takes the true one; or it answers, to no effect."""
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(max_examples=60)
     @given(st.integers(1, 4), st.integers(0, 100_000))
     def tamper(trip, at):
         cohort = Cohort(make())

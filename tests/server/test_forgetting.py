@@ -71,7 +71,7 @@ def tensors(side) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
 
 
 @given(answers())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_right_answers_are_those_of_the_slow_count(case) -> None:
     seen, unseen = case
     found = hits(*tensors(seen), *tensors(unseen))

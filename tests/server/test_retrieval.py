@@ -41,7 +41,7 @@ def retrievals(draw):
 
 
 @given(retrievals(), st.integers(1, 6), st.integers(1, 200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_recall_is_that_of_the_slow_reference(case, k: int, at_once: int) -> None:
     images, captions, image_of = case
     found = ranks(

@@ -1,6 +1,5 @@
-"""A CLIP of one layer with an adapter on its text projection: what tests of factors and of gradients share."""
+"""A CLIP of one block a tower, and LoRA on its text projection: by hand, and through peft."""
 
-import pytest
 import torch
 from open_clip.model import CustomTextCLIP
 from peft import PeftModel
@@ -19,14 +18,13 @@ CONFIG = {
 CLASSES = 5
 
 
-@pytest.fixture
-def model() -> CustomTextCLIP:
+def one_block() -> CustomTextCLIP:
     torch.manual_seed(0)
     return CustomTextCLIP(**CONFIG).eval().requires_grad_(False)
 
 
-@pytest.fixture
-def tokens() -> torch.Tensor:
+def prompt_tokens() -> torch.Tensor:
+    """One prompt a class."""
     return torch.randint(1, 49, (CLASSES, 6), generator=torch.Generator().manual_seed(1))
 
 
