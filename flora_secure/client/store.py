@@ -66,7 +66,7 @@ class MemoryStore:
         return self._held
 
     def save(self, held: Held) -> None:
-        """Keep `held`."""
+        """Keep `held` in the place of what was kept before."""
         self._held = held
 
 

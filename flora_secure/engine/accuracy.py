@@ -11,7 +11,7 @@ from flora_secure.server.scores import RECALLS, Hits, Ranks, evaluate, wilson_in
 
 
 def accuracy_of(simulation: Simulation, per_round: Sequence[float], no_noise: float | None) -> Accuracy:
-    """Of a run on labels."""
+    """The report's accuracy of a run on labels: top-1 as fractions, with `per_round` of every round."""
     task = simulation.task
     dataset = task.federation.dataset
     found = evaluate(
@@ -40,8 +40,10 @@ def accuracy_of(simulation: Simulation, per_round: Sequence[float], no_noise: fl
 def retrieval_accuracy(
     zero_shot: Ranks, final: Ranks, per_round: Sequence[float], no_noise: float | None = None
 ) -> Accuracy:
-    """Of a captioned data set: recall@1 image to text. Raises ValueError unless the last of ``per_round`` is that of
-    ``final``."""
+    """The report's accuracy of a captioned data set: recall@1 from image to text, as a fraction.
+
+    Raises ValueError unless the last of `per_round` is that of `final`.
+    """
     first = final.recall(1)[0]
     if not math.isclose(per_round[-1], first, abs_tol=1e-6):
         raise ValueError(f"the last round's accuracy is {per_round[-1]}, recall@1 image to text {first}")
@@ -79,7 +81,7 @@ def retrieval(zero_shot: Ranks, final: Ranks) -> Retrieval:
 
 
 def forgetting_of(simulation: Simulation) -> Forgetting | None:
-    """Of a run with unseen classes, if it has any."""
+    """The section of the report on unseen classes; None where the run has none."""
     task, unseen = simulation.task, simulation.task.federation.dataset.unseen
     zero_shot, final = task.evaluator.hits(task.frozen), task.evaluator.hits(simulation.factors)
     if unseen is None or zero_shot is None or final is None:
@@ -88,7 +90,7 @@ def forgetting_of(simulation: Simulation) -> Forgetting | None:
 
 
 def forgetting(zero_shot: Hits, final: Hits, classes: Sequence[str], unseen: int, seen: int) -> Forgetting:
-    """The section of the report where ``unseen`` test images show the unseen ``classes``, and ``seen`` the others."""
+    """The section of the report where `unseen` test images show the unseen `classes`, and `seen` the others."""
 
     def top(before: int, after: int, images: int) -> TopOne:
         return TopOne(zero_shot=before / images, final=after / images, interval=list(wilson_interval(after, images)))

@@ -40,17 +40,18 @@ class Traffic:
     clients: set[int] = field(default_factory=set)
 
     def sent_up(self, client: int, message: bytes, payload: int = 0) -> None:
-        """``client`` → server; ``payload`` of the message's bytes are the update itself."""
+        """`client` → server; `payload` of the message's bytes are the update itself."""
         self._count(client, message, payload)
         self.upload += len(message)
 
     def sent_down(self, client: int, message: bytes, payload: int = 0) -> None:
-        """Server → ``client``; ``payload`` of the message's bytes are the adapter itself."""
+        """Server → `client`; `payload` of the message's bytes are the adapter itself."""
         self._count(client, message, payload)
         self.download += len(message)
 
     @property
     def masking(self) -> int:
+        """Bytes that are neither adapter nor update: what masking costs."""
         return self.upload + self.download - self.payload
 
     def _count(self, client: int, message: bytes, payload: int) -> None:
@@ -121,7 +122,7 @@ class PlainExchange:
         return Carried(RoundSum(total, tuple(sorted(uploads)), 0), 0.0, time.process_time() - before)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to release."""
 
 
 class MaskedExchange:

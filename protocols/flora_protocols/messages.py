@@ -49,7 +49,7 @@ class Advertisement(NamedTuple):
 
     @property
     def entry(self) -> bytes:
-        """As on the wire."""
+        """The entry's bytes as they are on the wire."""
         return self.mask + self.transport + self.signature
 
     @staticmethod
@@ -67,10 +67,12 @@ class Roster(NamedTuple):
 
 
 def encode_advertisement(params: SessionParams, advertisement: Advertisement) -> bytes:
+    """The frame of a client's advertisement, of the set-up's id."""
     return encode_frame(Kind.ADVERTISEMENT, params.setup_id, advertisement.entry)
 
 
 def decode_advertisement(params: SessionParams, message: bytes, client: int) -> Advertisement:
+    """The advertisement of `client`. Raises PeerError naming it for any other bytes, bad keys or a bad signature."""
     size = _entry_bytes(params)
     reader = decode_frame(message, Kind.ADVERTISEMENT, params.setup_id, client, size)
     (advertisement,) = _parsed_entries(params, reader.take(size))
@@ -84,7 +86,7 @@ def decode_advertisement(params: SessionParams, message: bytes, client: int) -> 
 
 
 def encode_rosters(params: SessionParams, entries: Mapping[int, Advertisement]) -> tuple[bytes, dict[int, bytes]]:
-    """The session id, and a roster for each client in ``entries``."""
+    """The session id, and a roster for each client in `entries`."""
     everybody = range(params.clients)
     present = encode_subset(everybody, entries)
     raw = {index: entries[index].entry for index in sorted(entries)}
@@ -107,6 +109,7 @@ def encode_rosters(params: SessionParams, entries: Mapping[int, Advertisement]) 
 
 
 def decode_roster(params: SessionParams, message: bytes, index: int, own: Advertisement) -> Roster:
+    """The roster that client `index` was told, which holds its `own` entry. Raises PeerError naming the server."""
     members, size = params.graph.members(index), _entry_bytes(params)
     limit = (params.clients + 7) // 8 + keys.KEY + len(members) * size
     reader = decode_frame(message, Kind.ROSTER, params.setup_id, "server", limit)
@@ -136,11 +139,12 @@ def decode_roster(params: SessionParams, message: bytes, index: int, own: Advert
 
 
 def encode_shares(session: bytes, sealed: Iterable[bytes]) -> bytes:
+    """The frame of a client's sealed shares, one box after another."""
     return encode_frame(Kind.SHARES, session, b"".join(sealed))
 
 
 def decode_shares(session: bytes, message: bytes, client: int, recipients: int) -> Raw:
-    """The sealed pair for each of so many ``recipients``, uint8 (recipients, 50)."""
+    """The sealed pair for each of so many `recipients`, uint8 (recipients, 50)."""
     reader = decode_frame(message, Kind.SHARES, session, client, SEALED * recipients)
     sealed = np.frombuffer(reader.take(SEALED * recipients), np.uint8).reshape(-1, SEALED)
     reader.finish()
@@ -148,7 +152,7 @@ def decode_shares(session: bytes, message: bytes, client: int, recipients: int) 
 
 
 def encode_inbox(session: bytes, shared: bytes, sealed: bytes) -> bytes:
-    """``shared``: the bitmap of who shared, the recipient too; ``sealed``: what its neighbours sent, joined."""
+    """`shared`: the bitmap of who shared, the recipient too; `sealed`: what its neighbours sent, joined."""
     return encode_frame(Kind.INBOX, session, shared + sealed)
 
 
@@ -166,11 +170,12 @@ def decode_inbox(session: bytes, message: bytes, index: int, members: Members) -
 
 
 def encode_upload(params: SessionParams, session: bytes, tiles: Iterable[Lanes]) -> bytes:
-    """``tiles``: the vector in parts, in order; each is packed before the next is asked for."""
+    """`tiles`: the vector in parts, in order; each is packed before the next is asked for."""
     return encode_long_frame(Kind.UPLOAD, session, (packed_view(tile, params.bits) for tile in tiles))
 
 
 def decode_upload(params: SessionParams, session: bytes, message: bytes, client: int) -> Lanes:
+    """The masked vector of `client`, lanes of (d,). Raises PeerError naming it for anything else."""
     reader = decode_frame(message, Kind.UPLOAD, session, client, params.payload_bytes)
     raw = reader.view(params.payload_bytes)
     reader.finish()
@@ -181,10 +186,12 @@ def decode_upload(params: SessionParams, session: bytes, message: bytes, client:
 
 
 def encode_survivors(params: SessionParams, session: bytes, survivors: Iterable[int]) -> bytes:
+    """The frame that tells the survivors, as a bitmap over all clients."""
     return encode_frame(Kind.SURVIVORS, session, encode_subset(range(params.clients), survivors))
 
 
 def decode_survivors(params: SessionParams, session: bytes, message: bytes) -> Bitmap:
+    """The survivors' bitmap. Raises PeerError naming the server for anything else."""
     reader = decode_frame(message, Kind.SURVIVORS, session, "server", (params.clients + 7) // 8)
     survivors = reader.bitmap(params.clients)
     reader.finish()
@@ -197,11 +204,12 @@ def endorsed_text(params: SessionParams, session: bytes, survivors: Iterable[int
 
 
 def encode_endorsement(session: bytes, signature: bytes) -> bytes:
+    """The frame of a signature over the survivors."""
     return encode_frame(Kind.ENDORSEMENT, session, signature)
 
 
 def decode_endorsement(params: SessionParams, session: bytes, message: bytes, client: int, text: bytes) -> bytes:
-    """The signature; it verifies over ``text``, which ``endorsed_text`` gives for the survivors."""
+    """The signature; it verifies over `text`, which `endorsed_text` gives for the survivors."""
     reader = decode_frame(message, Kind.ENDORSEMENT, session, client, keys.SIGNATURE)
     signature = reader.take(keys.SIGNATURE)
     reader.finish()
@@ -210,6 +218,7 @@ def decode_endorsement(params: SessionParams, session: bytes, message: bytes, cl
 
 
 def encode_agreement(session: bytes, members: Members, signatures: Mapping[int, bytes]) -> bytes:
+    """The frame of `signatures` by member, and which of the `members` they are of."""
     body = encode_subset(members, signatures) + b"".join(signatures[index] for index in sorted(signatures))
     return encode_frame(Kind.AGREEMENT, session, body)
 
@@ -217,7 +226,7 @@ def encode_agreement(session: bytes, members: Members, signatures: Mapping[int, 
 def decode_agreement(
     params: SessionParams, session: bytes, message: bytes, index: int, survivors: Bitmap
 ) -> tuple[int, ...]:
-    """The neighbours whose signatures over ``survivors`` were given; all of them verify."""
+    """The neighbours whose signatures over `survivors` were given; all of them verify."""
     members = params.graph.members(index)
     limit = (len(members) + 7) // 8 + keys.SIGNATURE * len(members)
     reader = decode_frame(message, Kind.AGREEMENT, session, "server", limit)
@@ -233,13 +242,14 @@ def decode_agreement(
 
 
 def encode_reveal(session: bytes, shares: Iterable[bytes], pair_keys: Iterable[bytes]) -> bytes:
+    """The frame of the shares that a client reveals, and of the pair keys where it tells some."""
     return encode_frame(Kind.REVEAL, session, b"".join((*shares, *pair_keys)))
 
 
 def decode_reveal(
     session: bytes, message: bytes, client: int, owners: int, direct: Sequence[int]
 ) -> tuple[Raw, dict[int, bytes]]:
-    """The shares of so many ``owners``, uint8 (owners, 17), canonical; and the pair keys with those of ``direct``."""
+    """The shares of so many `owners`, uint8 (owners, 17), canonical; and the pair keys with those of `direct`."""
     reader = decode_frame(message, Kind.REVEAL, session, client, SHARE * owners + keys.KEY * len(direct))
     shares = reader.take(SHARE * owners)
     pair_keys = reader.chunks(keys.KEY, len(direct)) if direct else []
