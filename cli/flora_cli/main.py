@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import sys
 import warnings
 from typing import Annotated
@@ -64,6 +66,8 @@ def run() -> None:
     warnings.filterwarnings("default", module="flora_")
     warnings.showwarning = lambda message, *_: log(f"flora-secure: warning: {message}")
     completion.prepare(NAME)
+    # torch and its like leave so many objects that one last search for circles among them would take a second
+    atexit.register(gc.freeze)
     try:
         code = app(prog_name=NAME, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -6,10 +6,15 @@ What a program or a command asks for; a loop of one's own takes the parts: `flor
 
 from __future__ import annotations
 
+import gc
+import importlib
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset
@@ -97,6 +102,32 @@ def resume_run(folder: Path, around: Surroundings) -> Run:
     return _Course(interrupted.config, folder, around).finish(interrupted.checkpoint.compare_no_noise, interrupted)
 
 
+def _import_beside(*modules: str) -> None:
+    """Import `modules`, in their order, beside what this thread does. Who needs one waits, or is told what is wrong."""
+
+    def load() -> None:
+        with suppress(ImportError):
+            for module in modules:
+                importlib.import_module(module)
+
+    Thread(target=load, daemon=True).start()
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """While torch and its like are imported: hundreds of thousands of objects that stay, looked through again and
+    again, are a third of the time. Afterwards they are not looked at any more."""
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 class _Course:
     """How far a run has come, for what is said where it ends early."""
 
@@ -128,16 +159,18 @@ class _Course:
     def _finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
         config, around = self.config, self.around
         around.say("loading model and data …")
-        # before the heavy imports below, so that bad data is told at once
-        federation = load_federation(config.data, config.seed, around.cache, around.passed)
-        for line in federation.lines:
-            around.say(line)
+        # bad data is told at once; unpacking it leaves the interpreter time for torch
+        with _collector_at_rest():
+            _import_beside("torch", "open_clip")
+            federation = load_federation(config.data, config.seed, around.cache, around.passed)
+            for line in federation.lines:
+                around.say(line)
 
-        from flora_secure.engine.recorded import begin, go_on
-        from flora_secure.engine.simulation import Simulation, without_noise
-        from flora_secure.engine.summary import summarise
-        from flora_secure.engine.task import prepare
-        from flora_secure.privacy.cross_check import CrossCheckError
+            from flora_secure.engine.recorded import begin, go_on
+            from flora_secure.engine.simulation import Simulation, without_noise
+            from flora_secure.engine.summary import summarise
+            from flora_secure.engine.task import prepare
+            from flora_secure.privacy.cross_check import PRV_MODULE, CrossCheckError
 
         task = prepare(config, federation, around.cache)
         for skipped in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:
@@ -150,6 +183,8 @@ class _Course:
             around.say(run.line)
         self.begun, self.done = True, len(simulation.records)
         around.say(simulation.headline)
+        if simulation.server.plan.noisy:
+            _import_beside(PRV_MODULE, "peft")  # which report and adapter need; rounds wait for their clients meanwhile
         for record in run.rounds():
             self.done = record.round
             if around.progress is not None:

@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from open_clip.model import CustomTextCLIP
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -28,9 +28,14 @@ from flora_secure.errors import AdapterError, first_line
 from flora_secure.model.factors import Factors, blocks
 from flora_secure.model.matrices import Matrix
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 
 def attach(model: CustomTextCLIP, matrices: Sequence[Matrix], factors: Factors, scale: float = 1.0) -> PeftModel:
     """`model` wrapped by peft (in place) with `scale · A B` on each matrix. No parameter requires a gradient."""
+    from peft import LoraConfig, get_peft_model  # which takes as long to import as some runs; only saving needs it
+
     values = _values(matrices, factors, output_added())
     rank = next(iter(values.values())).shape[0]  # of a lora_A
     targets = dict.fromkeys(name.rsplit(".lora_", 1)[0].removesuffix(".base_layer.out_proj") for name in values)
@@ -108,6 +113,8 @@ def _module(matrix: Matrix) -> str:
 @cache
 def output_added() -> float:
     """How often the installed peft adds the delta of an attention's output matrix."""
+    from peft import LoraConfig, get_peft_model
+
     module = nn.Sequential(nn.MultiheadAttention(1, 1, bias=False)).requires_grad_(False)
     wrapped = get_peft_model(module, LoraConfig(r=1, lora_alpha=1, target_modules=["0"]))
     for name, parameter in wrapped.named_parameters():

@@ -17,6 +17,7 @@ CLOSED_FORM = "closed form"
 PLD = "dp-accounting PLD"
 RDP = "dp-accounting RDP"
 PRV = "opacus PRV"
+PRV_MODULE = "opacus.accountants"
 TOLERANCE = 0.02  # in ε, between accountants that are tight
 _WHOLE_ORDERS = (*range(2, 65), 128, 256, 512)
 _ROUNDING = 1e-3  # in ε, by which the cells of PLD may overstate what RDP finds
