@@ -1,4 +1,4 @@
-"""``flora-secure audit``: derive a run's claims again from its folder alone."""
+"""`flora-secure audit`: derive a run's claims again from its folder alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flora-secure bench``: our speed beside peers and limits, measured here and now."""
+"""`flora-secure bench`: our speed beside peers and limits, measured here and now."""
 
 from __future__ import annotations
 

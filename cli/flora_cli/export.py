@@ -1,4 +1,4 @@
-"""``flora-secure export``: a trained adapter merged into weights that plain open_clip loads."""
+"""`flora-secure export`: a trained adapter merged into weights that plain open_clip loads."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Given:
-    """What was typed: ``settings`` by keyword, and ``switches``; ``flags`` are the keys of all that was typed."""
+    """What was typed: `settings` by keyword, and `switches`; `flags` are the keys of all that was typed."""
 
     settings: dict[str, Any]
     switches: Switches
@@ -27,7 +27,7 @@ class Given:
 
 
 def options(command: str) -> Callable[[Callable[[Given], None]], Callable[..., None]]:
-    """Give a function of what was typed the flags that the table has for ``command``."""
+    """Give a function of what was typed the flags that the table has for `command`."""
     rows = rows_of(command)
 
     def decorate(function: Callable[[Given], None]) -> Callable[..., None]:
@@ -59,7 +59,7 @@ def options(command: str) -> Callable[[Callable[[Given], None]], Callable[..., N
 
 
 def takes_options(command: Callable[..., None]) -> bool:
-    """Whether a command has the flags of the table, ``--help`` among them."""
+    """Whether a command has the flags of the table, `--help` among them."""
     return "help" in inspect.signature(command).parameters
 
 
@@ -140,7 +140,7 @@ def whole(text: str) -> int:
 
 
 def told(error: InputError, typed: Collection[str] = (), file: Path | None = None) -> str:
-    """The error's line with flags in the place of settings. Those that were not ``typed`` but stand in ``file`` keep
+    """The error's line with flags in the place of settings. Those that were not `typed` but stand in `file` keep
     their keys, and the file is named."""
     from flora_secure.planning.config import keys_of
     from flora_secure.planning.option_table import flag_of

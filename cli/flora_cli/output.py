@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def emit(text: str) -> None:
-    """Print a result on stdout. Exits 141 if the reader is gone (``| head``), 2 if the output cannot be written."""
+    """Print a result on stdout. Exits 141 if the reader is gone (`| head`), 2 if the output cannot be written."""
     if sys.stdout is None:  # closed by whoever started the program
         fail("the result cannot be printed: standard output is closed")
     try:
@@ -53,7 +53,7 @@ class Rounds:
         self._bar: Progress | None = None
 
     def __call__(self, done: int, total: int, line: str) -> None:
-        """Round ``done`` of ``total`` is over; ``line`` says how it went."""
+        """Round `done` of `total` is over; `line` says how it went."""
         if sys.stderr is None or not sys.stderr.isatty():
             log(f"{self._what} {done}/{total}: {line}")
             return

@@ -1,4 +1,4 @@
-"""``flora-secure plan``: noise, budget, graph and bytes of a run, without training."""
+"""`flora-secure plan`: noise, budget, graph and bytes of a run, without training."""
 
 from __future__ import annotations
 

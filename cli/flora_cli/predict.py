@@ -1,4 +1,4 @@
-"""``flora-secure predict``: classes (or captions) of images by a trained adapter."""
+"""`flora-secure predict`: classes (or captions) of images by a trained adapter."""
 
 from __future__ import annotations
 

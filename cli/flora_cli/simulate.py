@@ -1,4 +1,4 @@
-"""``flora-secure simulate``: train, and report accuracy, privacy budget and communication together."""
+"""`flora-secure simulate`: train, and report accuracy, privacy budget and communication together."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def simulate(given: Given) -> None:
 
 
 def _refuse_others(given: Given) -> None:
-    """``--resume`` takes everything from the run folder; only where features are kept and what is printed is free."""
+    """`--resume` takes everything from the run folder; only where features are kept and what is printed is free."""
     from flora_secure.planning.option_table import flag_of
 
     free = {"resume", "json", "feature_cache", "no_feature_cache"}

@@ -1,4 +1,4 @@
-"""``flora-secure vectors``: check the masking protocol's test vectors, or write them."""
+"""`flora-secure vectors`: check the masking protocol's test vectors, or write them."""
 
 from __future__ import annotations
 

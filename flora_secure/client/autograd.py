@@ -24,9 +24,9 @@ from flora_secure.planning.rules import Rule
 
 @dataclass(frozen=True, eq=False)
 class Autograd:
-    """Everything of local training but the adapter. ``clients[i]``: indices of client i's images.
+    """Everything of local training but the adapter. `clients[i]`: indices of client i's images.
 
-    ``texts``: those of the classes, the same for all, or one for each image, as ``objective`` has it. ``target``: what
+    `texts`: those of the classes, the same for all, or one for each image, as `objective` has it. `target`: what
     the objective wants to know of each image, int64 (N,).
     """
 
@@ -41,9 +41,9 @@ class Autograd:
     def train(
         self, rule: Rule, factors: Factors, steps: int, rate: float, cohort: Sequence[int] | None = None
     ) -> Tensor:
-        """Updates after ``steps`` full-batch gradient steps from ``factors``: float32 (clients, d).
+        """Updates after `steps` full-batch gradient steps from `factors`: float32 (clients, d).
 
-        A row for each client of ``cohort``, in its order; by default for every client.
+        A row for each client of `cohort`, in its order; by default for every client.
         """
         cohort = range(len(self.clients)) if cohort is None else cohort
         start = factors.vector(rule)
@@ -130,7 +130,7 @@ class Autograd:
         return lambda vectors: gradient(vectors, *given, weights)
 
     def _inparts_of(self, own: Indices, rule: Rule, factors: Factors) -> Callable[[Tensor], Tensor]:
-        """:meth:`_batched` of one client whose images or texts do not fit in memory together."""
+        """`_batched` of one client whose images or texts do not fit in memory together."""
         target = self.target[torch.from_numpy(own).to(self.target.device)]
         weight = torch.full((len(own),), 1 / len(own), device=target.device)
         texts = np.arange(len(self.texts)) if self.objective.shares_text else own
@@ -161,7 +161,7 @@ class Autograd:
 
 
 def _moving(rule: Rule, factors: Factors, step: int) -> Tensor:
-    """1 for each trained value that moves in local step ``step``, 0 for those whose turn it is not; float32 (d,)."""
+    """1 for each trained value that moves in local step `step`, 0 for those whose turn it is not; float32 (d,)."""
     parts = [
         part.new_full((part.numel(),), float(moves))
         for part, own, moves in (

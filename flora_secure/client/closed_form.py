@@ -45,7 +45,7 @@ class _Group:
         return self.one_hot.sum(dim=2)
 
     def only(self, cohort: Container[int]) -> _Group | None:
-        """The members in ``cohort``; ``None`` if there are none."""
+        """The members in `cohort`; `None` if there are none."""
         rows = [row for row, client in enumerate(self.clients) if client in cohort]
         if len(rows) == len(self.clients):
             return self
@@ -59,7 +59,7 @@ class ClientBatch:
     """The images of all clients as cached features, grouped by size."""
 
     def __init__(self, features: Tensor, labels: Tensor, clients: Sequence[Tensor], classes: int) -> None:
-        """``features`` float32 (N, embed) of unit norm, ``labels`` int64 (N,), ``clients[i]`` client i's indices."""
+        """`features` float32 (N, embed) of unit norm, `labels` int64 (N,), `clients[i]` client i's indices."""
         self.count = len(clients)
         sizes = [len(indices) for indices in clients]
         if min(sizes) == 0:
@@ -90,10 +90,10 @@ class ClientBatch:
         cohort: Sequence[int] | None = None,
         variate: ControlVariate | None = None,
     ) -> Tensor:
-        """Updates after ``steps`` full-batch gradient steps from ``factors``: float32 (clients, d).
+        """Updates after `steps` full-batch gradient steps from `factors`: float32 (clients, d).
 
-        A row for each client of ``cohort``, in its order; by default for every client. ``variate`` is evaluated at
-        ``factors``, and every step subtracts it.
+        A row for each client of `cohort`, in its order; by default for every client. `variate` is evaluated at
+        `factors`, and every step subtracts it.
         """
         start = factors.vector(rule)
         cohort = range(self.count) if cohort is None else cohort

@@ -40,8 +40,8 @@ def accuracy_of(simulation: Simulation, per_round: Sequence[float], no_noise: fl
 def retrieval_accuracy(
     zero_shot: Ranks, final: Ranks, per_round: Sequence[float], no_noise: float | None = None
 ) -> Accuracy:
-    """Of a captioned data set: recall@1 image to text. Raises ValueError unless the last of ``per_round`` is that of
-    ``final``."""
+    """Of a captioned data set: recall@1 image to text. Raises ValueError unless the last of `per_round` is that of
+    `final`."""
     first = final.recall(1)[0]
     if not math.isclose(per_round[-1], first, abs_tol=1e-6):
         raise ValueError(f"the last round's accuracy is {per_round[-1]}, recall@1 image to text {first}")
@@ -88,7 +88,7 @@ def forgetting_of(simulation: Simulation) -> Forgetting | None:
 
 
 def forgetting(zero_shot: Hits, final: Hits, classes: Sequence[str], unseen: int, seen: int) -> Forgetting:
-    """The section of the report where ``unseen`` test images show the unseen ``classes``, and ``seen`` the others."""
+    """The section of the report where `unseen` test images show the unseen `classes`, and `seen` the others."""
 
     def top(before: int, after: int, images: int) -> TopOne:
         return TopOne(zero_shot=before / images, final=after / images, interval=list(wilson_interval(after, images)))

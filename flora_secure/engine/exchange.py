@@ -40,12 +40,12 @@ class Traffic:
     clients: set[int] = field(default_factory=set)
 
     def sent_up(self, client: int, message: bytes, payload: int = 0) -> None:
-        """``client`` → server; ``payload`` of the message's bytes are the update itself."""
+        """`client` → server; `payload` of the message's bytes are the update itself."""
         self._count(client, message, payload)
         self.upload += len(message)
 
     def sent_down(self, client: int, message: bytes, payload: int = 0) -> None:
-        """Server → ``client``; ``payload`` of the message's bytes are the adapter itself."""
+        """Server → `client`; `payload` of the message's bytes are the adapter itself."""
         self._count(client, message, payload)
         self.download += len(message)
 

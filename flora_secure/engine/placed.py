@@ -213,7 +213,7 @@ def _images(images: Images, tower: Tower, setting: Setting) -> Inputs:
 
 
 def _paired_images(split: Split, tower: Tower, setting: Setting) -> Inputs:
-    """:func:`_images` for each caption of a split: an image that has several is embedded once."""
+    """`_images` for each caption of a split: an image that has several is embedded once."""
     if isinstance(tower, Through):
         return _images(split.images, tower, setting)
     images, which = split.distinct

@@ -16,7 +16,7 @@ from flora_secure.records.run_folder import Interrupted, RunFolder
 class RecordedRun:
     """A simulation whose rounds go to a folder.
 
-    ``line``: how it goes on, for a person; ``earlier_seconds``: what the rounds before took.
+    `line`: how it goes on, for a person; `earlier_seconds`: what the rounds before took.
     """
 
     simulation: Simulation
@@ -36,18 +36,18 @@ class RecordedRun:
 
 
 def begin(simulation: Simulation, path: Path, compare_no_noise: bool = False) -> RecordedRun:
-    """A new run in the new folder ``path``. Raises :class:`flora_secure.errors.ConfigError` if that cannot be made."""
+    """A new run in the new folder `path`. Raises `flora_secure.errors.ConfigError` if that cannot be made."""
     start = simulation.server.checkpoint(compare_no_noise=compare_no_noise)
     return RecordedRun(simulation, RunFolder(path, simulation.config, start), compare_no_noise)
 
 
 def go_on(simulation: Simulation, interrupted: Interrupted) -> RecordedRun:
-    """The same run after its last whole line, in a fresh ``simulation`` of its configuration.
+    """The same run after its last whole line, in a fresh `simulation` of its configuration.
 
     The round in flight when it was killed may have been released. Where its noise follows from the seed it runs again
     and releases the same sum, which costs nothing more. Noise from the operating system would differ: then the round is
     written down as lost, paid for, and the next one follows. Raises
-    :class:`flora_secure.errors.CheckpointError` if model or data are not those that the run began with.
+    `flora_secure.errors.CheckpointError` if model or data are not those that the run began with.
     """
     folder, records, checkpoint = interrupted.folder, interrupted.records, interrupted.checkpoint
     simulation.server.restore(records, checkpoint)

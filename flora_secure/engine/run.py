@@ -1,7 +1,7 @@
 """A whole run in its folder: data and model, every round, adapter and report. Imports torch when it runs.
 
-What a program or a command asks for; a loop of one's own takes the parts: :mod:`flora_secure.engine.task`,
-:mod:`flora_secure.engine.simulation`, :mod:`flora_secure.engine.recorded`.
+What a program or a command asks for; a loop of one's own takes the parts: `flora_secure.engine.task`,
+`flora_secure.engine.simulation`, `flora_secure.engine.recorded`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Run:
     """A run that has ended. A notebook shows it as a table.
 
     Attributes:
-        report: accuracy, privacy budget and communication, as in ``report.json``.
-        records: one for each round, as in ``rounds.jsonl``.
+        report: accuracy, privacy budget and communication, as in `report.json`.
+        records: one for each round, as in `rounds.jsonl`.
         folder: where all of it is.
     """
 
@@ -57,8 +57,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run is given beside its description: ``passed`` data, a ``cache`` of features, and whom to tell of its
-    ``progress`` and, in lines for people, of what it found (``log``)."""
+    """What a run is given beside its description: `passed` data, a `cache` of features, and whom to tell of its
+    `progress` and, in lines for people, of what it found (`log`)."""
 
     passed: Dataset | None = None
     cache: ArrayCache | None = None
@@ -72,11 +72,11 @@ class Surroundings:
 
 
 def begin_run(config: RunConfig, folder: Path, around: Surroundings, *, compare_no_noise: bool = False) -> Run:
-    """Train as ``config`` says, in the new ``folder``. ``compare_no_noise``: the same once more without noise.
+    """Train as `config` says, in the new `folder`. `compare_no_noise`: the same once more without noise.
 
-    Raises an :class:`flora_secure.errors.InputError` for bad input, whose ``kept`` says what is on disk then;
-    :class:`flora_secure.errors.RunInterrupted` at Ctrl-C; and
-    :class:`flora_secure.privacy.cross_check.CrossCheckError` where two accountants disagree: rounds and adapter are
+    Raises an `flora_secure.errors.InputError` for bad input, whose `kept` says what is on disk then;
+    `flora_secure.errors.RunInterrupted` at Ctrl-C; and
+    `flora_secure.privacy.cross_check.CrossCheckError` where two accountants disagree: rounds and adapter are
     kept, and no report is written.
     """
     require_new(folder)
@@ -84,8 +84,8 @@ def begin_run(config: RunConfig, folder: Path, around: Surroundings, *, compare_
 
 
 def resume_run(folder: Path, around: Surroundings) -> Run:
-    """Go on with the run in ``folder`` after its last whole round, or read it where it is complete. Raises as
-    :func:`begin_run`, and :class:`flora_secure.errors.RunFolderError` for a folder that holds no run."""
+    """Go on with the run in `folder` after its last whole round, or read it where it is complete. Raises as
+    `begin_run`, and `flora_secure.errors.RunFolderError` for a folder that holds no run."""
     if not folder.is_dir():
         raise RunFolderError(f"`resume` {folder}: there is no such run folder")
     if (folder / "report.json").exists():

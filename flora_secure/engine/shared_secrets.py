@@ -18,9 +18,9 @@ class SharedSecrets:
     """The secrets that one end of a pair has computed and the other has not asked for yet.
 
     Each waits under the public keys of both, in the order of who will take it, and is given once: to the holder of the
-    private key that belongs to the one, for the other. ``repr`` shows none.
+    private key that belongs to the one, for the other. `repr` shows none.
 
-    ``clock``: CPU seconds. ``spared_seconds``: what those who took a secret would have spent on computing it, each the
+    `clock`: CPU seconds. `spared_seconds`: what those who took a secret would have spent on computing it, each the
     mean of all that were computed until then.
     """
 
@@ -34,7 +34,7 @@ class SharedSecrets:
         return len(self._waiting)
 
     def exchange(self, private: X25519PrivateKey, publics: Mapping[int, bytes]) -> dict[int, bytes]:
-        """As :func:`flora_protocols.keys.exchange_all`, errors included."""
+        """As `flora_protocols.keys.exchange_all`, errors included."""
         own, take = private.public_key().public_bytes_raw(), self._waiting.pop
         taken = {peer: take(own + public, None) for peer, public in publics.items()}
         missing = {peer: publics[peer] for peer, secret in taken.items() if secret is None}

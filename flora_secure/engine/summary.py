@@ -1,4 +1,4 @@
-"""From a finished simulation to its :class:`Report`: every figure from what happened, none from what was planned."""
+"""From a finished simulation to its `Report`: every figure from what happened, none from what was planned."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def summarise(
 ) -> Report:
     """The report of all rounds so far.
 
-    ``total_seconds``: wall-clock of the whole command, and of the earlier rounds where the run was resumed.
-    ``no_noise``: final accuracy of the same run without noise, if it was measured. ``rounds_hash``:
-    :attr:`flora_secure.records.run_folder.RunFolder.last_hash`, if the rounds were written down. ``adapter_hash``: what
-    :meth:`~flora_secure.records.run_folder.RunFolder.write_adapter` gave, if the adapter was. Raises
-    :class:`flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and ``ValueError`` before the
+    `total_seconds`: wall-clock of the whole command, and of the earlier rounds where the run was resumed.
+    `no_noise`: final accuracy of the same run without noise, if it was measured. `rounds_hash`:
+    `flora_secure.records.run_folder.RunFolder.last_hash`, if the rounds were written down. `adapter_hash`: what
+    `write_adapter` gave, if the adapter was. Raises
+    `flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and `ValueError` before the
     first round.
     """
     if not simulation.records:

@@ -140,7 +140,7 @@ class Invitation:
 
     @classmethod
     def from_bytes(cls, data: bytes, enrolment: Enrolment, after: Invitation | None = None) -> Invitation:
-        """The inverse of :meth:`to_bytes`. `enrolment` is the reader's own, as is `after`, the last one in long form.
+        """The inverse of `to_bytes`. `enrolment` is the reader's own, as is `after`, the last one in long form.
 
         Raises PeerError naming the server for other bytes, impossible numbers, members that are not enrolled or are
         revoked, and a short form that does not follow `after`.

@@ -1,7 +1,7 @@
 """Secure aggregation: a server learns the sum of its clients' vectors over Z_{2^b}, and nothing else about them.
 
 Bonawitz et al. CCS'17 (SecAgg) and Bell et al. CCS'20 (SecAgg+), without I/O: positions take bytes and give bytes.
-``run_round`` shows a whole round; ``client``, ``reveal`` and ``server`` hold the positions.
+`run_round` shows a whole round; `client`, `reveal` and `server` hold the positions.
 """
 
 from flora_protocols.client import ClientAdvertise, ClientMask, ClientShare

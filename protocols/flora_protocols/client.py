@@ -8,7 +8,7 @@ Each transition takes the server's message and gives the next position and the m
 client is checked here, whatever the server says: its floors, one vector and one answer a session, and never both
 secrets of one peer. Nothing is read from the server twice, so nothing can be asked for twice.
 
-The positions after the upload are in ``reveal``; what all have in common, ``dump`` and ``load``, is in ``member``.
+The positions after the upload are in `reveal`; what all have in common, `dump` and `load`, is in `member`.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class _Own:
 class ClientAdvertise(ClientPosition):
     """The first position.
 
-    ``index``: the client's place in the roster, 0 .. n - 1. ``identity``: its Ed25519 secret key of 32 bytes, in the
-    malicious-server profile only. ``exchange``: for simulations; it sees the client's secrets.
-    Raises MisuseError, or ParameterError if ``params`` fall short of its floors.
+    `index`: the client's place in the roster, 0 .. n - 1. `identity`: its Ed25519 secret key of 32 bytes, in the
+    malicious-server profile only. `exchange`: for simulations; it sees the client's secrets.
+    Raises MisuseError, or ParameterError if `params` fall short of its floors.
     """
 
     _CODE, _SIGNS = 1, True
@@ -179,7 +179,7 @@ class ClientMask(ClientPosition):
 
     @transition
     def mask(self, inbox: bytes, vector: NDArray[np.uint32]) -> tuple[ClientAgree | ClientUnmask, bytes]:
-        """Mask ``vector``, uint32 (d,), every element < 2^b (otherwise MisuseError), and pack it.
+        """Mask `vector`, uint32 (d,), every element < 2^b (otherwise MisuseError), and pack it.
 
         Raises PeerError naming the sender whose shares do not open, or TooFewSurvivors if fewer than t holders shared.
         """

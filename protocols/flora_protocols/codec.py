@@ -48,13 +48,13 @@ class Kind(IntEnum):
 
 
 def encode_frame(kind: Kind, session: bytes, body: bytes | memoryview) -> bytes:
-    """Wrap ``body``; ``session`` is the 32-byte id of the session (or of its set-up, before there is a roster)."""
+    """Wrap `body`; `session` is the 32-byte id of the session (or of its set-up, before there is a roster)."""
     header = _header(kind, session)
     return b"".join((header, body, checksum(header, memoryview(body))))
 
 
 def encode_long_frame(kind: Kind, session: bytes, parts: Iterable[NDArray[np.uint8]]) -> bytes:
-    """As ``encode_frame`` of ``parts``, uint8 (n,), one after another, all but the last of whole blocks of FOLD bytes.
+    """As `encode_frame` of `parts`, uint8 (n,), one after another, all but the last of whole blocks of FOLD bytes.
 
     Each is copied and folded before the next is asked for, while it is in the cache, and may then be overwritten.
     MisuseError for a part after one that does not end with its block.
@@ -87,7 +87,7 @@ def checksum(header: bytes | memoryview, body: memoryview) -> bytes:
 
 
 def _fold(folded: NDArray[np.uint8], part: NDArray[np.uint8]) -> None:
-    """XOR the blocks of ``part`` into ``folded``."""
+    """XOR the blocks of `part` into `folded`."""
     blocks = len(part) // FOLD  # of bytes, not words: in a frame they would not be aligned, and half as fast
     if blocks:
         folded ^= np.bitwise_xor.reduce(part[: blocks * FOLD].reshape(blocks, FOLD), axis=0)
@@ -96,9 +96,9 @@ def _fold(folded: NDArray[np.uint8], part: NDArray[np.uint8]) -> None:
 
 
 def decode_frame(message: bytes, kind: Kind, session: bytes, culprit: Culprit, limit: int) -> Reader:
-    """Unwrap ``message``, whose body may have at most ``limit`` bytes.
+    """Unwrap `message`, whose body may have at most `limit` bytes.
 
-    Raises MisuseError if ``message`` is not bytes, PeerError naming ``culprit`` for everything else.
+    Raises MisuseError if `message` is not bytes, PeerError naming `culprit` for everything else.
     """
     if not isinstance(message, bytes):
         raise MisuseError(f"a message is bytes, not {type(message).__name__}")
@@ -150,18 +150,18 @@ class Bitmap:
         return iter(np.flatnonzero(flags).tolist())
 
     def among(self, members: Iterable[int]) -> list[int]:
-        """Those of ``members`` who are in the set, in their order."""
+        """Those of `members` who are in the set, in their order."""
         raw = self.raw
         return [member for member in members if raw[member >> 3] >> (member & 7) & 1]
 
     def without(self, other: Bitmap) -> Bitmap:
-        """Those who are not in ``other``, a bitmap of the same size."""
+        """Those who are not in `other`, a bitmap of the same size."""
         left = int.from_bytes(self.raw, "little") & ~int.from_bytes(other.raw, "little")
         return Bitmap(left.to_bytes(len(self.raw), "little"))
 
 
 class Reader:
-    """Takes a body apart from the front; whoever reads calls ``finish`` at the end."""
+    """Takes a body apart from the front; whoever reads calls `finish` at the end."""
 
     __slots__ = ("_body", "_culprit")
 
@@ -170,23 +170,23 @@ class Reader:
         self._culprit = culprit
 
     def take(self, size: int) -> bytes:
-        """The next ``size`` bytes."""
+        """The next `size` bytes."""
         return bytes(self.view(size))
 
     def view(self, size: int) -> memoryview:
-        """The next ``size`` bytes, where they are; for what is too long to be copied."""
+        """The next `size` bytes, where they are; for what is too long to be copied."""
         if size > len(self._body):
             raise PeerError(self._culprit, f"truncated: {size} bytes expected, {len(self._body)} left", Code.BAD_BODY)
         part, self._body = self._body[:size], self._body[size:]
         return part
 
     def chunks(self, size: int, count: int) -> list[bytes]:
-        """The next ``count`` pieces of ``size`` bytes."""
+        """The next `count` pieces of `size` bytes."""
         joined = self.take(size * count)
         return [joined[at : at + size] for at in range(0, size * count, size)]
 
     def subset(self, members: range | tuple[int, ...]) -> tuple[int, ...]:
-        """The next bitmap: which of ``members`` (ascending) are meant."""
+        """The next bitmap: which of `members` (ascending) are meant."""
         raw = self.take((len(members) + 7) // 8)
         self._padding(raw, len(members))
         return tuple([member for at, member in enumerate(members) if raw[at >> 3] >> (at & 7) & 1])
@@ -208,7 +208,7 @@ class Reader:
 
 
 def encode_subset(members: range | tuple[int, ...], chosen: Iterable[int]) -> bytes:
-    """The bitmap of those ``members`` (ascending) that are in ``chosen``; bit 0 of byte 0 is the first member."""
+    """The bitmap of those `members` (ascending) that are in `chosen`; bit 0 of byte 0 is the first member."""
     there = chosen if isinstance(chosen, Mapping | Set) else frozenset(chosen)
     flags = bytes(map(there.__contains__, members))
     return np.packbits(np.frombuffer(flags, np.uint8), bitorder="little").tobytes()

@@ -5,7 +5,7 @@
     while True:  # until StopIteration, whose value is the RoundResult; or RoundAborted
         exchange = loop.send(replies to exchange.outbox)
 
-``drive`` is that loop. A client that sends what must be refused costs itself, never the round: its error is kept, and
+`drive` is that loop. A client that sends what must be refused costs itself, never the round: its error is kept, and
 it counts as dropped from then on. So does one that reveals wrong shares, as far as the other shares tell who it was.
 """
 
@@ -40,7 +40,7 @@ _Position = ServerAdvertise | ServerShare | ServerMask | ServerAgree | ServerUnm
 class Exchange:
     """What the transport has to carry now.
 
-    ``trip``: the one that begins. ``outbox``: the message for each client that is still in, by index, to which it
+    `trip`: the one that begins. `outbox`: the message for each client that is still in, by index, to which it
     answers; in ADVERTISE, where the clients begin, all of them get b"".
     """
 
@@ -61,15 +61,15 @@ def conduct(params: SessionParams) -> Generator[Exchange, Replies, RoundResult]:
 
     Yields what to carry and is sent the replies, of which it takes none once everybody in the outbox has been heard or
     refused. Who a reply is from is the transport's word; an impossible index is its mistake, hence MisuseError. Returns
-    the result, with ``refused``; raises RoundAborted where there is no sum.
+    the result, with `refused`; raises RoundAborted where there is no sum.
     """
     return _trips(require_params(params))
 
 
 def drive(loop: Generator[Exchange, Replies, RoundResult], carry: Callable[[Exchange], Replies]) -> RoundResult:
-    """Carries a round through: ``carry`` delivers an exchange and gives the replies. Raises RoundAborted.
+    """Carries a round through: `carry` delivers an exchange and gives the replies. Raises RoundAborted.
 
-    Whatever else ``carry`` raises ends the loop, too; ``Exchange.announced`` says how such a round counts.
+    Whatever else `carry` raises ends the loop, too; `Exchange.announced` says how such a round counts.
     """
     exchange = next(loop)
     while True:

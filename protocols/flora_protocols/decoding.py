@@ -15,7 +15,7 @@ from flora_protocols.shamir import Field, P, Raw, combine, decode
 def misfits(points: Field, shares: Raw, threshold: int) -> NDArray[np.intp] | None:
     """The places of the wrong shares among those of one secret, ascending; None where they cannot be told.
 
-    ``points``: int64 (m,), distinct. ``shares``: uint8 (m, 17), canonical. At most (m - threshold) / 2 places.
+    `points`: int64 (m,), distinct. `shares`: uint8 (m, 17), canonical. At most (m - threshold) / 2 places.
     """
     values, surplus = decode(shares), len(points) - threshold
     syndromes = _syndromes(points, values, surplus)

@@ -3,12 +3,12 @@
     ProtocolError
     ├── MisuseError           you misused me: wrong type, wrong shape, a spent position
     │   └── ParameterError    session parameters that cannot work together
-    ├── PeerError             the peer misbehaved; ``culprit`` says whose message was refused
+    ├── PeerError             the peer misbehaved; `culprit` says whose message was refused
     ├── TooFewSurvivors       nobody misbehaved, but too few clients are left to finish the round
-    └── RoundAborted          a whole round ended without a sum; ``cause`` is one of the two above
+    └── RoundAborted          a whole round ended without a sum; `cause` is one of the two above
 
 A refused message leaves the position that refused it unchanged, so the caller may drop it and go on.
-No message of any error holds key material, shares or vector elements. Its ``code``, from a fixed list, tells even less,
+No message of any error holds key material, shares or vector elements. Its `code`, from a fixed list, tells even less,
 and may be told to anybody, the culprit among them.
 """
 
@@ -51,7 +51,7 @@ class Code(Enum):
 
 
 class ProtocolError(Exception):
-    """Base of all errors of this package. ``code``: what kind of error it is, without any detail."""
+    """Base of all errors of this package. `code`: what kind of error it is, without any detail."""
 
     code: Code
 
@@ -74,8 +74,8 @@ class ParameterError(MisuseError):
 class PeerError(ProtocolError):
     """A message that must be refused.
 
-    ``culprit`` is whose message it was: a client's index, or "server". Where a relayed message fails, the server
-    may have tampered with it; the text then says so. ``reason``: the text without the culprit.
+    `culprit` is whose message it was: a client's index, or "server". Where a relayed message fails, the server
+    may have tampered with it; the text then says so. `reason`: the text without the culprit.
     """
 
     def __init__(self, culprit: Culprit, reason: str, code: Code) -> None:
@@ -87,7 +87,7 @@ class PeerError(ProtocolError):
 
 
 class TooFewSurvivors(ProtocolError):  # noqa: N818  (the name says what happened, as in the specification)
-    """Fewer clients than needed are left; the round ends without a sum. ``have`` < ``need``."""
+    """Fewer clients than needed are left; the round ends without a sum. `have` < `need`."""
 
     def __init__(self, what: str, have: int, need: int, code: Code = Code.TOO_FEW_SURVIVORS) -> None:
         self.have = have
@@ -99,10 +99,10 @@ class TooFewSurvivors(ProtocolError):  # noqa: N818  (the name says what happene
 class RoundAborted(ProtocolError):  # noqa: N818  (as above)
     """A round that ended without a sum.
 
-    ``cause``: too few were left, or a client's shares make the sum impossible. ``trip``: the one that could not be
-    closed. ``announced``: whether the survivors had been told by then; such a round counts as released, for those who
-    answered and corrupt holders may have the sum all the same. ``refused``: whose message was refused, and why.
-    ``left``: who left on its own account, and why, where that is known, as it is to ``run_round``.
+    `cause`: too few were left, or a client's shares make the sum impossible. `trip`: the one that could not be
+    closed. `announced`: whether the survivors had been told by then; such a round counts as released, for those who
+    answered and corrupt holders may have the sum all the same. `refused`: whose message was refused, and why.
+    `left`: who left on its own account, and why, where that is known, as it is to `run_round`.
     """
 
     code = Code.ABORTED

@@ -19,7 +19,7 @@ Members = range | tuple[int, ...]
 
 
 class Graph:
-    """``clients`` nodes, each with ``neighbours`` neighbours: all others, or an even number. ``seed``: 32 bytes."""
+    """`clients` nodes, each with `neighbours` neighbours: all others, or an even number. `seed`: 32 bytes."""
 
     def __init__(self, clients: int, neighbours: int, seed: bytes) -> None:
         self.clients = clients
@@ -55,7 +55,7 @@ class Graph:
 
     @cached_property
     def neighbourhoods(self) -> NDArray[np.uint16]:
-        """Row per client: its ``members``, uint16 (n, k + 1). For a server, which asks about everybody."""
+        """Row per client: its `members`, uint16 (n, k + 1). For a server, which asks about everybody."""
         everybody = np.arange(self.clients, dtype=np.uint16)
         if self.complete:
             return np.broadcast_to(everybody, (self.clients, self.clients))
@@ -66,7 +66,7 @@ class Graph:
 
     @cached_property
     def holdings(self) -> NDArray[np.uint16]:
-        """Row per client: its ``holders``, hence also whose shares it holds, uint16 (n, number of holders)."""
+        """Row per client: its `holders`, hence also whose shares it holds, uint16 (n, number of holders)."""
         if self.complete:
             return self.neighbourhoods
         others = self.neighbourhoods != np.arange(self.clients)[:, None]
@@ -74,7 +74,7 @@ class Graph:
         return table
 
     def flags(self, chosen: Iterable[int]) -> NDArray[np.bool_]:
-        """For every client whether it is in ``chosen``, (n,): to be looked up for whole tables at once."""
+        """For every client whether it is in `chosen`, (n,): to be looked up for whole tables at once."""
         there = np.zeros(self.clients, np.bool_)
         there[list(chosen)] = True
         return there

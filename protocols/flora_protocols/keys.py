@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from flora_protocols.errors import Code, Culprit, MisuseError, PeerError
 
 Randomness = Callable[[int], bytes]
-"""Gives that many fresh, uniform, secret bytes; ``os.urandom`` unless a test or a vector replays a session."""
+"""Gives that many fresh, uniform, secret bytes; `os.urandom` unless a test or a vector replays a session."""
 
 KEY = 32
 SECRET = 16
@@ -59,7 +59,7 @@ SMALL_ORDER = frozenset(
 
 
 def draw(randomness: Randomness, size: int) -> bytes:
-    """``size`` bytes from ``randomness``; MisuseError if it gives anything else."""
+    """`size` bytes from `randomness`; MisuseError if it gives anything else."""
     raw = randomness(size)
     if not isinstance(raw, bytes) or len(raw) != size:
         raise MisuseError(f"the source of randomness must give exactly {size} bytes")
@@ -77,17 +77,17 @@ def hkdf(secret: bytes, info: bytes) -> bytes:
 
 
 def derive(secret: bytes, purpose: bytes, session: bytes, low: int, high: int) -> bytes:
-    """A 32-byte key from ``hkdf`` with info = purpose · session · low u32 · high u32."""
+    """A 32-byte key from `hkdf` with info = purpose · session · low u32 · high u32."""
     return hkdf(secret, purpose + session + _INDICES.pack(low, high))
 
 
 def mask_key(secret: bytes, setup: bytes, index: int) -> X25519PrivateKey:
-    """The mask key that grows from a client's 16-byte secret. ``setup``: the session's set-up id."""
+    """The mask key that grows from a client's 16-byte secret. `setup`: the session's set-up id."""
     return X25519PrivateKey.from_private_bytes(derive(secret, MASK_KEY, setup, index, index))
 
 
 def check_publics(publics: Sequence[bytes], culprit: Culprit) -> None:
-    """PeerError unless all of ``publics`` are canonical encodings of X25519 keys of large order."""
+    """PeerError unless all of `publics` are canonical encodings of X25519 keys of large order."""
     for raw in publics:
         if raw[31] >= 0x7F and int.from_bytes(raw, "little") >= _FIELD:  # the first test spares most keys the second
             raise PeerError(culprit, "public key is not canonically encoded", Code.BAD_KEY)
@@ -98,7 +98,7 @@ def check_publics(publics: Sequence[bytes], culprit: Culprit) -> None:
 def public_key(raw: bytes) -> X25519PublicKey:
     """The X25519 key of 32 bytes, canonical or not; ValueError for any other length.
 
-    Parsed as SubjectPublicKeyInfo: ``from_public_bytes`` is not all compiled and takes half as long again.
+    Parsed as SubjectPublicKeyInfo: `from_public_bytes` is not all compiled and takes half as long again.
     """
     return cast(X25519PublicKey, load_der_public_key(_KEY_INFO + raw))
 
@@ -112,39 +112,39 @@ def exchange(private: X25519PrivateKey, public: bytes, culprit: Culprit) -> byte
 
 
 Exchange = Callable[[X25519PrivateKey, Mapping[int, bytes]], dict[int, bytes]]
-"""As ``exchange_all``, which it is everywhere but in a simulation, whose one process holds both ends of a pair."""
+"""As `exchange_all`, which it is everywhere but in a simulation, whose one process holds both ends of a pair."""
 
 
 def exchange_all(private: X25519PrivateKey, publics: Mapping[int, bytes]) -> dict[int, bytes]:
-    """The X25519 shared secrets with peers, in their order, from their public keys; PeerError as ``exchange``."""
+    """The X25519 shared secrets with peers, in their order, from their public keys; PeerError as `exchange`."""
     return {peer: exchange(private, public, peer) for peer, public in publics.items()}
 
 
 def pair_key(private: X25519PrivateKey, public: bytes, session: bytes, own: int, other: int) -> bytes:
-    """The 32-byte key of the pairwise mask of clients ``own`` (its mask key) and ``other`` (its public mask key)."""
+    """The 32-byte key of the pairwise mask of clients `own` (its mask key) and `other` (its public mask key)."""
     return derive_pair_key(exchange(private, public, other), session, own, other)
 
 
 def derive_pair_key(shared: bytes, session: bytes, own: int, other: int) -> bytes:
-    """As ``pair_key``, from the X25519 secret that the two mask keys agree on."""
+    """As `pair_key`, from the X25519 secret that the two mask keys agree on."""
     low, high = (own, other) if own < other else (other, own)
     return derive(shared, PAIR_MASK, session, low, high)
 
 
 def sign(identity: bytes, purpose: bytes, text: bytes) -> bytes:
-    """An Ed25519 signature (64 bytes) of purpose · text by the 32-byte secret key ``identity``."""
+    """An Ed25519 signature (64 bytes) of purpose · text by the 32-byte secret key `identity`."""
     return Ed25519PrivateKey.from_private_bytes(identity).sign(purpose + text)
 
 
 def identity_public(identity: bytes) -> bytes:
-    """The 32-byte public key of the Ed25519 secret key ``identity``; MisuseError unless that has 32 bytes."""
+    """The 32-byte public key of the Ed25519 secret key `identity`; MisuseError unless that has 32 bytes."""
     if not isinstance(identity, bytes) or len(identity) != KEY:
         raise MisuseError(f"an identity is an Ed25519 secret key of {KEY} bytes")
     return Ed25519PrivateKey.from_private_bytes(identity).public_key().public_bytes_raw()
 
 
 def verify(public: bytes, signature: bytes, purpose: bytes, text: bytes, culprit: Culprit) -> None:
-    """PeerError unless ``signature`` signs purpose · text under the identity key ``public``."""
+    """PeerError unless `signature` signs purpose · text under the identity key `public`."""
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, purpose + text)
     except (InvalidSignature, ValueError):
@@ -168,9 +168,9 @@ class Channel:
 
     @classmethod
     def between(cls, shared: bytes, masks: tuple[bytes, bytes], session: bytes, low: int, high: int) -> Channel:
-        """The channel of clients ``low`` < ``high``, from the X25519 secret that their transport keys agree on.
+        """The channel of clients `low` < `high`, from the X25519 secret that their transport keys agree on.
 
-        ``masks``: their public mask keys, in that order. Who was told another key of the other finds nothing to open.
+        `masks`: their public mask keys, in that order. Who was told another key of the other finds nothing to open.
         """
         return cls(derive(shared + masks[0] + masks[1], TRANSPORT, session, low, high), session)
 

@@ -27,7 +27,7 @@ _TAG = 16
 _ZEROS = memoryview(bytes(TILE))
 
 _Fill = Callable[[bytes, memoryview, None, memoryview], object]
-"""As ``AESGCM.encrypt_into``: takes a tile's number as 12 bytes, zeros of the tile's length, no associated data, and a
+"""As `AESGCM.encrypt_into`: takes a tile's number as 12 bytes, zeros of the tile's length, no associated data, and a
 buffer 16 bytes longer, to whose front it writes."""
 
 
@@ -64,7 +64,7 @@ _LONG_STREAM = _SHORT_STREAM if backend.openssl_version_number() >= 0x4000_0000 
 
 
 def apply_masks(values: Lanes, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
-    """Add the masks of the keys ``plus`` to ``values`` (d,) and subtract those of ``minus``, in place, wrapping."""
+    """Add the masks of the keys `plus` to `values` (d,) and subtract those of `minus`, in place, wrapping."""
     opened, scratch = _opener(values.nbytes), _scratch(values.nbytes)
     signed = [*((np.add, key) for key in plus), *((np.subtract, key) for key in minus)]
     for first in range(0, len(signed), _GROUP):
@@ -76,7 +76,7 @@ def apply_masks(values: Lanes, plus: Sequence[bytes], minus: Sequence[bytes]) ->
 def masked_tiles(
     vector: NDArray[np.uint32], dtype: np.dtype[Any], plus: Sequence[bytes], minus: Sequence[bytes]
 ) -> Iterator[Lanes]:
-    """``vector`` (d,) as lanes of ``dtype``, masked as by ``apply_masks``, a tile at a time.
+    """`vector` (d,) as lanes of `dtype`, masked as by `apply_masks`, a tile at a time.
 
     A tile is valid until the next is asked for. The vector is left as it is, and no second one is made: for long
     vectors that takes as long as a mask. All streams are open at once, some 2 kB each.
@@ -103,7 +103,7 @@ def _scratch(size: int) -> memoryview:
 
 
 def _mask(part: Lanes, tile: int, streams: Iterable[tuple[np.ufunc, _Fill]], scratch: memoryview) -> None:
-    """Tile number ``tile`` of the ``streams`` combined with ``part``, in place."""
+    """Tile number `tile` of the `streams` combined with `part`, in place."""
     out, zeros, number = scratch[: part.nbytes + _TAG], _ZEROS[: part.nbytes], tile.to_bytes(12, "big")
     mask = np.frombuffer(out, part.dtype, len(part))
     for combine, fill in streams:

@@ -16,9 +16,9 @@ _CLASSES = {cls._CODE: cls for cls in _ALL}
 
 
 def load_position(params: SessionParams, dump: bytes, *, identity: bytes | None = None) -> Client:
-    """The position that ``dump`` wrote, of the class that wrote it; its ``trip`` says what comes next.
+    """The position that `dump` wrote, of the class that wrote it; its `trip` says what comes next.
 
-    Arguments and errors as of ``ClientPosition.load``.
+    Arguments and errors as of `ClientPosition.load`.
     """
     code = position_code(opened(None, require_params(params), dump))
     cls = _CLASSES.get(code)

@@ -16,7 +16,7 @@ from flora_protocols.ring import Lanes
 
 @dataclass(frozen=True, repr=False)
 class Masked:
-    """The masked sum, and what is needed to unmask it. ``publics``: the mask keys of all who shared."""
+    """The masked sum, and what is needed to unmask it. `publics`: the mask keys of all who shared."""
 
     params: SessionParams
     session: bytes
@@ -53,7 +53,7 @@ class Masked:
         return survivors
 
     def needed(self, there: Iterable[int]) -> list[int]:
-        """The clients whose secret is needed, ascending; TooFewSurvivors if fewer than t of its holders are ``there``.
+        """The clients whose secret is needed, ascending; TooFewSurvivors if fewer than t of its holders are `there`.
 
         A dropped client's mask secret gives the pairwise masks of its surviving neighbours; with direct reveal, those
         of them who are there give the keys themselves.

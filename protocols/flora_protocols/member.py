@@ -1,17 +1,17 @@
 """A client between two trips: who it is, and how its position is written down and read back.
 
-A process that lives for one message only (as in Flower) ends with ``dump`` and starts with ``load``:
+A process that lives for one message only (as in Flower) ends with `dump` and starts with `load`:
 
     magic "fD" · version u8 · suite u8 · position u8 · set-up id 32 · index u32 · floors 3 x u32 · contents · digest 32
 
 The digest is SHA-256 of a label and of all that precedes it. It refuses every accident, and whatever belongs to another
 version, position, client or session; but it has no key, so it stops nobody who can rewrite the whole dump. Who could,
 could as well read it: *a dump holds the client's secrets of the session in the clear*. Store it like a key, where the
-server cannot reach it, and delete it after the round. Identity keys are never in it; they are given to ``load`` again.
+server cannot reach it, and delete it after the round. Identity keys are never in it; they are given to `load` again.
 
 Dumping spends the position, for a client is in one place at a time. The library cannot see whether one dump is loaded
 twice; the caller must overwrite it before the answer leaves. Two answers from one position seal different shares under
-one nonce (``ClientShare``), or mask two vectors with one mask, or reveal both secrets of a peer.
+one nonce (`ClientShare`), or mask two vectors with one mask, or reveal both secrets of a peer.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Member:
 
     @property
     def name(self) -> str:
-        """For ``repr``."""
+        """For `repr`."""
         return f"client {self.index} of {self.params.clients}, round {self.params.round}"
 
 
 class ClientPosition(Position):
-    """Base of a client's positions. ``_CODE`` names the position in a dump; ``_SIGNS``: it will need its identity."""
+    """Base of a client's positions. `_CODE` names the position in a dump; `_SIGNS`: it will need its identity."""
 
     _CODE: int
     _SIGNS = False
@@ -71,7 +71,7 @@ class ClientPosition(Position):
 
     @transition
     def dump(self) -> bytes:
-        """This position as bytes for ``load``, possibly in another process. They hold secrets; see the module."""
+        """This position as bytes for `load`, possibly in another process. They hold secrets; see the module."""
         me = self._me
         floors = (me.floors.clients, me.floors.threshold, me.floors.survivors)
         head = _HEAD.pack(DUMP_MAGIC, DUMP_VERSION, SUITE, self._CODE, me.params.setup_id, me.index, *floors)
@@ -79,10 +79,10 @@ class ClientPosition(Position):
 
     @classmethod
     def load(cls, params: SessionParams, data: bytes, *, identity: bytes | None = None) -> Self:
-        """The position that ``dump`` wrote. ``params`` as before; the floors come from the dump.
+        """The position that `dump` wrote. `params` as before; the floors come from the dump.
 
-        ``identity``: in the malicious-server profile, again the client's Ed25519 secret key; ``ClientUnmask`` and
-        ``ClientDone`` do without. Raises MisuseError for anything but a dump of this class made under these ``params``.
+        `identity`: in the malicious-server profile, again the client's Ed25519 secret key; `ClientUnmask` and
+        `ClientDone` do without. Raises MisuseError for anything but a dump of this class made under these `params`.
         """
         body = opened(cls, require_params(params), data)
         *_, index, clients, threshold, survivors = _HEAD.unpack_from(body)
@@ -108,7 +108,7 @@ class ClientPosition(Position):
 
 
 def check_identity(params: SessionParams, index: int, identity: bytes | None) -> None:
-    """MisuseError unless ``identity`` is there exactly when the profile needs it, and is that of client ``index``."""
+    """MisuseError unless `identity` is there exactly when the profile needs it, and is that of client `index`."""
     if params.malicious != (identity is not None):
         raise MisuseError("an identity key is needed in the malicious-server profile, and only there")
     if identity is not None and keys.identity_public(identity) != params.identities[index]:
@@ -116,12 +116,12 @@ def check_identity(params: SessionParams, index: int, identity: bytes | None) ->
 
 
 def encode_held(members: Members, held: dict[int, bytes]) -> bytes:
-    """The pairs of shares that a client holds, 34 bytes each: whose, among ``members``, and the pairs."""
+    """The pairs of shares that a client holds, 34 bytes each: whose, among `members`, and the pairs."""
     return encode_subset(members, held) + b"".join(held[owner] for owner in sorted(held))
 
 
 def decode_held(members: Members, contents: Reader) -> dict[int, bytes]:
-    """The inverse of ``encode_held``; PeerError if a share is not canonical."""
+    """The inverse of `encode_held`; PeerError if a share is not canonical."""
     owners = contents.subset(members)
     pairs = contents.chunks(_HOLDING, len(owners))
     if not canonical_bytes(b"".join(pairs)):
@@ -134,7 +134,7 @@ def _sealed(body: bytes) -> bytes:
 
 
 def opened(cls: type[ClientPosition] | None, params: SessionParams, data: bytes) -> bytes:
-    """A dump without its digest; MisuseError unless it is whole, of this session, and of class ``cls`` (if given)."""
+    """A dump without its digest; MisuseError unless it is whole, of this session, and of class `cls` (if given)."""
     if not isinstance(data, bytes):
         raise MisuseError(f"a dump is bytes, not {type(data).__name__}")
     if len(data) < _HEAD.size + _DIGEST:
@@ -155,11 +155,11 @@ def opened(cls: type[ClientPosition] | None, params: SessionParams, data: bytes)
 
 
 def position_code(body: bytes) -> int:
-    """The position that an ``opened`` dump holds."""
+    """The position that an `opened` dump holds."""
     code: int = _HEAD.unpack_from(body)[3]
     return code
 
 
 def refuse(cls: type[ClientPosition] | None, reason: str, code: Code = Code.BAD_DUMP) -> NoReturn:
-    """MisuseError: a dump cannot be loaded (as ``cls``, if given)."""
+    """MisuseError: a dump cannot be loaded (as `cls`, if given)."""
     raise MisuseError(f"this dump cannot be loaded{f' as {cls.__name__}' if cls else ''}: {reason}", code)

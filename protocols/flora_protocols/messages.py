@@ -84,7 +84,7 @@ def decode_advertisement(params: SessionParams, message: bytes, client: int) -> 
 
 
 def encode_rosters(params: SessionParams, entries: Mapping[int, Advertisement]) -> tuple[bytes, dict[int, bytes]]:
-    """The session id, and a roster for each client in ``entries``."""
+    """The session id, and a roster for each client in `entries`."""
     everybody = range(params.clients)
     present = encode_subset(everybody, entries)
     raw = {index: entries[index].entry for index in sorted(entries)}
@@ -140,7 +140,7 @@ def encode_shares(session: bytes, sealed: Iterable[bytes]) -> bytes:
 
 
 def decode_shares(session: bytes, message: bytes, client: int, recipients: int) -> Raw:
-    """The sealed pair for each of so many ``recipients``, uint8 (recipients, 50)."""
+    """The sealed pair for each of so many `recipients`, uint8 (recipients, 50)."""
     reader = decode_frame(message, Kind.SHARES, session, client, SEALED * recipients)
     sealed = np.frombuffer(reader.take(SEALED * recipients), np.uint8).reshape(-1, SEALED)
     reader.finish()
@@ -148,7 +148,7 @@ def decode_shares(session: bytes, message: bytes, client: int, recipients: int) 
 
 
 def encode_inbox(session: bytes, shared: bytes, sealed: bytes) -> bytes:
-    """``shared``: the bitmap of who shared, the recipient too; ``sealed``: what its neighbours sent, joined."""
+    """`shared`: the bitmap of who shared, the recipient too; `sealed`: what its neighbours sent, joined."""
     return encode_frame(Kind.INBOX, session, shared + sealed)
 
 
@@ -166,7 +166,7 @@ def decode_inbox(session: bytes, message: bytes, index: int, members: Members) -
 
 
 def encode_upload(params: SessionParams, session: bytes, tiles: Iterable[Lanes]) -> bytes:
-    """``tiles``: the vector in parts, in order; each is packed before the next is asked for."""
+    """`tiles`: the vector in parts, in order; each is packed before the next is asked for."""
     return encode_long_frame(Kind.UPLOAD, session, (packed_view(tile, params.bits) for tile in tiles))
 
 
@@ -201,7 +201,7 @@ def encode_endorsement(session: bytes, signature: bytes) -> bytes:
 
 
 def decode_endorsement(params: SessionParams, session: bytes, message: bytes, client: int, text: bytes) -> bytes:
-    """The signature; it verifies over ``text``, which ``endorsed_text`` gives for the survivors."""
+    """The signature; it verifies over `text`, which `endorsed_text` gives for the survivors."""
     reader = decode_frame(message, Kind.ENDORSEMENT, session, client, keys.SIGNATURE)
     signature = reader.take(keys.SIGNATURE)
     reader.finish()
@@ -217,7 +217,7 @@ def encode_agreement(session: bytes, members: Members, signatures: Mapping[int, 
 def decode_agreement(
     params: SessionParams, session: bytes, message: bytes, index: int, survivors: Bitmap
 ) -> tuple[int, ...]:
-    """The neighbours whose signatures over ``survivors`` were given; all of them verify."""
+    """The neighbours whose signatures over `survivors` were given; all of them verify."""
     members = params.graph.members(index)
     limit = (len(members) + 7) // 8 + keys.SIGNATURE * len(members)
     reader = decode_frame(message, Kind.AGREEMENT, session, "server", limit)
@@ -239,7 +239,7 @@ def encode_reveal(session: bytes, shares: Iterable[bytes], pair_keys: Iterable[b
 def decode_reveal(
     session: bytes, message: bytes, client: int, owners: int, direct: Sequence[int]
 ) -> tuple[Raw, dict[int, bytes]]:
-    """The shares of so many ``owners``, uint8 (owners, 17), canonical; and the pair keys with those of ``direct``."""
+    """The shares of so many `owners`, uint8 (owners, 17), canonical; and the pair keys with those of `direct`."""
     reader = decode_frame(message, Kind.REVEAL, session, client, SHARE * owners + keys.KEY * len(direct))
     shares = reader.take(SHARE * owners)
     pair_keys = reader.chunks(keys.KEY, len(direct)) if direct else []

@@ -39,8 +39,8 @@ class Profile(Enum):
 class Floors:
     """A client's own policy, never sent and never taken from the server.
 
-    ``clients``: smallest cohort that it joins. ``threshold``: smallest t that it accepts.
-    ``survivors``: smallest number of vectors, its own included, in whose sum it lets its own disappear.
+    `clients`: smallest cohort that it joins. `threshold`: smallest t that it accepts.
+    `survivors`: smallest number of vectors, its own included, in whose sum it lets its own disappear.
     """
 
     clients: int = 2
@@ -118,9 +118,9 @@ class SessionParams:
     def from_bytes(cls, data: bytes, identities: tuple[bytes, ...] = ()) -> SessionParams:
         """The parameters that the server proposes.
 
-        ``identities``: in the malicious-server profile, everyone's public key by index, as they were enrolled; never
-        what the server says. Raises PeerError naming the server for anything but bytes of ``to_bytes`` with the same
-        identities; MisuseError or ParameterError for ``identities`` that no session can have.
+        `identities`: in the malicious-server profile, everyone's public key by index, as they were enrolled; never
+        what the server says. Raises PeerError naming the server for anything but bytes of `to_bytes` with the same
+        identities; MisuseError or ParameterError for `identities` that no session can have.
         """
         _check_keys(identities)
         if not isinstance(data, bytes):
@@ -209,7 +209,7 @@ class SessionParams:
 
     @property
     def _numbers(self) -> bytes:
-        """Everything but the keys and the model, as in the ids and as ``to_bytes`` has it."""
+        """Everything but the keys and the model, as in the ids and as `to_bytes` has it."""
         small = (VERSION, SUITE, self.malicious, self.direct_reveal, self.bits)
         large = (self.clients, self.neighbours, self.threshold, self.corrupt, self.dimension, self.round)
         return _NUMBERS.pack(*small, *large)
@@ -219,12 +219,12 @@ class SessionParams:
         return self._numbers + hashlib.sha256(b"".join(self.identities)).digest()
 
     def session_id(self, present: bytes, entries_hash: bytes) -> bytes:
-        """32 bytes. ``present``: the roster's bitmap. ``entries_hash``: SHA-256 of all its entries, in order."""
+        """32 bytes. `present`: the roster's bitmap. `entries_hash`: SHA-256 of all its entries, in order."""
         return hashlib.sha256(b"flora-secure/1 session\0" + self.setup_id + present + entries_hash).digest()
 
 
 def _check_keys(keys: object) -> None:
-    """MisuseError unless ``keys`` is a tuple of Ed25519 public keys; ParameterError if one is there twice."""
+    """MisuseError unless `keys` is a tuple of Ed25519 public keys; ParameterError if one is there twice."""
     if not isinstance(keys, tuple):
         raise MisuseError(f"identities must be a tuple of Ed25519 public keys of {KEY} bytes, not {_kind(keys)}")
     for index, key in enumerate(keys):
@@ -237,7 +237,7 @@ def _check_keys(keys: object) -> None:
 
 
 def require_params(params: object) -> SessionParams:
-    """``params`` itself; MisuseError for anything else than SessionParams."""
+    """`params` itself; MisuseError for anything else than SessionParams."""
     if not isinstance(params, SessionParams):
         raise MisuseError(f"params must be SessionParams, not {type(params).__name__}")
     return params

@@ -35,12 +35,12 @@ def find_parameters(
     sigma: int = 40,
     eta: int = 30,
 ) -> tuple[int, int]:
-    """The smallest (neighbours k, threshold t) for ``SessionParams``.
+    """The smallest (neighbours k, threshold t) for `SessionParams`.
 
-    ``clients``: n. ``corrupt``, ``dropout``: fractions in [0, 1). ``sigma``: security fails with probability at most
-    2^-sigma a round. ``eta``: with at most D dropouts the round fails with probability at most 2^-eta. The complete
+    `clients`: n. `corrupt`, `dropout`: fractions in [0, 1). `sigma`: security fails with probability at most
+    2^-sigma a round. `eta`: with at most D dropouts the round fails with probability at most 2^-eta. The complete
     graph, k = n - 1, is the answer where no even k below n - 1 is; it keeps its promises with certainty. The number of
-    corrupt holders that t resists, ``SessionParams.corrupt``, is ``corrupt_holders(n, k, corrupt, sigma)``.
+    corrupt holders that t resists, `SessionParams.corrupt`, is `corrupt_holders(n, k, corrupt, sigma)`.
 
     Raises ParameterError if even the complete graph cannot work, MisuseError for wrong types.
     """
@@ -65,7 +65,7 @@ def find_parameters(
 def corrupt_holders(clients: int, neighbours: int, corrupt: float | Fraction, sigma: int = 40) -> int:
     """The largest number of corrupt holders of any client's shares, except with probability 2^-(sigma + 1).
 
-    ``neighbours``: k, as ``find_parameters`` found it. In the complete graph that is every corrupt client.
+    `neighbours`: k, as `find_parameters` found it. In the complete graph that is every corrupt client.
     """
     bad, _ = _counts(clients, corrupt, 0, Profile.SEMI_HONEST, sigma, 1)
     whole("neighbours", neighbours, 1, clients - 1)

@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 class Position:
-    """Base of all positions. ``_name`` is all that ``repr`` shows."""
+    """Base of all positions. `_name` is all that `repr` shows."""
 
     _name: str
 

@@ -8,7 +8,7 @@ from flora_protocols.errors import MisuseError, ParameterError
 
 
 def whole(name: str, value: int, low: int, high: int) -> None:
-    """MisuseError unless ``value`` is an int, ParameterError unless it lies between ``low`` and ``high``."""
+    """MisuseError unless `value` is an int, ParameterError unless it lies between `low` and `high`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise MisuseError(f"{name} must be an int, not {shown(value)}")
     if not low <= value <= high:
@@ -16,7 +16,7 @@ def whole(name: str, value: int, low: int, high: int) -> None:
 
 
 def integer(name: str, value: object) -> int:
-    """``value`` as an int: numpy's integers are as good as Python's, and would overflow where those do not.
+    """`value` as an int: numpy's integers are as good as Python's, and would overflow where those do not.
 
     MisuseError for anything else, booleans and whole floats among it.
     """
@@ -29,7 +29,7 @@ def integer(name: str, value: object) -> int:
 
 
 def shown(value: object) -> str:
-    """``repr`` of what was given, for a message: one line, and cut where it is long. Of bytes, which may be somebody's
+    """`repr` of what was given, for a message: one line, and cut where it is long. Of bytes, which may be somebody's
     key, only how many."""
     if isinstance(value, bytes | bytearray | memoryview):
         return f"{len(value)} bytes"

@@ -21,7 +21,7 @@ _BATCH = 1 << 17  # elements of the Lagrange matrices, or limbs, in memory at on
 
 
 class WrongShares(PeerError):  # noqa: N818  (as TooFewSurvivors: it says what happened)
-    """Some holders revealed wrong shares. ``faults``: each of them, and its error; the first is what this one says."""
+    """Some holders revealed wrong shares. `faults`: each of them, and its error; the first is what this one says."""
 
     def __init__(self, faults: Mapping[int, PeerError]) -> None:
         first = faults[min(faults)]
@@ -35,9 +35,9 @@ def recover(
     owners: NDArray[np.uint16],
     threshold: int,
 ) -> dict[int, bytes]:
-    """The 16-byte secret of each client in ``needed``, ascending; at least t holders have revealed a share of each.
+    """The 16-byte secret of each client in `needed`, ascending; at least t holders have revealed a share of each.
 
-    ``shares``: by holder, ascending, uint8 (m, 17), canonical. ``owners``: whose they are, one holder after another.
+    `shares`: by holder, ascending, uint8 (m, 17), canonical. `owners`: whose they are, one holder after another.
     Raises WrongShares naming all holders that are found to have revealed a wrong share; where none is, PeerError naming
     an owner whose shares cannot be.
     """
@@ -70,9 +70,9 @@ def recover(
 
 
 def turned(sent: NDArray[np.uint16], addressees: Sequence[int]) -> tuple[Places, Places, Places]:
-    """What senders, ascending, have sent, turned around. ``sent``: one after another, to whom each sent, or about whom.
+    """What senders, ascending, have sent, turned around. `sent`: one after another, to whom each sent, or about whom.
 
-    Returns the order that sorts all of it by addressee and then by sender, and for each of ``addressees`` where its own
+    Returns the order that sorts all of it by addressee and then by sender, and for each of `addressees` where its own
     begins and ends in that order. One sort costs a tenth of as many look-ups.
     """
     order = np.argsort(sent, kind="stable")  # of 16 bits: by radix
@@ -82,7 +82,7 @@ def turned(sent: NDArray[np.uint16], addressees: Sequence[int]) -> tuple[Places,
 
 
 def picked(parts: Iterable[Raw], order: Places) -> Raw:
-    """The rows of ``parts``, each (m, size), joined and in ``order``; moved as whole items, in a third of the time."""
+    """The rows of `parts`, each (m, size), joined and in `order`; moved as whole items, in a third of the time."""
     rows = np.concatenate(list(parts))
     items: Raw = rows.view(np.dtype((np.void, rows.shape[1])))[:, 0][order].view(np.uint8)
     return items.reshape(-1, rows.shape[1])

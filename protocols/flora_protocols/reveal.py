@@ -1,6 +1,6 @@
 """The client's last positions: what it agrees to, and what it reveals (Bonawitz et al. CCS'17, figure 4, rounds 3, 4).
 
-``client`` holds the positions before them, and the picture of all.
+`client` holds the positions before them, and the picture of all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flora_protocols.trips import Trip
 class Uploaded:
     """What a client keeps after its upload.
 
-    ``present``: who advertised. ``held``: the pairs of shares that it holds, by owner. ``pair_keys``: the keys of the
+    `present`: who advertised. `held`: the pairs of shares that it holds, by owner. `pair_keys`: the keys of the
     pairwise masks in its upload, by neighbour; empty without direct reveal.
     """
 
@@ -38,7 +38,7 @@ class Uploaded:
 
     @classmethod
     def restored(cls, me: Member, contents: Reader) -> Self:
-        """The inverse of ``contents``."""
+        """The inverse of `contents`."""
         session, present = contents.take(keys.KEY), contents.bitmap(me.params.clients)
         held = decode_held(me.params.graph.members(me.index), contents)
         peers = [owner for owner in held if owner != me.index] if me.params.direct_reveal else []
@@ -57,7 +57,7 @@ class ClientAgree(ClientPosition):
 
     @transition
     def agree(self, survivors: bytes) -> tuple[ClientUnmask, bytes]:
-        """Sign the survivors that the server told. Raises PeerError or TooFewSurvivors as ``ClientUnmask.unmask``."""
+        """Sign the survivors that the server told. Raises PeerError or TooFewSurvivors as `ClientUnmask.unmask`."""
         params, session = self._me.params, self._uploaded.session
         told = messages.decode_survivors(params, session, survivors)
         _check_survivors(self._me, told, self._uploaded)
@@ -90,7 +90,7 @@ class ClientUnmask(ClientPosition):
         """Reveal, per peer, its seed share if it survived and its key share if it dropped.
 
         With direct reveal, of those that dropped also the key of the pairwise mask that this client has with each.
-        ``message``: the survivors (semi-honest), or the agreement (malicious-server). Raises PeerError, or
+        `message`: the survivors (semi-honest), or the agreement (malicious-server). Raises PeerError, or
         TooFewSurvivors below t, below the client's floor, or below t signatures.
         """
         params, index, uploaded = self._me.params, self._me.index, self._uploaded

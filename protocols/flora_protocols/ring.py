@@ -21,18 +21,18 @@ Lanes = NDArray[np.unsignedinteger[Any]]
 
 
 def lane(bits: int) -> np.dtype[np.unsignedinteger[Any]]:
-    """The smallest little-endian unsigned dtype of at least ``bits`` bits, 8 .. 32 (otherwise ParameterError)."""
+    """The smallest little-endian unsigned dtype of at least `bits` bits, 8 .. 32 (otherwise ParameterError)."""
     whole("bits", bits, MIN_BITS, MAX_BITS)
     return np.dtype("<u1" if bits <= 8 else "<u2" if bits <= 16 else "<u4")
 
 
 def packed_bytes(dimension: int, bits: int) -> int:
-    """Bytes of ``dimension`` packed elements."""
+    """Bytes of `dimension` packed elements."""
     return (dimension * bits + 7) // 8
 
 
 def require_headroom(clients: int, bound: int, bits: int) -> None:
-    """ParameterError unless the sum of ``clients`` values in [-bound, bound] fits Z_{2^bits} without wrapping."""
+    """ParameterError unless the sum of `clients` values in [-bound, bound] fits Z_{2^bits} without wrapping."""
     whole("bits", bits, MIN_BITS, MAX_BITS)
     for name, value, least in (("clients", clients, 1), ("bound", bound, 0)):
         whole(name, value, least, 1 << 64)
@@ -46,7 +46,7 @@ def require_headroom(clients: int, bound: int, bits: int) -> None:
 
 
 def require_vector(vector: NDArray[np.uint32], dimension: int, bits: int) -> None:
-    """MisuseError unless ``vector`` is a plain array, uint32, shape (dimension,), every element < 2^bits."""
+    """MisuseError unless `vector` is a plain array, uint32, shape (dimension,), every element < 2^bits."""
     if not isinstance(vector, np.ndarray) or vector.dtype != np.uint32:
         got = getattr(vector, "dtype", type(vector).__name__)
         raise MisuseError(f"the vector must be a uint32 array, not {got}; round it and reduce it mod 2^{bits} first")
@@ -59,7 +59,7 @@ def require_vector(vector: NDArray[np.uint32], dimension: int, bits: int) -> Non
 
 
 def to_lanes(vector: NDArray[np.uint32], dimension: int, bits: int) -> Lanes:
-    """A copy of ``vector`` in lanes; MisuseError as ``require_vector``."""
+    """A copy of `vector` in lanes; MisuseError as `require_vector`."""
     require_vector(vector, dimension, bits)
     return vector.astype(lane(bits))
 
@@ -70,12 +70,12 @@ def from_lanes(values: Lanes, bits: int) -> NDArray[np.uint32]:
 
 
 def pack(values: Lanes, bits: int) -> bytes:
-    """``values`` (d,), of dtype ``lane(bits)``, reduced mod 2^bits and packed: ``packed_bytes(d, bits)`` bytes."""
+    """`values` (d,), of dtype `lane(bits)`, reduced mod 2^bits and packed: `packed_bytes(d, bits)` bytes."""
     return packed_view(values, bits).tobytes()
 
 
 def packed_view(values: Lanes, bits: int) -> NDArray[np.uint8]:
-    """As ``pack``; where a lane has just b bits, not a copy but the memory of ``values``, which must be contiguous."""
+    """As `pack`; where a lane has just b bits, not a copy but the memory of `values`, which must be contiguous."""
     if values.dtype != lane(bits):
         raise MisuseError(f"values of {bits} bits have dtype {lane(bits)}, not {values.dtype}; see lane()")
     if bits == 8 * values.itemsize:
@@ -100,10 +100,10 @@ def packed_view(values: Lanes, bits: int) -> NDArray[np.uint8]:
 
 
 def unpack(packed: bytes | memoryview, dimension: int, bits: int) -> Lanes | None:
-    """The inverse of ``pack``: lanes (dimension,), or None if the padding is not zero.
+    """The inverse of `pack`: lanes (dimension,), or None if the padding is not zero.
 
-    The lanes may be the memory of ``packed`` itself.
-    MisuseError unless ``len(packed) == packed_bytes(dimension, bits)``.
+    The lanes may be the memory of `packed` itself.
+    MisuseError unless `len(packed) == packed_bytes(dimension, bits)`.
     """
     whole("bits", bits, MIN_BITS, MAX_BITS)
     if len(packed) != packed_bytes(dimension, bits):

@@ -1,6 +1,6 @@
 """One whole round in one process: the protocol in a minute, and the loop that simulations use.
 
-Every byte that a deployment would send is made here too, and passes through ``carry``.
+Every byte that a deployment would send is made here too, and passes through `carry`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Carry = Callable[[Trip, int, Direction, bytes], None]
 class _Local:
     """A transport within one process: moves every client that has mail, as soon as the server asks for the next reply.
 
-    ``left``: the clients that left on their own account, and why.
+    `left`: the clients that left on their own account, and why.
     """
 
     def __init__(
@@ -102,12 +102,12 @@ def run_round(
     floors: Floors | None = None,
     identities: Sequence[bytes] | None = None,
 ) -> RoundResult:
-    """Run one round among ``params.clients`` clients and a server.
+    """Run one round among `params.clients` clients and a server.
 
-    ``vectors``: uint32 (d,) by client index, every element < 2^b; a callable is asked only for clients that upload.
-    ``dropouts``: who vanishes before sending in a trip. ``carry(trip, client, direction, message)`` sees every message.
-    ``identities``: Ed25519 secret keys by index (malicious-server profile). A client that must refuse what it gets, or
-    sees too few others, leaves; the result's ``left`` says why. Raises RoundAborted (with ``left``, too), MisuseError.
+    `vectors`: uint32 (d,) by client index, every element < 2^b; a callable is asked only for clients that upload.
+    `dropouts`: who vanishes before sending in a trip. `carry(trip, client, direction, message)` sees every message.
+    `identities`: Ed25519 secret keys by index (malicious-server profile). A client that must refuse what it gets, or
+    sees too few others, leaves; the result's `left` says why. Raises RoundAborted (with `left`, too), MisuseError.
     """
     vector, absent = _checked(params, vectors, identities), _possible(params, dropouts or {})
     clients = {
@@ -124,7 +124,7 @@ def run_round(
 
 
 def _possible(params: SessionParams, dropouts: Mapping[Trip, Collection[int]]) -> Mapping[Trip, Collection[int]]:
-    """``dropouts``; MisuseError if they name a client that there cannot be."""
+    """`dropouts`; MisuseError if they name a client that there cannot be."""
     dropped = {integer("a dropout's index", client) for trip in dropouts.values() for client in trip}
     strangers = dropped.difference(range(params.clients))
     if strangers:

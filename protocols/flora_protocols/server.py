@@ -2,15 +2,15 @@
 
     ServerAdvertise ─▶ ServerShare ─▶ ServerMask ─▶ [ServerAgree ─▶] ServerUnmask ─▶ RoundResult
 
-``receive(client, message)`` takes one client's message; the transport knows which client that is. ``close()`` ends
+`receive(client, message)` takes one client's message; the transport knows which client that is. `close()` ends
 the trip whenever the caller decides so: whoever has not been received by then has dropped. It gives the next position
 and the message for each client that is still in. Uploads are added up as they arrive: memory is O(n·k + d).
 
-A message that ``receive`` refuses (PeerError) leaves the position unchanged. ``close`` raises TooFewSurvivors, also
+A message that `receive` refuses (PeerError) leaves the position unchanged. `close` raises TooFewSurvivors, also
 leaving it unchanged, when the round cannot be finished by those who are left.
 
-Threads may share a position: ``receive`` takes one message after another, and ``close`` waits for the one that is being
-taken. What comes while it closes waits, too: it is refused if the trip has ended, and taken if ``close`` has raised.
+Threads may share a position: `receive` takes one message after another, and `close` waits for the one that is being
+taken. What comes while it closes waits, too: it is refused if the trip has ended, and taken if `close` has raised.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ Outbox = dict[int, bytes]
 class RoundResult:
     """A round's outcome.
 
-    ``sum``: uint32 (d,), the survivors' vectors added up mod 2^b. ``survivors``: whose vectors are in it. ``dropped``:
-    everybody else in the cohort. ``recovered``: the dropped whose pairwise masks had to be taken out of the sum.
-    ``refused``: whose message was refused, and why (from ``conduct``); one whose upload came before is a survivor all
-    the same. ``left``: who left on its own account, and why (from ``run_round``, which runs the clients, too).
+    `sum`: uint32 (d,), the survivors' vectors added up mod 2^b. `survivors`: whose vectors are in it. `dropped`:
+    everybody else in the cohort. `recovered`: the dropped whose pairwise masks had to be taken out of the sum.
+    `refused`: whose message was refused, and why (from `conduct`); one whose upload came before is a survivor all
+    the same. `left`: who left on its own account, and why (from `run_round`, which runs the clients, too).
     """
 
     sum: NDArray[np.uint32]
@@ -79,7 +79,7 @@ class _Server(Position):
 
     @fresh
     def receive(self, client: int, message: bytes) -> None:
-        """Take ``message`` of ``client``. Raises PeerError naming the client, MisuseError for an impossible index."""
+        """Take `message` of `client`. Raises PeerError naming the client, MisuseError for an impossible index."""
         client = integer("client index", client)
         if not 0 <= client < self._params.clients:
             raise MisuseError(f"client index {shown(client)}; 0 .. {self._params.clients - 1} are possible")
@@ -232,9 +232,9 @@ class ServerUnmask(_Server):
 
     @fresh
     def set_aside(self, client: int) -> None:
-        """Forget what ``client`` revealed, as if it had dropped; whatever else it sends is refused.
+        """Forget what `client` revealed, as if it had dropped; whatever else it sends is refused.
 
-        For those that ``close`` has found out. MisuseError if it has not been heard.
+        For those that `close` has found out. MisuseError if it has not been heard.
         """
         if client not in self._heard:
             raise MisuseError(f"client {shown(client)} has revealed nothing that could be set aside")
@@ -245,7 +245,7 @@ class ServerUnmask(_Server):
     @transition
     def close(self) -> RoundResult:
         """End the round. Raises TooFewSurvivors, WrongShares naming all holders found to have revealed wrong ones (see
-        ``recovery``), which may be set aside, or PeerError naming an owner whose shares are of no use."""
+        `recovery`), which may be set aside, or PeerError naming an owner whose shares are of no use."""
         state, params = self._state, self._params
         revealed = self._require("clients that revealed shares")
         owned = params.graph.holdings[list(revealed)]

@@ -29,8 +29,8 @@ Raw = NDArray[np.uint8]
 def split(secrets: bytes, points: tuple[int, ...], threshold: int, randomness: Randomness) -> Raw:
     """Shares of several secrets at the given points.
 
-    ``secrets``: m secrets of 16 bytes, joined. ``points``: distinct, in 1 .. p - 1. Returns uint8 of shape
-    (len(points), m * 17); any ``threshold`` rows determine the secrets, fewer say nothing about them.
+    `secrets`: m secrets of 16 bytes, joined. `points`: distinct, in 1 .. p - 1. Returns uint8 of shape
+    (len(points), m * 17); any `threshold` rows determine the secrets, fewer say nothing about them.
     """
     count = len(secrets) // SECRET
     coefficients = np.empty((threshold, LIMBS * count))
@@ -41,9 +41,9 @@ def split(secrets: bytes, points: tuple[int, ...], threshold: int, randomness: R
 
 
 def combine(points: Field, shares: Raw, threshold: int) -> tuple[Raw, NDArray[np.bool_]]:
-    """Secrets from shares: g groups of q secrets each, whose m >= ``threshold`` shares are at the same m points.
+    """Secrets from shares: g groups of q secrets each, whose m >= `threshold` shares are at the same m points.
 
-    ``points``: int64 (g, m), distinct in a row. ``shares``: uint8 (g, q, m, 17), canonical. Returns the secrets, uint8
+    `points`: int64 (g, m), distinct in a row. `shares`: uint8 (g, q, m, 17), canonical. Returns the secrets, uint8
     (g, q, 16), and for each, (g, q), whether the shares beyond the threshold lie on its polynomial.
     """
     values = decode(shares)
@@ -79,12 +79,12 @@ def canonical(raw: Raw) -> bool:
 
 
 def canonical_bytes(joined: bytes) -> bool:
-    """As ``canonical``, for shares of 17 bytes joined."""
+    """As `canonical`, for shares of 17 bytes joined."""
     return not any(joined[SECRET::SHARE]) or canonical(np.frombuffer(joined, np.uint8).reshape(-1, SHARE))
 
 
 def _uniform(count: int, randomness: Randomness) -> NDArray[np.uint32]:
-    """``count`` independent, exactly uniform field elements."""
+    """`count` independent, exactly uniform field elements."""
     while True:
         words = np.frombuffer(draw(randomness, 4 * count), "<u4")
         if words.max() < 2**32 - 1:  # p divides 2^32 - 1: without that one value, the remainder is uniform
@@ -105,7 +105,7 @@ def _vandermonde(points: tuple[int, ...], threshold: int) -> NDArray[np.float64]
 
 
 def _lagrange(base: Field, others: Field) -> NDArray[np.float64]:
-    """Matrices that turn values at the points ``base`` (g, t) into those at zero and at ``others`` (g, r).
+    """Matrices that turn values at the points `base` (g, t) into those at zero and at `others` (g, r).
 
     Returns (g, 1 + r, t). The points of a row are distinct. Products and quotients are sums and differences of
     logarithms, whose modulus p - 1 is just that of uint16; and a difference d < 0, as an index, finds d + p.

@@ -12,7 +12,7 @@ from flora_protocols.shamir import SHARE
 def message_bytes(params: SessionParams, dropped_neighbours: float = 0) -> dict[Kind, float]:
     """Bytes of one client's message of each kind, frame included, in a round where everybody advertises and shares.
 
-    ``dropped_neighbours``: how many of a client's neighbours upload nothing (on average, where it is no integer);
+    `dropped_neighbours`: how many of a client's neighbours upload nothing (on average, where it is no integer);
     they matter under direct reveal only. ENDORSEMENT and AGREEMENT are there in the malicious-server profile only.
     """
     k, everybody = params.neighbours, (params.clients + 7) // 8

@@ -26,8 +26,8 @@ _DO = ("advertise", "share", "mask", "agree", "unmask")
 class Recorder:
     """A cohort whose every step is written down.
 
-    ``mail``: what each client gets next. ``sent``: what each sent in this trip. ``params``: as of ``SessionParams``;
-    ``malicious`` stands for the profile and its identities.
+    `mail`: what each client gets next. `sent`: what each sent in this trip. `params`: as of `SessionParams`;
+    `malicious` stands for the profile and its identities.
     """
 
     def __init__(self, name: str, says: str, *, floors: Floors | None = None, **params: Any) -> None:
@@ -61,7 +61,7 @@ class Recorder:
         self.vectors = {i: self._values(i) for i in self.clients}
 
     def step(self, index: int, message: bytes = b"", *, check: str = "", do: str = "", vector: Any = None) -> None:
-        """One client's transition; with ``check``, one that is refused. ``do``: a transition made before, once more."""
+        """One client's transition; with `check`, one that is refused. `do`: a transition made before, once more."""
         do = do or next(name for name in _DO if hasattr(self.clients[index], name))
         client = self._past.get((index, do), self.clients[index])
         entry: Json = {"at": index, "do": do}
@@ -111,14 +111,14 @@ class Recorder:
         self.steps.append(entry)
 
     def move(self, dropping: Collection[int] = ()) -> None:
-        """All clients but ``dropping`` make their transition; nothing is delivered."""
+        """All clients but `dropping` make their transition; nothing is delivered."""
         self.sent = {}
         for index in self.mail:
             if index not in dropping:
                 self.step(index, self.mail[index])
 
     def deliver(self, instead: dict[int, bytes] | None = None) -> None:
-        """The server takes what was sent, or what ``instead`` has; and closes the trip unless it is the last."""
+        """The server takes what was sent, or what `instead` has; and closes the trip unless it is the last."""
         for index, message in (self.sent | (instead or {})).items():
             if index not in self.server.heard:
                 self.receive(index, message)
@@ -165,7 +165,7 @@ def body_of(message: bytes) -> bytes:
 
 
 def reframed(message: bytes, body: bytes) -> bytes:
-    """``message`` with another body, and the checksum that belongs to it."""
+    """`message` with another body, and the checksum that belongs to it."""
     return mended(message[:HEADER] + body)
 
 

@@ -1,4 +1,4 @@
-"""What happens in each good test vector, and the list of all. The bad ones are in ``vector_attacks``."""
+"""What happens in each good test vector, and the list of all. The bad ones are in `vector_attacks`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The test vectors of SPEC.md, section 13, made by running the protocol with randomness that is not random.
 
-``vectors()`` gives name -> JSON text; whoever calls it reads or writes the files, as ``flora-secure vectors`` does.
-``vector_scripts`` says what happens in each, ``recorder`` writes it down; here are also the vectors without parties.
+`vectors()` gives name -> JSON text; whoever calls it reads or writes the files, as `flora-secure vectors` does.
+`vector_scripts` says what happens in each, `recorder` writes it down; here are also the vectors without parties.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def vectors() -> dict[str, str]:
 
 
 def differences(found: Mapping[str, bytes]) -> tuple[list[str], dict[str, str]]:
-    """Compares files, name -> contents, with what ``vectors`` makes: the names of those that are the same, and for each
+    """Compares files, name -> contents, with what `vectors` makes: the names of those that are the same, and for each
     other name what is the matter with it, in one line."""
     made = {name: text.encode() for name, text in vectors().items()}
     same = [name for name in sorted(made) if found.get(name) == made[name]]
