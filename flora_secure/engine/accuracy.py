@@ -11,7 +11,11 @@ from flora_secure.server.scores import RECALLS, Hits, Ranks, evaluate, wilson_in
 
 
 def accuracy_of(simulation: Simulation, per_round: Sequence[float], no_noise: float | None) -> Accuracy:
-    """Of a run on labels."""
+    """The section of the report of a run on labels.
+
+    `per_round` has a fraction a round; `no_noise` is the accuracy of the same run without noise, None where nobody
+    asked for it.
+    """
     task = simulation.task
     dataset = task.federation.dataset
     found = evaluate(
@@ -40,8 +44,10 @@ def accuracy_of(simulation: Simulation, per_round: Sequence[float], no_noise: fl
 def retrieval_accuracy(
     zero_shot: Ranks, final: Ranks, per_round: Sequence[float], no_noise: float | None = None
 ) -> Accuracy:
-    """Of a captioned data set: recall@1 image to text. Raises ValueError unless the last of `per_round` is that of
-    `final`."""
+    """The section of the report of a run on captions, whose accuracy is recall@1 from image to text.
+
+    Raises ValueError unless the last of `per_round` is that of `final`.
+    """
     first = final.recall(1)[0]
     if not math.isclose(per_round[-1], first, abs_tol=1e-6):
         raise ValueError(f"the last round's accuracy is {per_round[-1]}, recall@1 image to text {first}")
@@ -64,7 +70,7 @@ def retrieval_accuracy(
 
 
 def retrieval(zero_shot: Ranks, final: Ranks) -> Retrieval:
-    """The section of the report of a captioned data set."""
+    """The section of the report on recall@k, in both directions, of a captioned data set."""
 
     def recalls(ranks: Ranks) -> list[RecallAt]:
         found = ((k, *ranks.recall(k)) for k in RECALLS)
@@ -79,7 +85,7 @@ def retrieval(zero_shot: Ranks, final: Ranks) -> Retrieval:
 
 
 def forgetting_of(simulation: Simulation) -> Forgetting | None:
-    """Of a run with unseen classes, if it has any."""
+    """The section of the report on forgetting; None for a run without unseen classes."""
     task, unseen = simulation.task, simulation.task.federation.dataset.unseen
     zero_shot, final = task.evaluator.hits(task.frozen), task.evaluator.hits(simulation.factors)
     if unseen is None or zero_shot is None or final is None:
@@ -88,7 +94,10 @@ def forgetting_of(simulation: Simulation) -> Forgetting | None:
 
 
 def forgetting(zero_shot: Hits, final: Hits, classes: Sequence[str], unseen: int, seen: int) -> Forgetting:
-    """The section of the report where `unseen` test images show the unseen `classes`, and `seen` the others."""
+    """The section of the report on forgetting.
+
+    `unseen` test images show the unseen `classes`, and `seen` test images the others.
+    """
 
     def top(before: int, after: int, images: int) -> TopOne:
         return TopOne(zero_shot=before / images, final=after / images, interval=list(wilson_interval(after, images)))

@@ -40,17 +40,18 @@ class Traffic:
     clients: set[int] = field(default_factory=set)
 
     def sent_up(self, client: int, message: bytes, payload: int = 0) -> None:
-        """`client` → server; `payload` of the message's bytes are the update itself."""
+        """Count a message from `client` to the server; `payload` of its bytes are the update itself."""
         self._count(client, message, payload)
         self.upload += len(message)
 
     def sent_down(self, client: int, message: bytes, payload: int = 0) -> None:
-        """Server → `client`; `payload` of the message's bytes are the adapter itself."""
+        """Count a message from the server to `client`; `payload` of its bytes are the adapter itself."""
         self._count(client, message, payload)
         self.download += len(message)
 
     @property
     def masking(self) -> int:
+        """Bytes of all messages that are neither the adapter nor an update: what the masking costs."""
         return self.upload + self.download - self.payload
 
     def _count(self, client: int, message: bytes, payload: int) -> None:
@@ -74,8 +75,13 @@ class Transport(Protocol):
 
 @dataclass(frozen=True)
 class Carried:
-    """A round that ended in a sum. CPU seconds: mean of a client, as it would spend them outside a simulation
-    (`workers`); total of the server."""
+    """A round that ended in a sum, and the CPU seconds that it took.
+
+    Attributes:
+        sum: the released sum.
+        client_seconds: mean of a client, as it would spend them outside a simulation (`workers`).
+        server_seconds: total of the server.
+    """
 
     sum: RoundSum
     client_seconds: float
@@ -101,7 +107,7 @@ class RoundExchange(Protocol):
 
 
 class PlainExchange:
-    """No masking: the server receives every upload by itself. For comparison and for debugging."""
+    """An exchange without masking, for comparison and debugging: the server receives every upload by itself."""
 
     def round(
         self, invitation: Invitation, floors: Floors | None, uploads: Mapping[int, Vector], traffic: Traffic
@@ -121,7 +127,7 @@ class PlainExchange:
         return Carried(RoundSum(total, tuple(sorted(uploads)), 0), 0.0, time.process_time() - before)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no process is held."""
 
 
 class MaskedExchange:
@@ -131,7 +137,10 @@ class MaskedExchange:
     """
 
     def __init__(self, identities: Mapping[int, bytes], workers: int = 0) -> None:
-        """`identities`: Ed25519 secret keys by client, in the malicious-server profile; empty otherwise."""
+        """Start the worker processes.
+
+        `identities`: Ed25519 secret keys by client in the malicious-server profile; empty otherwise.
+        """
         self._identities = dict(identities)
         self._workers = Workers(workers)
 

@@ -34,7 +34,10 @@ class SharedSecrets:
         return len(self._waiting)
 
     def exchange(self, private: X25519PrivateKey, publics: Mapping[int, bytes]) -> dict[int, bytes]:
-        """As `flora_protocols.keys.exchange_all`, errors included."""
+        """The X25519 secrets of `private` with each of `publics`, those that were computed before taken from here.
+
+        The result and the errors are those of `flora_protocols.keys.exchange_all`.
+        """
         own, take = private.public_key().public_bytes_raw(), self._waiting.pop
         taken = {peer: take(own + public, None) for peer, public in publics.items()}
         missing = {peer: publics[peer] for peer, secret in taken.items() if secret is None}

@@ -54,10 +54,11 @@ def encode_frame(kind: Kind, session: bytes, body: bytes | memoryview) -> bytes:
 
 
 def encode_long_frame(kind: Kind, session: bytes, parts: Iterable[NDArray[np.uint8]]) -> bytes:
-    """As `encode_frame` of `parts`, uint8 (n,), one after another, all but the last of whole blocks of FOLD bytes.
+    """Wrap `parts`, uint8 (n,), one after another: the frame that `encode_frame` makes of them joined.
 
-    Each is copied and folded before the next is asked for, while it is in the cache, and may then be overwritten.
-    MisuseError for a part after one that does not end with its block.
+    All but the last are of whole blocks of FOLD bytes. Each is copied and folded before the next is asked for, while it
+    is in the cache, and may then be overwritten. Raises MisuseError for a part after one that does not end with its
+    block.
     """
     header, frame, folded = _header(kind, session), BytesIO(), np.zeros(FOLD, np.uint8)
     frame.write(header)
@@ -202,7 +203,7 @@ class Reader:
             raise PeerError(self._culprit, f"bitmap has bits beyond its {size} members", Code.BAD_BODY)
 
     def finish(self) -> None:
-        """Nothing may be left over."""
+        """Raise PeerError where bytes are left over."""
         if len(self._body):
             raise PeerError(self._culprit, f"{len(self._body)} bytes left over", Code.BAD_BODY)
 

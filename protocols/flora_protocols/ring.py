@@ -75,7 +75,10 @@ def pack(values: Lanes, bits: int) -> bytes:
 
 
 def packed_view(values: Lanes, bits: int) -> NDArray[np.uint8]:
-    """As `pack`; where a lane has just b bits, not a copy but the memory of `values`, which must be contiguous."""
+    """The bytes that `pack` gives, as an array.
+
+    Where a lane has just b bits it is no copy but the memory of `values`, which must be contiguous.
+    """
     if values.dtype != lane(bits):
         raise MisuseError(f"values of {bits} bits have dtype {lane(bits)}, not {values.dtype}; see lane()")
     if bits == 8 * values.itemsize:

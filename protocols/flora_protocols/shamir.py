@@ -79,7 +79,7 @@ def canonical(raw: Raw) -> bool:
 
 
 def canonical_bytes(joined: bytes) -> bool:
-    """As `canonical`, for shares of 17 bytes joined."""
+    """Whether every share of 17 bytes in `joined` is the encoding of field elements."""
     return not any(joined[SECRET::SHARE]) or canonical(np.frombuffer(joined, np.uint8).reshape(-1, SHARE))
 
 
