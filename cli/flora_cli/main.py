@@ -58,7 +58,7 @@ def main(
 
 
 def run() -> None:
-    """Run the console script, and exit with its code: 0, 1, 2 or 130."""
+    """Run the console script, and exit with its code."""
     # a user wants our own warnings (such as a large delta), as one line, and none of the libraries' among themselves
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module="flora_")

@@ -132,7 +132,7 @@ def number(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """A whole number in decimal digits. Raises BadParameter for other text."""
+    """A whole number, or typer's error that says what is wrong with `text`."""
     try:
         return int(text)
     except ValueError:

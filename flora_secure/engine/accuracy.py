@@ -11,11 +11,7 @@ from flora_secure.server.scores import RECALLS, Hits, Ranks, evaluate, wilson_in
 
 
 def accuracy_of(simulation: Simulation, per_round: Sequence[float], no_noise: float | None) -> Accuracy:
-    """The section of the report of a run on labels.
-
-    `per_round` has a fraction a round; `no_noise` is the accuracy of the same run without noise, None where nobody
-    asked for it.
-    """
+    """The report's accuracy of a run on labels: top-1 as fractions, with `per_round` of every round."""
     task = simulation.task
     dataset = task.federation.dataset
     found = evaluate(
@@ -44,7 +40,7 @@ def accuracy_of(simulation: Simulation, per_round: Sequence[float], no_noise: fl
 def retrieval_accuracy(
     zero_shot: Ranks, final: Ranks, per_round: Sequence[float], no_noise: float | None = None
 ) -> Accuracy:
-    """The section of the report of a run on captions, whose accuracy is recall@1 from image to text.
+    """The report's accuracy of a captioned data set: recall@1 from image to text, as a fraction.
 
     Raises ValueError unless the last of `per_round` is that of `final`.
     """
@@ -85,7 +81,7 @@ def retrieval(zero_shot: Ranks, final: Ranks) -> Retrieval:
 
 
 def forgetting_of(simulation: Simulation) -> Forgetting | None:
-    """The section of the report on forgetting; None for a run without unseen classes."""
+    """The section of the report on unseen classes; None where the run has none."""
     task, unseen = simulation.task, simulation.task.federation.dataset.unseen
     zero_shot, final = task.evaluator.hits(task.frozen), task.evaluator.hits(simulation.factors)
     if unseen is None or zero_shot is None or final is None:
@@ -94,10 +90,7 @@ def forgetting_of(simulation: Simulation) -> Forgetting | None:
 
 
 def forgetting(zero_shot: Hits, final: Hits, classes: Sequence[str], unseen: int, seen: int) -> Forgetting:
-    """The section of the report on forgetting.
-
-    `unseen` test images show the unseen `classes`, and `seen` test images the others.
-    """
+    """The section of the report where `unseen` test images show the unseen `classes`, and `seen` the others."""
 
     def top(before: int, after: int, images: int) -> TopOne:
         return TopOne(zero_shot=before / images, final=after / images, interval=list(wilson_interval(after, images)))

@@ -40,18 +40,18 @@ class Traffic:
     clients: set[int] = field(default_factory=set)
 
     def sent_up(self, client: int, message: bytes, payload: int = 0) -> None:
-        """Count a message from `client` to the server; `payload` of its bytes are the update itself."""
+        """`client` → server; `payload` of the message's bytes are the update itself."""
         self._count(client, message, payload)
         self.upload += len(message)
 
     def sent_down(self, client: int, message: bytes, payload: int = 0) -> None:
-        """Count a message from the server to `client`; `payload` of its bytes are the adapter itself."""
+        """Server → `client`; `payload` of the message's bytes are the adapter itself."""
         self._count(client, message, payload)
         self.download += len(message)
 
     @property
     def masking(self) -> int:
-        """Bytes of all messages that are neither the adapter nor an update: what the masking costs."""
+        """Bytes that are neither adapter nor update: what masking costs."""
         return self.upload + self.download - self.payload
 
     def _count(self, client: int, message: bytes, payload: int) -> None:
@@ -127,7 +127,7 @@ class PlainExchange:
         return Carried(RoundSum(total, tuple(sorted(uploads)), 0), 0.0, time.process_time() - before)
 
     def close(self) -> None:
-        """Do nothing: no process is held."""
+        """There is nothing to release."""
 
 
 class MaskedExchange:

@@ -57,14 +57,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run is given beside its description.
-
-    Attributes:
-        passed: the data set, where it is passed and not named.
-        cache: where image features are kept; None computes them each time.
-        progress: told of every finished round.
-        log: told, in lines for people, of what the run found.
-    """
+    """What a run is given beside its description: `passed` data, a `cache` of features, and whom to tell of its
+    `progress` and, in lines for people, of what it found (`log`)."""
 
     passed: Dataset | None = None
     cache: ArrayCache | None = None

@@ -34,10 +34,7 @@ class SharedSecrets:
         return len(self._waiting)
 
     def exchange(self, private: X25519PrivateKey, publics: Mapping[int, bytes]) -> dict[int, bytes]:
-        """The X25519 secrets of `private` with each of `publics`, those that were computed before taken from here.
-
-        The result and the errors are those of `flora_protocols.keys.exchange_all`.
-        """
+        """Agree with many peers at once, with arguments and errors of `flora_protocols.keys.exchange_all`."""
         own, take = private.public_key().public_bytes_raw(), self._waiting.pop
         taken = {peer: take(own + public, None) for peer, public in publics.items()}
         missing = {peer: publics[peer] for peer, secret in taken.items() if secret is None}

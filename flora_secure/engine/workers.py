@@ -123,7 +123,7 @@ class Workers:
         yield from ((index, replies[index]) for index in outbox if index in replies)
 
     def close(self) -> None:
-        """End the worker processes, whatever they are doing."""
+        """End the workers, and wait until they have ended."""
         for worker in self._workers:
             # after Ctrl-C it may wait for somebody to read its answer, for ever; it holds nothing to keep
             worker.kill()

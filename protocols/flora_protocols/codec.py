@@ -54,7 +54,7 @@ def encode_frame(kind: Kind, session: bytes, body: bytes | memoryview) -> bytes:
 
 
 def encode_long_frame(kind: Kind, session: bytes, parts: Iterable[NDArray[np.uint8]]) -> bytes:
-    """Wrap `parts`, uint8 (n,), one after another: the frame that `encode_frame` makes of them joined.
+    """The frame, as `encode_frame` makes it, of `parts`, uint8 (n,), one after another.
 
     All but the last are of whole blocks of FOLD bytes. Each is copied and folded before the next is asked for, while it
     is in the cache, and may then be overwritten. Raises MisuseError for a part after one that does not end with its

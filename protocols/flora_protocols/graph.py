@@ -19,7 +19,7 @@ Members = range | tuple[int, ...]
 
 
 class Graph:
-    """The graph of `clients` nodes with `neighbours` each: all others, or an even number. `seed`: 32 bytes."""
+    """`clients` nodes, each with `neighbours` neighbours: all others, or an even number. `seed`: 32 bytes."""
 
     def __init__(self, clients: int, neighbours: int, seed: bytes) -> None:
         self.clients = clients

@@ -112,7 +112,7 @@ def exchange(private: X25519PrivateKey, public: bytes, culprit: Culprit) -> byte
 
 
 Exchange = Callable[[X25519PrivateKey, Mapping[int, bytes]], dict[int, bytes]]
-"""How shared secrets are made: by `exchange_all`, but in a simulation, whose one process holds both ends of a pair."""
+"""As `exchange_all`, which it is everywhere but in a simulation, whose one process holds both ends of a pair."""
 
 
 def exchange_all(private: X25519PrivateKey, publics: Mapping[int, bytes]) -> dict[int, bytes]:
@@ -126,7 +126,7 @@ def pair_key(private: X25519PrivateKey, public: bytes, session: bytes, own: int,
 
 
 def derive_pair_key(shared: bytes, session: bytes, own: int, other: int) -> bytes:
-    """The key that `pair_key` gives, from the X25519 secret `shared` that the two mask keys agree on: 32 bytes."""
+    """The key that `pair_key` gives, from the X25519 secret that the two mask keys agree on."""
     low, high = (own, other) if own < other else (other, own)
     return derive(shared, PAIR_MASK, session, low, high)
 

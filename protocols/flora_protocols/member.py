@@ -49,7 +49,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """What `repr` says of the client: its index, the cohort and the round, no secret."""
+        """The name that `repr` shows, without any secret."""
         return f"client {self.index} of {self.params.clients}, round {self.params.round}"
 
 

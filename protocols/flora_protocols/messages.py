@@ -49,7 +49,7 @@ class Advertisement(NamedTuple):
 
     @property
     def entry(self) -> bytes:
-        """The keys and the signature as they are on the wire."""
+        """The entry's bytes as they are on the wire."""
         return self.mask + self.transport + self.signature
 
     @staticmethod
@@ -67,15 +67,12 @@ class Roster(NamedTuple):
 
 
 def encode_advertisement(params: SessionParams, advertisement: Advertisement) -> bytes:
-    """The frame of a client's public keys."""
+    """The frame of a client's advertisement, of the set-up's id."""
     return encode_frame(Kind.ADVERTISEMENT, params.setup_id, advertisement.entry)
 
 
 def decode_advertisement(params: SessionParams, message: bytes, client: int) -> Advertisement:
-    """The public keys of `client`, which are valid, and signed by it in the malicious-server profile.
-
-    Raises PeerError naming the client for others.
-    """
+    """The advertisement of `client`. Raises PeerError naming it for any other bytes, bad keys or a bad signature."""
     size = _entry_bytes(params)
     reader = decode_frame(message, Kind.ADVERTISEMENT, params.setup_id, client, size)
     (advertisement,) = _parsed_entries(params, reader.take(size))
@@ -112,11 +109,7 @@ def encode_rosters(params: SessionParams, entries: Mapping[int, Advertisement]) 
 
 
 def decode_roster(params: SessionParams, message: bytes, index: int, own: Advertisement) -> Roster:
-    """What the roster tells client `index`, whose advertisement is `own`.
-
-    Raises PeerError naming the server for keys that are not valid, not signed by their owner or there twice, and for a
-    roster without `own`.
-    """
+    """The roster that client `index` was told, which holds its `own` entry. Raises PeerError naming the server."""
     members, size = params.graph.members(index), _entry_bytes(params)
     limit = (params.clients + 7) // 8 + keys.KEY + len(members) * size
     reader = decode_frame(message, Kind.ROSTER, params.setup_id, "server", limit)
@@ -146,7 +139,7 @@ def decode_roster(params: SessionParams, message: bytes, index: int, own: Advert
 
 
 def encode_shares(session: bytes, sealed: Iterable[bytes]) -> bytes:
-    """The frame of a client's sealed pairs of shares, in the order of its neighbours in the roster."""
+    """The frame of a client's sealed shares, one box after another."""
     return encode_frame(Kind.SHARES, session, b"".join(sealed))
 
 
@@ -159,10 +152,7 @@ def decode_shares(session: bytes, message: bytes, client: int, recipients: int) 
 
 
 def encode_inbox(session: bytes, shared: bytes, sealed: bytes) -> bytes:
-    """The frame of the sealed pairs for one client.
-
-    `shared`: the bitmap of who shared, the recipient too; `sealed`: what its neighbours sent, joined.
-    """
+    """`shared`: the bitmap of who shared, the recipient too; `sealed`: what its neighbours sent, joined."""
     return encode_frame(Kind.INBOX, session, shared + sealed)
 
 
@@ -180,12 +170,12 @@ def decode_inbox(session: bytes, message: bytes, index: int, members: Members) -
 
 
 def encode_upload(params: SessionParams, session: bytes, tiles: Iterable[Lanes]) -> bytes:
-    """The frame of a masked vector, given as `tiles` in order; each is packed before the next is asked for."""
+    """`tiles`: the vector in parts, in order; each is packed before the next is asked for."""
     return encode_long_frame(Kind.UPLOAD, session, (packed_view(tile, params.bits) for tile in tiles))
 
 
 def decode_upload(params: SessionParams, session: bytes, message: bytes, client: int) -> Lanes:
-    """The masked vector, lanes (params.dimension,). Raises PeerError naming `client`."""
+    """The masked vector of `client`, lanes of (d,). Raises PeerError naming it for anything else."""
     reader = decode_frame(message, Kind.UPLOAD, session, client, params.payload_bytes)
     raw = reader.view(params.payload_bytes)
     reader.finish()
@@ -196,12 +186,12 @@ def decode_upload(params: SessionParams, session: bytes, message: bytes, client:
 
 
 def encode_survivors(params: SessionParams, session: bytes, survivors: Iterable[int]) -> bytes:
-    """The frame that tells everybody whose vectors arrived."""
+    """The frame that tells the survivors, as a bitmap over all clients."""
     return encode_frame(Kind.SURVIVORS, session, encode_subset(range(params.clients), survivors))
 
 
 def decode_survivors(params: SessionParams, session: bytes, message: bytes) -> Bitmap:
-    """The clients whose vectors arrived. Raises PeerError naming the server."""
+    """The survivors' bitmap. Raises PeerError naming the server for anything else."""
     reader = decode_frame(message, Kind.SURVIVORS, session, "server", (params.clients + 7) // 8)
     survivors = reader.bitmap(params.clients)
     reader.finish()
@@ -214,7 +204,7 @@ def endorsed_text(params: SessionParams, session: bytes, survivors: Iterable[int
 
 
 def encode_endorsement(session: bytes, signature: bytes) -> bytes:
-    """The frame of a client's signature, 64 bytes, over `endorsed_text`."""
+    """The frame of a signature over the survivors."""
     return encode_frame(Kind.ENDORSEMENT, session, signature)
 
 
@@ -228,7 +218,7 @@ def decode_endorsement(params: SessionParams, session: bytes, message: bytes, cl
 
 
 def encode_agreement(session: bytes, members: Members, signatures: Mapping[int, bytes]) -> bytes:
-    """The frame of the signatures that the recipient's neighbours gave; `members`: the recipient and its neighbours."""
+    """The frame of `signatures` by member, and which of the `members` they are of."""
     body = encode_subset(members, signatures) + b"".join(signatures[index] for index in sorted(signatures))
     return encode_frame(Kind.AGREEMENT, session, body)
 
@@ -252,7 +242,7 @@ def decode_agreement(
 
 
 def encode_reveal(session: bytes, shares: Iterable[bytes], pair_keys: Iterable[bytes]) -> bytes:
-    """The frame of what a survivor reveals: shares of 17 bytes, then pair keys of 32, in the order of their owners."""
+    """The frame of the shares that a client reveals, and of the pair keys where it tells some."""
     return encode_frame(Kind.REVEAL, session, b"".join((*shares, *pair_keys)))
 
 

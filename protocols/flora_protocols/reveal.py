@@ -31,7 +31,7 @@ class Uploaded:
     pair_keys: dict[int, bytes]
 
     def contents(self, me: Member) -> bytes:
-        """The bytes that a dump keeps of this. They are secret."""
+        """These contents as bytes of a dump."""
         held = encode_held(me.params.graph.members(me.index), self.held)
         pair_keys = (self.pair_keys[peer] for peer in sorted(self.pair_keys))
         return b"".join((self.session, self.present.raw, held, *pair_keys))

@@ -75,9 +75,9 @@ def pack(values: Lanes, bits: int) -> bytes:
 
 
 def packed_view(values: Lanes, bits: int) -> NDArray[np.uint8]:
-    """The bytes that `pack` gives, as an array.
+    """The bytes that `pack` gives; where a lane has just b bits, no copy but the memory of `values`.
 
-    Where a lane has just b bits it is no copy but the memory of `values`, which must be contiguous.
+    `values` must then be contiguous.
     """
     if values.dtype != lane(bits):
         raise MisuseError(f"values of {bits} bits have dtype {lane(bits)}, not {values.dtype}; see lane()")

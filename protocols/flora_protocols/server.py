@@ -101,7 +101,7 @@ class _Server(Position):
 
 
 class ServerAdvertise(_Server):
-    """Collects the public keys of all who advertise."""
+    """The position that collects public keys."""
 
     _trip = Trip.ADVERTISE
 

@@ -79,7 +79,7 @@ def canonical(raw: Raw) -> bool:
 
 
 def canonical_bytes(joined: bytes) -> bool:
-    """Whether every share of 17 bytes in `joined` is the encoding of field elements."""
+    """Whether shares of 17 bytes, joined, are all canonical (`canonical`)."""
     return not any(joined[SECRET::SHARE]) or canonical(np.frombuffer(joined, np.uint8).reshape(-1, SHARE))
 
 

@@ -126,7 +126,7 @@ class Recorder:
             self.close()
 
     def trip(self, dropping: Collection[int] = ()) -> Recorder:
-        """Play one whole trip: all clients but `dropping` move, and the server takes what they sent."""
+        """Play one whole trip, in which those in `silent` send nothing."""
         self.move(dropping)
         self.deliver()
         return self

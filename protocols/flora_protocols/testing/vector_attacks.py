@@ -19,7 +19,7 @@ def around(r: Recorder) -> list[int]:
 
 
 def bad_frames(name: str) -> Recorder:
-    """What is not one well-formed frame of the session: cut, longer, damaged, of another kind or round."""
+    """The attack in which a client takes what is not one well-formed frame of its session."""
     r = Recorder(name, "a client takes what is not one well-formed frame of its session", clients=4, threshold=3).trip()
     good = r.mail[0]
     body = body_of(good)
@@ -38,7 +38,7 @@ def bad_frames(name: str) -> Recorder:
 
 
 def bad_roster(name: str) -> Recorder:
-    """Keys that are not canonical, of small order or doubled; a changed own advertisement; a small cohort."""
+    """The attack that this vector records: a client takes keys that are not canonical."""
     says = "a client takes keys that are not canonical, of small order, doubled or its own but changed; a small cohort"
     r = Recorder(name, says, clients=5, threshold=3, floors=Floors(clients=3)).trip()
     good = r.mail[0]
@@ -66,7 +66,7 @@ def bad_roster(name: str) -> Recorder:
 
 
 def bad_signed_roster(name: str) -> Recorder:
-    """Keys whose owner did not sign them, or signed them for another round."""
+    """The attack in which a client takes keys that their owner did not sign."""
     r = Recorder(name, "a client takes keys that their owner did not sign", clients=4, threshold=3, malicious=True)
     other = Recorder(name, "", clients=4, threshold=3, malicious=True, round=8)
     r.move()
@@ -82,7 +82,7 @@ def bad_signed_roster(name: str) -> Recorder:
 
 
 def bad_inbox(name: str) -> Recorder:
-    """Shares that are not for the client, not from its roster, changed, not canonical or too few."""
+    """The attack that this vector records: a client takes shares that are not for it."""
     says = "a client takes shares that are not for it, not from the roster, changed, not canonical, or too few"
     r = Recorder(name, says, clients=5, threshold=3).trip({4}).trip()
     good, box = r.mail[0], messages.SEALED
@@ -105,7 +105,7 @@ def bad_inbox(name: str) -> Recorder:
 
 
 def bad_survivors(name: str) -> Recorder:
-    """Survivors without the client itself, with others than shared or too few; a second answer."""
+    """The attack that this vector records: a client takes survivors without itself."""
     says = "a client takes survivors without itself, with others than shared, or too few; or answers twice"
     r = Recorder(name, says, clients=5, threshold=3, floors=Floors(survivors=4)).trip().trip({4}).trip()
     good = r.mail[0]
@@ -139,7 +139,7 @@ def bad_harary(name: str) -> Recorder:
 
 
 def bad_agreement(name: str) -> Recorder:
-    """A false survivor set; signatures of the client itself, of the dropped, of others or too few."""
+    """The attack that this vector records: a client takes a false survivor set."""
     says = "a client takes a false survivor set, or signatures that are its own, of the dropped, of others or too few"
     r = Recorder(name, says, clients=6, threshold=4, malicious=True).trip().trip({5}).trip({4})
     told = r.mail[0]
@@ -167,7 +167,7 @@ def bad_agreement(name: str) -> Recorder:
 
 
 def bad_clients(name: str) -> Recorder:
-    """What the server must not take: bad keys, second messages, strangers, dirty padding, odd shares."""
+    """The attack that this vector records: the server takes bad keys."""
     says = "the server takes bad keys, second messages, strangers, dirty padding, shares that are not canonical"
     r = Recorder(name, says, clients=5, threshold=3)
     r.move()
@@ -220,7 +220,7 @@ def bad_holders(name: str) -> Recorder:
 
 
 def bad_direct(name: str) -> Recorder:
-    """Too few or too many pair keys, a second reveal, a needed secret that is lost."""
+    """The attack that this vector records: the server takes too few or too many pair keys."""
     says = "the server takes too few or too many pair keys; a client reveals twice; a needed secret is lost"
     r = Recorder(name, says, clients=12, neighbours=6, threshold=3, direct_reveal=True).trip().trip()
     r.trip(around(r))
@@ -253,19 +253,19 @@ def _with_wrong_share(r: Recorder, liar: int, owner: int) -> Recorder:
 
 
 def bad_share_of_a_holder(name: str) -> Recorder:
-    """A wrong share among more than are needed: the server names its holder."""
+    """The attack in which six shares where four are needed: the holder of the wrong one is named."""
     r = Recorder(name, "six shares where four are needed: the holder of the wrong one is named", clients=7, threshold=4)
     return _with_wrong_share(r.trip().trip().trip({5}), liar=4, owner=5)
 
 
 def bad_share_of_somebody(name: str) -> Recorder:
-    """A wrong share among one more than is needed: the server names only the owner of the secret."""
+    """The attack in which five shares where four are needed: only the owner can be named."""
     r = Recorder(name, "five shares where four are needed: only the owner can be named", clients=6, threshold=4)
     return _with_wrong_share(r.trip().trip().trip({5}), liar=1, owner=2)
 
 
 def bad_mask_secret(name: str) -> Recorder:
-    """A client that shares another secret than its mask key's, and drops."""
+    """The attack in which a client shares another secret than its mask key's, and drops."""
     r = Recorder(name, "a client shares another secret than its mask key's, and drops", clients=4, threshold=3).trip()
     r.move()
     liar = r.clients[3]
