@@ -17,8 +17,6 @@ PACKAGES = {
     "flora_bench": ROOT / "cli/flora_bench",
     "flora_protocols": ROOT / "protocols/flora_protocols",
 }
-# written anew elsewhere, to be taken out one by one: modules, or rooms with all that is in them
-LATER: tuple[str, ...] = ()
 LEAST_WORDS = 4
 # how a fragment begins that hangs on a name, and not how a sentence does
 FRAGMENT = re.compile(r"(?:Of|See|As|Like|Also|Same)\b")

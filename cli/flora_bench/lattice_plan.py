@@ -32,8 +32,8 @@ class LatticePlan:
         noise: grid, ring and shares; its own `event`, `noise_multiplier` and `error_ratio` are the default mechanism's.
         l2, l1: sensitivities of a rounded upload, grid units.
         epsilon: of all rounds at `noise.honest_minimum`, by this mechanism's accounting; at most the target.
-        error_ratio: root mean square error of the released sum ÷ that of a central Gaussian calibrated exactly, with the
-            same tolerances.
+        error_ratio: root mean square error of the released sum ÷ that of a central Gaussian calibrated exactly, with
+            the same tolerances.
     """
 
     mechanism: type[LatticeNoise]
