@@ -19,14 +19,14 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for 
 
 def flora(*arguments: object, cwd: Path, program: str = PROGRAM[-1], **options) -> subprocess.CompletedProcess[str]:
     """A fresh process: real pipes, real exit code, and all that an import or an exit may print. Seconds where torch is
-    needed. ``program``: what it runs in place of the console script."""
+    needed. `program`: what it runs in place of the console script."""
     command = [*PROGRAM[:-1], program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=300, **options)
 
 
 def flora_here(*arguments: object, cwd: Path, stdout: TextIO | None = None) -> subprocess.CompletedProcess[str]:
     """The console script in this process: what it prints, and its exit code, without the seconds of importing torch.
-    ``stdout``: where it prints, for "" in the answer."""
+    `stdout`: where it prints, for "" in the answer."""
     out, err = io.StringIO(), io.StringIO()
     command = ["flora-secure", *map(str, arguments)]
     code: object = None

@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """``-m slow`` searches too: it runs every property test at random."""
+    """`-m slow` searches too: it runs every property test at random."""
     if _searches(config):
         for item in items:
             if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) or item.get_closest_marker("searches"):
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def task():
-    """Model and data of ``small()``, for every run whose federation and adapter are those."""
+    """Model and data of `small()`, for every run whose federation and adapter are those."""
     from federations import small, task_of  # torch, which the tests of the protocol do without
 
     return task_of(small())

@@ -30,7 +30,7 @@ class Crash(BaseException):
 
 
 class FaultyOs:
-    """``os``, whose ``fatal``-th call that changes a file or a name does half of what it should, or nothing, and ends
+    """`os`, whose `fatal`-th call that changes a file or a name does half of what it should, or nothing, and ends
     all. To a killed process a flush makes no difference; flushes have a test of their own.
     """
 

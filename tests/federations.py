@@ -27,7 +27,7 @@ FEW = {"training__rounds": 2, "training__local_steps": 2, "privacy__epsilon": ma
 
 
 def changed(base: dict[str, object], changes: dict[str, object]) -> RunConfig:
-    """``base`` with changes whose keys have two underscores in the place of the dot."""
+    """`base` with changes whose keys have two underscores in the place of the dot."""
     return override(RunConfig(), {**base, **{key.replace("__", "."): value for key, value in changes.items()}})
 
 
@@ -71,7 +71,7 @@ def finish(config: RunConfig, task: Task) -> Simulation:
 
 
 def kept(config: RunConfig, task: Task, path: Path) -> Path:
-    """A finished run in the new folder ``path``: its rounds, adapter and report."""
+    """A finished run in the new folder `path`: its rounds, adapter and report."""
     simulation, folder = Simulation(config, task), RunFolder(path, config)
     for record in simulation.rounds():
         folder.append_round(record)

@@ -1,4 +1,4 @@
-"""``flora_secure.simulate``, ``plan`` and ``audit`` as a program calls them, and docs/api.md as it is printed."""
+"""`flora_secure.simulate`, `plan` and `audit` as a program calls them, and docs/api.md as it is printed."""
 
 import importlib.util
 import re

@@ -33,7 +33,7 @@ class Room:
         never: of those, the ones that it does not know all the same.
         libraries: besides the standard library.
         inside: more of them, imported inside functions only: library → the one module that may, "" for all.
-        light: no module of it needs one of ``HEAVY`` to be imported.
+        light: no module of it needs one of `HEAVY` to be imported.
     """
 
     floor: int

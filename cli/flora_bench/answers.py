@@ -37,7 +37,7 @@ class GivenContributions:
         self.rows = rows
 
     def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
-        """The rows of `members`."""
+        """The rows of `members`, see `contribution.Trainer`."""
         ones = np.ones(len(members), np.int64)
         return Contributions(self.rows[list(members)], ones, np.zeros_like(ones))
 

@@ -78,7 +78,7 @@ class FlowerClient:
         return self._mod._unmask(self._me, configs)
 
     def whole_round(self) -> None:
-        """Goes through all four stages of a round."""
+        """Go through all four stages of a round."""
         self.setup()
         self.share()
         self.mask()

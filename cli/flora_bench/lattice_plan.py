@@ -25,14 +25,15 @@ _ORDERS = np.array([*range(2, 129), 256, 512])  # Skellam's bound holds for whol
 
 @dataclass(frozen=True)
 class LatticePlan:
-    """Attributes:
+    """The plan of a run with noise on a lattice, for comparison with ours.
 
-    mechanism: `DiscreteGaussian` or `Skellam`.
-    noise: grid, ring and shares; its own `event`, `noise_multiplier` and `error_ratio` are the default mechanism's.
-    l2, l1: sensitivities of a rounded upload, grid units.
-    epsilon: of all rounds at `noise.honest_minimum`, by this mechanism's accounting; at most the target.
-    error_ratio: root mean square error of the released sum ÷ that of a central Gaussian calibrated exactly, with the
-        same tolerances.
+    Attributes:
+        mechanism: `DiscreteGaussian` or `Skellam`.
+        noise: grid, ring and shares; its own `event`, `noise_multiplier` and `error_ratio` are the default mechanism's.
+        l2, l1: sensitivities of a rounded upload, grid units.
+        epsilon: of all rounds at `noise.honest_minimum`, by this mechanism's accounting; at most the target.
+        error_ratio: root mean square error of the released sum ÷ that of a central Gaussian calibrated exactly, with
+            the same tolerances.
     """
 
     mechanism: type[LatticeNoise]
@@ -43,7 +44,7 @@ class LatticePlan:
     error_ratio: float
 
     def sampler(self, key: bytes | None = None) -> LatticeNoise:
-        """For one upload: `encode(update, plan.noise, plan.sampler(), rotation)`."""
+        """The sampler for one upload, as in `encode(update, plan.noise, plan.sampler(), rotation)`."""
         return self.mechanism(key, self.l2)
 
 

@@ -34,7 +34,7 @@ class Scale(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure.
+    """One figure of a comparison: a line of the table.
 
     Attributes:
         figure: what is compared.

@@ -15,7 +15,10 @@ BITS = (8, 10, 12, 14, 16, 18, 20)
 
 @dataclass(frozen=True, kw_only=True)
 class MechanismCost:
-    """`error_ratio`: error of the released sum ÷ that of central Gaussian noise; `None` where nothing works."""
+    """What one mechanism costs at one setting.
+
+    `error_ratio`: error of the released sum ÷ that of central Gaussian noise; None where nothing works.
+    """
 
     mechanism: str
     bits: int

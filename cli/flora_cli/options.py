@@ -124,7 +124,7 @@ def _marked(row: Row) -> str:
 
 
 def number(text: str) -> float:
-    """A real number, or inf."""
+    """A real number, or inf. Raises BadParameter for other text."""
     try:
         return float(text)
     except ValueError:

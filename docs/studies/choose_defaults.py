@@ -1,8 +1,8 @@
-"""How the defaults of training were chosen: ``python docs/studies/choose_defaults.py`` (public data only).
+"""How the defaults of training were chosen: `python docs/studies/choose_defaults.py` (public data only).
 
-Every setting is tried on the federation that `public_folds.py` makes of the public slice, over ``--clients`` clients
-who hold ``--images`` images in all. Lists of values make a grid; all else stays at its default. ``--turns`` are values
-of `flora_secure.rounds.optimiser.TURN`, ``--most`` of `flora_secure.rounds.optimiser.SERVER_STEP`.
+Every setting is tried on the federation that `public_folds.py` makes of the public slice, over `--clients` clients
+who hold `--images` images in all. Lists of values make a grid; all else stays at its default. `--turns` are values
+of `flora_secure.rounds.optimiser.TURN`, `--most` of `flora_secure.rounds.optimiser.SERVER_STEP`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Accuracy of the default run over seeds, with and without noise: ``python docs/studies/default_run.py``.
+"""Accuracy of the default run over seeds, with and without noise: `python docs/studies/default_run.py`.
 
 Each seed deals the images anew; noise comes from the seed too, so that the figures repeat. Masking is left out, since
 the sum is the same to the last bit with it.

@@ -1,8 +1,8 @@
-"""Accuracy on the full Fashion-MNIST over clients, budgets and seeds: ``python docs/studies/full_fashion_mnist.py``.
+"""Accuracy on the full Fashion-MNIST over clients, budgets and seeds: `python docs/studies/full_fashion_mnist.py`.
 
 50,000 private images dealt by Dirichlet 0.5, 10,000 test images, δ = 1e-5, all settings at their defaults but the
-number of clients, the rounds, four crops of each image (``--crops 4``), and no tolerance of dropouts: nobody drops out
-here, and the ledger then charges the very ε of the row (with ``--dropout-tolerance 0.1``, the default, the noise of a
+number of clients, the rounds, four crops of each image (`--crops 4`), and no tolerance of dropouts: nobody drops out
+here, and the ledger then charges the very ε of the row (with `--dropout-tolerance 0.1`, the default, the noise of a
 tenth of the clients is to spare, and some 6 % of ε stays unspent). Beside the figures stand the competitors: the same
 head trained on the public labels alone, which needs no federation, and naive DP-FedAvg (both factors averaged, plain
 mean, no momentum). Noise comes from the seed, so that the figures repeat; masking is left out, since the sum is the

@@ -1,4 +1,4 @@
-"""Accuracy and bytes of every placement that the embedded model has: ``python docs/studies/placements.py``.
+"""Accuracy and bytes of every placement that the embedded model has: `python docs/studies/placements.py`.
 
 The embedded data set, with fewer clients, rounds and local steps than the default run, since a tower that trains costs
 some hundred times as much as its last matrix, without the warm start and the control variate, which only labels on the

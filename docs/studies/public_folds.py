@@ -95,7 +95,7 @@ class PublicFolds:
         warm: int = TrainingConfig().warm_start,
         variate: float = TrainingConfig().control_variate,
     ) -> float:
-        """Percent of the fold's images after a run; ``seed`` deals the images and draws the noise."""
+        """Percent of the fold's images after a run; `seed` deals the images and draws the noise."""
         rate = self.rate if rate is None else rate
         clip_norm = self.clip_norm if clip_norm is None else clip_norm
         head = Head.normalised(self.prompts, self.projection, scale)

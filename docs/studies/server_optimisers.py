@@ -1,4 +1,4 @@
-"""FedAvgM against FedAdam and FedYogi: ``python docs/studies/server_optimisers.py`` (public data only, five minutes).
+"""FedAvgM against FedAdam and FedYogi: `python docs/studies/server_optimisers.py` (public data only, five minutes).
 
 Each optimiser gets as many trials of its settings, drawn at random from wide ranges after the first, which is its
 default. The best on two of the public slice's folds is then measured on the other three with fresh deals of the images
@@ -43,7 +43,7 @@ class Adaptive:
 
 
 def momentum(rng: np.random.Generator | None, noise: float, rounds: int, width: int) -> tuple[str, Make]:
-    """A trial of FedAvgM: by default, or drawn by ``rng``."""
+    """A trial of FedAvgM: by default, or drawn by `rng`."""
     beta, turn, most = 0.5, TURN, SERVER_STEP["client"]
     if rng is not None:
         beta, turn = float(rng.choice([0.0, 0.5, 0.8, 0.9])), float(np.exp(rng.uniform(np.log(0.3), np.log(1.5))))

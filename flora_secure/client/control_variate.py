@@ -25,7 +25,12 @@ _MOST = 1 << 24  # values of a table, and of what is held on the way to one
 
 @dataclass(frozen=True, eq=False)
 class ControlVariate:
-    """`features`: float32 (n, embed) of public images, unit norm; `weight` of the whole, above 0, at most 1."""
+    """The control variate of labels on the text projection, from public images.
+
+    Attributes:
+        features: float32 (n, embed) of public images, of unit norm.
+        weight: what it is multiplied by, above 0 and at most 1.
+    """
 
     features: Tensor = field(repr=False)
     weight: float
@@ -43,9 +48,13 @@ class ControlVariate:
 
 @dataclass(frozen=True, eq=False)
 class ClassGradients:
-    """`features` x (n, embed) and the `probability` p of each class on them (n, classes).
+    """A control variate under one broadcast adapter.
 
-    `scale` multiplies the result; `table`: D of every class (classes, classes, embed), if it was made.
+    Attributes:
+        features: x (n, embed), of the public images.
+        probability: p (n, classes), of each class on them.
+        scale: what the result is multiplied by.
+        table: D of every class (classes, classes, embed); None where it was not made.
     """
 
     features: Tensor

@@ -31,8 +31,13 @@ MOST = 1 << 15
 
 @dataclass(frozen=True)
 class GradientSums:
-    """`sums`: float64 (m, d), of the clipped gradients of the examples drawn; `drawn` and `clipped`: int64 (m,),
-    how many these were and how many of them were longer than the clip norm. A row a client."""
+    """What clients upload for unit `example`, a row a client.
+
+    Attributes:
+        sums: float64 (m, d), of the clipped gradients of the examples drawn.
+        drawn: int64 (m,), how many these were.
+        clipped: int64 (m,), how many of them were longer than the clip norm.
+    """
 
     sums: NDArray[np.float64]
     drawn: NDArray[np.int64]
@@ -43,7 +48,7 @@ class ClientExamples:
     """Which images each client has, for gradients of single images."""
 
     def __init__(self, clients: Sequence[NDArray[np.int64]]) -> None:
-        """`clients[i]`: indices of client i's images."""
+        """Keep who holds what: `clients[i]` are the indices of client i's images, int64."""
         self.clients = list(clients)
 
     def draw(self, client: int, rate: float, key: bytes | None) -> NDArray[np.int64]:

@@ -60,7 +60,10 @@ class ClientLedger:
     """
 
     def __init__(self, path: Path | None, *, most_epsilon: float, delta: float) -> None:
-        """`most_epsilon` and `delta`: the client's own budget over everything that it ever gives."""
+        """Read the file at `path`, where there is one; None keeps the ledger in memory.
+
+        `most_epsilon` and `delta` are the client's own budget over everything that it ever gives.
+        """
         self.most_epsilon, self.delta = most_epsilon, delta
         self._path = path
         self._given: list[Given] = [] if path is None else _read(path)

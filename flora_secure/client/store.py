@@ -26,7 +26,7 @@ _DIGEST = 32
 
 @dataclass(frozen=True)
 class Held:
-    """Between two messages of a round.
+    """What a client keeps between two messages of a round.
 
     Attributes:
         opening: the message that opened the round, invitation and broadcast.
@@ -56,7 +56,7 @@ class Store(Protocol):
 
 
 class MemoryStore:
-    """Keeps it in this process; gone when that ends."""
+    """A store in this process's memory, which is gone when the process ends."""
 
     def __init__(self) -> None:
         self._held: Held | None = None
@@ -71,7 +71,7 @@ class MemoryStore:
 
 
 class FileStore:
-    """Keeps it in a folder that only this user may read: files of mode 0600, flushed, replaced whole.
+    """A store in a folder that only this user may read: files of mode 0600, flushed, replaced whole.
 
     One process at a time may hold the folder, until it calls `close` or ends. Raises RunFolderError where another one
     holds it, OSError where it cannot be made.
@@ -106,7 +106,7 @@ class FileStore:
         return Held(opening, long, position if there else None, request, reply)
 
     def save(self, held: Held) -> None:
-        """Keep `held`; it is on disk when this returns. Raises OSError."""
+        """Keep `held`; it is on disk when this returns. Raises OSError where it cannot be written."""
         parts = (held.opening, held.long, held.position or b"", held.reply)
         head = _HEAD.pack(_MAGIC, held.position is not None, *map(len, parts), held.request)
         body = head + b"".join(parts)
@@ -117,7 +117,7 @@ class FileStore:
         remove_file(self._path)
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Let go of the folder, so that another process may hold it."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None

@@ -66,7 +66,7 @@ def retrieval_accuracy(
 
 
 def retrieval(zero_shot: Ranks, final: Ranks) -> Retrieval:
-    """The section of the report of a captioned data set."""
+    """The section of the report on recall@k, in both directions, of a captioned data set."""
 
     def recalls(ranks: Ranks) -> list[RecallAt]:
         found = ((k, *ranks.recall(k)) for k in RECALLS)

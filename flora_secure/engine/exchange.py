@@ -75,8 +75,13 @@ class Transport(Protocol):
 
 @dataclass(frozen=True)
 class Carried:
-    """A round that ended in a sum. CPU seconds: mean of a client, as it would spend them outside a simulation
-    (`workers`); total of the server."""
+    """A round that ended in a sum, and the CPU seconds that it took.
+
+    Attributes:
+        sum: the released sum.
+        client_seconds: mean of a client, as it would spend them outside a simulation (`workers`).
+        server_seconds: total of the server.
+    """
 
     sum: RoundSum
     client_seconds: float
@@ -102,7 +107,7 @@ class RoundExchange(Protocol):
 
 
 class PlainExchange:
-    """No masking: the server receives every upload by itself. For comparison and for debugging."""
+    """An exchange without masking, for comparison and debugging: the server receives every upload by itself."""
 
     def round(
         self, invitation: Invitation, floors: Floors | None, uploads: Mapping[int, Vector], traffic: Traffic
@@ -132,7 +137,10 @@ class MaskedExchange:
     """
 
     def __init__(self, identities: Mapping[int, bytes], workers: int = 0) -> None:
-        """`identities`: Ed25519 secret keys by client, in the malicious-server profile; empty otherwise."""
+        """Start the worker processes.
+
+        `identities`: Ed25519 secret keys by client in the malicious-server profile; empty otherwise.
+        """
         self._identities = dict(identities)
         self._workers = Workers(workers)
 

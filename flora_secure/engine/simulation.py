@@ -158,7 +158,7 @@ class Uploads:
 
 
 def _uploads(config: RunConfig, invitation: Invitation, given: Contributions, vanishing: Collection[int]) -> Uploads:
-    """Of the members that do not vanish; row i of `given` is that of the i-th.
+    """The uploads of the members that do not vanish; row i of `given` is that of the i-th.
 
     A client whose contribution is not finite leaves the round.
     """

@@ -32,7 +32,7 @@ Replies = dict[int, bytes]
 
 
 class Positions:
-    """The positions of some clients, moved together. `clock`: CPU seconds."""
+    """The positions of some clients, moved together; `clock` gives CPU seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
         self._clock = clock
@@ -100,7 +100,7 @@ class Workers:
     def open(
         self, params: SessionParams, floors: Floors, identities: Mapping[int, bytes | None], vectors: Vectors
     ) -> None:
-        """Get ready for a round; the next exchange is its first. Arguments as of `Positions.begin`."""
+        """Get ready for a round, whose first exchange is the next; the arguments are those of `Positions.begin`."""
         circle, count = params.graph.circle, max(len(self._workers), 1)
         cuts = [number * len(circle) // count for number in range(count + 1)]
         self._parts = [circle[first:last] for first, last in pairwise(cuts)]

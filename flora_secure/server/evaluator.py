@@ -16,7 +16,7 @@ Embeddings = Callable[[Factors], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Scores adapters.
+    """Scores adapters on the server's test images.
 
     Attributes:
         test: embeddings of the classes (or the test captions) and of the test images.

@@ -1,6 +1,6 @@
 """The server of a federation: it invites to rounds, and makes a new adapter of each sum. It does no I/O of its own.
 
-    invite()  cohort drawn · noise planned · the worst case authorised in the ledger · announced (intent on disk)
+    invite()  cohort drawn · noise planned · the worst case authorised in the ledger · announced on disk
               … clients upload, the transport brings the sum …
     finish()  what the sum really was is charged · decode · server optimiser · clip norm · record
 

@@ -45,7 +45,7 @@ class _Own:
 
 
 class ClientAdvertise(ClientPosition):
-    """The first position.
+    """The first position, in which a client makes its keys for the round.
 
     `index`: the client's place in the roster, 0 .. n - 1. `identity`: its Ed25519 secret key of 32 bytes, in the
     malicious-server profile only. `exchange`: for simulations; it sees the client's secrets.
@@ -85,7 +85,7 @@ class ClientAdvertise(ClientPosition):
 
     @transition
     def advertise(self, randomness: keys.Randomness = os.urandom) -> tuple[ClientShare, bytes]:
-        """Make this round's keys. Draws 16 + 32 bytes."""
+        """Make this round's keys; draws 16 + 32 bytes from `randomness`."""
         secret, transport = keys.draw(randomness, keys.SECRET), keys.draw(randomness, keys.KEY)
         position = ClientShare(self._me, self._identity, secret, transport)
         return position, messages.encode_advertisement(self._me.params, position._advertisement)
@@ -99,7 +99,7 @@ class ClientAdvertise(ClientPosition):
 
 
 class ClientShare(ClientPosition):
-    """Has advertised; waits for the roster."""
+    """A client that has advertised, and waits for the roster."""
 
     _CODE, _SIGNS = 2, True
     _trip = Trip.SHARE
@@ -156,7 +156,7 @@ class ClientShare(ClientPosition):
 
 
 class ClientMask(ClientPosition):
-    """Has shared; waits for its inbox, and for the vector."""
+    """A client that has shared, and waits for its inbox and for the vector."""
 
     _CODE, _SIGNS = 3, True
     _trip = Trip.MASK

@@ -203,7 +203,7 @@ class Reader:
             raise PeerError(self._culprit, f"bitmap has bits beyond its {size} members", Code.BAD_BODY)
 
     def finish(self) -> None:
-        """Nothing may be left over."""
+        """Raise PeerError where bytes are left over."""
         if len(self._body):
             raise PeerError(self._culprit, f"{len(self._body)} bytes left over", Code.BAD_BODY)
 

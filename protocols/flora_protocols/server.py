@@ -126,7 +126,7 @@ class ServerAdvertise(_Server):
 
 
 class ServerShare(_Server):
-    """Relays sealed shares, which it cannot open."""
+    """Relays the sealed shares, which it cannot open."""
 
     _trip = Trip.SHARE
 
@@ -157,7 +157,7 @@ class ServerShare(_Server):
 
 
 class ServerMask(_Server):
-    """Adds up masked vectors as they arrive."""
+    """Adds up the masked vectors as they arrive."""
 
     _trip = Trip.MASK
 

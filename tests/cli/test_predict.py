@@ -1,4 +1,4 @@
-"""``predict`` and ``export`` as a person meets them."""
+"""`predict` and `export` as a person meets them."""
 
 import json
 import shutil

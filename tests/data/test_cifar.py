@@ -28,7 +28,7 @@ class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined, misc]
 
 
 def dump(path: Path, content: object, protocol: int | None = None) -> None:
-    """`protocol`: of Python 3's pickles; ``None`` for Python 2's protocol 2."""
+    """`protocol`: of Python 3's pickles; `None` for Python 2's protocol 2."""
     path.parent.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
     if protocol is None:

@@ -153,7 +153,7 @@ def test_no_client_shares_secrets_unless_it_is_told_to() -> None:
 
 
 class Tick:
-    """A clock that only X25519 moves, by ``cost`` each."""
+    """A clock that only X25519 moves, by `cost` each."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, cost: float) -> None:
         self.now, self.made, truth = 0.0, 0, keys.exchange

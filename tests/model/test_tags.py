@@ -42,7 +42,7 @@ def asked() -> list[str]:
 
 @pytest.fixture
 def server(transformer: str, asked: list[str]) -> Iterator[str]:
-    """The address of a server on this machine that has ``small.pt``, the weights of the small transformer."""
+    """The address of a server on this machine that has `small.pt`, the weights of the small transformer."""
     buffer = BytesIO()
     torch.save(weights_of(transformer), buffer)
     content = buffer.getvalue()

@@ -12,7 +12,7 @@ def body_of(message):
 
 
 def reframed(message, body):
-    """``message`` with another body and the checksum that belongs to it: what a tampering server sends."""
+    """`message` with another body and the checksum that belongs to it: what a tampering server sends."""
     frame = message[:HEADER] + body
     return frame + checksum(frame[:HEADER], memoryview(frame)[HEADER:])
 
@@ -24,7 +24,7 @@ def entries_of(cohort, index=0):
 
 
 def refused(cohort, index, mail, culprit="server", match="", error=PeerError):
-    """Client ``index`` refuses ``mail``; afterwards the round goes on with the true message."""
+    """Client `index` refuses `mail`; afterwards the round goes on with the true message."""
     truth = cohort.mail[index]
     cohort.mail = dict(cohort.mail) | {index: mail}
     with pytest.raises(error, match=match) as caught:

@@ -47,7 +47,7 @@ def duplicate(position):
 
 
 class Cohort:
-    """All clients and the server, moved trip by trip; ``mail[i]`` is what client i gets next."""
+    """All clients and the server, moved trip by trip; `mail[i]` is what client i gets next."""
 
     def __init__(self, params, floors=None):
         self.params = params
@@ -80,7 +80,7 @@ class Cohort:
             self.clients[index] = original
 
     def trip(self, dropping=()):
-        """Everybody but ``dropping`` moves and is heard; then the server closes the trip."""
+        """Everybody but `dropping` moves and is heard; then the server closes the trip."""
         self.send(dropping)
         self.server, self.mail = self.server.close()
         return self

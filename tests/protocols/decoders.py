@@ -1,4 +1,4 @@
-"""Every decoder of both sides, in every state, to be fed with anything: for ``fuzz.py`` and for what it has found.
+"""Every decoder of both sides, in every state, to be fed with anything: for `fuzz.py` and for what it has found.
 
 An input is a target, a mode and bytes. Modes: the bytes are the message; they are the body of a right frame; they are
 changes to the body of the true message; or to its header and body. All but the first mend checksum and digest, so
@@ -6,7 +6,7 @@ that what lies behind them is reached. Demanded of every input:
 
 - nothing is raised but ProtocolError, whose text has no more than 300 characters;
 - a refused message leaves the position as it was, container by container;
-- refusing takes no more memory than ``ALLOWANCE`` and eight times the message.
+- refusing takes no more memory than `ALLOWANCE` and eight times the message.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ MOVES = ("share", "mask", "agree", "unmask")
 
 
 class Target:
-    """One decoder in one state. ``truth``: the message it waits for. ``take(message)``: raises, or returns."""
+    """One decoder in one state. `truth`: the message it waits for. `take(message)`: raises, or returns."""
 
     def __init__(self, name, truth):
         self.name, self.truth = name, truth
 
     def mended(self, frame):
-        """``frame``, header and body, with its checksum."""
+        """`frame`, header and body, with its checksum."""
         return reframed(frame[:HEADER], frame[HEADER:])
 
     def framed(self, body):
@@ -217,7 +217,7 @@ def targets():
 
 
 def edited(data, changes):
-    """``data`` with a byte XORed for every three bytes of ``changes``; one left over cuts, two grow."""
+    """`data` with a byte XORed for every three bytes of `changes`; one left over cuts, two grow."""
     out = bytearray(data)
     for at in range(0, len(changes) - 2, 3):
         if out:

@@ -1,4 +1,4 @@
-"""A transport for ``conduct`` whose clients may misbehave, each in one trip and one way."""
+"""A transport for `conduct` whose clients may misbehave, each in one trip and one way."""
 
 import os
 from unittest.mock import patch
@@ -35,7 +35,7 @@ def random_shares(count):
 
 
 class Faulty:
-    """``faults``: client -> (trip, how). ``revealed``: whose REVEAL was sent unspoilt by its length.
+    """`faults`: client -> (trip, how). `revealed`: whose REVEAL was sent unspoilt by its length.
 
     A client that errs goes on as if nothing had been, as long as it is sent anything.
     """

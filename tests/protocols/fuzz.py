@@ -2,10 +2,10 @@
 
     python tests/protocols/fuzz.py --minutes 60
 
-It is guided by coverage if atheris is installed (``pip install atheris``), and by new outcomes otherwise. An outcome is
+It is guided by coverage if atheris is installed (`pip install atheris`), and by new outcomes otherwise. An outcome is
 a decoder, and the error's text without its numbers, or that the message was taken. The shortest input that leads to
-each outcome goes to ``fuzz_corpus.json``, beside this file, which ``test_fuzz_corpus.py`` replays. What must hold for
-every input is in ``decoders.py``; memory is measured one time in 64.
+each outcome goes to `fuzz_corpus.json`, beside this file, which `test_fuzz_corpus.py` replays. What must hold for
+every input is in `decoders.py`; memory is measured one time in 64.
 """
 
 from __future__ import annotations

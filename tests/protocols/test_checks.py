@@ -37,7 +37,7 @@ def exists(name):
 
 
 def raising():
-    """``module:Class.function`` of everything in the protocol that raises, at whatever depth inside it."""
+    """`module:Class.function` of everything in the protocol that raises, at whatever depth inside it."""
     found = set()
     for path in PACKAGE.glob("*.py"):
 

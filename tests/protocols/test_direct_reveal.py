@@ -33,7 +33,7 @@ cohorts = pytest.mark.parametrize("make", DIRECT.values(), ids=DIRECT)
 
 
 def run(params, fate):
-    """``fate``: for each client the trip in which it vanishes, or None. Checks the sum."""
+    """`fate`: for each client the trip in which it vanishes, or None. Checks the sum."""
     vectors = vectors_for(params)
     result = run_round(
         params,
@@ -132,7 +132,7 @@ def test_fewer_than_t_holders_of_a_dropped_client_are_enough_if_all_survivors_an
 
 
 def at_unmask(cohort, told):
-    """Client 0 before UNMASK, having been told (and having agreed on) ``told``; and its mail. The cohort stays."""
+    """Client 0 before UNMASK, having been told (and having agreed on) `told`; and its mail. The cohort stays."""
     params, client = cohort.params, duplicate(cohort.clients[0])
     session = client._uploaded.session
     mail = messages.encode_survivors(params, session, told)

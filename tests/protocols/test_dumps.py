@@ -39,7 +39,7 @@ def identity(params, index):
 
 
 def reload(cohort, index):
-    """Client ``index`` goes through bytes; gives them."""
+    """Client `index` goes through bytes; gives them."""
     position = cohort.clients[index]
     data = position.dump()
     cohort.clients[index] = type(position).load(cohort.params, data, identity=identity(cohort.params, index))
@@ -60,7 +60,7 @@ def stages(make):
 
 
 def mended(data):
-    """``data`` with the digest that belongs to it: what somebody does who knows this source."""
+    """`data` with the digest that belongs to it: what somebody does who knows this source."""
     return data + hashlib.sha256(b"flora-secure/1 dump\0" + data).digest()
 
 
@@ -258,7 +258,7 @@ def test_an_error_tells_nothing_of_the_contents():
 
 @cohorts
 def test_any_dump_loads_as_what_it_is(make):
-    """The round goes on from ``load_position`` alone; and what ``load`` refuses, it refuses."""
+    """The round goes on from `load_position` alone; and what `load` refuses, it refuses."""
     for cohort, data in stages(make):
         cls, own = type(cohort.clients[0]), identity(cohort.params, 0)
         loaded = load_position(cohort.params, data, identity=own)

@@ -46,7 +46,7 @@ def test_a_round_in_memory():
 
 
 def certificate(name, issuer=None):
-    """(certificate, key, PEM of both) for ``name``, signed by ``issuer`` or by itself."""
+    """(certificate, key, PEM of both) for `name`, signed by `issuer` or by itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -129,7 +129,7 @@ def test_asyncio_over_tls(tmp_path):
 
 
 def by_messages(params, answer):
-    """A server that reaches its clients only by ``answer(index, mail)``; client 2 does not answer in trip MASK."""
+    """A server that reaches its clients only by `answer(index, mail)`; client 2 does not answer in trip MASK."""
     server, mail, trip = ServerAdvertise(params), dict.fromkeys(range(params.clients), b""), 0
     while True:
         for index, message in mail.items():

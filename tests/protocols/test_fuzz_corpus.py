@@ -1,6 +1,6 @@
 """What fuzzing found: one input for each outcome of each decoder, each with the same outcome again.
 
-After a change of layouts or of errors' texts, ``fuzz.py`` writes the corpus again, from the old one.
+After a change of layouts or of errors' texts, `fuzz.py` writes the corpus again, from the old one.
 """
 
 import json

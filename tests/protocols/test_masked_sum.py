@@ -15,7 +15,7 @@ SEMI_HONEST_TRIPS = [Trip.ADVERTISE, Trip.SHARE, Trip.MASK, Trip.UNMASK]
 
 
 def run(params, fate, **more):
-    """``fate``: for each client the trip in which it vanishes, or None."""
+    """`fate`: for each client the trip in which it vanishes, or None."""
     dropouts = {trip: {i for i, when in enumerate(fate) if when is trip} for trip in Trip}
     vectors = vectors_for(params)
     identities = IDENTITIES[: params.clients] if params.malicious else None

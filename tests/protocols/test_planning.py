@@ -33,7 +33,7 @@ CASES = [(n, corrupt, dropped) for n in PUBLISHED for corrupt, dropped in COLUMN
 
 
 def tail(clients, marked, draws, wanted):
-    """P[wanted(number of marked ones among ``draws`` of ``clients``)], from the definition."""
+    """P[wanted(number of marked ones among `draws` of `clients`)], from the definition."""
     ways = sum(comb(marked, j) * comb(clients - marked, draws - j) for j in range(draws + 1) if wanted(j))
     return Fraction(ways, comb(clients, draws))
 

@@ -21,7 +21,7 @@ def last_trip(clients=7, threshold=4, dropping=(5,)):
 
 
 def revealing(cohort, liar, owner):
-    """Client ``liar`` flips a bit of its share of ``owner``'s secret, with a right checksum."""
+    """Client `liar` flips a bit of its share of `owner`'s secret, with a right checksum."""
     body = bytearray(body_of(cohort.sent[liar]))
     body[owner * shamir.SHARE] ^= 1
     cohort.server._shares[liar], _ = messages.decode_reveal(

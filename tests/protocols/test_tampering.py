@@ -23,7 +23,7 @@ LIAR, LEAVER = 1, 2
 
 
 def flipped(message, at):
-    """Bit ``at`` of header and body, modulo their length, the checksum mended."""
+    """Bit `at` of header and body, modulo their length, the checksum mended."""
     raw = bytearray(message[:-4])
     raw[at // 8 % len(raw)] ^= 1 << at % 8
     return reframed(bytes(raw[:HEADER]), bytes(raw[HEADER:]))
@@ -32,7 +32,7 @@ def flipped(message, at):
 class Round:
     """A round in which client 1's message of one trip is changed, and client 2 drops in MASK.
 
-    A client that refuses what it gets has dropped, too. ``told``: whom these clients blamed. ``refused``: whether the
+    A client that refuses what it gets has dropped, too. `told`: whom these clients blamed. `refused`: whether the
     server refused the changed message; it then gets the true one.
     """
 

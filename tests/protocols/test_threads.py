@@ -29,7 +29,7 @@ profiles = pytest.mark.parametrize("make", [semi_honest, malicious])
 
 @contextmanager
 def stopped(monkeypatch, inner, call, error=None):
-    """``call`` in another thread, where ``inner`` holds it up, to raise ``error`` when let go. Gives its future."""
+    """`call` in another thread, where `inner` holds it up, to raise `error` when let go. Gives its future."""
     inside, go = threading.Event(), threading.Event()
     *names, last = inner.split(".")
     owner = __import__(f"flora_protocols.{names[0]}", fromlist=names)
@@ -137,7 +137,7 @@ def test_a_position_is_claimed_from_within_too(cohort):
 
 @profiles
 def test_a_trip_closes_once(make, monkeypatch):
-    """A second ``close`` is refused; a message that comes meanwhile waits, and is refused when the trip has ended."""
+    """A second `close` is refused; a message that comes meanwhile waits, and is refused when the trip has ended."""
     cohort = Cohort(make())
     while True:
         cohort.send(dropping={3})

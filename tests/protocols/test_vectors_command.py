@@ -1,4 +1,4 @@
-"""``flora-secure vectors`` as a person meets it; and that what it compares with is in the wheel."""
+"""`flora-secure vectors` as a person meets it; and that what it compares with is in the wheel."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""``flora.json``: what it says is read back, and anything else that may lie there is refused in a line."""
+"""`flora.json`: what it says is read back, and anything else that may lie there is refused in a line."""
 
 import dataclasses
 import hashlib

@@ -1,5 +1,5 @@
-"""The client and the server of protocols/SPEC.md, sections 10 and 11, on top of ``secagg``. Objects with mutable state:
-a step that raises ``Refused`` has changed nothing, because every step checks before it assigns."""
+"""The client and the server of protocols/SPEC.md, sections 10 and 11, on top of `secagg`. Objects with mutable state:
+a step that raises `Refused` has changed nothing, because every step checks before it assigns."""
 
 from __future__ import annotations
 

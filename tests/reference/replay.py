@@ -1,7 +1,7 @@
 """Runs a vector's script (protocols/SPEC.md, section 13) against any implementation, step by step.
 
-An implementation gives ``client(vector, index)`` and ``server(vector)``: objects with ``step(do, *arguments)``, in
-which arguments are what the specification says: a message, a vector, a source of randomness. They raise ``Refused``.
+An implementation gives `client(vector, index)` and `server(vector)`: objects with `step(do, *arguments)`, in
+which arguments are what the specification says: a message, a vector, a source of randomness. They raise `Refused`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Reference:
 
 
 def replay(vector, implementation, checks=True):
-    """Assert that every step gives what the vector says; with ``checks``, also the numbers of failed checks."""
+    """Assert that every step gives what the vector says; with `checks`, also the numbers of failed checks."""
     parties = {"server": implementation.server(vector)}
     for index in range(vector["params"]["clients"]):
         parties[index] = implementation.client(vector, index)

@@ -244,7 +244,7 @@ def share_secrets(secrets, points, t, randomness):
 
 
 def interpolate(known, x):
-    """The value at x of the polynomial through ``known``: [(x, value)]."""
+    """The value at x of the polynomial through `known`: [(x, value)]."""
     total = 0
     for xi, value in known:
         for xj, _ in known:
@@ -255,7 +255,7 @@ def interpolate(known, x):
 
 
 def reconstruct(shares, t):
-    """``shares``: {point: eight values}. The secret, and whether everything fits."""
+    """`shares`: {point: eight values}. The secret, and whether everything fits."""
     points = sorted(shares)
     secret, sound = b"", True
     for at in range(8):

@@ -28,7 +28,7 @@ scripts = pytest.mark.parametrize("name", SCRIPTS)
 
 
 class Library:
-    """flora_protocols, as ``replay`` wants it. A step that was made before is tried on the position that made it."""
+    """flora_protocols, as `replay` wants it. A step that was made before is tried on the position that made it."""
 
     def client(self, vector, index):
         return LibraryClient(vector, index)

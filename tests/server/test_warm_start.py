@@ -15,7 +15,7 @@ from flora_secure.server.warm_start import MOST, PENALTY, gradient, public_sampl
 
 
 def clusters(*, off: float = 1.0) -> tuple[Head, Factors, torch.Tensor, torch.Tensor]:
-    """Images around five centres, a head whose class embeddings are ``off`` from these, features and labels."""
+    """Images around five centres, a head whose class embeddings are `off` from these, features and labels."""
     generator = torch.Generator().manual_seed(3)
     centres = torch.nn.functional.normalize(torch.randn(5, 16, generator=generator), dim=1)
     labels = torch.arange(400) % 5

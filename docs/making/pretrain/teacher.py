@@ -57,7 +57,7 @@ class Teacher:
 
     @classmethod
     def from_state(cls, trunk: ResNet, size: int, state: dict[str, object]) -> Teacher:
-        """The teacher of :meth:`state`; `trunk` is any trunk of the same architecture."""
+        """The teacher of `state`; `trunk` is any trunk of the same architecture."""
         teacher = cls(trunk, size, state["centre"], state["whitening"])
         teacher.trunk.load_state_dict(state["trunk"])
         return teacher

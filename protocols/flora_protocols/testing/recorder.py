@@ -90,7 +90,7 @@ class Recorder:
         self.steps.append(entry)
 
     def receive(self, client: int, message: bytes, *, check: str = "") -> None:
-        """The server takes a message."""
+        """Let the server take a message, as if from `client`."""
         entry: Json = {"at": "server", "do": "receive", "client": client, "message": message.hex()}
         self._attempt(entry, check, lambda: self.server.receive(client, message))
         self.steps.append(entry)
@@ -132,7 +132,7 @@ class Recorder:
         return self
 
     def finish(self, *, check: str = "") -> Recorder:
-        """All trips that are left, and the sum."""
+        """Play all trips that are left, and end the round."""
         while not isinstance(self.server, ServerUnmask):
             self.trip()
         self.trip()
@@ -170,12 +170,12 @@ def reframed(message: bytes, body: bytes) -> bytes:
 
 
 def mended(frame: bytes) -> bytes:
-    """A frame without its checksum, with it."""
+    """A frame that lacks its checksum, with the right one."""
     return frame + checksum(frame[:HEADER], memoryview(frame)[HEADER:])
 
 
 def stream(label: bytes, number: int, size: int) -> bytes:
-    """Bytes that anybody can make again."""
+    """`size` bytes that anybody can make again, from a label and a number."""
     return hashlib.shake_256(b"flora-secure/1 vectors\0" + label + b"\0" + number.to_bytes(4, "little")).digest(size)
 
 
