@@ -28,25 +28,11 @@ _MARGIN = 1e-9  # by which an ε is rounded up
 class Given:
     """One round that the client uploaded in, as it counts: a line of the ledger's file.
 
-    `session` is hexadecimal; the others are those of `RoundEvent`, with the fewest survivors.
+    `session` is hexadecimal; `event` is what the round released at the worst, with the fewest survivors.
     """
 
     session: str
-    round: int
-    survivors: int
-    colluders: int
-    sigma_local: float
-    scale: float
-    clip_norm: float
-    dimension: int
-    sampling_rate: float
-    count_scale: float
-
-    @property
-    def event(self) -> RoundEvent:
-        """The round as accountants want it. Raises ValueError for impossible numbers."""
-        values = {name: value for name, value in dataclasses.asdict(self).items() if name != "session"}
-        return RoundEvent(**values)
+    event: RoundEvent
 
 
 class ClientLedger:
@@ -83,7 +69,7 @@ class ClientLedger:
 
     def rounds_of(self, session: bytes) -> list[int]:
         """Numbers of the rounds of a session that were entered."""
-        return [given.round for given in self._given if given.session == session.hex()]
+        return [given.event.round for given in self._given if given.session == session.hex()]
 
     def require(self, event: RoundEvent) -> None:
         """Raises RefusalError where `event` would raise ε beyond `most_epsilon`; enters nothing."""
@@ -103,8 +89,8 @@ class ClientLedger:
         if event.round in self.rounds_of(session):
             return
         self.require(event)
-        names = [field.name for field in dataclasses.fields(Given) if field.name != "session"]
-        given = Given(session=session.hex(), **{name: getattr(event, name) for name in names})
+        # who else took part is none of this client's business
+        given = Given(session=session.hex(), event=dataclasses.replace(event, participants=None, population=None))
         if self._path is not None:
             line = {"schema": SCHEMA, **dataclasses.asdict(given)}
             append(self._path, json.dumps(line, allow_nan=False).encode() + b"\n")
@@ -200,7 +186,6 @@ def _read(path: Path) -> list[Given]:
                 raise PlainError(f"schema is not {SCHEMA}")
             given = from_plain(Given, table)
             bytes.fromhex(given.session)
-            assert given.event
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise RunFolderError(f"ledger {path}, line {number}, is not what a client wrote: {error}") from None
         found.append(given)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -106,3 +108,14 @@ class RoundEvent:
     def aliasing_slack(self) -> float:
         """κ = d·η: the release's density is within e^{±κ} of a post-processed Gaussian mechanism."""
         return 0.0 if self.sigma_local == 0 else self.dimension * aliasing_exponent(self.sigma_local, self.honest)
+
+
+def event_fields(source: object) -> dict[str, Any]:
+    """The fields of a round's event that `source`, a plan or a record, has under the same names, with its values.
+
+    So a new field of the event needs no line where plans and records make events, nor where a record is made of a plan.
+    """
+    return {name: getattr(source, name) for name in _NAMES if hasattr(source, name)}
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(RoundEvent))

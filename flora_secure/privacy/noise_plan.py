@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flora_secure.privacy.events import RoundEvent
+from flora_secure.privacy.events import RoundEvent, event_fields
 from flora_secure.privacy.rotation import padded
 
 
@@ -156,19 +156,14 @@ class NoisePlan:
                 f"round {round_number}: {survivors} of {self.clients} clients survived, the noise needs "
                 f"{self.survivors_minimum}: abort the round, or plan for more dropouts than {self.dropouts}"
             )
-        return RoundEvent(
-            round=round_number,
-            survivors=survivors,
-            colluders=self.colluders,
-            sigma_local=self.sigma_local,
-            scale=self.scale,
-            clip_norm=self.clip_norm,
-            dimension=self.length,
-            participants=None if participants is None else frozenset(participants),
-            sampling_rate=self.sampling_rate,
-            population=population,
-            count_scale=self.count_scale,
-        )
+        given = {
+            "round": round_number,
+            "survivors": survivors,
+            "dimension": self.length,
+            "participants": None if participants is None else frozenset(participants),
+            "population": population,
+        }
+        return RoundEvent(**{**event_fields(self), **given})
 
     def worst_events(self) -> tuple[RoundEvent, ...]:
         """All rounds of one client with the fewest survivors: the budget that is planned for."""

@@ -14,7 +14,7 @@ from flora_secure.errors import PlainError
 from flora_secure.plain import finite_or_none, from_plain
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import MaskingPlan
-from flora_secure.privacy.events import RoundEvent
+from flora_secure.privacy.events import RoundEvent, event_fields
 from flora_secure.privacy.noise_plan import NoisePlan
 
 SCHEMA = "flora-secure/round/1"
@@ -132,20 +132,10 @@ class RoundRecord:
         return self._event(self.honest_minimum + self.colluders, None)
 
     def _event(self, survivors: int, population: int | None) -> RoundEvent:
-        return RoundEvent(
-            round=self.round,
-            survivors=survivors,
-            colluders=self.colluders,
-            sigma_local=self.sigma_local,
-            scale=self.scale,
-            clip_norm=self.clip_norm,
-            dimension=self.dimension,
-            # all of them: not named one by one, so that a ledger's histories stay one
-            participants=None if len(self.participants) == self.clients else frozenset(self.participants),
-            sampling_rate=self.sampling_rate,
-            population=population,
-            count_scale=self.count_scale,
-        )
+        # all of them: not named one by one, so that a ledger's histories stay one
+        named = None if len(self.participants) == self.clients else frozenset(self.participants)
+        given = {"survivors": survivors, "participants": named, "population": population}
+        return RoundEvent(**{**event_fields(self), **given})
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data for JSON, `schema` first; a line of the log is this and the hash before it."""
@@ -187,16 +177,10 @@ def announcement(
         aborted=None,
         model_hash=model_hash.hex(),
         noise_multiplier=None,
-        sigma_local=plan.sigma_local,
-        scale=plan.scale,
-        clip_norm=plan.clip_norm,
-        dimension=plan.length,
+        **{**event_fields(plan), "dimension": plan.length},
         bits=plan.bits,
-        colluders=plan.colluders,
         honest_minimum=plan.honest_minimum,
-        sampling_rate=plan.sampling_rate,
         population=None,  # who survived is not known: nothing is claimed for outsiders
-        count_scale=plan.count_scale,
         neighbours=None if masking is None else masking.neighbours,
         threshold=None if masking is None else masking.threshold,
         target_epsilon=finite_or_none(plan.epsilon),
