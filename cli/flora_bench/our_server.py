@@ -7,14 +7,14 @@ neither their masks nor their key agreements. Only the server's own steps are ti
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from flora_bench.measure import Stopwatch
 from flora_bench.our_client import forget
-from flora_protocols import RoundResult, ServerAdvertise, SessionParams, Trip, keys, lane, messages, shamir
+from flora_protocols import Exchange, RoundResult, SessionParams, Trip, conduct, drive, keys, lane, messages, shamir
 
 
 class StandIns:
@@ -33,6 +33,10 @@ class StandIns:
             points = tuple(holder + 1 for holder in params.graph.holders(index))
             pairs = shamir.split(secret + seed, points, params.threshold, os.urandom)
             self._rows.append(pairs[:, shamir.SHARE :] if index not in self.dropped else pairs[:, : shamir.SHARE])
+
+    def session(self, roster: bytes) -> bytes:
+        """The session's id, as client 0 finds it in its `roster`."""
+        return messages.decode_roster(self._params, roster, 0, self._advertisements[0])[2]
 
     @property
     def broken_pairs(self) -> int:
@@ -70,29 +74,51 @@ class StandIns:
 
 
 def serve(params: SessionParams, stand_ins: StandIns) -> tuple[RoundResult, dict[Trip, float]]:
-    """One round. CPU seconds of the server by trip: receiving the messages, and closing the trip."""
+    """Run one round; CPU seconds of the server by trip: receiving the messages, and closing the trip.
+
+    The loop is `conduct`, as everywhere. Its clock stands while the stand-ins make their messages.
+    """
     forget()
     params = replace(params)  # nothing computed from them yet
     clocks = {trip: Stopwatch() for trip in (Trip.ADVERTISE, Trip.SHARE, Trip.MASK, Trip.UNMASK)}
+    running = _Running()
+    session = b""
 
-    def hear(clock: Stopwatch, position: object, mail: Iterable[tuple[int, bytes]]) -> None:
+    def carry(exchange: Exchange) -> Iterator[tuple[int, bytes]]:
+        nonlocal session
+        running.stop()
+        if exchange.trip is Trip.SHARE:
+            session = stand_ins.session(exchange.outbox[0])
+        made: dict[Trip, Callable[[], Iterator[tuple[int, bytes]]]] = {
+            Trip.ADVERTISE: stand_ins.advertisements,
+            Trip.SHARE: lambda: stand_ins.shares(session),
+            Trip.MASK: lambda: stand_ins.uploads(session),
+            Trip.UNMASK: lambda: stand_ins.reveals(session),
+        }
+        mail = made[exchange.trip]()
         for index, message in mail:
-            with clock:
-                position.receive(index, message)  # type: ignore[attr-defined]
+            running.start(clocks[exchange.trip])
+            yield index, message
+            running.stop()
+        running.start(clocks[exchange.trip])  # for closing the trip, which the last message leads to by itself
 
-    advertise = ServerAdvertise(params)
-    hear(clocks[Trip.ADVERTISE], advertise, stand_ins.advertisements())
-    with clocks[Trip.ADVERTISE]:
-        share, _ = advertise.close()
-    session = share._session
-    hear(clocks[Trip.SHARE], share, stand_ins.shares(session))
-    with clocks[Trip.SHARE]:
-        mask, _ = share.close()
-    hear(clocks[Trip.MASK], mask, stand_ins.uploads(session))
-    with clocks[Trip.MASK]:
-        unmask, _ = mask.close()
-    hear(clocks[Trip.UNMASK], unmask, stand_ins.reveals(session))
-    with clocks[Trip.UNMASK]:
-        result = unmask.close()
-    assert isinstance(result, RoundResult)
+    result = drive(conduct(params), carry)
+    running.stop()
     return result, {trip: clock.seconds for trip, clock in clocks.items()}
+
+
+class _Running:
+    """At most one stopwatch that runs."""
+
+    def __init__(self) -> None:
+        self._clock: Stopwatch | None = None
+
+    def start(self, clock: Stopwatch) -> None:
+        """Let `clock` run."""
+        self._clock = clock.__enter__()
+
+    def stop(self) -> None:
+        """Stop the clock that runs, if one does."""
+        if self._clock is not None:
+            self._clock.__exit__()
+            self._clock = None
