@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from flora_protocols import Floors, Profile, SessionParams, identity_public
+from flora_protocols import Floors, Profile, identity_public
 from flora_secure.planning.masking import MaskingPlan, plan_masking
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.rounds.enrolment import Enrolment
@@ -35,17 +35,8 @@ def invitation_of(
     chosen = tuple(range(enrolment.clients) if members is None else members)
     profile = Profile.MALICIOUS_SERVER if enrolment.identities else Profile.SEMI_HONEST
     masking = masking or (plan_masking(plan, profile, neighbours) if masked else None)
-    params = masking and SessionParams(
-        clients=plan.clients,
-        neighbours=masking.neighbours,
-        threshold=masking.threshold,
-        bits=plan.bits,
-        dimension=plan.length,
-        profile=profile,
-        round=number,
-        model_hash=model_hash,
-        corrupt=masking.corrupt,
-        identities=enrolment.identities_of(chosen),
+    params = masking and masking.session(
+        plan, profile, number=number, model_hash=model_hash, identities=enrolment.identities_of(chosen)
     )
     given = {
         "session": b"session of tests",

@@ -14,7 +14,7 @@ import numpy as np
 
 from flora_bench.measure import Row, Scale, Stopwatch
 from flora_bench.our_client import forget
-from flora_protocols import Exchange, Profile, SessionParams, conduct, drive
+from flora_protocols import Exchange, Profile, conduct, drive
 from flora_secure.client.client import Client
 from flora_secure.client.contribution import Contributions
 from flora_secure.client.ledger import ClientLedger
@@ -23,11 +23,12 @@ from flora_secure.client.store import MemoryStore
 from flora_secure.client.upload import upload
 from flora_secure.engine.exchange import MaskedExchange, Traffic
 from flora_secure.planning.masking import plan_masking
+from flora_secure.planning.rules import PROMPT_BASIS, TrainedValues
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation, encode_opening
 
-_MODEL, _BROADCAST = bytes(32), bytes(2 * 1_920)
+_MODEL = bytes(32)
 
 
 class GivenContributions:
@@ -35,6 +36,11 @@ class GivenContributions:
 
     def __init__(self, rows: np.ndarray) -> None:
         self.rows = rows
+
+    @property
+    def trained(self) -> TrainedValues:
+        """Rule and sizes: B alone, as the default simulation."""
+        return TrainedValues(PROMPT_BASIS, 0, self.rows.shape[1])
 
     def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
         """The rows of `members`, see `contribution.Trainer`."""
@@ -56,17 +62,9 @@ class Rounds:
             dropout_tolerance=0.1,
             colluders=clients // 20,
         )
-        masking = plan_masking(plan, Profile.SEMI_HONEST)
-        model_hash = hashlib.sha256(_MODEL + _BROADCAST).digest()
-        self._params = SessionParams(
-            clients=clients,
-            neighbours=masking.neighbours,
-            threshold=masking.threshold,
-            bits=plan.bits,
-            dimension=plan.length,
-            corrupt=masking.corrupt,
-            model_hash=model_hash,
-        )
+        masking, self._broadcast = plan_masking(plan, Profile.SEMI_HONEST), bytes(2 * dimension)
+        model_hash = hashlib.sha256(_MODEL + self._broadcast).digest()
+        self._params = masking.session(plan, Profile.SEMI_HONEST, model_hash=model_hash)
         self._plan, self._model_hash = plan, model_hash
         self._trainer = GivenContributions(np.random.default_rng(0).normal(0, 0.01, (clients, dimension)))
         self._enrolment = Enrolment(clients=clients)
@@ -95,14 +93,14 @@ class Rounds:
         """CPU seconds of all clients in a round of theirs, each answering bytes with bytes."""
         forget()
         invitation, clock = self._invitation(), Stopwatch()
-        opening = encode_opening(invitation.to_bytes(self._enrolment), _BROADCAST)
+        opening = encode_opening(invitation.to_bytes(self._enrolment), self._broadcast)
         clients = [
             Client(
                 enrolment=self._enrolment,
                 number=number,
                 policy=self._policy,
                 trainer=self._trainer,
-                ledger=ClientLedger(None, most_epsilon=1e9, delta=1e-5),
+                ledger=ClientLedger(None),
                 store=MemoryStore(),
                 model_hash=_MODEL,
             )

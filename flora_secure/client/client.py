@@ -99,13 +99,25 @@ class Client:
             raise RefusalError(
                 Refusal.MODEL, "the round trains another model than this client's, or its adapter was damaged"
             )
+        self._require_own(invitation, broadcast)
         event, floors = self.policy.accept(invitation)
-        self.ledger.require(event)
+        self.ledger.require(event, self.policy.most_epsilon, self.policy.delta)
         assert invitation.params is not None  # the policy refuses rounds without masking
         begun = ClientAdvertise(invitation.params, position, floors=floors, identity=self._key(invitation))
         moved, reply = begun.advertise()
         kept = b"" if long == encoded else long
         return Held(message, kept, moved.dump(), request, reply)
+
+    def _require_own(self, invitation: Invitation, broadcast: bytes) -> None:
+        """RefusalError unless the round trains what this client's trainer does."""
+        trained = self.trainer.trained
+        asked = invitation.rule, invitation.plan.dimension, len(broadcast)
+        own = trained.rule.name, trained.upload_size, 2 * trained.dimension
+        if asked != own:
+            raise RefusalError(
+                Refusal.MODEL,
+                f"the round's rule, values of an upload and bytes of the adapter are {asked}, this client's {own}",
+            )
 
     def _require_new(self, invitation: Invitation, before: Held | None) -> None:
         """RefusalError for a round that was begun or uploaded in before, or is one too many."""
@@ -134,7 +146,9 @@ class Client:
             moved, reply = position.share(message)
         elif isinstance(position, ClientMask):
             moved, reply = position.mask(message, self._vector(invitation, decode_opening(held.opening)[1]))
-            self.ledger.enter(invitation.session, invitation.worst_event)  # before the upload can leave
+            cost = self.policy.worst_event(invitation)
+            # before the upload can leave
+            self.ledger.enter(invitation.session, cost, self.policy.most_epsilon, self.policy.delta)
         elif isinstance(position, ClientAgree):
             moved, reply = position.agree(message)
         elif isinstance(position, ClientUnmask):

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from flora_secure.planning.rules import TrainedValues
 from flora_secure.rounds.invitation import Invitation
 
 
@@ -33,6 +34,11 @@ class Trainer(Protocol):
     A deployed client's trainer holds the images of that one; the simulation's holds those of all, and trains a round's
     cohort as one batch. A row of a batch equals a batch of one, up to the rounding of float32.
     """
+
+    @property
+    def trained(self) -> TrainedValues:
+        """Which values it trains, and how many: an invitation to train others is refused."""
+        ...
 
     def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
         """What `members` give to the round: a row each, in their order.

@@ -8,9 +8,11 @@ phone needs no scipy. Where examples were sampled there is no closed form, and d
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,55 +47,56 @@ class ClientLedger:
     last line that was cut off in a crash goes, because its upload had not left.
     """
 
-    def __init__(self, path: Path | None, *, most_epsilon: float, delta: float) -> None:
-        """Read the file at `path`, where there is one; None keeps the ledger in memory.
-
-        `most_epsilon` and `delta` are the client's own budget over everything that it ever gives.
-        """
-        self.most_epsilon, self.delta = most_epsilon, delta
+    def __init__(self, path: Path | None) -> None:
+        """Read the file at `path`, where there is one; None keeps the ledger in memory."""
         self._path = path
         self._given: list[Given] = [] if path is None else _read(path)
 
     def __repr__(self) -> str:
-        return f"ClientLedger(rounds={len(self._given)}, epsilon={self.epsilon:.4g} of {self.most_epsilon:g})"
+        return f"ClientLedger(rounds={len(self._given)})"
 
     @property
     def given(self) -> tuple[Given, ...]:
         """Every round that was entered, in order."""
         return tuple(self._given)
 
-    @property
-    def epsilon(self) -> float:
+    def epsilon(self, delta: float) -> float:
         """ε of everything given so far, at `delta`, against those who see every sum; 0 before the first round."""
-        return spent([given.event for given in self._given], self.delta)
+        return spent([given.event for given in self._given], delta)
 
     def rounds_of(self, session: bytes) -> list[int]:
         """Numbers of the rounds of a session that were entered."""
         return [given.event.round for given in self._given if given.session == session.hex()]
 
-    def require(self, event: RoundEvent) -> None:
+    def require(self, event: RoundEvent, most_epsilon: float, delta: float) -> None:
         """Raises RefusalError where `event` would raise ε beyond `most_epsilon`; enters nothing."""
         events = [*(given.event for given in self._given), event]
-        if not within(events, self.most_epsilon, self.delta):
+        if not within(events, most_epsilon, delta):
             raise RefusalError(
                 Refusal.BUDGET,
-                f"round {event.round} would raise this client's own epsilon from {self.epsilon:.6g} to "
-                f"{spent(events, self.delta):.6g}, above its budget of {self.most_epsilon:g} at delta {self.delta:g}",
+                f"round {event.round} would raise this client's own epsilon from {self.epsilon(delta):.6g} to "
+                f"{spent(events, delta):.6g}, above its budget of {most_epsilon:g} at delta {delta:g}",
             )
 
-    def enter(self, session: bytes, event: RoundEvent) -> None:
+    def enter(self, session: bytes, event: RoundEvent, most_epsilon: float, delta: float) -> None:
         """Count a round; it is on disk when this returns. Raises as `require`, and OSError where it cannot be written.
 
         A round of the session that was entered before is not entered again.
         """
         if event.round in self.rounds_of(session):
             return
-        self.require(event)
+        self.require(event, most_epsilon, delta)
         # who else took part is none of this client's business
         given = Given(session=session.hex(), event=dataclasses.replace(event, participants=None, population=None))
         if self._path is not None:
             line = {"schema": SCHEMA, **dataclasses.asdict(given)}
-            append(self._path, json.dumps(line, allow_nan=False).encode() + b"\n")
+            size = self._path.stat().st_size if self._path.exists() else 0
+            try:
+                append(self._path, json.dumps(line, allow_nan=False).encode() + b"\n")
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.truncate(self._path, size)  # half a line would spoil the next one
+                raise
         self._given.append(given)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tomllib
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class Policy:
         most_epsilon: largest ε of this client's own ledger, over everything that it has ever given; infinity for none.
         delta: at which that ε is counted.
         most_rounds: how many rounds of one session it uploads in.
+        corrupt: fraction of the cohort that may collude with the server, whatever the server says of it: their noise
+            counts for nothing. 0 leaves it to the plan.
         least_clients: smallest cohort that it joins.
         least_threshold: smallest threshold t of the secret sharing.
         least_survivors: smallest number of vectors, its own included, in whose sum it lets its own disappear.
@@ -42,6 +45,7 @@ class Policy:
     most_epsilon: float
     delta: float
     most_rounds: int
+    corrupt: float = 0.05
     least_clients: int = 2
     least_threshold: int = 2
     least_survivors: int = 2
@@ -53,6 +57,7 @@ class Policy:
         require(0 <= self.least_noise < math.inf, f"least_noise must be a number of at least 0, got {self.least_noise}")
         require(self.most_epsilon > 0, f"most_epsilon must be above 0, got {self.most_epsilon}")
         require(0 < self.delta < 1, f"delta must lie between 0 and 1, got {self.delta}")
+        require(0 <= self.corrupt < 1, f"corrupt must be at least 0 and below 1, got {self.corrupt}")
         require(self.most_rounds >= 1, f"most_rounds must be at least 1, got {self.most_rounds}")
         for name in ("least_clients", "least_threshold", "least_survivors"):
             require(2 <= getattr(self, name) <= 1 << 16, f"{name} must lie in 2…65536, got {getattr(self, name)}")
@@ -74,6 +79,15 @@ class Policy:
         except (TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigError, PlainError) as error:
             raise ConfigError(f"policy {path}: {error}") from None
 
+    def worst_event(self, invitation: Invitation) -> RoundEvent:
+        """What the round releases at the worst, with as many colluders as the plan or this policy says.
+
+        Raises ValueError where that leaves nobody's noise, or the plan's numbers are impossible.
+        """
+        event = invitation.worst_event
+        colluders = math.ceil(self.corrupt * invitation.plan.clients - 1e-9)
+        return dataclasses.replace(event, colluders=max(event.colluders, colluders))
+
     def accept(self, invitation: Invitation) -> tuple[RoundEvent, Floors]:
         """What the round costs this client at the worst, and the floors that it brings to the protocol.
 
@@ -94,7 +108,7 @@ class Policy:
         if invitation.placement not in self.placements:
             raise RefusalError(Refusal.PLACEMENT, f"placement {invitation.placement!r} is none that this client trains")
         try:
-            event = invitation.worst_event
+            event = self.worst_event(invitation)
         except ValueError as error:
             raise RefusalError(Refusal.PLAN, f"the round's plan is impossible: {error}") from None
         if event.noise_multiplier < self.least_noise:
@@ -124,6 +138,7 @@ class _PolicyFile:
     most_epsilon: float
     delta: float
     most_rounds: int
+    corrupt: float
     least_clients: int
     least_threshold: int
     least_survivors: int

@@ -16,7 +16,7 @@ from flora_secure.client.contribution import Contributions
 from flora_secure.client.example_gradients import MOST, ClientExamples, gradient_sums
 from flora_secure.errors import ConfigError
 from flora_secure.model.factors import Factors
-from flora_secure.planning.rules import Rule
+from flora_secure.planning.rules import Rule, TrainedValues
 from flora_secure.rounds.broadcast import from_wire
 from flora_secure.rounds.invitation import Invitation
 
@@ -50,6 +50,11 @@ class UpdateTrainer:
     steps: int
     rate: float
 
+    @property
+    def trained(self) -> TrainedValues:
+        """Which values it trains, and how many."""
+        return self.initial.trained(self.rule)
+
     def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
         """One update of each of `members`, see `contribution.Trainer`."""
         factors, rule = received(self.initial, self.rule, broadcast), self.rule.of_round(invitation.round)
@@ -79,6 +84,11 @@ class ExampleTrainer:
         most = max(map(len, self.clients))
         if most > MOST:
             raise ConfigError(f"unit example allows {MOST} images a client, one has {most}; set more clients")
+
+    @property
+    def trained(self) -> TrainedValues:
+        """Which values it trains, and how many."""
+        return self.initial.trained(self.rule)
 
     def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
         """One sum of gradients of each of `members`, see `contribution.Trainer`."""

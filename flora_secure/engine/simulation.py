@@ -105,9 +105,9 @@ class Simulation:
         except Skipped as skipped:
             return skipped.record
         floors = None if self.policy is None else self.policy.accept(invitation)[1]
-        opening, traffic = server.opening(invitation), Traffic()
-        broadcast = decode_opening(opening)[1]
-        for client in invitation.members:
+        openings, traffic = server.openings(invitation), Traffic()
+        broadcast = decode_opening(openings[invitation.members[0]])[1]
+        for client in openings:
             traffic.sent_down(client, broadcast, payload=len(broadcast))
 
         given = self.trainer.contributions(invitation, broadcast, invitation.members)
@@ -199,6 +199,7 @@ def _policy(server: Server) -> Policy:
         most_epsilon=plan.epsilon,
         delta=plan.delta,
         most_rounds=plan.rounds,
+        corrupt=0.0,  # the plan has the configuration's, which depends on the cohort
         unit=config.privacy.unit,
         placements=(config.model.placement,),
     )

@@ -26,7 +26,7 @@ from flora_secure.planning.config import RunConfig
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.rules import Rule, TrainedValues, rule_named
 from flora_secure.server.evaluator import Evaluator
-from flora_secure.server.server import ServerTask
+from flora_secure.server.task import ServerTask
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from flora_protocols import Profile, corrupt_holders, find_parameters
+from flora_protocols import Profile, SessionParams, corrupt_holders, find_parameters
 from flora_secure.privacy.noise_plan import NoisePlan
 
 
@@ -17,6 +17,33 @@ class MaskingPlan:
     neighbours: int
     threshold: int
     corrupt: int
+
+    def session(
+        self,
+        plan: NoisePlan,
+        profile: Profile,
+        *,
+        number: int = 0,
+        model_hash: bytes = bytes(32),
+        identities: tuple[bytes, ...] = (),
+    ) -> SessionParams:
+        """The masking protocol's parameters of a round with this graph and that noise.
+
+        `number` of the round, `model_hash` 32 bytes, `identities` of the members in their order (malicious-server
+        profile). Raises `flora_protocols.ParameterError` for what cannot work together.
+        """
+        return SessionParams(
+            clients=plan.clients,
+            neighbours=self.neighbours,
+            threshold=self.threshold,
+            bits=plan.bits,
+            dimension=plan.length,
+            profile=profile,
+            round=number,
+            model_hash=model_hash,
+            corrupt=self.corrupt,
+            identities=identities,
+        )
 
 
 def plan_masking(

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from flora_protocols import Kind, ParameterError, Profile, SessionParams, message_bytes
+from flora_protocols import Kind, ParameterError, Profile, message_bytes
 from flora_secure.errors import require
 from flora_secure.plain import finite_or_none
 from flora_secure.planning.architectures import Architecture, architecture, classes_of
@@ -278,18 +278,10 @@ def _communication(
     if masking is None:
         upload, download = stay * packed, broadcast
     else:
-        malicious = config.aggregation.secagg == Profile.MALICIOUS_SERVER.value
-        params = SessionParams(
-            clients=n,
-            neighbours=masking.neighbours,
-            threshold=masking.threshold,
-            bits=plan.bits,
-            dimension=plan.length,
-            profile=Profile(config.aggregation.secagg),
-            corrupt=masking.corrupt,
-            identities=tuple(i.to_bytes(32, "little") for i in range(n)) if malicious else (),
-        )
-        size_of = message_bytes(params)
+        profile = Profile(config.aggregation.secagg)
+        signed = range(n) if profile is Profile.MALICIOUS_SERVER else ()
+        keys = tuple(i.to_bytes(32, "little") for i in signed)  # whose they are does not change a size
+        size_of = message_bytes(masking.session(plan, profile, identities=keys))
         late = stay * (size_of[Kind.UPLOAD] + size_of[Kind.REVEAL] + size_of.get(Kind.ENDORSEMENT, 0))
         upload = size_of[Kind.ADVERTISEMENT] + size_of[Kind.SHARES] + late
         late = stay * (size_of[Kind.SURVIVORS] + size_of.get(Kind.AGREEMENT, 0))

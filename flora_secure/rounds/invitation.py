@@ -56,6 +56,7 @@ _PLAN = struct.Struct(f"<?{len(_INTEGERS)}I{len(_FLOATS)}d")
 _ROUND = struct.Struct("<Q32s")
 _SHORT = struct.Struct("<2sB8sI32sddd")
 _MOST_DIMENSION = 1 << 30
+_ROUNDING = 1e-9  # of a clip norm that was stretched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,7 @@ class Invitation:
         round, the model, the members and the clip norm differ from it, the short form is written.
         """
         members = _bitmap(self.members, enrolment.clients)
-        if after is not None and self._follows(after):
+        if after is not None and self.follows(after):
             plan = self.plan
             head = _SHORT.pack(
                 SHORT_MAGIC,
@@ -176,7 +177,8 @@ class Invitation:
     def _setup_tag(self) -> bytes:
         return bytes(_TAG) if self.params is None else self.params.setup_id[:_TAG]
 
-    def _follows(self, other: Invitation) -> bool:
+    def follows(self, other: Invitation) -> bool:
+        """Whether the short form can say this one to somebody who has `other` in its long form."""
         plan = self.plan
         as_before = dataclasses.replace(
             other.plan, clip_norm=plan.clip_norm, upload_norm=plan.upload_norm, scale=plan.scale
@@ -302,7 +304,9 @@ def _check(invitation: Invitation) -> None:
         and plan.epsilon > 0
         and 0 < plan.delta < 1
         and 0 < plan.sampling_rate <= 1
-        and 0 < plan.clip_norm <= plan.upload_norm
+        and 0 < plan.clip_norm <= plan.upload_norm * (1 + _ROUNDING)
+        # what the noise is counted for is c; where the whole upload is the unit, it must not be longer
+        and (invitation.unit == "example" or plan.upload_norm <= plan.clip_norm * (1 + _ROUNDING))
         and plan.scale > 0
         and plan.dropout_tolerance < 1
         and 1 <= plan.dimension <= _MOST_DIMENSION

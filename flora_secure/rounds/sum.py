@@ -53,3 +53,13 @@ class Outcome:
     download: int = 0
     payload: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def check(self, members: Collection[int]) -> None:
+        """Raises ValueError unless this can be the outcome of a round of `members`."""
+        uploaded = set(self.uploaded)
+        if not uploaded <= set(members):
+            raise ValueError(f"clients {sorted(uploaded.difference(members))} uploaded, and were not invited")
+        if (self.sum is None) != (self.aborted is not None):
+            raise ValueError("an outcome has either a sum or the reason why there is none")
+        if self.sum is not None and not set(self.sum.survivors) <= uploaded:
+            raise ValueError(f"the sum has clients {sorted(set(self.sum.survivors) - uploaded)}, who did not upload")

@@ -16,17 +16,15 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flora_protocols import ParameterError, Profile, SessionParams
+from flora_protocols import ParameterError, Profile
 from flora_secure.errors import CheckpointError, ConfigError
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import MaskingPlan, plan_masking
 from flora_secure.planning.noise import expected_contributions, plan_noise, refused
-from flora_secure.planning.rules import TrainedValues
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.privacy.adaptive_clip import AdaptiveClip
@@ -39,33 +37,12 @@ from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.record import PARTS, RoundRecord, announcement
 from flora_secure.rounds.broadcast import from_wire, to_wire
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import MAGIC, SESSION, Invitation, encode_opening
+from flora_secure.rounds.invitation import SESSION, Invitation, encode_opening
 from flora_secure.rounds.optimiser import ServerState, server_optimiser
 from flora_secure.rounds.sum import Outcome, RoundSum
+from flora_secure.server.task import ServerTask
 
 Announce = Callable[[RoundRecord], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerTask:
-    """What a server knows of the task: numbers and hashes, no model and no image.
-
-    Attributes:
-        trained: sizes of the adapter's factors, and which of them train.
-        initial: float32 (trained.dimension,), the trained values before round 1.
-        width: coordinates of a class embedding that a trained value moves, for the fitted server step.
-        images: of all clients together, by which unit `example` is planned.
-        model_hash, data_hash: SHA-256, hex, of the frozen model and of what the run trains on.
-        accuracy: of an adapter, given its trained values as the clients receive them, float32 (trained.dimension,).
-    """
-
-    trained: TrainedValues
-    initial: NDArray[np.float32]
-    width: float
-    images: int
-    model_hash: str
-    data_hash: str
-    accuracy: Callable[[NDArray[np.float32]], float]
 
 
 class Skipped(Exception):  # noqa: N818  (it says what happened, and is no mistake of anybody's)
@@ -89,6 +66,11 @@ class Server:
             raise ConfigError(f"{enrolment.clients} clients are enrolled, and clients is {config.data.clients}")
         if (self.profile is Profile.MALICIOUS_SERVER) != bool(enrolment.identities):
             raise ConfigError(f"secagg {how.secagg} and an enrolment with {len(enrolment.identities)} identity keys")
+        if enrolment.revoked and self.selection.scheme is None:
+            raise ConfigError(
+                f"{len(enrolment.revoked)} clients are revoked, and everybody is to take part in every round: "
+                "make an enrolment without them, or set `participation.rate` below 1"
+            )
         self._masking: dict[tuple[int, int], MaskingPlan] = {}  # by cohort size and survivors
         try:
             self.plan = plan_noise(config, self.selection, task.trained.upload_size, task.images)
@@ -100,7 +82,8 @@ class Server:
         self.records: list[RoundRecord] = []
         self.session = os.urandom(SESSION)
         self.invitation_bytes = 0
-        self._long: Invitation | None = None  # the last one that was sent in long form
+        self._open: Invitation | None = None  # of the round that is not over
+        self._known: dict[int, Invitation] = {}  # client → the last one that it certainly has in long form
         self.optimiser = server_optimiser(config, self.plan, self._expected, task.width)
         quantile = config.privacy.adaptive_clip
         self._clip_rule = None if quantile is None else AdaptiveClip(quantile)
@@ -139,7 +122,8 @@ class Server:
         size, how = (plan.clients, plan.survivors_minimum), self.config.aggregation
         if size not in self._masking:
             found = plan_masking(plan, self.profile, how.neighbours, how.threshold)
-            self._params(0, bytes(32), plan, found, range(plan.clients))  # refuses what cannot work
+            keys = self.enrolment.identities[: plan.clients]
+            found.session(plan, self.profile, identities=keys)  # refuses what cannot work
             self._masking[size] = found
         return self._masking[size]
 
@@ -148,10 +132,13 @@ class Server:
 
         `announce` is given, before this returns and so before anybody can upload, the record to count if the round is
         lost (`lose`). Raises Skipped, with the record of a round that is over, where the cohort is none that the noise
-        was planned for; BudgetExceededError where the round could pass the budget.
+        was planned for; BudgetExceededError where the round could pass the budget; RuntimeError while a round is open.
         """
+        if self._open is not None:
+            raise RuntimeError(f"round {self._open.round} is not over: call finish first")
         number = len(self.records) + 1
-        candidates = self.selection.candidates(number, self._last_round)
+        eligible = self.selection.candidates(number, self._last_round)
+        candidates = [client for client in eligible if client not in self.enrolment.revoked]
         exhausted = self._exhausted(number, candidates)
         # secret, where the noise is: the report publishes the seed, and outsiders must not know who took part
         seed = self.config.seed if self.repeats else None
@@ -174,36 +161,53 @@ class Server:
         if announce is not None:
             begun = announcement(self.config, number, plan, cohort, exhausted, model_hash, masking)
             announce(dataclasses.replace(begun, noise_multiplier=worst.noise_multiplier))
-        model = self.config.model
-        return Invitation(
+        params = None
+        if masking is not None and self.profile is not None:
+            keys = self.enrolment.identities_of(cohort)
+            params = masking.session(plan, self.profile, number=number, model_hash=model_hash, identities=keys)
+        self._open = Invitation(
             session=self.session,
             round=number,
             members=tuple(cohort),
             unit=self.config.privacy.unit,
-            placement=model.placement,
+            placement=self.config.model.placement,
             rule=self.task.trained.rule.name,
             rotation_seed=self.config.seed,
             plan=plan,
             model_hash=model_hash,
-            params=None if masking is None else self._params(number, model_hash, plan, masking, cohort),
+            params=params,
         )
+        return self._open
 
-    def opening(self, invitation: Invitation) -> bytes:
-        """The message that opens the round at every member: the invitation, short where they know a long one, and the
-        adapter. Its invitation is counted in `invitation_bytes`, once for each member."""
-        before = self._long
-        known = before is not None and set(invitation.members) <= set(before.members)
-        encoded = invitation.to_bytes(self.enrolment, before if known else None)
-        if encoded[:2] == MAGIC:
-            self._long = invitation
-        self.invitation_bytes += len(encoded) * len(invitation.members)
-        return encode_opening(encoded, self.broadcast)
+    def openings(self, invitation: Invitation) -> dict[int, bytes]:
+        """The message that opens the round at each member: the invitation and the adapter.
+
+        The invitation is short for members who have uploaded in a round that a long one had opened for them; others may
+        have missed it. Invitations are counted in `invitation_bytes`.
+        """
+        broadcast, encoded = self.broadcast, dict[bytes, bytes]()
+        openings = {}
+        for member in invitation.members:
+            known = self._known.get(member)
+            if known is not None and not invitation.follows(known):
+                del self._known[member]  # it keeps the last long one, and which that is shows when it uploads
+                known = None
+            tag = b"" if known is None else known.tag
+            if tag not in encoded:
+                encoded[tag] = invitation.to_bytes(self.enrolment, known)
+            self.invitation_bytes += len(encoded[tag])
+            openings[member] = encode_opening(encoded[tag], broadcast)
+        return openings
 
     def finish(self, invitation: Invitation, outcome: Outcome) -> RoundRecord:
         """End the round that `invitation` began: charge it, step, evaluate; returns its record, the last of `records`.
 
-        A round without a sum whose uploads were sent exposes them; nothing else is charged for it.
+        A round without a sum whose uploads were sent exposes them; nothing else is charged for it. Raises RuntimeError
+        where this round is not open, and ValueError for an outcome that cannot be of it; nothing has changed then.
         """
+        if invitation is not self._open:
+            raise RuntimeError(f"round {invitation.round} is not open: finish the round that invite began, and once")
+        outcome.check(invitation.members)
         before, plan, number = time.perf_counter(), invitation.plan, invitation.round
         cohort, found, event = invitation.members, outcome.sum, None
         exhausted, uniform = self._invited
@@ -214,6 +218,9 @@ class Server:
             self._step(invitation, found)
         elif outcome.uploaded:
             self.ledger.expose()
+        self._open = None
+        for client in outcome.uploaded:
+            self._known.setdefault(client, invitation)
         accuracy = self.task.accuracy(self.adapter)
         seconds = {part: outcome.seconds.get(part, 0.0) for part in (*PARTS, "client_mean", "server")}
         seconds["evaluation"] += time.perf_counter() - before
@@ -345,23 +352,6 @@ class Server:
 
     def _expected(self, survivors: int) -> float:
         return expected_contributions(self.config, self.task.images, survivors)
-
-    def _params(
-        self, number: int, model_hash: bytes, plan: NoisePlan, masking: MaskingPlan, cohort: Sequence[int]
-    ) -> SessionParams:
-        assert self.profile is not None
-        return SessionParams(
-            clients=plan.clients,
-            neighbours=masking.neighbours,
-            threshold=masking.threshold,
-            bits=plan.bits,
-            dimension=plan.length,
-            profile=self.profile,
-            round=number,
-            model_hash=model_hash,
-            corrupt=masking.corrupt,
-            identities=self.enrolment.identities_of(cohort),
-        )
 
     def _step(self, invitation: Invitation, found: RoundSum) -> None:
         """What the server does with the sum."""

@@ -19,6 +19,7 @@ from flora_secure.client.store import FileStore, MemoryStore
 from flora_secure.client.upload import upload
 from flora_secure.engine.exchange import MaskedExchange, Traffic
 from flora_secure.errors import Refusal, RefusalError
+from flora_secure.planning.rules import PROMPT_BASIS, TrainedValues
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.encoding import decode
 from flora_secure.rounds.enrolment import Enrolment
@@ -31,7 +32,7 @@ PLAN = calibrate(
 NOISELESS = calibrate(
     clients=CLIENTS, dimension=DIMENSION, rounds=5, epsilon=math.inf, delta=1e-5, clip_norm=1.0, dropout_tolerance=0.4
 )
-MODEL, BROADCAST = bytes(range(32)), b"adapter!"
+MODEL, BROADCAST = bytes(range(32)), bytes(range(2 * DIMENSION))
 MODEL_HASH = hashlib.sha256(MODEL + BROADCAST).digest()
 
 
@@ -41,6 +42,10 @@ class Given:
     def __init__(self) -> None:
         self.rows = np.random.default_rng(3).normal(0, 0.1, (CLIENTS, DIMENSION))
         self.asked = 0
+
+    @property
+    def trained(self) -> TrainedValues:
+        return TrainedValues(PROMPT_BASIS, 7, DIMENSION)
 
     def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
         assert broadcast == BROADCAST
@@ -67,7 +72,7 @@ class Federation:
                 number=number,
                 policy=terms(**changes),
                 trainer=self.trainer,
-                ledger=ClientLedger(None, most_epsilon=changes.get("most_epsilon", 100.0), delta=1e-5),
+                ledger=ClientLedger(None),
                 store=MemoryStore(),
                 model_hash=MODEL,
                 identity=secrets.get(number),
@@ -76,7 +81,7 @@ class Federation:
         ]
 
     def invitation(self, number: int = 1, plan=PLAN, **changes) -> Invitation:
-        return invitation_of(plan, self.enrolment, number=number, model_hash=MODEL_HASH, **changes)
+        return invitation_of(plan, self.enrolment, number=number, **{"model_hash": MODEL_HASH, **changes})
 
     def opening(self, invitation: Invitation, after: Invitation | None = None) -> bytes:
         return encode_opening(invitation.to_bytes(self.enrolment, after), BROADCAST)
@@ -177,6 +182,36 @@ def test_another_model_and_a_round_of_others_are_refused() -> None:
     assert refused(client, federation.opening(others)) == Refusal.NOT_INVITED.value
 
 
+def test_colluders_are_counted_by_the_client_and_their_noise_is_not() -> None:
+    costs = []
+    for corrupt in (0.0, 0.3):
+        federation = Federation(corrupt=corrupt)
+        invitation = federation.invitation()
+        federation.conduct(invitation)
+        (given,) = federation.clients[0].ledger.given
+        assert given.event.colluders == max(invitation.worst_event.colluders, math.ceil(corrupt * CLIENTS))
+        costs.append(federation.clients[0].ledger.epsilon(1e-5))
+        least = federation.clients[0].policy.accept(invitation)[0].noise_multiplier
+        insisting = Federation(corrupt=corrupt, least_noise=least * 1.001)
+        assert refused(insisting.clients[0], insisting.opening(insisting.invitation())) == Refusal.NOISE.value
+    assert costs[1] > 1.2 * costs[0]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rule": "frozen-a"}, {"dimension": DIMENSION + 1}, {"broadcast": 2 * DIMENSION + 2}]
+)
+def test_a_round_that_trains_other_values_is_refused(changes) -> None:
+    federation = Federation()
+    broadcast = bytes(changes.get("broadcast", 2 * DIMENSION))
+    invitation = federation.invitation(
+        plan=dataclasses.replace(PLAN, dimension=changes.get("dimension", DIMENSION)),
+        rule=changes.get("rule", "prompt-basis"),
+        model_hash=hashlib.sha256(MODEL + broadcast).digest(),
+    )
+    opening = encode_opening(invitation.to_bytes(federation.enrolment, None), broadcast)
+    assert refused(federation.clients[0], opening) == Refusal.MODEL.value
+
+
 def test_a_round_is_taken_once_and_rounds_are_counted() -> None:
     federation = Federation(most_rounds=2)
     for number in (1, 2):
@@ -214,7 +249,7 @@ def test_a_client_goes_on_in_another_process(tmp_path: Path) -> None:
     def answer(number: int, message: bytes) -> bytes:
         store = FileStore(tmp_path / str(number))
         try:
-            ledger = ClientLedger(tmp_path / f"{number}.jsonl", most_epsilon=100.0, delta=1e-5)
+            ledger = ClientLedger(tmp_path / f"{number}.jsonl")
             return dataclasses.replace(federation.clients[number], store=store, ledger=ledger).answer(message)
         finally:
             store.close()
@@ -225,7 +260,7 @@ def test_a_client_goes_on_in_another_process(tmp_path: Path) -> None:
 
     assert drive(conduct(invitation.params), carry).survivors == tuple(range(CLIENTS))
     assert (tmp_path / "0" / "position").stat().st_mode & 0o077 == 0
-    ledger = ClientLedger(tmp_path / "0.jsonl", most_epsilon=100.0, delta=1e-5)
+    ledger = ClientLedger(tmp_path / "0.jsonl")
     assert ledger.rounds_of(invitation.session) == [1]
 
 

@@ -50,28 +50,48 @@ def test_rounds_add_up_as_the_servers_ledger_counts_them() -> None:
 def test_it_is_on_disk_before_an_upload_leaves_and_refuses_beyond_its_budget(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     budget = spent([event(1), event(2)], 1e-5) + 1e-6
-    ledger = ClientLedger(path, most_epsilon=budget, delta=1e-5)
-    ledger.enter(SESSION, event(1))
-    ledger.enter(SESSION, event(1))  # asked for again: the same upload
-    again = ClientLedger(path, most_epsilon=budget, delta=1e-5)
+    ledger = ClientLedger(path)
+    ledger.enter(SESSION, event(1), budget, 1e-5)
+    ledger.enter(SESSION, event(1), budget, 1e-5)  # asked for again: the same upload
+    again = ClientLedger(path)
     assert again.given == ledger.given
     assert len(again.given) == 1
-    again.enter(OTHER, event(1))  # another session has a round 1 of its own
+    again.enter(OTHER, event(1), budget, 1e-5)  # another session has a round 1 of its own
     before = path.read_bytes()
     with pytest.raises(RefusalError, match="above its budget") as caught:
-        again.enter(SESSION, event(2))
+        again.enter(SESSION, event(2), budget, 1e-5)
     assert caught.value.code is Refusal.BUDGET
     assert path.read_bytes() == before
     assert again.rounds_of(SESSION) == [1]
-    assert repr(again).startswith("ClientLedger(rounds=2, epsilon=")
+    assert repr(again) == "ClientLedger(rounds=2)"
+    assert again.epsilon(1e-5) == pytest.approx(budget, abs=1e-5)
+
+
+def test_a_full_disk_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = ClientLedger(path)
+    ledger.enter(SESSION, event(1), 100, 1e-5)
+
+    def half(where: Path, data: bytes) -> None:
+        with where.open("ab") as stream:
+            stream.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flora_secure.client.ledger.append", half)
+        with pytest.raises(OSError, match="No space"):
+            ledger.enter(SESSION, event(2), 100, 1e-5)
+    assert ledger.rounds_of(SESSION) == [1]
+    ledger.enter(SESSION, event(2), 100, 1e-5)
+    assert ClientLedger(path).rounds_of(SESSION) == [1, 2]
 
 
 def test_a_line_that_a_crash_cut_off_goes_and_any_other_damage_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    ClientLedger(path, most_epsilon=100, delta=1e-5).enter(SESSION, event(1))
+    ClientLedger(path).enter(SESSION, event(1), 100, 1e-5)
     whole = path.read_bytes()
     path.write_bytes(whole + whole[: len(whole) // 2])
-    assert ClientLedger(path, most_epsilon=100, delta=1e-5).rounds_of(SESSION) == [1]
+    assert ClientLedger(path).rounds_of(SESSION) == [1]
     assert path.read_bytes() == whole
     table = json.loads(whole)
     for wrong in (
@@ -86,4 +106,4 @@ def test_a_line_that_a_crash_cut_off_goes_and_any_other_damage_is_refused(tmp_pa
     ):
         path.write_bytes(wrong)
         with pytest.raises(RunFolderError, match="line 1"):
-            ClientLedger(path, most_epsilon=100, delta=1e-5)
+            ClientLedger(path)

@@ -13,6 +13,7 @@ least_noise = 0.5
 most_epsilon = 8.0
 delta = 1e-5
 most_rounds = 20
+corrupt = 0.1
 least_clients = 10
 least_threshold = 4
 least_survivors = 8
@@ -29,6 +30,7 @@ def test_a_policy_is_what_its_file_says(tmp_path: Path) -> None:
         most_epsilon=8.0,
         delta=1e-5,
         most_rounds=20,
+        corrupt=0.1,
         least_clients=10,
         least_threshold=4,
         least_survivors=8,
@@ -48,6 +50,7 @@ def test_a_policy_is_what_its_file_says(tmp_path: Path) -> None:
         ('"malicious-server"', '"off"', "profile must be"),
         ('unit = "client"', 'unit = "hospital"', "unit must be"),
         ("delta = 1e-5", "delta = 1.0", "delta must lie"),
+        ("corrupt = 0.1", "corrupt = 1.0", "corrupt must be"),
         ("least_survivors = 8", "least_survivors = 1", "least_survivors must lie"),
         ("most_epsilon = 8.0", "most_epsilon = 8.0\nextra = 1", "unknown key 'extra'"),
         ("most_epsilon = 8.0", "most_epsilon =", "Invalid value"),

@@ -86,6 +86,8 @@ def test_an_enrolment_with_other_keys_makes_another_session() -> None:
         {"sigma_local": math.inf},
         {"sigma_local": 0.0},
         {"clip_norm": -1.0},
+        {"upload_norm": PLAN.upload_norm * 2},  # the noise is counted for the clip norm
+        {"clip_norm": PLAN.clip_norm / 2},
         {"delta": 1.0},
         {"sampling_rate": 0.0},
         {"sampling_rate": 0.5},
