@@ -33,7 +33,8 @@ KeyboardInterrupt
 Exception
 ├── RefusalError            a client does not do what its server asks; the server counts it as dropped out
 ├── Skipped                 server.server: nobody was invited to the round, since its cohort is none the plan is for
-└── UnreadableImageError    data.decoding: an image that is skipped, counted and named
+├── ForeignError            foreign: a file or text of others that is not read; who asked for it says which file
+└── UnreadableImageError    data.files.pixels: an image that is skipped, counted and named
 
 What else is raised is a mistake of the program, such as `ValueError` for a vector of the wrong shape.
 
@@ -150,6 +151,10 @@ class RunFolderError(InputError):
 
 class PlotError(InputError):
     """A figure cannot be drawn or written; the message names the file and the reason."""
+
+
+class ForeignError(Exception):
+    """A file or text of others is not read; `str(error)` says why, in one line that does not name the file."""
 
 
 class Refusal(Enum):

@@ -53,6 +53,7 @@ ROOMS = {
     "flora_protocols": Room(0, libraries("numpy cryptography")),
     "flora_secure.errors": Room(0),
     "flora_secure.plain": Room(1),
+    "flora_secure.foreign": Room(1),
     "flora_secure.privacy": Room(
         2,
         libraries("numpy cryptography dp_accounting mpmath"),

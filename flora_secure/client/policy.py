@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from flora_protocols import Floors
-from flora_secure.errors import ConfigError, PlainError, Refusal, RefusalError, require
+from flora_secure.errors import ConfigError, ForeignError, PlainError, Refusal, RefusalError, require
+from flora_secure.foreign import read_text, toml_of
 from flora_secure.plain import from_plain
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.privacy.events import RoundEvent
@@ -69,14 +69,14 @@ class Policy:
     def read(cls, path: Path) -> Policy:
         """The policy in a TOML file that gives every key of this class. Raises ConfigError naming the file."""
         try:
-            table = tomllib.loads(path.read_bytes().decode())
+            table = toml_of(read_text(path))
             table["placements"] = list(table["placements"])
             return cls(**{**vars(from_plain(_PolicyFile, table)), "placements": tuple(table["placements"])})
-        except OSError as error:
-            raise ConfigError(f"policy {path} cannot be read: {error.strerror or error}") from None
+        except ForeignError as error:
+            raise ConfigError(f"policy {path} cannot be read: {error}") from None
         except KeyError as error:
             raise ConfigError(f"policy {path}: key {error} is missing") from None
-        except (TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigError, PlainError) as error:
+        except (TypeError, ConfigError, PlainError) as error:
             raise ConfigError(f"policy {path}: {error}") from None
 
     def worst_event(self, invitation: Invitation) -> RoundEvent:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flora_secure.errors import DataError
+from flora_secure.errors import DataError, ForeignError
+from flora_secure.foreign import read_text
 
 TEMPLATES = ("a photo of a {}", "a {}", "an image of a {}", "a picture of a {}")
 _LOOKS = ("", "blurry ", "black and white ", "low contrast ", "high contrast ", "bad ", "good ", "small ", "big ")
@@ -53,12 +54,8 @@ FLOWERS_CLASSES = (
 def read_lines(path: Path, what: str) -> tuple[str, ...]:
     """The lines of a UTF-8 file, stripped, empty ones left out. DataError where there are none or one comes twice."""
     try:
-        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    except OSError as error:
-        raise DataError(f"{what} {str(path)!r} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{what} {str(path)!r} cannot be read: it is not UTF-8 text") from None
-    except ValueError as error:  # a path that no file can have
+        lines = tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
+    except ForeignError as error:
         raise DataError(f"{what} {str(path)!r} cannot be read: {error}") from None
     if not lines:
         raise DataError(f"{what} {str(path)!r} is empty: one a line is needed")

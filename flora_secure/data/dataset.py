@@ -16,47 +16,7 @@ from numpy.typing import NDArray
 
 from flora_secure.data.class_names import has_one_place
 from flora_secure.data.images import EncodedImages, Images, content, image_digests, images_at
-
-NAMED = 5
-
-
-def printable(name: str) -> str:
-    """`name` in one line that any terminal and any file in UTF-8 can take."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """`count` images (clients, classes: `reason` says which) left out for one reason; `names` of the first few."""
-
-    reason: str
-    count: int
-    names: tuple[str, ...]
-
-    @property
-    def line(self) -> str:
-        """For people: "skipped 7: empty file (a.jpg, b.jpg, …)"."""
-        more = ", …" if self.count > len(self.names) else ""
-        return f"skipped {self.count:,}: {self.reason} ({', '.join(self.names)}{more})"
-
-
-class SkipList:
-    """Collects what a data set holds beside what is used, counted by reason, with a few names of each."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, list[str]] = {}
-
-    def add(self, reason: str, name: str) -> None:
-        """Counts one under `reason`, by a `name` for people: what is not printable, or no Unicode, is escaped."""
-        self._names.setdefault(reason, []).append(printable(name))
-
-    def told(self) -> str:
-        """What a message adds about why so little is left: "; skipped …", or nothing."""
-        return "".join(f"; {one.line}" for one in self.summary())
-
-    def summary(self) -> tuple[Skipped, ...]:
-        """What was left out, an entry a reason, in the order in which the reasons came up."""
-        return tuple(Skipped(reason, len(all_), tuple(all_[:NAMED])) for reason, all_ in self._names.items())
+from flora_secure.data.notes import Skipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +84,9 @@ class Dataset:
     names nor templates where it is captioned.
 
     `mirror`: a mirror image shows the same class (clothes do, digits do not). `owners`: whose the private images are,
-    where the data set says so. `skipped`: what it holds beside, and why it is not used. `unseen`: classes that were set
-    apart (`flora_secure.data.federation.set_apart`), of which nothing is in the rest.
+    where the data set says so. `skipped`: what it holds beside, and why it is not used. `warnings`: lines
+    about what was guessed or looks wrong. `unseen`: classes that were set apart
+    (`flora_secure.data.federation.set_apart`), of which nothing is in the rest.
     """
 
     name: str
@@ -137,6 +98,7 @@ class Dataset:
     mirror: bool
     owners: Owners | None = None
     skipped: tuple[Skipped, ...] = ()
+    warnings: tuple[str, ...] = ()
     unseen: Unseen | None = None
 
     def __post_init__(self) -> None:

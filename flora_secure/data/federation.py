@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora_secure.data.cache import ArrayCache
-from flora_secure.data.dataset import NAMED, Dataset, Owners, Skipped, Split, Unseen
+from flora_secure.data.dataset import Dataset, Owners, Split, Unseen
+from flora_secure.data.notes import Skipped
 from flora_secure.data.own import PASSED
 from flora_secure.data.partitions import Natural, Skew, parse_partition, partition, partition_captioned, skew
 from flora_secure.data.sources import load_dataset
@@ -57,6 +58,7 @@ class Federation:
             f"data {data.name}: {private:,} private, {public:,} public, {test:,} test {described}; {self.skew.line}",
             *apart,
             *(skipped.line for skipped in data.skipped),
+            *(f"warning: {line}" for line in data.warnings),
         ]
 
 
@@ -191,4 +193,4 @@ def set_apart(dataset: Dataset, names: Sequence[str]) -> Dataset:
 
 
 def _skipped(reason: str, names: list[str]) -> tuple[Skipped, ...]:
-    return (Skipped(reason, len(names), tuple(names[:NAMED])),) if names else ()
+    return (Skipped(reason, tuple(names)),) if names else ()

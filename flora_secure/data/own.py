@@ -16,9 +16,9 @@ import numpy as np
 
 from flora_secure.data.class_names import TEMPLATES
 from flora_secure.data.dataset import Dataset
-from flora_secure.data.decoding import as_rgb, require_pillow
+from flora_secure.data.files.pixels import as_rgb, require_pillow
+from flora_secure.data.files.samples import Naming, Sample, assemble
 from flora_secure.data.images import HeldImage
-from flora_secure.data.samples import Naming, Sample, assemble
 from flora_secure.errors import DataError
 from flora_secure.planning.config import RunConfig
 

@@ -7,7 +7,7 @@
 | digits | scikit-learn's, two thirds | a sixth | a sixth |
 | cifar10, cifar100 | train[0:40000] | train[40000:50000] | test |
 
-The others are files, listed by `photographs`, `listings` and `webdataset`; docs/data.md has their layouts.
+The others are files, listed by the modules of `files`; docs/data.md has their layouts.
 
 The public slice is what pretraining, the choice of hyper-parameters, the warm start and the control variate may see.
 Fashion-MNIST: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747.
@@ -20,11 +20,14 @@ from pathlib import Path
 
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.class_names import TEMPLATES, read_lines, read_templates
-from flora_secure.data.dataset import Dataset, SkipList
+from flora_secure.data.dataset import Dataset
+from flora_secure.data.files.folders import list_folder, require_folder
+from flora_secure.data.files.photographs import PHOTOGRAPHS
+from flora_secure.data.files.samples import Naming, Sample, assemble, assemble_captioned
+from flora_secure.data.files.shards import list_shards
+from flora_secure.data.files.tables import list_table
 from flora_secure.data.fixed import _fixed
-from flora_secure.data.listings import list_folder, list_shards, list_table, require_folder
-from flora_secure.data.photographs import PHOTOGRAPHS
-from flora_secure.data.samples import Naming, Sample, assemble, assemble_captioned
+from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError, did_you_mean
 from flora_secure.planning.names import FIXED, GENERIC, data_sets
 
@@ -56,15 +59,15 @@ def load_dataset(
             _require_as_many(lines, len(dataset.class_names), name)
             dataset = replace(dataset, class_names=lines)
         return dataset if prompts is None else replace(dataset, templates=prompts)
-    skips = SkipList()
+    notes = Notes()
     if name in PHOTOGRAPHS:
         kind = PHOTOGRAPHS[name]
-        samples, naming = kind.listing(require_folder(root, name), skips)
+        samples, naming = kind.listing(require_folder(root, name), notes)
         if lines is not None:
             assert naming.labels is not None
             _require_as_many(lines, len(naming.labels), name)
             naming = Naming(naming.labels, lines)
-        return assemble(name, samples, naming, prompts or kind.templates, mirror=True, cache=cache, skips=skips)
+        return assemble(name, samples, naming, prompts or kind.templates, mirror=True, cache=cache, notes=notes)
     if name not in GENERIC:
         raise DataError(
             f"unknown `data.dataset` {name!r}: use one of {', '.join(data_sets())}{did_you_mean(name, data_sets())}"
@@ -81,19 +84,19 @@ def load_dataset(
     if prompts is None and (beside / TEMPLATE_FILE).is_file():
         prompts = read_templates(beside / TEMPLATE_FILE)
     if name == "folder":
-        listing = list(list_folder(folder, natural=natural, skips=skips))
+        listing = list(list_folder(folder, natural=natural, notes=notes))
     elif name == "table":
-        listing = list(list_table(folder, skips=skips))
+        listing = list(list_table(folder, notes=notes))
     else:
-        listing = list_shards(folder, lines, skips=skips)
+        listing = list_shards(folder, lines, notes=notes)
     if any(sample.caption for sample in listing):
         if asked:
             raise DataError(
                 f"data set {name!r} has captions, which are used as they are: leave out {' and '.join(asked)}"
             )
-        return assemble_captioned(name, listing, cache=cache, skips=skips)
+        return assemble_captioned(name, listing, cache=cache, notes=notes)
     naming, listing = _naming(lines, listing)
-    return assemble(name, listing, naming, prompts or TEMPLATES, mirror=False, cache=cache, skips=skips)
+    return assemble(name, listing, naming, prompts or TEMPLATES, mirror=False, cache=cache, notes=notes)
 
 
 def _require_as_many(lines: tuple[str, ...], classes: int, name: str) -> None:

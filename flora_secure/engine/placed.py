@@ -14,8 +14,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.client.autograd import Autograd
 from flora_secure.client.objectives import ClassLabels, Pairs
-from flora_secure.data.dataset import SkipList, Split, Unseen
+from flora_secure.data.dataset import Split, Unseen
 from flora_secure.data.images import Images, images_at
+from flora_secure.data.notes import Notes
 from flora_secure.engine.setting import Setting, target_of
 from flora_secure.errors import AdapterError
 from flora_secure.model.clip import Clip
@@ -102,7 +103,7 @@ class PlacedFrame:
         )
         return cls(setting, placed, text, image, factors, width * placed.scale**2)
 
-    def learner(self, private: Split, clients: Sequence[Indices], cuts: SkipList) -> Autograd:
+    def learner(self, private: Split, clients: Sequence[Indices], cuts: Notes) -> Autograd:
         """Local training by automatic differentiation, see `setting.Frame`."""
         setting, scale = self.setting, self.setting.config.training.logit_scale
         target = private.distinct[1] if setting.captioned else private.labels
@@ -118,7 +119,7 @@ class PlacedFrame:
             clients=clients,
         )
 
-    def evaluator(self, test: Split, unseen: Unseen | None, cuts: SkipList) -> Evaluator:
+    def evaluator(self, test: Split, unseen: Unseen | None, cuts: Notes) -> Evaluator:
         """The evaluator through the towers, see `setting.Frame`."""
         setting, apart = self.setting, None
         if unseen is not None:
@@ -138,7 +139,7 @@ class PlacedFrame:
     def _embeddings(self, texts: Inputs, images: Inputs) -> Embeddings:
         return lambda factors: (embedded(self.text, texts, factors), embedded(self.image, images, factors))
 
-    def _split_texts(self, split: Split, cuts: SkipList) -> Inputs:
+    def _split_texts(self, split: Split, cuts: Notes) -> Inputs:
         """What the text tower reads for a split: its captions, or the classes'."""
         if not self.setting.captioned:
             return self._class_inputs

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from flora_secure.client.closed_form import ClientBatch, ClosedForm
 from flora_secure.client.control_variate import ControlVariate
-from flora_secure.data.dataset import SkipList, Split, Unseen
+from flora_secure.data.dataset import Split, Unseen
 from flora_secure.data.images import images_at
+from flora_secure.data.notes import Notes
 from flora_secure.engine.setting import Setting, target_of
 from flora_secure.model.factors import Factors, initial_factors
 from flora_secure.model.head import Head
@@ -65,7 +66,7 @@ class Projection:
             return self.fresh
         return warm_start(self.head, self.fresh, self._public, self.setting.config.training.warm_start)
 
-    def learner(self, private: Split, clients: Sequence[Indices], cuts: SkipList) -> ClosedForm:
+    def learner(self, private: Split, clients: Sequence[Indices], cuts: Notes) -> ClosedForm:
         """Local training in closed form, see `setting.Frame`."""
         config = self.setting.config
         features = self.setting.features(private.images)
@@ -77,7 +78,7 @@ class Projection:
         variate = ControlVariate(self._public, weight) if varies and self._public is not None else None
         return ClosedForm(self.head, batch, features, labels, variate)
 
-    def evaluator(self, test: Split, unseen: Unseen | None, cuts: SkipList) -> Evaluator:
+    def evaluator(self, test: Split, unseen: Unseen | None, cuts: Notes) -> Evaluator:
         """The evaluator on cached features, see `setting.Frame`."""
         apart = None
         if unseen is not None:

@@ -19,6 +19,7 @@ from threading import Thread
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.federation import load_federation
+from flora_secure.data.notes import table_of
 from flora_secure.errors import InputError, RunFolderError, RunInterrupted
 from flora_secure.planning.config import RunConfig
 from flora_secure.records.notebook import html_table
@@ -173,8 +174,10 @@ class _Course:
             from flora_secure.privacy.cross_check import PRV_MODULE, CrossCheckError
 
         task = prepare(config, federation, around.cache)
-        for skipped in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:
-            around.say(skipped.line)
+        for cut in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:
+            around.say(cut.line)
+        for line in task.warnings[len(federation.dataset.warnings) :]:
+            around.say(f"warning: {line}")
         simulation = Simulation(config, task)
         if interrupted is None:
             run = begin(simulation, self.folder, compare_no_noise)
@@ -182,6 +185,8 @@ class _Course:
             run = go_on(simulation, interrupted)
             around.say(run.line)
         self.begun, self.done = True, len(simulation.records)
+        if skipped := task.federation.dataset.skipped:
+            run.folder.write_local("skipped.tsv", table_of(skipped))
         around.say(simulation.headline)
         if simulation.server.plan.noisy:
             _import_beside(PRV_MODULE, "peft")  # which report and adapter need; rounds wait for their clients meanwhile

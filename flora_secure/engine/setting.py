@@ -16,8 +16,9 @@ from torch import Tensor
 
 from flora_secure.client.trainer import Learner
 from flora_secure.data.cache import ArrayCache
-from flora_secure.data.dataset import Dataset, SkipList, Split, Unseen
+from flora_secure.data.dataset import Dataset, Split, Unseen
 from flora_secure.data.images import Images
+from flora_secure.data.notes import Notes
 from flora_secure.model.clip import Clip, class_prompts
 from flora_secure.model.factors import Factors
 from flora_secure.model.features import split_features
@@ -99,11 +100,11 @@ class Frame(Protocol):
         """Trained values that turn one class embedding, for the server's fitted step."""
         ...
 
-    def learner(self, private: Split, clients: Sequence[Indices], cuts: SkipList) -> Learner:
+    def learner(self, private: Split, clients: Sequence[Indices], cuts: Notes) -> Learner:
         """Local training on private images. `clients[i]`: indices of client i's; `cuts` counts captions cut short."""
         ...
 
-    def evaluator(self, test: Split, unseen: Unseen | None, cuts: SkipList) -> Evaluator:
+    def evaluator(self, test: Split, unseen: Unseen | None, cuts: Notes) -> Evaluator:
         """The evaluator on test images, and on those of unseen classes where there are some."""
         ...
 

@@ -69,6 +69,7 @@ def summarise(
         communication=_communication(simulation),
         aggregation=_aggregation(simulation),
         timing=_timing(simulation, total_seconds),
+        warnings=list(simulation.task.warnings),
         provenance=Provenance(
             versions={"flora-secure": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
             config_hash=simulation.config.digest,
@@ -98,7 +99,7 @@ def _data(simulation: Simulation) -> Data:
         client_maximum=skew.maximum,
         mean_classes=skew.mean_classes,
         mean_label_distance=skew.mean_distance,
-        skipped=[SkippedData(reason=one.reason, count=one.count, names=list(one.names)) for one in dataset.skipped],
+        skipped=[SkippedData(reason=one.reason, count=one.count) for one in dataset.skipped],
     )
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from flora_secure.client.contribution import Trainer
 from flora_secure.client.trainer import ExampleTrainer, Learner, UpdateTrainer
 from flora_secure.data.cache import ArrayCache
-from flora_secure.data.dataset import SkipList
 from flora_secure.data.federation import Federation
+from flora_secure.data.notes import Notes
 from flora_secure.engine.placed import PlacedFrame
 from flora_secure.engine.projection import Projection
 from flora_secure.engine.setting import Frame, Setting
@@ -61,6 +61,11 @@ class Task:
     def trained(self) -> TrainedValues:
         """Which values train, and how many."""
         return self.initial.trained(self.rule)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Lines about what was guessed, replaced or looks wrong in data and model, and what to do about it."""
+        return (*self.federation.dataset.warnings, *self.clip.warnings)
 
     def factors(self, values: NDArray[np.float32]) -> Factors:
         """The adapter with these trained values, float32 (trained.dimension,)."""
@@ -115,13 +120,13 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
         rule = rule_named("frozen-a")
     precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.training.precision]
     clip = load_clip(config.model.model, config.model.pretrained, device, precision)
-    setting, cuts = Setting.of(config, data, clip, rule, cache), SkipList()
+    setting, cuts = Setting.of(config, data, clip, rule, cache), Notes()
     closed = config.model.placement == "text-projection" and not data.captioned
     frame: Frame = Projection.of(setting) if closed else PlacedFrame.of(setting)
     learner, evaluator = (
         frame.learner(data.private, federation.clients, cuts),
         frame.evaluator(data.test, data.unseen, cuts),
     )
-    if cut := cuts.summary():
+    if cut := cuts.skipped():
         federation = replace(federation, dataset=replace(data, skipped=(*data.skipped, *cut)))
     return Task(clip, federation, rule, frame, learner, evaluator)

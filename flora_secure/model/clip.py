@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F  # noqa: N812
 
-from flora_secure.data.decoding import Shape
+from flora_secure.data.files.pixels import Shape
 from flora_secure.errors import ModelError
 from flora_secure.model.devices import batch_map
 from flora_secure.model.image_views import ImageViews
@@ -36,7 +36,7 @@ class Clip:
     are brought to it; `model_hash` is the SHA-256 of all parameters and buffers with their names. `parameter_count`
     is of the two towers and the logit's scale and bias: CoCa's decoder, which embeds nothing, is no part of the model.
     `precision` is that of the products inside a tower that stays frozen (`torch.autocast`); parameters and embeddings
-    are float32.
+    are float32. `warnings`: lines for people about what was guessed or replaced when it was loaded.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Clip:
     model_hash: str
     parameter_count: int
     precision: torch.dtype = torch.float32
+    warnings: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from flora_secure.data.cache import ArrayCache, cache_key
-from flora_secure.data.dataset import SkipList, Split
-from flora_secure.data.decoding import decode
+from flora_secure.data.dataset import Split
+from flora_secure.data.files.decoding import decode
 from flora_secure.data.images import EncodedImages, Images, content
+from flora_secure.data.notes import Notes
 from flora_secure.model.clip import Clip
 from flora_secure.model.image_views import ImageViews
 from flora_secure.model.tokenizers import cut_at_context
@@ -88,7 +89,7 @@ def _key(clip: Clip, images: Images, views: ImageViews, what: str) -> str:
 _CAPTIONS = 10_000  # captions that are tokenized at a time
 
 
-def caption_tokens(clip: Clip, split: Split, cuts: SkipList) -> Tensor:
+def caption_tokens(clip: Clip, split: Split, cuts: Notes) -> Tensor:
     """The captions of `split` as int64 (n, context), on the processor, in order.
 
     A caption that is longer than the context keeps its beginning, as in CLIP's training and in everybody's evaluation
@@ -103,6 +104,6 @@ def caption_tokens(clip: Clip, split: Split, cuts: SkipList) -> Tensor:
     for start in range(0, len(split), _CAPTIONS):
         tokens, cut = cut_at_context(clip.tokenizer, list(split.captions[start : start + _CAPTIONS]))
         for place in cut.nonzero().flatten().tolist():
-            cuts.add(reason, split.name(start + place))
+            cuts.skip(reason, split.name(start + place))
         parts.append(tokens)
     return torch.cat(parts)

@@ -15,7 +15,7 @@ from open_clip.coca_model import CoCa
 from open_clip.model import CustomTextCLIP
 from torch import nn
 
-from flora_secure.data.decoding import Shape
+from flora_secure.data.files.pixels import Shape
 from flora_secure.errors import ModelError, did_you_mean, first_line
 from flora_secure.model.clip import Clip
 from flora_secure.model.tokenizers import folder_tokenizer, open_clip_tokenizer

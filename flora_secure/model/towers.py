@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
 
-from flora_secure.data.decoding import decode
+from flora_secure.data.files.decoding import decode
 from flora_secure.data.images import EncodedImages, Images
 from flora_secure.model.clip import Clip, joined
 from flora_secure.model.factors import Factors, blocks

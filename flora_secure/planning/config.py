@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import math
 import sys
-import tomllib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -19,7 +18,8 @@ from typing import Any, Literal
 
 import tomli_w
 
-from flora_secure.errors import ConfigError, did_you_mean, require
+from flora_secure.errors import ConfigError, ForeignError, did_you_mean, require
+from flora_secure.foreign import read_text, toml_of
 from flora_secure.planning.options import SIMULATE, option
 from flora_secure.planning.protection import (
     CLIP_NORM,
@@ -112,21 +112,18 @@ class RunConfig:
 def from_toml(text: str) -> RunConfig:
     """Parse a TOML document. Raises `ConfigError` for bad syntax, unknown keys, wrong types and bad values."""
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not valid TOML: {error}") from None
-    except ValueError:  # Python's bound of some thousand digits, which tomllib passes on
-        raise ConfigError("not valid TOML: an integer has more digits than can be read") from None
+        table = toml_of(text)
+    except ForeignError as error:
+        raise ConfigError(str(error)) from None
     return typing.cast(RunConfig, _build(RunConfig, table, ""))
 
 
 def load_config(path: Path) -> RunConfig:
     """Read a TOML file. Raises `ConfigError`, naming the file."""
     try:
-        return from_toml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"`config` {path} cannot be read: {reason}") from None
+        return from_toml(read_text(path))
+    except ForeignError as error:
+        raise ConfigError(f"`config` {path} cannot be read: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"config {path}: {error.args[0]}") from None
 
@@ -134,8 +131,8 @@ def load_config(path: Path) -> RunConfig:
 def keys_of(path: Path) -> frozenset[str]:
     """The keys ("section.key" or "seed") that a TOML file sets, known or not; none where it cannot be read."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        table = toml_of(read_text(path))
+    except ForeignError:
         return frozenset()
     sections = [(key, value) for key, value in table.items() if isinstance(value, dict)]
     return frozenset({key for key in table if key not in dict(sections)}).union(

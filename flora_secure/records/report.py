@@ -93,11 +93,11 @@ class Forgetting:
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedData:
-    """What the data set holds beside, left out (or cut) for `reason`: how many, and the names of the first few."""
+    """What the data set holds beside, left out (or cut) for `reason`: how many. Names may be private, and stand in
+    `local/skipped.tsv` of the run's folder alone."""
 
     reason: str
     count: int
-    names: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +245,8 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that a run has to say: accuracy, privacy, communication, aggregation, timing, data and provenance."""
+    """All that a run has to say: accuracy, privacy, communication, aggregation, timing, data and provenance.
+    `warnings`: lines about what was guessed, replaced or looks wrong, and what to do about it."""
 
     accuracy: Accuracy
     retrieval: Retrieval | None
@@ -255,6 +256,7 @@ class Report:
     communication: Communication
     aggregation: Aggregation
     timing: Timing
+    warnings: list[str]
     provenance: Provenance
 
     def to_dict(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def rows(report: Report) -> list[Row]:
         *_time(report.timing),
         *_data(report.data),
     ]
+    found += [("warning", line) for line in report.warnings]
     if not report.provenance.secret_noise and report.privacy.epsilon is not None:
         found.append(("warning", "simulation noise: the noise keys come from the seed and are NOT secret"))
     return found
@@ -150,9 +151,7 @@ def _data(data: Data) -> list[Row]:
             f"(min, median, max){classes}",
         )
     ]
-    for skipped in data.skipped:
-        more = ", …" if skipped.count > len(skipped.names) else ""
-        found.append(("  skipped", f"{skipped.count:,}: {skipped.reason} ({', '.join(skipped.names)}{more})"))
+    found += [("  skipped", f"{skipped.count:,}: {skipped.reason}") for skipped in data.skipped]
     return found
 
 

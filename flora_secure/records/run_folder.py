@@ -1,4 +1,4 @@
-"""The folder of one run: `config.toml`, `rounds.jsonl`, `report.json`, `adapter/`; until it ends, `state/`.
+"""The folder of one run: `config.toml`, `rounds.jsonl`, `report.json`, `adapter/`, `local/`; until it ends, `state/`.
 
 Files are replaced atomically, and a line of `rounds.jsonl` is on disk before the next round starts, so that a crash
 loses at most the round in flight; `reopen` goes on after it. Each line carries the SHA-256 of the line before it
@@ -101,6 +101,13 @@ class RunFolder:
                 self._lock = None
             if self._state.exists():
                 shutil.rmtree(self._state)
+
+    def write_local(self, name: str, text: str) -> None:
+        """A file below `local/`: what is for the eyes of whoever runs it alone, and never leaves with the rest."""
+        place = self.path / "local"
+        with self._writing():
+            place.mkdir(mode=0o700, exist_ok=True)
+            replace_file(place / name, text.encode())
 
     def write_adapter(self, save: Callable[[Path], None]) -> str:
         """`adapter/`, written by `save(folder)` beside its place and then moved there; SHA-256 of its weights."""

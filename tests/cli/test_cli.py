@@ -246,7 +246,7 @@ def test_a_folder_of_images_with_bad_ones_and_a_cache(tmp_path) -> None:
     data = runs[0]["data"]
     assert (data["partition"], data["private_images"], data["test_images"]) == ("natural", 50, 10)
     assert (data["client_minimum"], data["client_median"], data["client_maximum"]) == (10, 10, 10)
-    assert data["skipped"] == [{"reason": "empty file", "count": 1, "names": ["client0/cat/empty.jpg"]}]
+    assert data["skipped"] == [{"reason": "empty file", "count": 1}]
     assert len(list((tmp_path / "cache").iterdir())) == 3  # what is damaged, private features, test features
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(path.read_bytes()[:-1])

@@ -8,8 +8,8 @@ from federations import FEW, few_images, small, task_of
 from invitations import enrolment_of, invitation_of
 
 from flora_secure.client.trainer import ExampleTrainer, UpdateTrainer
-from flora_secure.data.dataset import SkipList
 from flora_secure.data.federation import load_federation
+from flora_secure.data.notes import Notes
 from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.task import Task, prepare
 from flora_secure.rounds.broadcast import to_wire
@@ -50,7 +50,7 @@ def test_a_trainer_that_has_only_its_own_images_gives_the_same() -> None:
     whole = simulation.trainer.contributions(invitation, broadcast, invitation.members)
     data, me = task.federation.dataset, 4
     own = data.private.at(task.federation.clients[me])
-    learner = task.frame.learner(own, [np.arange(len(own))], SkipList())
+    learner = task.frame.learner(own, [np.arange(len(own))], Notes())
     alone = replace(task.trainer(config), learner=learner).contributions(invitation, broadcast, [0])
     np.testing.assert_allclose(alone.vectors[0], whole.vectors[me], rtol=1e-5, atol=1e-5)
 
@@ -61,7 +61,7 @@ def test_the_evaluator_reads_no_private_image_and_the_trainer_no_test_image() ->
     task = prepare(config, federation)
     data = federation.dataset
     blank = replace(data.private, images=np.zeros_like(data.private.images))
-    evaluator = task.frame.evaluator(data.test, None, SkipList())
+    evaluator = task.frame.evaluator(data.test, None, Notes())
     assert evaluator.accuracy(task.initial) == task.evaluator.accuracy(task.initial)
     other = prepare(config, replace(federation, dataset=replace(data, private=blank)))
     assert other.evaluator.accuracy(other.initial) == task.evaluator.accuracy(task.initial)

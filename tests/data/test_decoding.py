@@ -16,7 +16,8 @@ from images import encoded, picture, write
 from PIL import Image
 
 from flora_secure.data import decoding
-from flora_secure.data.decoding import Shape, UnreadableImageError, damage, decode, fitted, open_rgb
+from flora_secure.data.files.decoding import damage, decode
+from flora_secure.data.files.pixels import Shape, UnreadableImageError, fitted, open_rgb
 from flora_secure.data.images import EncodedFile
 from flora_secure.errors import DataError
 

@@ -14,7 +14,9 @@ import pytest
 
 from flora_secure.data import fixed
 from flora_secure.data.dataset import Dataset, Split
-from flora_secure.data.fixed import DEBIAN_FOLDER, EMBEDDED_FOLDER, pack_piece, read_idx, read_pack
+from flora_secure.data.files.idx import read_idx
+from flora_secure.data.files.packed import pack_piece, read_pack
+from flora_secure.data.fixed import DEBIAN_FOLDER, EMBEDDED_FOLDER
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError
 

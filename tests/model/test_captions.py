@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flora_secure.data.dataset import SkipList, Skipped, Split
+from flora_secure.data.dataset import Split
+from flora_secure.data.notes import Notes, Skipped
 from flora_secure.model.clip import Clip, ModelError
 from flora_secure.model.features import caption_tokens
 from flora_secure.model.loading import load_clip
@@ -30,14 +31,14 @@ def split_of(*captions: str) -> Split:
 def test_captions_longer_than_the_context_are_cut_and_named(tiny: Clip) -> None:
     """The embedded model reads 16 tokens: 14 between the first and the last, and "a" is one of them."""
     captions = ("a " * 14, "a " * 15, "a coat", "", "a " * 500)
-    cuts = SkipList()
+    cuts = Notes()
     tokens = caption_tokens(tiny, split_of(*captions), cuts)
     assert tokens.shape == (5, 16)
     assert tokens.dtype == torch.int64
     assert torch.equal(tokens, tiny.tokenizer(list(captions)))
     assert torch.equal(tokens[0], tokens[1])
-    assert cuts.summary() == (
-        Skipped("caption cut to the 16 tokens that the model reads", 2, ("album[101]", "album[104]")),
+    assert cuts.skipped() == (
+        Skipped("caption cut to the 16 tokens that the model reads", ("album[101]", "album[104]")),
     )
     features = tiny.model.encode_text(tokens, normalize=True)
     assert bool(torch.isfinite(features).all())
@@ -46,13 +47,13 @@ def test_captions_longer_than_the_context_are_cut_and_named(tiny: Clip) -> None:
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=6))
 @settings(max_examples=100)
 def test_what_is_cut_is_what_has_more_tokens(tiny: Clip, captions: list[str]) -> None:
-    cuts = SkipList()
+    cuts = Notes()
     tokens = caption_tokens(tiny, split_of(*captions), cuts)
     assert torch.equal(tokens, tiny.tokenizer(captions))
     encode = tiny.tokenizer.encode  # type: ignore[attr-defined]
     longer = [f"album[{100 + i}]" for i, text in enumerate(captions) if len(encode(text)) + 2 > 16]
-    assert [name for one in cuts.summary() for name in one.names] == longer[:5]
-    assert sum(one.count for one in cuts.summary()) == len(longer)
+    assert [name for one in cuts.skipped() for name in one.names] == longer
+    assert sum(one.count for one in cuts.skipped()) == len(longer)
 
 
 class FilledWithOnes:
@@ -66,10 +67,10 @@ class FilledWithOnes:
 
 def test_a_tokenizer_that_fills_up_with_something_else(tiny: Clip) -> None:
     other = dataclasses.replace(tiny, tokenizer=FilledWithOnes())
-    cuts = SkipList()
+    cuts = Notes()
     tokens = caption_tokens(other, split_of("one two three four", "one two three four five", ""), cuts)
     assert tokens.tolist() == [[8, 8, 10, 9], [8, 8, 10, 9], [1, 1, 1, 1]]
-    assert [one.names for one in cuts.summary()] == [("album[101]",)]
+    assert [one.names for one in cuts.skipped()] == [("album[101]",)]
 
 
 class EndsAndFillsWithOnes:
@@ -82,10 +83,10 @@ class EndsAndFillsWithOnes:
 
 
 def test_a_tokenizer_whose_end_also_fills_up(tiny: Clip) -> None:
-    other, cuts = dataclasses.replace(tiny, tokenizer=EndsAndFillsWithOnes()), SkipList()
+    other, cuts = dataclasses.replace(tiny, tokenizer=EndsAndFillsWithOnes()), Notes()
     texts = ["one two three", "one two three four", "one two three four five", "one", ""]
     assert torch.equal(caption_tokens(other, split_of(*texts), cuts), other.tokenizer(texts))
-    assert [one.names for one in cuts.summary()] == [("album[101]", "album[102]")]
+    assert [one.names for one in cuts.skipped()] == [("album[101]", "album[102]")]
     other.require_short([texts[0], texts[3]])
     with pytest.raises(ModelError, match=r"^1 prompts are longer than the 4 tokens .* such as 'one two three four': "):
         other.require_short(texts[:2])
@@ -93,23 +94,23 @@ def test_a_tokenizer_whose_end_also_fills_up(tiny: Clip) -> None:
 
 def test_the_vocabulary_of_open_clip(tiny: Clip) -> None:
     other = dataclasses.replace(tiny, tokenizer=open_clip.get_tokenizer("ViT-B-32"))
-    cuts = SkipList()
+    cuts = Notes()
     captions = ("a " * 75, "a " * 76)
     assert torch.equal(caption_tokens(other, split_of(*captions), cuts), other.tokenizer(list(captions)))
-    assert cuts.summary() == (Skipped("caption cut to the 77 tokens that the model reads", 1, ("album[101]",)),)
+    assert cuts.skipped() == (Skipped("caption cut to the 77 tokens that the model reads", ("album[101]",)),)
 
 
 def test_several_splits_are_counted_together_and_in_pieces(tiny: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flora_secure.model.features._CAPTIONS", 2)
-    cuts, long = SkipList(), "a " * 20
+    cuts, long = Notes(), "a " * 20
     first = caption_tokens(tiny, split_of("a", long, "a b", "b", long), cuts)
     assert torch.equal(first, tiny.tokenizer(["a", long, "a b", "b", long]))
     assert caption_tokens(tiny, split_of(), cuts).shape == (0, 16)
     caption_tokens(tiny, split_of(long), cuts)
-    assert [(one.count, one.names) for one in cuts.summary()] == [(3, ("album[101]", "album[104]", "album[100]"))]
+    assert [(one.count, one.names) for one in cuts.skipped()] == [(3, ("album[101]", "album[104]", "album[100]"))]
 
 
 def test_labelled_images_have_none(tiny: Clip) -> None:
     labelled = dataclasses.replace(split_of("a"), captions=None)
     with pytest.raises(ValueError, match="'album' have labels, and no captions"):
-        caption_tokens(tiny, labelled, SkipList())
+        caption_tokens(tiny, labelled, Notes())

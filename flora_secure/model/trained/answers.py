@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, overload
 
-from flora_secure.data.dataset import Skipped
+from flora_secure.data.notes import Skipped
 
 SCHEMA = "flora-secure/predict/1"
 SCORE = "softmax over all names of logit scale x cosine; it is not calibrated"

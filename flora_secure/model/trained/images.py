@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from flora_secure.data.dataset import SkipList, Skipped, printable
-from flora_secure.data.decoding import Shape, UnreadableImageError, as_rgb, fitted, open_rgb
+from flora_secure.data.files.folders import files_below
+from flora_secure.data.files.pixels import Shape, UnreadableImageError, as_rgb, fitted, open_rgb
+from flora_secure.data.files.samples import IMAGE_SUFFIXES
 from flora_secure.data.images import EncodedFile
-from flora_secure.data.listings import files_below
-from flora_secure.data.samples import IMAGE_SUFFIXES
+from flora_secure.data.notes import Notes, Skipped
 from flora_secure.errors import DataError, first_line
+from flora_secure.foreign import printable
 from flora_secure.model.trained.answers import Unreadable
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def listed(images: GivenImages) -> Listed:
 
     Raises DataError for a path that is not there and ValueError for pixels of another type or shape.
     """
-    skips = SkipList()
+    notes = Notes()
     if isinstance(images, np.ndarray | torch.Tensor):
         batch = _pixels(images, 1)
         return Listed(list(batch), [None] * len(batch), ())
@@ -67,16 +68,16 @@ def listed(images: GivenImages) -> Listed:
     items, names = list[EncodedFile | np.ndarray](), list[str | None]()
     for one in [images] if single else images:
         if isinstance(one, str | os.PathLike):
-            files = list(_files(Path(one), skips))
+            files = list(_files(Path(one), notes))
             items += files
             names += [file.name for file in files]
         else:
             items.append(_pixels(one, 0) if isinstance(one, np.ndarray | torch.Tensor) else _pillow(one, len(items)))
             names.append(None)
-    return Listed(items, names, skips.summary())
+    return Listed(items, names, notes.skipped())
 
 
-def _files(path: Path, skips: SkipList) -> Iterator[EncodedFile]:
+def _files(path: Path, notes: Notes) -> Iterator[EncodedFile]:
     try:
         there, folder = path.exists(), path.is_dir()
     except (OSError, ValueError):  # a path that no file can have
@@ -85,7 +86,7 @@ def _files(path: Path, skips: SkipList) -> Iterator[EncodedFile]:
         raise DataError(f"image {printable(str(path))!r} does not exist")
     for file in files_below(path) if folder else [path]:
         if folder and file.suffix.lower() not in IMAGE_SUFFIXES:
-            skips.add("file that is no image by its name", str(file))
+            notes.skip("file that is no image by its name", str(file))
         else:
             yield EncodedFile(printable(str(file)), file)
 

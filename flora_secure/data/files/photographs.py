@@ -15,10 +15,10 @@ from flora_secure.data.class_names import (
     FOOD_TEMPLATES,
     PETS_TEMPLATES,
 )
-from flora_secure.data.dataset import SkipList
+from flora_secure.data.files.folders import list_folder
+from flora_secure.data.files.samples import Naming, Sample
 from flora_secure.data.images import EncodedFile
-from flora_secure.data.listings import list_folder
-from flora_secure.data.samples import Naming, Sample
+from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError
 
 
@@ -26,7 +26,7 @@ from flora_secure.errors import DataError
 class Photographs:
     """`listing`: from the data root to the images and their classes. A mirror image of any shows the same class."""
 
-    listing: Callable[[Path, SkipList], tuple[Sequence[Sample], Naming]]
+    listing: Callable[[Path, Notes], tuple[Sequence[Sample], Naming]]
     templates: tuple[str, ...]
 
 
@@ -47,13 +47,13 @@ def _read(path: Path) -> str:
         raise DataError(f"cannot read {path}: {error}") from None
 
 
-def _eurosat(root: Path, skips: SkipList) -> tuple[Sequence[Sample], Naming]:
+def _eurosat(root: Path, notes: Notes) -> tuple[Sequence[Sample], Naming]:
     folder = _below(root, "eurosat/2750", "AnnualCrop", "EuroSAT")
-    samples = list(list_folder(folder, natural=False, skips=skips))
+    samples = list(list_folder(folder, natural=False, notes=notes))
     return samples, Naming(tuple(EUROSAT_CLASSES), tuple(EUROSAT_CLASSES.values()))
 
 
-def _pets(root: Path, skips: SkipList) -> tuple[Sequence[Sample], Naming]:
+def _pets(root: Path, notes: Notes) -> tuple[Sequence[Sample], Naming]:
     folder = _below(root, "oxford-iiit-pet", "annotations", "Oxford-IIIT Pets")
     samples, names = [], {}
     for file, split in (("trainval.txt", "private"), ("test.txt", "test")):
@@ -71,7 +71,7 @@ def _pets(root: Path, skips: SkipList) -> tuple[Sequence[Sample], Naming]:
     return samples, Naming(tuple(map(str, numbers)), tuple(names[number] for number in numbers))
 
 
-def _flowers(root: Path, skips: SkipList) -> tuple[Sequence[Sample], Naming]:
+def _flowers(root: Path, notes: Notes) -> tuple[Sequence[Sample], Naming]:
     try:
         from scipy.io import loadmat
     except ImportError:
@@ -94,7 +94,7 @@ def _flowers(root: Path, skips: SkipList) -> tuple[Sequence[Sample], Naming]:
     return samples, Naming(tuple(str(number) for number in range(1, 103)), FLOWERS_CLASSES)
 
 
-def _food(root: Path, skips: SkipList) -> tuple[Sequence[Sample], Naming]:
+def _food(root: Path, notes: Notes) -> tuple[Sequence[Sample], Naming]:
     folder = _below(root, "food-101", "meta", "Food-101")
     samples, labels = [], set()
     for part, split in (("train", "private"), ("test", "test")):

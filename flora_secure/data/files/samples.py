@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora_secure.data.cache import ArrayCache, cache_key
-from flora_secure.data.dataset import Dataset, Owners, SkipList, Split
-from flora_secure.data.decoding import MOST_PIXELS, damage, digest, mapper, require_pillow
+from flora_secure.data.dataset import Dataset, Owners, Split
+from flora_secure.data.files.decoding import damage, digest, mapper
+from flora_secure.data.files.pixels import MOST_PIXELS, require_pillow
 from flora_secure.data.images import EncodedImages, ImageFile
+from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError
 
 TEST_SHARE = 5  # one in so many becomes a test image where the data set has none
@@ -64,7 +66,7 @@ def assemble(
     *,
     mirror: bool,
     cache: ArrayCache | None,
-    skips: SkipList | None = None,
+    notes: Notes | None = None,
 ) -> Dataset:
     """The data set of all samples that can be used.
 
@@ -75,39 +77,41 @@ def assemble(
     Raises DataError where no private or no test image or only one class is left.
     """
     require_pillow()
-    skips = SkipList() if skips is None else skips
-    listed = _listed(name, samples, skips)
+    notes = Notes() if notes is None else notes
+    listed = _listed(name, samples, notes)
     order = naming.labels if naming.labels is not None else _sorted({sample.label for sample in listed})
     admitted = {label: index for index, label in enumerate(order)}
     known = [sample for sample in listed if sample.label in admitted]
     for sample in listed:
         if sample.label not in admitted:
-            skips.add("label outside the class list", f"{sample.file.name}: {sample.label}")
-    usable, hashes = _usable(known, cache, skips)
+            notes.skip("label outside the class list", f"{sample.file.name}: {sample.label}")
+    usable, hashes = _usable(known, cache, notes)
     if naming.labels is None:
         # a class of which nothing can be used is no class
         present = {sample.label for sample in usable}
         for label in order:
             if label not in present:
-                skips.add("class without a usable image", label)
+                notes.skip("class without a usable image", label)
         order = tuple(label for label in order if label in present)
         admitted = {label: index for index, label in enumerate(order)}
     names = order if naming.names is None else naming.names
     if len(names) < 2:
         raise DataError(
-            f"data set {name!r} has {len(names)} class(es) with a usable image: at least 2 are needed{skips.told()}"
+            f"data set {name!r} has {len(names)} class(es) with a usable image: at least 2 are needed{notes.told()}"
         )
 
     labels = np.array([admitted[sample.label] for sample in usable], np.int64)
     where = _placed(usable, labels.tolist(), np.arange(len(usable)))
     whole = Split(EncodedImages(tuple(sample.file for sample in usable), hashes), labels, name, np.arange(len(usable)))
-    private, public, test = _splits(whole, where, len(listed), skips)
-    owners = _owners([usable[i] for i in private.indices], listed, skips)
-    return Dataset(name, private, public, test, tuple(names), templates, mirror, owners, skips.summary())
+    private, public, test = _splits(whole, where, len(listed), notes)
+    owners = _owners([usable[i] for i in private.indices], listed, notes)
+    return Dataset(
+        name, private, public, test, tuple(names), templates, mirror, owners, notes.skipped(), notes.warnings()
+    )
 
 
 def assemble_captioned(
-    name: str, samples: Iterable[Sample], *, cache: ArrayCache | None, skips: SkipList | None = None
+    name: str, samples: Iterable[Sample], *, cache: ArrayCache | None, notes: Notes | None = None
 ) -> Dataset:
     """The captioned data set of all samples that can be used: pairs, several of one image where it has several
     captions.
@@ -116,10 +120,10 @@ def assemble_captioned(
     captions on two sides; all that have no client are one group.
     """
     require_pillow()
-    skips = SkipList() if skips is None else skips
-    listed = _listed(name, samples, skips)
+    notes = Notes() if notes is None else notes
+    listed = _listed(name, samples, notes)
     # a file is read, decoded and, if it is bad, counted once, however many captions it has
-    once, found = _usable([*{sample.file: sample for sample in listed}.values()], cache, skips)
+    once, found = _usable([*{sample.file: sample for sample in listed}.values()], cache, notes)
     row = {sample.file: place for place, sample in enumerate(once)}
     usable = [sample for sample in listed if sample.file in row]
     hashes = found[[row[sample.file] for sample in usable]]
@@ -131,23 +135,24 @@ def assemble_captioned(
         tuple(sample.caption for sample in usable),
     )
     where = _placed(usable, [0] * len(usable), whole.distinct[1])
-    private, public, test = _splits(whole, where, len(listed), skips)
-    owners = _owners([usable[i] for i in private.indices], listed, skips)
-    return Dataset(name, private, public, test, (), (), False, owners, skips.summary())
+    private, public, test = _splits(whole, where, len(listed), notes)
+    owners = _owners([usable[i] for i in private.indices], listed, notes)
+    told = notes.skipped(), notes.warnings()
+    return Dataset(name, private, public, test, (), (), False, owners, *told)
 
 
-def _listed(name: str, samples: Iterable[Sample], skips: SkipList) -> list[Sample]:
+def _listed(name: str, samples: Iterable[Sample], notes: Notes) -> list[Sample]:
     """The samples whose texts are Unicode: names of folders may be other bytes, and JSON may hold half a character."""
     listed = []
     for sample in samples:
         try:
             "".join((sample.label, sample.client or "", sample.caption)).encode()
         except UnicodeEncodeError:
-            skips.add("label, client or caption that is no Unicode", sample.file.name)
+            notes.skip("label, client or caption that is no Unicode", sample.file.name)
         else:
             listed.append(sample)
     if not listed:
-        raise DataError(f"data set {name!r}: no image was found; see docs/data.md for the layout{skips.told()}")
+        raise DataError(f"data set {name!r}: no image was found; see docs/data.md for the layout{notes.told()}")
     return listed
 
 
@@ -160,7 +165,7 @@ def _sorted(labels: set[str]) -> tuple[str, ...]:
 
 
 def _usable(
-    samples: Sequence[Sample], cache: ArrayCache | None, skips: SkipList
+    samples: Sequence[Sample], cache: ArrayCache | None, notes: Notes
 ) -> tuple[list[Sample], NDArray[np.uint8]]:
     """The samples whose images can be decoded, and their SHA-256, uint8 (n, 32)."""
     import PIL
@@ -178,12 +183,12 @@ def _usable(
             cache.put(key, verdicts)
     for sample, verdict in zip(samples, verdicts, strict=True):
         if verdict:
-            skips.add(str(verdict), sample.file.name)
+            notes.skip(str(verdict), sample.file.name)
     good = np.flatnonzero(verdicts == "")
     return [samples[i] for i in good.tolist()], found[good]
 
 
-def _splits(whole: Split, where: NDArray[np.str_], listed: int, skips: SkipList) -> tuple[Split, Split, Split]:
+def _splits(whole: Split, where: NDArray[np.str_], listed: int, notes: Notes) -> tuple[Split, Split, Split]:
     """Private, public and test part of `whole`; DataError where there is no private or no test image."""
     private, public, test = (
         whole.at(np.flatnonzero(where == which).astype(np.int64)) for which in ("private", "public", "test")
@@ -191,7 +196,7 @@ def _splits(whole: Split, where: NDArray[np.str_], listed: int, skips: SkipList)
     for part, what in ((private, "private"), (test, "test")):
         if len(part) == 0:
             raise DataError(
-                f"data set {whole.origin!r} has no usable {what} image left ({listed:,} listed){skips.told()}"
+                f"data set {whole.origin!r} has no usable {what} image left ({listed:,} listed){notes.told()}"
             )
     return private, public, test
 
@@ -218,12 +223,12 @@ def _placed(samples: Sequence[Sample], classes: Sequence[int], images: NDArray[n
     return where
 
 
-def _owners(private: Sequence[Sample], listed: Sequence[Sample], skips: SkipList) -> Owners | None:
+def _owners(private: Sequence[Sample], listed: Sequence[Sample], notes: Notes) -> Owners | None:
     if any(sample.client is None for sample in private):
         return None
     present = {str(sample.client) for sample in private}
     for client in sorted({s.client for s in listed if s.client is not None and s.split != "test"} - present):
-        skips.add("client without a usable private image", client)
+        notes.skip("client without a usable private image", client)
     names = tuple(sorted(present))
     position = {client: index for index, client in enumerate(names)}
     return Owners(names, np.array([position[str(sample.client)] for sample in private], np.int64))
