@@ -123,7 +123,7 @@ def simulate(
         return resume_run(Path(resume), around)
     settings = configured(config, {**options, "dataset": dataset} if isinstance(dataset, str) else options)
     if passed is not None:
-        settings = settings_for(settings, passed, frozenset(options))
+        settings = settings_for(settings, passed)
     target = Path(out) if out is not None else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     return begin_run(settings, target, around, compare_no_noise=compare_no_noise)
 

@@ -171,7 +171,7 @@ def within_budget(case: Case) -> Finding:
 
 def delta_small(case: Case) -> Finding:
     """A-25: δ is below one over the number of clients, or of examples, that are protected."""
-    units, what = case.config.data.clients, "clients"
+    units, what = case.config.clients, "clients"
     if case.records[0].unit == "example":
         drawn = sum(r.record.contributions for r in case.released)
         known = [r.record for r in case.released if not r.record.lost]

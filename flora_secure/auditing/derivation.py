@@ -155,7 +155,7 @@ class Case:
     @functools.cached_property
     def histories(self) -> dict[tuple[int, ...], list[int]]:
         """Positions in `released` → the clients that these rounds charge: named as participant or as survivor."""
-        of: dict[int, list[int]] = {client: [] for client in range(self.config.data.clients)}
+        of: dict[int, list[int]] = {client: [] for client in range(self.config.clients)}
         for position, r in enumerate(self.released):
             for client in {*r.record.participants, *r.record.survivors}:
                 of.setdefault(client, []).append(position)
@@ -210,7 +210,7 @@ class Case:
     @functools.cached_property
     def worst_local(self) -> list[Released]:
         """The rounds of the client whose uploads by themselves give away most."""
-        of: dict[int, list[int]] = {client: [] for client in range(self.config.data.clients)}
+        of: dict[int, list[int]] = {client: [] for client in range(self.config.clients)}
         for position, r in enumerate(self.sent):
             for client in {*r.record.participants, *r.record.survivors}:
                 of.setdefault(client, []).append(position)

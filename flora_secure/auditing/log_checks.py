@@ -58,13 +58,13 @@ def configured(case: Case) -> Finding:
     wanted: dict[str, object] = {
         "mechanism": MECHANISM,
         "unit": privacy.unit,
-        "clients": config.data.clients,
+        "clients": config.clients,
         "target_epsilon": target,
     }
     if privacy.delta is not None:
         wanted["delta"] = privacy.delta
     elif privacy.unit == "client":
-        wanted["delta"] = default_delta(config.data.clients)
+        wanted["delta"] = default_delta(config.clients)
     if privacy.bits is not None:
         wanted["bits"] = privacy.bits
     for record in case.records:
@@ -84,7 +84,7 @@ def configured(case: Case) -> Finding:
             ("delta", told.privacy.delta, case.delta),
             ("adjacency", told.privacy.adjacency, "zero-out"),
             ("profile", told.aggregation.profile, config.aggregation.secagg),
-            ("clients", told.aggregation.clients, config.data.clients),
+            ("clients", told.aggregation.clients, config.clients),
             ("seed", told.provenance.seed, config.seed),
             ("bits", told.communication.bits, case.records[0].bits),
         ):
@@ -165,7 +165,7 @@ def charged(case: Case) -> Finding:
             )
     return judged(
         "A-06", "Every client is charged for all its rounds", problems,
-        f"{len(case.histories)} different histories of {case.config.data.clients} clients",
+        f"{len(case.histories)} different histories of {case.config.clients} clients",
         "name everybody who was asked for an upload as a participant",
     )  # fmt: skip
 

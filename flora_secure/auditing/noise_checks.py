@@ -83,7 +83,7 @@ def honest(case: Case) -> Finding:
     """A-12: no sum has fewer honest survivors than the noise needs."""
     problems: list[Problem] = []
     config = case.config
-    corrupt = math.floor(config.aggregation.corrupt * config.data.clients + 1e-9)
+    corrupt = math.floor(config.aggregation.corrupt * config.clients + 1e-9)
     for record in case.records:
         n = len(record.participants)
         expected = n - math.floor(config.dropout_tolerance * n + 1e-9) - record.colluders

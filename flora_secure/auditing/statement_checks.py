@@ -101,7 +101,7 @@ def _statement(case: Case, report: Report) -> str:
         profile=config.aggregation.secagg,
         secret_noise=not config.privacy.simulation_noise,
         unit=config.privacy.unit,
-        population=config.data.clients,
+        population=config.clients,
         aborted_rounds=len(case.records) - len(case.released),
         lost_rounds=sum(r.record.lost for r in case.released),
         clip_rate=clipped,

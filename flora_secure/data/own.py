@@ -21,8 +21,8 @@ from flora_secure.data.files.samples import Naming, Sample, assemble
 from flora_secure.data.images import HeldImage
 from flora_secure.errors import DataError
 from flora_secure.planning.config import RunConfig
+from flora_secure.planning.names import PASSED
 
-PASSED = "own:"  # before the name of a data set that is in no file
 _KINDS = (
     "a PIL image, a uint8 array (H, W) or (H, W, 3), or a uint8 tensor (1, H, W) or (3, H, W), without ToTensor or "
     "Normalize"
@@ -106,17 +106,11 @@ class OwnData:
                 yield Sample(HeldImage(where, _encoded(image, where)), str(number), client, split)
 
 
-def settings_for(config: RunConfig, passed: Dataset, given: frozenset[str]) -> RunConfig:
-    """`config` for a new run on a data set that was `passed`. Clients and partition are the data set's, unless they
-    are among the keywords that were `given`; the config of an earlier run on it stays as it is."""
+def settings_for(config: RunConfig, passed: Dataset) -> RunConfig:
+    """`config` for a new run on a data set that was `passed`; the config of an earlier run on it stays as it is."""
     if config.data.dataset == passed.name:
         return config
-    changes: dict[str, Any] = {"dataset": passed.name, "data_hash": passed.data_hash}
-    if passed.owners is not None and "partition" not in given:
-        changes["partition"] = "natural"
-        if "clients" not in given:
-            changes["clients"] = len(passed.owners.names)
-    return replace(config, data=replace(config.data, **changes))
+    return replace(config, data=replace(config.data, dataset=passed.name, data_hash=passed.data_hash))
 
 
 def _encoded(image: Any, where: str) -> bytes:

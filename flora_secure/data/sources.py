@@ -15,6 +15,8 @@ Fashion-MNIST: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,10 +28,13 @@ from flora_secure.data.files.photographs import PHOTOGRAPHS
 from flora_secure.data.files.samples import Naming, Sample, assemble, assemble_captioned
 from flora_secure.data.files.shards import list_shards
 from flora_secure.data.files.tables import list_table
+from flora_secure.data.files.tree import lies_below
 from flora_secure.data.fixed import _fixed
+from flora_secure.data.images import EncodedFile
 from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError, did_you_mean
-from flora_secure.planning.names import FIXED, GENERIC, data_sets
+from flora_secure.planning.names import FIXED, GENERIC, data_sets, proposed
+from flora_secure.planning.sections import Layout
 
 CLASS_FILE, TEMPLATE_FILE = "classnames.txt", "zeroshot_classification_templates.txt"  # as CLIP_benchmark has them
 
@@ -38,17 +43,17 @@ def load_dataset(
     name: str = "embedded",
     data_root: str | Path | None = None,
     *,
-    natural: bool = False,
+    layout: Layout | None = None,
     class_names: str | Path | None = None,
     templates: str | Path | None = None,
     cache: ArrayCache | None = None,
 ) -> Dataset:
     """The data set called `name`; `data_root` is where it lies ("embedded" and "digits" need none).
 
-    `natural`: the folders above the classes of data set "folder" are clients. `class_names` and `templates` are files
-    of one a line that take the place of the data set's own. `cache` remembers which image files are damaged. Raises
-    DataError for an unknown name, a missing folder or files, files that are not what they should be, and class names or
-    templates for captions, which need neither.
+    `layout`: whether the folders of data set "folder" are classes or clients (`list_folder`). `class_names` and
+    `templates` are files of one a line that take the place of the data set's own. `cache` remembers which image files
+    are damaged. Raises DataError for an unknown name, a missing folder or files, files that are not what they should
+    be, and class names or templates for captions, which need neither.
     """
     root = None if data_root is None else Path(data_root)
     lines = None if class_names is None else read_lines(Path(class_names), "`data.class_names`")
@@ -79,16 +84,22 @@ def load_dataset(
         for option, file in (("`data.class_names`", class_names), ("`data.templates`", templates))
         if file is not None
     ]
-    if lines is None and (beside / CLASS_FILE).is_file():
+    if lines is None and _lies_in(beside, CLASS_FILE):
         lines = read_lines(beside / CLASS_FILE, "class name file")
-    if prompts is None and (beside / TEMPLATE_FILE).is_file():
+    if prompts is None and _lies_in(beside, TEMPLATE_FILE):
         prompts = read_templates(beside / TEMPLATE_FILE)
     if name == "folder":
-        listing = list(list_folder(folder, natural=natural, notes=notes))
+        listing = list_folder(folder, layout=layout, notes=notes, least=2 if lines is None else 1)
     elif name == "table":
         listing = list(list_table(folder, notes=notes))
+        _warn_of_elsewhere(beside, listing, notes)
     else:
         listing = list_shards(folder, lines, notes=notes)
+    if not listing:
+        raise DataError(
+            f"`data.data_root` {str(folder)!r}: no image was found that data set {name!r} reads; {proposed(folder)}"
+            + notes.told()
+        )
     if any(sample.caption for sample in listing):
         if asked:
             raise DataError(
@@ -97,6 +108,21 @@ def load_dataset(
         return assemble_captioned(name, listing, cache=cache, notes=notes)
     naming, listing = _naming(lines, listing)
     return assemble(name, listing, naming, prompts or TEMPLATES, mirror=False, cache=cache, notes=notes)
+
+
+def _lies_in(folder: Path, name: str) -> bool:
+    """Whether `folder` holds this file; a link to a file elsewhere does not count, since its lines would be told."""
+    return (folder / name).is_file() and lies_below(folder / name, os.path.realpath(folder))
+
+
+def _warn_of_elsewhere(folder: Path, listing: Sequence[Sample], notes: Notes) -> None:
+    """A table says where its images lie, and may say anywhere; but who was given the table should know."""
+    real = os.path.realpath(folder)
+    paths = {sample.file.path for sample in listing if isinstance(sample.file, EncodedFile)}
+    if outside := sum(not lies_below(path, real) for path in paths):
+        notes.warn(
+            f"{outside:,} of {len(paths):,} paths of the table lead out of its folder; they are read all the same"
+        )
 
 
 def _require_as_many(lines: tuple[str, ...], classes: int, name: str) -> None:

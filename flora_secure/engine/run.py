@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.federation import load_federation
 from flora_secure.data.notes import table_of
-from flora_secure.errors import InputError, RunFolderError, RunInterrupted
+from flora_secure.errors import InputError, RunFolderError, RunInterrupted, require
 from flora_secure.planning.config import RunConfig
 from flora_secure.records.notebook import html_table
 from flora_secure.records.reading import read_run
@@ -85,6 +86,10 @@ def begin_run(config: RunConfig, folder: Path, around: Surroundings, *, compare_
     `flora_secure.privacy.cross_check.CrossCheckError` where two accountants disagree: rounds and adapter are
     kept, and no report is written.
     """
+    require(
+        not compare_no_noise or config.privacy.epsilon < math.inf,
+        "`compare_no_noise` compares with a run without noise, which `privacy.epsilon` inf is by itself: leave it out",
+    )
     require_new(folder)
     return _Course(config, folder, around).finish(compare_no_noise, None)
 
@@ -158,12 +163,13 @@ class _Course:
         return f"rounds 1 to {self.done} are kept in {self.folder}"
 
     def _finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
-        config, around = self.config, self.around
+        around = self.around
         around.say("loading model and data …")
         # bad data is told at once; unpacking it leaves the interpreter time for torch
         with _collector_at_rest():
             _import_beside("torch", "open_clip")
-            federation = load_federation(config.data, config.seed, around.cache, around.passed)
+            federation = load_federation(self.config.data, self.config.seed, around.cache, around.passed)
+            config = self.config = federation.settled(self.config)
             for line in federation.lines:
                 around.say(line)
 

@@ -89,7 +89,7 @@ def _data(simulation: Simulation) -> Data:
     private, public, test = federation.image_counts
     return Data(
         dataset=dataset.name,
-        partition=simulation.config.data.partition,
+        partition=simulation.config.partition,
         private_images=private,
         public_images=public,
         test_images=test,

@@ -25,11 +25,14 @@ Placement = Literal[
     "both-projections",
     "visual-attention",
 ]
+Layout = Literal["classes", "clients"]
 Crops = Literal[1, 2, 4]
 Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 Precision = Literal["float32", "bfloat16"]
 
 MOST_ROUNDS, MOST_CLIENTS = 100_000, 1_000_000  # what the accountants can count, in seconds
+# where neither a person nor the data say otherwise
+CLIENTS, PARTITION = 100, "dirichlet:0.5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +77,27 @@ class DataConfig:
         metavar="NAMES",
         commands=(SIMULATE,),
     )
-    clients: int = option(100, "--clients", "Number of clients, at most 1,000,000.", everyday=True)
-    partition: str = option(
-        "dirichlet:0.5",
+    layout: Layout | None = option(
+        None,
+        "--layout",
+        "Of data set folder: whether the folders are classes, or clients with the classes inside.",
+        metavar="KIND",
+        derived="classes, where they cannot be clients",
+        commands=(SIMULATE,),
+    )
+    clients: int | None = option(
+        None,
+        "--clients",
+        "Number of clients, at most 1,000,000; of partition natural, so many of the data set's own.",
+        derived="100, of partition natural all",
+        everyday=True,
+    )
+    partition: str | None = option(
+        None,
         "--partition",
         "How images are dealt to clients: iid, dirichlet:A, shards:K, or natural (as the data set has them).",
         metavar="SCHEME",
+        derived="natural where the data set has clients, else dirichlet:0.5 (captions: iid)",
         commands=(SIMULATE,),
         known=partitions,
     )
@@ -92,10 +110,17 @@ class DataConfig:
             + (", ".join(map(repr, names or ())) or "nothing"),
         )
         require(
-            self.clients >= 2,
+            self.clients is None or self.clients >= 2,
             f"`data.clients` must be at least 2, since one client's sum is its own update; got {self.clients}",
         )
-        require(self.clients <= MOST_CLIENTS, f"`data.clients` must be at most {MOST_CLIENTS:,}, got {self.clients}")
+        require(
+            self.clients is None or self.clients <= MOST_CLIENTS,
+            f"`data.clients` must be at most {MOST_CLIENTS:,}, got {self.clients}",
+        )
+        require(
+            self.layout != "classes" or self.partition != "natural",
+            "`data.layout` classes has no clients, and `data.partition` natural takes the data set's own: choose one",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

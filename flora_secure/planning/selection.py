@@ -54,7 +54,7 @@ class Selection:
     @classmethod
     def of(cls, config: RunConfig) -> Selection:
         """Raises `ConfigError` where cohorts would be too small for the colluders."""
-        clients, rounds, how = config.data.clients, config.training.rounds, config.participation
+        clients, rounds, how = config.clients, config.training.rounds, config.participation
         corrupt = config.aggregation.corrupt
         if how.sampling is None:
             return cls(clients, None, 1, clients, clients, rounds, math.floor(corrupt * clients + 1e-9))

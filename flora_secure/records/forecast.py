@@ -307,7 +307,5 @@ def _communication(
 def _invitation_bytes(config: RunConfig) -> float:
     """The mean over a run's rounds: a long invitation first, short ones where the members stay the same."""
     masked, rounds = config.aggregation.secagg != "off", config.training.rounds
-    long, short = Invitation.sizes(
-        config.data.clients, config.model.placement, config.model.trained_rule, masked=masked
-    )
+    long, short = Invitation.sizes(config.clients, config.model.placement, config.model.trained_rule, masked=masked)
     return long if config.participation.rate < 1 else (long + (rounds - 1) * short) / rounds

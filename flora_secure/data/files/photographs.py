@@ -49,7 +49,7 @@ def _read(path: Path) -> str:
 
 def _eurosat(root: Path, notes: Notes) -> tuple[Sequence[Sample], Naming]:
     folder = _below(root, "eurosat/2750", "AnnualCrop", "EuroSAT")
-    samples = list(list_folder(folder, natural=False, notes=notes))
+    samples = list_folder(folder, layout="classes", notes=notes, least=0)
     return samples, Naming(tuple(EUROSAT_CLASSES), tuple(EUROSAT_CLASSES.values()))
 
 

@@ -73,7 +73,8 @@ def assemble(
     Left out, and counted by reason: labels outside `naming.labels`, files that are missing, empty, no image, damaged
     or of more than `decoding.MOST_PIXELS` pixels. Every such file is decoded once to its end; `cache` remembers what
     came out. Where no sample is a test image, those of "val" are, else one in five of each client (of each class,
-    where no client is named), by a fixed seed and never the last one; with test images, "val" joins the public slice.
+    where no client is named), by a fixed seed and never the last one, each with all its copies; with test images,
+    "val" joins the public slice.
     Raises DataError where no private or no test image or only one class is left.
     """
     require_pillow()
@@ -96,13 +97,15 @@ def assemble(
         admitted = {label: index for index, label in enumerate(order)}
     names = order if naming.names is None else naming.names
     if len(names) < 2:
+        held = f" ({names[0]!r}, {len(usable):,} images)" if names else ""
         raise DataError(
-            f"data set {name!r} has {len(names)} class(es) with a usable image: at least 2 are needed{notes.told()}"
+            f"data set {name!r} has {len(names)} class(es){held} with a usable image: at least 2 are needed"
+            + notes.told()
         )
 
     labels = np.array([admitted[sample.label] for sample in usable], np.int64)
-    where = _placed(usable, labels.tolist(), np.arange(len(usable)))
     whole = Split(EncodedImages(tuple(sample.file for sample in usable), hashes), labels, name, np.arange(len(usable)))
+    where = _placed(usable, labels.tolist(), whole.distinct[1])
     private, public, test = _splits(whole, where, len(listed), notes)
     owners = _owners([usable[i] for i in private.indices], listed, notes)
     return Dataset(
@@ -224,7 +227,12 @@ def _placed(samples: Sequence[Sample], classes: Sequence[int], images: NDArray[n
 
 
 def _owners(private: Sequence[Sample], listed: Sequence[Sample], notes: Notes) -> Owners | None:
-    if any(sample.client is None for sample in private):
+    if nobodys := sum(sample.client is None for sample in private):
+        if nobodys < len(private):
+            notes.warn(
+                f"clients are ignored: {nobodys:,} of {len(private):,} private images name none; name a client for "
+                "every one, or for none"
+            )
         return None
     present = {str(sample.client) for sample in private}
     for client in sorted({s.client for s in listed if s.client is not None and s.split != "test"} - present):

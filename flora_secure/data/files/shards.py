@@ -8,7 +8,9 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from flora_secure.data.files.kinds import PLAIN, left_out_for
 from flora_secure.data.files.samples import IMAGE_SUFFIXES, Sample, split_named
+from flora_secure.data.files.tree import tree_of
 from flora_secure.data.images import EncodedFile
 from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError
@@ -25,7 +27,7 @@ def list_shards(root: Path, labels: tuple[str, ...] | None, *, notes: Notes) -> 
     shard's split is its folder's name, or its own up to the first dash, dot or digit. Raises DataError for a shard that
     is no uncompressed tar.
     """
-    shards = [root] if root.is_file() else sorted(path for path in root.rglob("*.tar") if path.is_file())
+    shards = [root] if root.is_file() else sorted(_tars(root, notes))
     listed: list[tuple[str, Sample]] = []
     for shard in shards:
         split = _split(root, shard)
@@ -37,6 +39,14 @@ def list_shards(root: Path, labels: tuple[str, ...] | None, *, notes: Notes) -> 
     for sample in dict.fromkeys(name for name, one in listed if not (one.caption if captioned else one.label)):
         notes.skip(f"sample without a {'caption' if captioned else 'label'}", sample)
     return [one for _, one in listed if (one.caption if captioned else one.label)]
+
+
+def _tars(root: Path, notes: Notes) -> Iterator[Path]:
+    for path in tree_of(root, notes).below():
+        if path.suffix == ".tar":
+            yield path
+        elif (reason := left_out_for(path.name)) != PLAIN:
+            notes.skip(reason, path.relative_to(root).as_posix())
 
 
 def _split(root: Path, shard: Path) -> str | None:

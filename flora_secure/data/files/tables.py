@@ -11,6 +11,7 @@ from flora_secure.data.files.samples import Sample, split_named
 from flora_secure.data.images import EncodedFile
 from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError
+from flora_secure.planning.names import proposed
 
 
 def list_table(path: Path, *, notes: Notes) -> Iterator[Sample]:
@@ -22,7 +23,8 @@ def list_table(path: Path, *, notes: Notes) -> Iterator[Sample]:
     """
     if not path.is_file():
         raise DataError(
-            f"`data.data_root` {str(path)!r} is no file: data set 'table' reads a .csv, .tsv or .parquet file"
+            f"`data.data_root` {str(path)!r} is no file: data set 'table' reads a .csv, .tsv or .parquet file; "
+            + proposed(path)
         )
     rows = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     column = ""

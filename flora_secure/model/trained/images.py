@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from flora_secure.data.files.folders import files_below
+from flora_secure.data.files.kinds import left_out_for, suffix_of
 from flora_secure.data.files.pixels import Shape, UnreadableImageError, as_rgb, fitted, open_rgb
 from flora_secure.data.files.samples import IMAGE_SUFFIXES
+from flora_secure.data.files.tree import tree_of
 from flora_secure.data.images import EncodedFile
 from flora_secure.data.notes import Notes, Skipped
 from flora_secure.errors import DataError, first_line
@@ -40,8 +41,8 @@ _MOST_BYTES = 1 << 28  # of pixels held for that
 class Listed:
     """Images in order: files that are not yet read, or pixels uint8 (height, width) or (height, width, 3).
 
-    `names`: a file's path as it was given, and `None` for what has none. `left_out`: files in folders that are no
-    images by their names.
+    `names`: a file's path as it was given, and `None` for what has none. `left_out`: what folders hold beside images,
+    and why it is not read.
     """
 
     items: list[EncodedFile | np.ndarray]
@@ -54,7 +55,7 @@ def listed(images: GivenImages) -> Listed:
 
     Args:
         images: a path of a file, or of a folder, which is searched to its ends for files with an image's suffix, in the
-            order of their paths (hidden ones are left alone, links into folders not followed); a Pillow image; a batch
+            order of their paths (hidden ones and links out of it are left out); a Pillow image; a batch
             of pixels, uint8 (n, height, width) or (n, height, width, 3) as array or tensor, for tensors (n, 3, height,
             width) too, and floats in 0…1; or a sequence of paths, Pillow images and single images (without the n).
 
@@ -84,9 +85,9 @@ def _files(path: Path, notes: Notes) -> Iterator[EncodedFile]:
         there, folder = False, False
     if not there:
         raise DataError(f"image {printable(str(path))!r} does not exist")
-    for file in files_below(path) if folder else [path]:
-        if folder and file.suffix.lower() not in IMAGE_SUFFIXES:
-            notes.skip("file that is no image by its name", str(file))
+    for file in tree_of(path, notes).below() if folder else [path]:
+        if folder and suffix_of(file.name) not in IMAGE_SUFFIXES:
+            notes.skip(left_out_for(file.name), str(file))
         else:
             yield EncodedFile(printable(str(file)), file)
 
