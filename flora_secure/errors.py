@@ -69,11 +69,16 @@ class InputError(ValueError):
 
     def told(self, word: Callable[[str], str]) -> str:
         """The message with `word(key)` in the place of each setting that it names."""
-        line = _SETTING.sub(lambda found: word(found[1]), self.args[0] if self.args else "")
+        line = worded(self.args[0] if self.args else "", word)
         return f"{line}; {self.kept}" if self.kept else line
 
     def __str__(self) -> str:
         return self.told(lambda key: key)
+
+
+def worded(line: str, word: Callable[[str], str]) -> str:
+    """A line for people with `word(key)` in the place of each setting that it names in backticks."""
+    return _SETTING.sub(lambda found: word(found[1]), line)
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flora_cli.options import Given, options, told
+from flora_cli.options import Given, flagged, options, told
 from flora_cli.output import Rounds, emit, fail, log, table
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def simulate(given: Given) -> None:
             out=switches.out,
             resume=switches.resume,
             progress=lambda number, total, record: rounds(number, total, record.line),
-            log=log,
+            log=lambda line: log(flagged(line)),
             cache=not switches.no_feature_cache and (switches.feature_cache or True),
             compare_no_noise=switches.compare_no_noise,
             **given.settings,
@@ -74,4 +74,5 @@ def _refuse_others(given: Given) -> None:
 def _show(run: flora_secure.Run, as_json: bool) -> None:
     from flora_secure.records.report_table import rows
 
-    emit(run.report.to_json() if as_json else table(rows(run.report), f"flora-secure simulate → {run.folder}"))
+    found = [(what, flagged(figure)) for what, figure in rows(run.report)]
+    emit(run.report.to_json() if as_json else table(found, f"flora-secure simulate → {run.folder}"))

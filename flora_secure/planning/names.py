@@ -44,25 +44,28 @@ def models() -> tuple[str, ...]:
     return tuple(sorted(table["architectures"], key=lambda name: (name != "tiny", name)))
 
 
-def proposed(root: Path) -> str:
-    """The end of a message about a data root that nothing reads: the `data.dataset` for what lies there."""
-    general = f"say what lies there by `data.dataset`: {', '.join(GENERIC)}"
+def proposed(root: Path, but: str = "") -> str:
+    """The end of a message about a data root that a data set, `but`, does not read: what to set for what lies there."""
+    general = "see docs/data.md for the layout"
+    if not but:
+        general = f"say what lies there by `data.dataset`: {', '.join(GENERIC)}"
     try:
         inside = sorted(os.listdir(root)) if root.is_dir() else []
     except OSError:
         return general
     for mark, name in _MARKS.items():
-        if mark in (root.name, *inside):
+        if mark in (root.name, *inside) and name != but:
             return f"it looks like `data.dataset` {name}"
-    if root.suffix.lower() in _TABLES:
+    if root.suffix.lower() in _TABLES and but != "table":
         return "a table is `data.dataset` table"
     splits = [one for one in inside if (root / one).is_dir()]
-    if root.suffix == ".tar" or any(name.endswith(".tar") for one in ("", *splits[:8]) for name in _names(root / one)):
+    shards = any(name.endswith(".tar") for one in ("", *splits[:8]) for name in _names(root / one))
+    if (shards or root.suffix == ".tar") and but != "webdataset":
         return "shards in .tar files are `data.dataset` webdataset"
     tables = [name for name in inside if name.lower().endswith(_TABLES)]
     if tables and (len(tables) == 1 or not splits):
         return f"for the table in it, `data.dataset` table and `data.data_root` {str(root / tables[0])!r}"
-    return "folders of images are `data.dataset` folder" if splits else general
+    return "folders of images are `data.dataset` folder" if splits and but != "folder" else general
 
 
 def _names(folder: Path) -> list[str]:

@@ -42,7 +42,7 @@ def list_folder(root: Path, *, layout: Layout | None, notes: Notes, least: int =
     """
     if not root.is_dir():
         raise DataError(
-            f"`data.data_root` {str(root)!r} is no folder: data set 'folder' reads one folder a class; {proposed(root)}"
+            f"`data.data_root` {str(root)!r} is no folder: data set 'folder' reads one folder a class; {_reads(root)}"
         )
     tree = tree_of(root, notes)
     _warn_of_splits_beside(root, notes)
@@ -75,8 +75,12 @@ def _warn_of_splits_beside(root: Path, notes: Notes) -> None:
     if beside:
         notes.warn(
             f"the data root is the folder {place.name} alone, and {', '.join(sorted(beside))} lies beside it, unused: "
-            "--data-root takes the folder that holds them all"
+            "`data.data_root` takes the folder that holds them all"
         )
+
+
+def _reads(root: Path) -> str:
+    return proposed(root, "folder")
 
 
 def _list(root: Path, top: Folder, split: str | None, clients: bool, notes: Notes) -> Iterator[Sample]:
@@ -140,7 +144,7 @@ def _require_classes(root: Path, tops: Sequence[Folder], notes: Notes) -> None:
         count = sum(1 for folder in deep for inner in folder.folders if _images(inner))
         notes.warn(
             f"{len(deep):,} class folders hold {count:,} folders of images, which all count as the outer folder's "
-            "class: --layout classes says that this is meant, --layout clients takes the outer folders for clients "
+            "class: `data.layout` classes says that this is meant, `data.layout` clients takes the outer folders for clients "
             "and the inner ones for classes"
         )
 
@@ -173,7 +177,7 @@ def _seen(root: Path, tree: Folder, tops: Sequence[Folder], clients: bool, liste
         files = Counter(suffix_of(path.name) or "files without a suffix" for path in tree.below())
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in files.most_common(_TOLD))
         found = f"; no image was found among {kinds}" if files else ": no image was found"
-        return f"{start} {len(tree.folders):,} folders{found}; expected {wanted}; {proposed(root)}"
+        return f"{start} {len(tree.folders):,} folders{found}; expected {wanted}; {_reads(root)}"
     with_images = [folder for folder in folders if _images(folder)]
     own = sum(map(_own_images, tops))
     if not with_images:

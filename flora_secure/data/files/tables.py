@@ -24,7 +24,7 @@ def list_table(path: Path, *, notes: Notes) -> Iterator[Sample]:
     if not path.is_file():
         raise DataError(
             f"`data.data_root` {str(path)!r} is no file: data set 'table' reads a .csv, .tsv or .parquet file; "
-            + proposed(path)
+            + proposed(path, "table")
         )
     rows = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     column = ""
