@@ -72,9 +72,9 @@ class Federation:
         out."""
         data = self.dataset
         private, public, test = self.image_counts
-        described = f"images, {self._classes}"
-        if data.captioned:
-            described = f"images with {len(data.private):,}, {len(data.public):,} and {len(data.test):,} captions"
+        described = f"images with {len(data.private):,}, {len(data.public):,} and {len(data.test):,} captions"
+        if not data.captioned:
+            described = f"images, {self._classes}"
         apart = []
         if data.unseen is not None:
             names = ", ".join(data.unseen.class_names)
@@ -134,7 +134,7 @@ def load_federation(
         )
         line = f"{ignored}, since partition {scheme} deals the images anew; partition natural keeps them"
         dataset = replace(dataset, warnings=(*dataset.warnings, line if own > 1 else f"{ignored}: {scheme} deals them"))
-    count = config.clients or (own if natural else CLIENTS)
+    count = config.clients or (own if natural else 0) or CLIENTS
     rng = np.random.default_rng([seed, 0])
     if dataset.captioned:
         clients = partition_captioned(dataset.private.distinct[1], count, scheme, rng, owners)

@@ -97,7 +97,8 @@ def load_dataset(
         listing = list_shards(folder, lines, notes=notes)
     if not listing:
         raise DataError(
-            f"`data.data_root` {str(folder)!r}: no image was found that data set {name!r} reads; {proposed(folder, name)}"
+            f"`data.data_root` {str(folder)!r}: no image was found that data set {name!r} reads; "
+            + proposed(folder, name)
             + notes.told()
         )
     if any(sample.caption for sample in listing):

@@ -131,7 +131,9 @@ def test_where_nothing_is_left_the_message_says_why(tmp_path: Path) -> None:
     ):
         load_dataset("table", path)
     members = [(f"{i}.{kind}", encoded(i) if kind == "jpg" else b"") for i in range(3) for kind in ("jpg", "cls")]
-    with pytest.raises(DataError, match=r"no image was found; .*; skipped 3: sample without a label \(data.tar/0, "):
+    with pytest.raises(
+        DataError, match=r"no image was found that .*; skipped 3: sample without a label \(data.tar/0, "
+    ):
         load_dataset("webdataset", write_shard(tmp_path / "data.tar", members))
 
 

@@ -39,9 +39,11 @@ def config(**changes) -> RunConfig:
     return override(RunConfig(), {key.replace("__", "."): value for key, value in changes.items()})
 
 
-@pytest.mark.parametrize("secagg", ["off", "semi-honest", "malicious-server"])
+@pytest.mark.parametrize(
+    ("secagg", "neighbours"),
+    [("off", None), ("semi-honest", None), ("semi-honest", 8), ("malicious-server", None), ("malicious-server", 8)],
+)
 @pytest.mark.parametrize("dropout", [0.0, 0.17])
-@pytest.mark.parametrize("neighbours", [None, 8])
 @pytest.mark.parametrize("rule", ["prompt-basis", "alternate"])
 def test_the_bytes_are_those_of_a_real_round(secagg, dropout, neighbours, rule) -> None:
     n = 12

@@ -144,8 +144,8 @@ def _require_classes(root: Path, tops: Sequence[Folder], notes: Notes) -> None:
         count = sum(1 for folder in deep for inner in folder.folders if _images(inner))
         notes.warn(
             f"{len(deep):,} class folders hold {count:,} folders of images, which all count as the outer folder's "
-            "class: `data.layout` classes says that this is meant, `data.layout` clients takes the outer folders for clients "
-            "and the inner ones for classes"
+            "class: `data.layout` classes says that this is meant, `data.layout` clients takes the outer folders for "
+            "clients and the inner ones for classes"
         )
 
 
