@@ -17,8 +17,8 @@ from flora_secure.plain import finite_or_none
 from flora_secure.planning.architectures import Architecture, architecture, classes_of
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import MaskingPlan, plan_masking
-from flora_secure.planning.noise import plan_noise, refused, target_delta
 from flora_secure.planning.names import GENERIC, PASSED
+from flora_secure.planning.noise import plan_noise, refused, target_delta
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.protection import MOST_EPSILON
 from flora_secure.planning.rules import rule_named
