@@ -107,7 +107,9 @@ def test_a_config_without_choices_is_the_one_that_it_was() -> None:
         override(RunConfig(), {"data.dataset": "digits"})
     ) == override(RunConfig(), {"data.dataset": "digits", "data.clients": 100, "data.partition": "dirichlet:0.5"})
     text = override(RunConfig(), {"data.clients": 100, "data.partition": "dirichlet:0.5"}).to_toml()
-    assert text.startswith('[data]\ndataset = "embedded"\nclients = 100\npartition = "dirichlet:0.5"\n\n[model]')
+    assert text.startswith(
+        'seed = 0\n\n[data]\ndataset = "embedded"\nclients = 100\npartition = "dirichlet:0.5"\n\n[model]'
+    )
 
 
 def test_the_run_folder_holds_what_was_taken(tmp_path: Path) -> None:
