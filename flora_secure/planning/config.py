@@ -147,7 +147,7 @@ def _unmasked(run: RunConfig) -> bool:
 # data, and what lies within one section is said there
 _IDLE: tuple[tuple[str, _Where, str], ...] = (
     ("data.data_root", lambda run: run.data.dataset in SHIPPED,
-     "is not read by `data.dataset` {run.data.dataset}, which ships with the program: leave it out, or {proposed}"),
+     "is not read by `data.dataset` {run.data.dataset}, which ships with the program: leave it out; {proposed}"),
     ("data.data_hash", lambda run: not run.data.dataset.startswith(PASSED),
      "is for data that a program passes, not for `data.dataset` {run.data.dataset}: leave it out"),
     ("data.layout", lambda run: run.data.dataset != "folder",

@@ -93,7 +93,7 @@ def test_the_data_set_is_proposed_by_what_lies_there(tmp_path: Path) -> None:
     assert proposed(top / "labels.csv") == "a table is `data.dataset` table"
     assert proposed(root("cifar-10-batches-py/test_batch")).endswith("`data.dataset` cifar10")
     assert proposed(tmp_path / "nowhere") == "say what lies there by `data.dataset`: folder, table, webdataset"
-    with pytest.raises(ConfigError, match=r"leave it out, or folders of images are data\.dataset folder"):
+    with pytest.raises(ConfigError, match=r"leave it out; folders of images are data\.dataset folder"):
         from_toml(f"[data]\ndata_root = {str(tmp_path / '0')!r}")
 
 
