@@ -28,8 +28,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
-    """The whole of a regular file of at most `most` bytes; links are followed.
+def read_bytes(path: Path, most: int = MOST_TEXT, *, start: int = 0, length: int | None = None) -> bytes:
+    """The whole of a regular file of at most `most` bytes, or `length` bytes (fewer at its end) of one of any size from
+    `start`; links are followed.
 
     Raises ForeignError, whose text says what the matter is and does not name the file.
     """
@@ -44,12 +45,15 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise ForeignError("it is no regular file")
-        if facts.st_size > most:
+        if length is None and facts.st_size > most:
             raise ForeignError(f"it has {facts.st_size:,} bytes, and {most:,} are the most that are read")
         try:
-            raw = stream.read(most + 1)
+            stream.seek(start)
+            raw = stream.read(most + 1 if length is None else min(length, most))
         except OSError as error:
             raise ForeignError(str(error.strerror or error)) from None
+        except OverflowError:
+            raise ForeignError(f"no file has a byte {start:,}") from None
     if len(raw) > most:
         raise ForeignError(f"it grows beyond the {most:,} bytes that are read")
     return raw

@@ -14,6 +14,7 @@ from flora_secure.data.dataset import Dataset, Owners, Split, Unseen
 from flora_secure.data.notes import Skipped
 from flora_secure.data.own import PASSED
 from flora_secure.data.partitions import Natural, Skew, parse_partition, partition, partition_captioned, skew
+from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError, did_you_mean
 from flora_secure.planning.sections import DataConfig
@@ -82,6 +83,7 @@ def load_federation(
             natural=natural,
             class_names=config.class_names,
             templates=config.templates,
+            rendering=Rendering(config.window, config.background),
             cache=cache,
         )
     if config.unseen_classes is not None:
@@ -113,6 +115,7 @@ def _require_the_same(config: DataConfig, passed: Dataset | None) -> Dataset:
             f"{passed.data_hash:.12}…, not {config.data_hash or 'unknown':.12}…; pass that one, or begin a new run"
         )
     named = [key for key in ("data_root", "class_names", "templates") if getattr(config, key) is not None]
+    named += [key for key in ("window", "background") if getattr(config, key) != getattr(PLAIN, key)]
     if named:
         raise DataError(
             f"a data set that is passed has its own: leave out {' and '.join(f'`data.{k}`' for k in named)}"

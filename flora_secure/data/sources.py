@@ -28,6 +28,7 @@ from flora_secure.data.files.shards import list_shards
 from flora_secure.data.files.tables import list_table
 from flora_secure.data.fixed import _fixed
 from flora_secure.data.notes import Notes
+from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.errors import DataError, did_you_mean
 from flora_secure.planning.names import FIXED, GENERIC, data_sets
 
@@ -41,12 +42,14 @@ def load_dataset(
     natural: bool = False,
     class_names: str | Path | None = None,
     templates: str | Path | None = None,
+    rendering: Rendering = PLAIN,
     cache: ArrayCache | None = None,
 ) -> Dataset:
     """The data set called `name`; `data_root` is where it lies ("embedded" and "digits" need none).
 
     `natural`: the folders above the classes of data set "folder" are clients. `class_names` and `templates` are files
-    of one a line that take the place of the data set's own. `cache` remembers which image files are damaged. Raises
+    of one a line that take the place of the data set's own. `rendering`: how the values of image files are
+    shown. `cache` remembers which image files are damaged. Raises
     DataError for an unknown name, a missing folder or files, files that are not what they should be, and class names or
     templates for captions, which need neither.
     """
@@ -54,6 +57,11 @@ def load_dataset(
     lines = None if class_names is None else read_lines(Path(class_names), "`data.class_names`")
     prompts = None if templates is None else read_templates(Path(templates))
     if name in FIXED:
+        if rendering != PLAIN:
+            raise DataError(
+                f"data set {name!r} holds 8-bit images that are never transparent: leave out `data.window` and "
+                "`data.background`"
+            )
         dataset = _fixed(name, root)
         if lines is not None:
             _require_as_many(lines, len(dataset.class_names), name)
@@ -67,7 +75,9 @@ def load_dataset(
             assert naming.labels is not None
             _require_as_many(lines, len(naming.labels), name)
             naming = Naming(naming.labels, lines)
-        return assemble(name, samples, naming, prompts or kind.templates, mirror=True, cache=cache, notes=notes)
+        return assemble(
+            name, samples, naming, prompts or kind.templates, mirror=True, cache=cache, notes=notes, rendering=rendering
+        )
     if name not in GENERIC:
         raise DataError(
             f"unknown `data.dataset` {name!r}: use one of {', '.join(data_sets())}{did_you_mean(name, data_sets())}"
@@ -94,9 +104,11 @@ def load_dataset(
             raise DataError(
                 f"data set {name!r} has captions, which are used as they are: leave out {' and '.join(asked)}"
             )
-        return assemble_captioned(name, listing, cache=cache, notes=notes)
+        return assemble_captioned(name, listing, cache=cache, notes=notes, rendering=rendering)
     naming, listing = _naming(lines, listing)
-    return assemble(name, listing, naming, prompts or TEMPLATES, mirror=False, cache=cache, notes=notes)
+    return assemble(
+        name, listing, naming, prompts or TEMPLATES, mirror=False, cache=cache, notes=notes, rendering=rendering
+    )
 
 
 def _require_as_many(lines: tuple[str, ...], classes: int, name: str) -> None:

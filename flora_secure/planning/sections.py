@@ -67,6 +67,23 @@ class DataConfig:
         derived="the data set's",
         commands=(SIMULATE,),
     )
+    window: str = option(
+        "auto",
+        "--window",
+        "Values of image files that are black and white where they have more than 8 bits, such as 0:4095; image, each "
+        "image's own least and greatest; or auto, by the kind of file.",
+        metavar="LOW:HIGH",
+        commands=(SIMULATE,),
+        known=lambda: ("auto", "image"),
+    )
+    background: str = option(
+        "black",
+        "--background",
+        "What transparent images show: black, white or #rrggbb.",
+        metavar="COLOUR",
+        commands=(SIMULATE,),
+        known=lambda: ("black", "white"),
+    )
     unseen_classes: tuple[str, ...] | None = option(
         None,
         "--unseen-classes",
