@@ -257,7 +257,7 @@ def fitted(image: Image, shape: Shape) -> Image:
     top, left = round((inner[1] - height) / 2.0), round((inner[0] - width) / 2.0)
     if inner[0] * inner[1] <= _MOST_SCALED:
         return image.resize(inner, resample).crop((left, top, left + width, top + height))
-    # a strip a thousand times as long as wide: only what is cut out is scaled; pixels differ by rounding
+    # a strip hundreds of times as long as wide: only what is cut out is scaled; pixels differ by rounding
     across, down = image.width / inner[0], image.height / inner[1]
     box = (left * across, top * down, (left + width) * across, (top + height) * down)
     return image.resize((width, height), resample, box)
