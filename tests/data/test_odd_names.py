@@ -108,15 +108,16 @@ def test_a_pipe_with_the_name_of_an_image_is_not_waited_for(tmp_path: Path) -> N
     write_classes(tmp_path)
     os.mkfifo(tmp_path / "cat" / "pipe.png")
     data = load_dataset("folder", tmp_path)
-    assert skipped(data) == {"cannot be read: not a regular file": (1, ("cat/pipe.png",))}
+    assert skipped(data) == {"cannot be read: it is no regular file": (1, ("cat/pipe.png",))}
 
 
 def test_paths_with_a_nul(tmp_path: Path) -> None:
     path = table(tmp_path, ["a", "b"])
     with path.open("a") as file:
         file.write("no\0.jpg,a\n")
-    assert skipped(load_dataset("table", path)) == {"cannot be read: not a regular file": (1, (r"no\x00.jpg",))}
-    with pytest.raises(OSError, match="not a regular file"):
+    reason = "cannot be read: no file can have such a name"
+    assert skipped(load_dataset("table", path)) == {reason: (1, (r"no\x00.jpg",))}
+    with pytest.raises(OSError, match="no file can have such a name"):
         EncodedFile("x", Path("a\0b")).read()
     with pytest.raises(DataError, match="cannot be read: embedded null byte"):
         read_lines(Path("a\0b"), "class names")

@@ -192,10 +192,7 @@ def as_rgb(image: Image | Values, rendering: Rendering = PLAIN) -> Image:
         over = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         rgb = Pillow.alpha_composite(Pillow.new("RGBA", over.size, (*rendering.ground, 255)), over).convert("RGB")
     else:
-        try:
-            rgb = image.convert("RGB")
-        except ValueError:
-            raise UnreadableImageError(f"colours that are not converted ({image.mode})") from None
+        rgb = image.convert("RGB")
     turn = _TURNS.get(orientation(image) or 1)
     return rgb if turn is None else rgb.transpose(Pillow.Transpose[turn])
 
