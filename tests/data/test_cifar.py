@@ -212,8 +212,8 @@ def test_attacks_by_pickles_are_refused_in_one_line(tmp_path: Path, raw: bytes, 
 
 
 def test_objects_over_bytes_of_the_file_do_not_crash_the_process(tmp_path: Path) -> None:
-    raw = b"(dS'data'\n" + array_of(b"O8", b"I1\nI384\n", MEMORY, b"|") + b"s" + LABELS + b"."
-    (tmp_path / "batch").write_bytes(raw)
+    objects = b"cnumpy\nndarray\n((I384\ntcnumpy\ndtype\n(S'O8'\nI0\nI1\ntRS'" + MEMORY + b"'\ntR"
+    (tmp_path / "batch").write_bytes(b"(dS'data'\nI1\nsS'labels'\n" + objects + b"s.")
     ran = reads_in_another_process(tmp_path / "batch", READ)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("refused:")
