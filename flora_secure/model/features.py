@@ -104,6 +104,6 @@ def caption_tokens(clip: Clip, split: Split, cuts: Notes) -> Tensor:
     for start in range(0, len(split), _CAPTIONS):
         tokens, cut = cut_at_context(clip.tokenizer, list(split.captions[start : start + _CAPTIONS]))
         for place in cut.nonzero().flatten().tolist():
-            cuts.skip(reason, split.name(start + place))
+            cuts.mark(reason, split.name(start + place))
         parts.append(tokens)
     return torch.cat(parts)

@@ -223,9 +223,7 @@ def test_no_more_is_unpacked_than_the_header_promises_and_no_more_than_256_mib(
 
     monkeypatch.setattr(gzip.GzipFile, "read", counted)
     monkeypatch.setattr(gzip, "decompress", lambda *_: pytest.fail("unpacked without a bound"))
-    with pytest.raises(
-        DataError, match=r"more bytes of data, its header promises 8|promises 4,294,967,296 bytes"
-    ):
+    with pytest.raises(DataError, match=r"more bytes of data, its header promises 8|promises 4,294,967,296 bytes"):
         read_idx(path, 3)
     assert sum(map(len, unpacked)) < 100
     with path.open("wb") as stream:

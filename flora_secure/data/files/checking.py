@@ -112,11 +112,11 @@ def tell(name: str, found: Sequence[tuple[str, Finding]], rendering: Rendering, 
         _require_clear(name, kind, those, rendering, notes)
     for one, finding in used:
         if finding.more:
-            notes.skip("first of several images in a file, used alone", one)
+            notes.mark("first of several images in a file, used alone", one)
         if not finding.turned:
-            notes.skip("EXIF that cannot be read: used, not turned", one)
+            notes.mark("EXIF that cannot be read: used, not turned", one)
         if finding.flat:
-            notes.skip("almost one value all over (deviation below 4 of 255), used all the same", one)
+            notes.mark("almost one value all over (deviation below 4 of 255), used all the same", one)
     if rendering.window != AUTO and used and not wide:
         notes.warn(f"`data.window` {rendering.window} changes nothing: no image has values of more than 8 bits")
     clear = sum(finding.clear for _, finding in used)
