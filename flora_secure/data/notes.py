@@ -46,7 +46,7 @@ class Notes:
         self._names.setdefault(reason, []).append(printable(name))
 
     def mark(self, reason: str, name: str) -> None:
-        """As `skip`, for one that is used all the same, which the reason says, too."""
+        """Counts one that is used all the same, which its `reason` should say; in all else as `skip`."""
         self._used.add(reason)
         self.skip(reason, name)
 

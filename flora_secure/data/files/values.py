@@ -61,7 +61,10 @@ class Values:
         return self.promised[0] - slack <= low and high <= self.promised[1] + slack
 
     def shown(self, rendering: Rendering) -> np.ndarray:
-        """uint8 (height, width). Raises OddValuesError where neither the kind nor the rendering says what is black."""
+        """The pixels, uint8 (height, width).
+
+        Raises OddValuesError where neither the kind nor the rendering says what is black.
+        """
         low, high = self.range
         if rendering.window == EACH:
             black, white = low, high
