@@ -48,8 +48,11 @@ def test_samples_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     assert len(data.private) + len(data.test) == 11
     assert skipped(data) == {
         "sample without an image": (1, ("data.tar/x",)),
-        "sample without a label": (2, ("data.tar/y", "data.tar/w")),
-        "JSON of a sample that cannot be read": (1, ("data.tar/w",)),
+        "sample whose texts cannot be read": (
+            1,
+            ("data.tar/w.json: not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",),
+        ),
+        "sample without a label": (1, ("data.tar/y",)),
         "no image": (1, ("data.tar/z.jpg",)),
     }
 

@@ -51,7 +51,7 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
 def test_labels_as_numbers_of_a_class_list(tmp_path: Path) -> None:
     rows = [(path, {"cat": "0", "dog": "1"}[label], client, split) for path, label, client, split in ROWS]
     table = write_table(tmp_path, [*rows, ("a/0.jpg", "2", "anna", "train")])
-    data = load_dataset("table", table, class_names=lines(tmp_path / "names", "cat", "dog"))
+    data = load_dataset("table", table, class_names=lines(tmp_path / "names", "cat", "dog"), label_base=0)
     assert pairs(data, data.test) == {("b/3.jpg", "dog")}
     assert skipped(data) == {"label outside the class list": (1, ("a/0.jpg: 2",))}
 
