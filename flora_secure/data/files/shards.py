@@ -42,9 +42,9 @@ def list_shards(root: Path, labels: tuple[str, ...] | None, *, notes: Notes) -> 
                 listed += [(sample, one) for one in _samples(shard, sample, members, labels, split, notes)]
             except ForeignError as error:
                 notes.skip("sample whose texts cannot be read", f"{sample}{error}")
-    notes.read = f"{sum(keys.values()):,} samples of {len(shards):,} shards"
+    notes.read = f"{sum(keys.values()):,} samples of {len(shards):,} shard{'s' * (len(shards) != 1)}"
     if repeated := sum(count > 1 for count in keys.values()):
-        notes.warn(f"{repeated:,} keys of shards stand for more than one sample of a split; each of them counts")
+        notes.warn(f"keys of shards that stand for more than one sample of a split: {repeated:,}; each of them counts")
     captioned = any(one.caption for _, one in listed) and not any(one.label for _, one in listed)
     for sample in dict.fromkeys(name for name, one in listed if not (one.caption if captioned else one.label)):
         notes.skip(f"sample without a {'caption' if captioned else 'label'}", sample)

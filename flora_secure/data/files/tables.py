@@ -89,8 +89,8 @@ def _once(rows: Iterable[tuple[int, Sample]], notes: Notes) -> list[Sample]:
                 differing.setdefault(what, []).append((before, number))
     for what, pairs in differing.items():
         notes.warn(
-            f"{len(pairs)} rows of the table give an image another {what} than an earlier row of its path does, such "
-            f"as rows {pairs[0][0]} and {pairs[0][1]}; each of them counts"
+            f"rows of the table that give an image another {what} than an earlier row of its path: {len(pairs):,}, "
+            f"such as rows {pairs[0][0]} and {pairs[0][1]}; each of them counts"
         )
     return kept
 
