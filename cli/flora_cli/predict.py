@@ -50,7 +50,7 @@ def predict(
     try:
         names = None if class_names is None else read_lines(class_names, "--class-names")
         for line in odd_names(names or ()):
-            log(f"warning: {line}")
+            log(f"warning: {told(InputError(line))}")
         texts = None if captions is None else read_lines(captions, "--captions")
         for path in images:
             if not path.exists():

@@ -100,11 +100,11 @@ class Reading:
 
 
 def read_by_list(
-    found: Collection[str], lines: tuple[str, ...], base: int | None, warn: Callable[[str], None]
+    found: Collection[str], lines: tuple[str, ...], base: int | None, warn: Callable[[str], None], what: str
 ) -> Reading:
     """How the list of class names `lines` reads the labels that were `found`, whole numbers in their one spelling.
 
-    `base`: the label that line 1 names, where lines name whole numbers. What was guessed, and which labels have no
+    `base`: the label that line 1 names, where lines name whole numbers. `what`: the list for people. What was guessed, and which labels have no
     line, is said by `warn`. Raises DataError where two readings are possible; docs/data.md has the cases.
     """
     words = ordered(label for label in found if whole(label) is None)
@@ -113,7 +113,7 @@ def read_by_list(
             raise DataError(
                 f"`data.label_base` {base} is for labels that are whole numbers, and {words[0]!r} is none: leave it out"
             )
-        return _by_number(found, lines, base, warn)
+        return _by_number(found, lines, base, warn, what)
     exact = {whole(line) or line: line for line in lines}
     near: dict[str, list[str]] = {}
     for line in lines:
@@ -123,20 +123,24 @@ def read_by_list(
     if spelled and (words or len(spelled) == len(found) or exact.keys() <= {*found}):
         if other := [label for label in ordered(spelled) if label not in exact]:
             pairs = ", ".join(f"{label!r} as {spelled[label]!r}" for label in other[:_SHOWN])
-            warn(f"labels were found in `data.class_names` by likeness: {pairs}{', …' * (len(other) > _SHOWN)}")
-        _say_left_out([label for label in ordered(found) if label not in spelled], len(found), warn)
+            warn(f"labels were found in {what} by likeness: {pairs}{', …' * (len(other) > _SHOWN)}")
+        _say_left_out([label for label in ordered(found) if label not in spelled], len(found), warn, what)
         return Reading(lines, spelled)
     if spelled:
         listed = ordered(label for label in found if label in exact)
         raise DataError(
-            f"`data.class_names` can be read in two ways: its lines are the labels, of which it lists {some(listed)} "
+            f"{what} can be read in two ways: its lines are the labels, of which it lists {some(listed)} "
             f"and not {some(label for label in ordered(found) if label not in spelled)}; or line 1 names the first "
             "number. List every label, or give the number that line 1 names by `data.label_base`, 0 or 1"
         )
-    return _by_order(found, lines, warn) if words else _by_number(found, lines, _base(found, lines), warn)
+    return (
+        _by_order(found, lines, warn, what)
+        if words
+        else _by_number(found, lines, _base(found, lines, what), warn, what)
+    )
 
 
-def _base(found: Collection[str], lines: tuple[str, ...]) -> int:
+def _base(found: Collection[str], lines: tuple[str, ...], what: str) -> int:
     """0 where label 0 occurs and no label equals the number of lines. Every other case has two readings."""
     numbers = [str(number) for number in range(len(lines) + 1)]
     if not {*found} & {*numbers}:
@@ -150,22 +154,24 @@ def _base(found: Collection[str], lines: tuple[str, ...]) -> int:
 
     labels = ordered(found)
     raise DataError(
-        f"`data.class_names` can be read in two ways: it has {len(lines)} lines, and the labels are whole numbers from "
+        f"{what} can be read in two ways: it has {len(lines)} lines, and the labels are whole numbers from "
         f"{labels[0]} to {labels[-1]}. Line 1, {lines[0]!r}, names label 0 ({then(last)}): `data.label_base` 0; or it "
         f"names label 1 ({then(first)}): `data.label_base` 1"
     )
 
 
-def _by_number(found: Collection[str], lines: tuple[str, ...], base: int, warn: Callable[[str], None]) -> Reading:
+def _by_number(
+    found: Collection[str], lines: tuple[str, ...], base: int, warn: Callable[[str], None], what: str
+) -> Reading:
     labels = tuple(str(base + place) for place in range(len(lines)))
     unlisted = [label for label in ordered(found) if label not in {*labels}]
     if len(unlisted) == len(found):
         raise _unfit(found, lines)
-    _say_left_out(unlisted, len(found), warn)
+    _say_left_out(unlisted, len(found), warn, what)
     return Reading(labels, {})
 
 
-def _by_order(found: Collection[str], lines: tuple[str, ...], warn: Callable[[str], None]) -> Reading:
+def _by_order(found: Collection[str], lines: tuple[str, ...], warn: Callable[[str], None], what: str) -> Reading:
     """As many names as labels, in their order, which has to be the same to a person, a program and a file manager."""
     if len(found) != len(lines):
         raise _unfit(found, lines)
@@ -173,12 +179,12 @@ def _by_order(found: Collection[str], lines: tuple[str, ...], warn: Callable[[st
     for others, by in ((sorted(labels, key=str.casefold), "case aside"), (sorted(labels, key=_natural), "by number")):
         if clash := next(((one, other) for one, other in zip(labels, others, strict=True) if one != other), None):
             raise DataError(
-                f"`data.class_names` cannot name the labels in their order, which is not clear: {clash[0]!r} comes "
+                f"{what} cannot name the labels in their order, which is not clear: {clash[0]!r} comes "
                 f"before {clash[1]!r} letter by letter, and after it {by}. List the labels themselves"
             )
     pairs = ", ".join(f"{label!r} is {line!r}" for label, line in [*zip(labels, lines, strict=True)][:_SHOWN])
     warn(
-        f"`data.class_names` lists no label, so its lines name the labels in alphabetical order: {pairs}"
+        f"{what} lists no label, so its lines name the labels in alphabetical order: {pairs}"
         f"{', …' * (len(lines) > _SHOWN)}; if that is wrong, put the lines in that order"
     )
     return Reading(labels, {})
@@ -199,9 +205,6 @@ def _unfit(found: Collection[str], lines: tuple[str, ...]) -> DataError:
     )
 
 
-def _say_left_out(unlisted: list[str], count: int, warn: Callable[[str], None]) -> None:
+def _say_left_out(unlisted: list[str], count: int, warn: Callable[[str], None], what: str) -> None:
     if unlisted:
-        warn(
-            f"{len(unlisted)} of {count} labels, {some(unlisted)}, have no line in `data.class_names`: their images "
-            "are left out"
-        )
+        warn(f"{len(unlisted)} of {count} labels, {some(unlisted)}, have no line in {what}: their images are left out")

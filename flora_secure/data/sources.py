@@ -90,7 +90,9 @@ def load_dataset(
         )
         if given is not None
     ]
+    what = "`data.class_names`"
     if lines is None and (beside / CLASS_FILE).is_file():
+        what = f"{CLASS_FILE} beside the data"
         lines = read_lines(beside / CLASS_FILE, "class name file")
     if prompts is None and (beside / TEMPLATE_FILE).is_file():
         prompts = read_templates(beside / TEMPLATE_FILE)
@@ -110,7 +112,7 @@ def load_dataset(
     listing = _in_one_spelling(listing, notes)
     naming = Naming()
     if lines is not None:
-        reading = read_by_list({sample.label for sample in listing}, lines, label_base, notes.warn)
+        reading = read_by_list({sample.label for sample in listing}, lines, label_base, notes.warn, what)
         listing = [replace(one, label=reading.spelled.get(one.label, one.label)) for one in listing]
         naming = Naming(reading.labels, lines)
     elif label_base is not None:

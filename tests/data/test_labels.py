@@ -244,6 +244,14 @@ def test_other_labels_whose_order_is_not_clear_are_refused(tmp_path: Path, label
         listed(tmp_path, labels, [f"name {i}" for i in range(len(labels))])
 
 
+def test_a_list_that_was_found_is_named_as_such(tmp_path: Path) -> None:
+    lines(tmp_path / "classnames.txt", "dog", "cat")
+    with pytest.raises(DataError, match=r"classnames\.txt beside the data can be read in two ways"):
+        load_dataset("table", table(tmp_path, ["1", "2"]))
+    data = load_dataset("table", tmp_path / "table.csv", label_base=1)
+    assert named(data, ["1", "2"]) == {"1": "dog", "2": "cat"}
+
+
 def test_names_that_fit_no_label_are_refused(tmp_path: Path) -> None:
     for labels in (["x", "y"], ["7", "8"]):
         with pytest.raises(DataError, match=r"none of the 2 labels, such as '[x7]', is among the 3 class names"):
