@@ -114,7 +114,10 @@ class Dataset:
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256, hexadecimal, over shapes, images (pixels or the hashes of encoded files) and labels of the three
+        """What an interrupted run knows its data by. It says whether an image is among the clients', so it stands in
+        the run's `state/` alone, which nobody is given.
+
+        SHA-256, hexadecimal, over shapes, images (pixels or the hashes of encoded files) and labels of the three
         splits, the class names, and the captions and the unseen classes where there are any."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         splits = [self.private, self.public, self.test]

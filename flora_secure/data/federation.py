@@ -109,11 +109,6 @@ def _require_the_same(config: DataConfig, passed: Dataset | None) -> Dataset:
         raise DataError(
             f"the run is of `data.dataset` {config.dataset!r}, and {passed.name!r} was passed: pass that one"
         )
-    if passed.data_hash != config.data_hash:
-        raise DataError(
-            f"the data set {passed.name!r} that was passed is not the one of the run: its SHA-256 is "
-            f"{passed.data_hash:.12}…, not {config.data_hash or 'unknown':.12}…; pass that one, or begin a new run"
-        )
     named = [key for key in ("data_root", "class_names", "label_base", "templates") if getattr(config, key) is not None]
     if named:
         raise DataError(

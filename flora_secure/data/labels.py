@@ -104,8 +104,9 @@ def read_by_list(
 ) -> Reading:
     """How the list of class names `lines` reads the labels that were `found`, whole numbers in their one spelling.
 
-    `base`: the label that line 1 names, where lines name whole numbers. `what`: the list for people. What was guessed, and which labels have no
-    line, is said by `warn`. Raises DataError where two readings are possible; docs/data.md has the cases.
+    `base`: the label that line 1 names, where lines name whole numbers. `what`: the list, for people. What was guessed,
+    and which labels have no line, is said by `warn`. Raises DataError where two readings are possible; docs/data.md has
+    the cases.
     """
     words = ordered(label for label in found if whole(label) is None)
     if base is not None:

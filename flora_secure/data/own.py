@@ -112,7 +112,7 @@ def settings_for(config: RunConfig, passed: Dataset, given: frozenset[str]) -> R
     are among the keywords that were `given`; the config of an earlier run on it stays as it is."""
     if config.data.dataset == passed.name:
         return config
-    changes: dict[str, Any] = {"dataset": passed.name, "data_hash": passed.data_hash}
+    changes: dict[str, Any] = {"dataset": passed.name}
     if passed.owners is not None and "partition" not in given:
         changes["partition"] = "natural"
         if "clients" not in given:

@@ -14,7 +14,13 @@ from flora_secure.engine.memory import peak_memory
 from flora_secure.engine.simulation import Simulation
 from flora_secure.plain import finite_or_none
 from flora_secure.planning.noise import protected_units
-from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
+from flora_secure.planning.selection import corrupt_clients
+from flora_secure.privacy.cross_check import (
+    accountant_versions,
+    cross_check,
+    cross_check_outsiders,
+    headline_accountant,
+)
 from flora_secure.records.record import PARTS
 from flora_secure.records.report import (
     Aggregation,
@@ -74,7 +80,6 @@ def summarise(
             versions={"flora-secure": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
             config_hash=simulation.config.digest,
             model_hash=simulation.task.clip.model_hash,
-            data_hash=simulation.task.federation.dataset.data_hash,
             rounds_hash=rounds_hash,
             adapter_hash=adapter_hash,
             seed=simulation.config.seed,
@@ -108,6 +113,8 @@ def _privacy(simulation: Simulation) -> Privacy:
     summed = [record for record in simulation.records if record.aborted is None]
     worst = ledger.worst_events
     checks = cross_check(worst, ledger.delta) if plan.noisy else {}
+    amplified = plan.noisy and ledger.epsilon_outsider < ledger.epsilon
+    released = [record.noise_multiplier for record in summed if record.noise_multiplier is not None]
     accountant = headline_accountant(worst)
     # without masking the server sees every upload by itself, and only outsiders are left with the sum
     masked = simulation.config.aggregation.secagg != "off"
@@ -129,6 +136,7 @@ def _privacy(simulation: Simulation) -> Privacy:
         epsilon_outsider=finite_or_none(ledger.epsilon_outsider if plan.noisy else math.inf),
         epsilon_local=finite_or_none(local),
         noise_multiplier=plan.noise_multiplier,
+        noise_released=[min(released), max(released)] if released else [],
         clip_norm=plan.clip_norm,
         rounds=len(simulation.records),
         participations=len(worst),
@@ -137,6 +145,7 @@ def _privacy(simulation: Simulation) -> Privacy:
         honest_minimum=plan.honest_minimum,
         accountant={"name": accountant, **accountant_versions([accountant])},
         cross_check={name: epsilon for name, epsilon in checks.items() if name != accountant},
+        cross_check_outsiders=cross_check_outsiders(ledger.events, ledger.delta) if amplified else {},
         aliasing_slack=ledger.aliasing_slack if plan.noisy else 0.0,
         clip_rate=clip_rate,
         overflow_rate=overflow_rate,
@@ -152,6 +161,7 @@ def _privacy(simulation: Simulation) -> Privacy:
             lost_rounds=len(summed) - known,
             clip_rate=clip_rate,
             overflow_rate=overflow_rate,
+            corrupt=corrupt_clients(simulation.config),
         ),
     )
 

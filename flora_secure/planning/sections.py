@@ -49,9 +49,6 @@ class DataConfig:
     data_root: str | None = option(
         None, "--data-root", "Folder (or file) of the data set.", metavar="PATH", commands=(SIMULATE,), everyday=True
     )
-    data_hash: str | None = option(
-        None, None, "SHA-256 of a data set that a program passed, which has to be passed again; for no other."
-    )
     class_names: str | None = option(
         None,
         "--class-names",

@@ -125,8 +125,10 @@ class Data:
 class Privacy:
     """The budget. `epsilon` bounds what the server, who sees every round's sum and who took part, learns about the
     worst client (or its examples); `None` is infinity. `epsilon_outsider` is for those who see only the released
-    models. `participations`: rounds that charge the worst client; `exhausted`: clients that had to sit out a round
-    for their budget."""
+    models. `noise_multiplier`: z as planned, with `honest_minimum` honest survivors; `noise_released`: the least and
+    the largest of the released sums, in which more may have survived. `participations`: rounds that charge the worst
+    client; `exhausted`: clients that had to sit out a round for their budget. `cross_check_outsiders`: of
+    `epsilon_outsider`, where it is amplified."""
 
     target_epsilon: float | None
     epsilon: float | None
@@ -138,6 +140,7 @@ class Privacy:
     epsilon_outsider: float | None
     epsilon_local: float | None
     noise_multiplier: float
+    noise_released: list[float]
     clip_norm: float
     rounds: int
     participations: int
@@ -146,6 +149,7 @@ class Privacy:
     honest_minimum: int
     accountant: dict[str, str]
     cross_check: dict[str, float]
+    cross_check_outsiders: dict[str, float]
     aliasing_slack: float
     clip_rate: float | None
     overflow_rate: float | None
@@ -236,7 +240,6 @@ class Provenance:
     versions: dict[str, str]
     config_hash: str
     model_hash: str
-    data_hash: str
     rounds_hash: str | None
     adapter_hash: str | None
     seed: int

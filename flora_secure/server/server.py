@@ -143,7 +143,7 @@ class Server:
         # secret, where the noise is: the report publishes the seed, and outsiders must not know who took part
         seed = self.config.seed if self.repeats else None
         cohort = self.selection.draw(seed, number, [i for i in candidates if i not in exhausted])
-        uniform = self.selection.uniform and not exhausted
+        uniform = self.selection.uniform
         broadcast = self.broadcast
         model_hash = hashlib.sha256(bytes.fromhex(self.task.model_hash) + broadcast).digest()
         plan, masking = self.plan.with_clip(self._clip_norm), None

@@ -48,8 +48,8 @@ def test_templates_need_one_place(tmp_path: Path, text: str) -> None:
     [
         (b"", "is empty"),
         (b"a\nb\na\n", "lists 'a' twice"),
-        (b"\xff\xfea\0", "is UTF-16 text"),
-        (b"a\n\xff", r"not UTF-8 text \(line 2\)"),
+        (b"\xff\xfea\0", "UTF-16 text"),
+        (b"a\nb\xff\n", r"not UTF-8 text \(line 2\)"),
     ],
 )
 def test_bad_lists(tmp_path: Path, raw: bytes, message: str) -> None:
