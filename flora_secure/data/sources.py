@@ -90,12 +90,14 @@ def load_dataset(
         )
         if given is not None
     ]
-    what = "`data.class_names`"
+    what, found = "`data.class_names`", list[str]()
     if lines is None and (beside / CLASS_FILE).is_file():
         what = f"{CLASS_FILE} beside the data"
         lines = read_lines(beside / CLASS_FILE, "class name file")
+        found.append(f"class names of {CLASS_FILE}")
     if prompts is None and (beside / TEMPLATE_FILE).is_file():
         prompts = read_templates(beside / TEMPLATE_FILE)
+        found.append(f"templates of {TEMPLATE_FILE}")
     if name == "folder":
         listing = list(list_folder(folder, natural=natural, notes=notes))
     elif name == "table":
@@ -121,7 +123,11 @@ def load_dataset(
             "them by `data.class_names`"
         )
     dataset = assemble(name, listing, naming, prompts or TEMPLATES, mirror=False, cache=cache, notes=notes)
-    return replace(dataset, warnings=(*dataset.warnings, *odd_names(dataset.class_names)), read=notes.read)
+    return replace(
+        dataset,
+        warnings=(*dataset.warnings, *odd_names(dataset.class_names)),
+        read=", ".join(filter(None, (notes.read, *found))),
+    )
 
 
 def _say_clients(samples: Sequence[Sample], natural: bool, notes: Notes) -> None:

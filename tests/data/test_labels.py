@@ -250,6 +250,7 @@ def test_a_list_that_was_found_is_named_as_such(tmp_path: Path) -> None:
         load_dataset("table", table(tmp_path, ["1", "2"]))
     data = load_dataset("table", tmp_path / "table.csv", label_base=1)
     assert named(data, ["1", "2"]) == {"1": "dog", "2": "cat"}
+    assert data.read == "10 rows of the table, class names of classnames.txt"
 
 
 def test_names_that_fit_no_label_are_refused(tmp_path: Path) -> None:
