@@ -104,7 +104,7 @@ def load_dataset(
         listing = list_table(folder, notes=notes)
     else:
         listing = list_shards(folder, lines, notes=notes)
-    _say_clients(listing, natural, notes)
+    _say_twins(listing, notes)
     if any(sample.caption for sample in listing):
         if asked:
             raise DataError(
@@ -130,16 +130,9 @@ def load_dataset(
     )
 
 
-def _say_clients(samples: Sequence[Sample], natural: bool, notes: Notes) -> None:
-    """Tells of images to train on that name no client, where others do, and of clients that look like one."""
-    trained = [sample for sample in samples if sample.split not in {"test", "public"}]
-    clients = sorted({sample.client for sample in trained if sample.client is not None})
-    nobodys = [sample for sample in trained if sample.client is None]
-    if clients and nobodys:
-        line = f"{len(nobodys):,} of {len(trained):,} images to train on name no client"
-        if natural:
-            raise DataError(f"`data.partition` natural needs one for each: {line}, such as {nobodys[0].file.name}")
-        notes.warn(line)
+def _say_twins(samples: Sequence[Sample], notes: Notes) -> None:
+    """Tells of clients that look like one: the budget of each covers a part of what may be one client's images."""
+    clients = sorted({sample.client for sample in samples if sample.client is not None})
     if pairs := alike(clients):
         notes.warn(
             f"{len(pairs):,} of {len(clients):,} clients are named like another but for case, spaces, _, - or zeros "

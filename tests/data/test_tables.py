@@ -152,15 +152,6 @@ def test_clients_that_look_like_one_are_told(tmp_path: Path) -> None:
     )
 
 
-def test_rows_that_name_no_client_are_told_and_refused_where_clients_matter(tmp_path: Path) -> None:
-    path = write_table(tmp_path, [ROWS[0], ROWS[1], ("b/2.jpg", "cat", "", "train"), ROWS[3]])
-    data = load_dataset("table", path)
-    assert data.owners is None
-    assert data.warnings == ("1 of 3 images to train on name no client",)
-    with pytest.raises(DataError, match=r"natural needs one for each: 1 of 3 images .* no client, such as b/2\.jpg"):
-        load_dataset("table", path, natural=True)
-
-
 # Parquet of every type
 
 
@@ -200,7 +191,6 @@ def test_parquet_with_gaps_numbers_and_dictionaries(tmp_path: Path) -> None:
     client = pyarrow.array([1.0, float("nan"), 2.0, None])
     data = load_dataset("table", parquet_of(tmp_path, path=path, client=client, label=[3, 10, 3, 10]))
     assert data.class_names == ("3", "10")
-    assert data.warnings[0] == "1 of 3 images to train on name no client"
     path = pyarrow.array([*(row[0] for row in ROWS[:3]), None], pyarrow.large_string())
     with pytest.raises(DataError, match=r"no usable test image .* skipped 1: row without a path or a label \(row 4"):
         load_dataset("table", parquet_of(tmp_path, path=path))
