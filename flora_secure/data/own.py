@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flora_secure.data.class_names import TEMPLATES
+from flora_secure.data.class_names import TEMPLATES, odd_names
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.files.pixels import as_rgb, is_clear, require_pillow
 from flora_secure.data.files.samples import Naming, Sample, assemble
@@ -82,7 +82,7 @@ class OwnData:
             if template.count("{}") != 1:
                 raise DataError(f"template {template!r} needs one {{}} for the class's name")
         labels = tuple(map(str, range(len(names))))
-        return assemble(
+        dataset = assemble(
             PASSED + self.name,
             self._samples(len(names)),
             Naming(labels, names),
@@ -91,6 +91,7 @@ class OwnData:
             cache=None,
             rendering=Rendering(self.window, self.background),
         )
+        return replace(dataset, warnings=(*dataset.warnings, *odd_names(names)))
 
     def _samples(self, classes: int) -> Iterator[Sample]:
         private = self.private if isinstance(self.private, Mapping) else {None: self.private}
