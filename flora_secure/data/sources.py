@@ -53,8 +53,8 @@ def load_dataset(
     `natural`: the folders above the classes of data set "folder" are clients. `class_names` and `templates` are files
     of one a line that take the place of the data set's own; `label_base` is the label that the first of the names is
     for, where labels are whole numbers. `rendering`: how the values of image files are shown. `cache` remembers which
-    of them are damaged. Raises DataError for an unknown name, a missing folder or files, files that are not what they should be, and class names or
-    templates for captions, which need neither.
+    of them are damaged. Raises DataError for an unknown name, a missing folder or files, files that are not what they
+    should be, and class names or templates for captions, which need neither.
     """
     root = None if data_root is None else Path(data_root)
     lines = None if class_names is None else read_lines(Path(class_names), "`data.class_names`")

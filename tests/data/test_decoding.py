@@ -17,8 +17,8 @@ import pytest
 from images import die_at_150, encoded, picture, write
 from PIL import Image
 
+from flora_secure.data.checking import Finding, check
 from flora_secure.data.files import decoding
-from flora_secure.data.files.checking import Finding, check
 from flora_secure.data.files.decoding import decode
 from flora_secure.data.files.pixels import Shape, fitted, open_rgb
 from flora_secure.data.files.values import UnreadableImageError

@@ -15,8 +15,8 @@ from listings import lines, skipped
 from PIL import Image
 from wide import dicom, floats, saved, write_raw
 
+from flora_secure.data.checking import Finding, check
 from flora_secure.data.files import decoding
-from flora_secure.data.files.checking import Finding, check
 from flora_secure.data.files.decoding import decode
 from flora_secure.data.files.pixels import Shape, open_rgb
 from flora_secure.data.files.values import OddValuesError, UnreadableImageError

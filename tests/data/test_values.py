@@ -15,8 +15,8 @@ from PIL import Image
 from wide import FLOAT, SIGNED, UNSIGNED, floats, saved, signed, sixteen, tiff, write_raw
 
 from flora_secure.data.cache import ArrayCache
+from flora_secure.data.checking import check
 from flora_secure.data.dataset import Dataset
-from flora_secure.data.files.checking import check
 from flora_secure.data.files.decoding import decode
 from flora_secure.data.files.pixels import Shape, open_rgb
 from flora_secure.data.files.values import OddValuesError, UnreadableImageError

@@ -38,7 +38,7 @@ def test_captions_longer_than_the_context_are_cut_and_named(tiny: Clip) -> None:
     assert torch.equal(tokens, tiny.tokenizer(list(captions)))
     assert torch.equal(tokens[0], tokens[1])
     assert cuts.skipped() == (
-        Skipped("caption cut to the 16 tokens that the model reads", ("album[101]", "album[104]")),
+        Skipped("caption cut to the 16 tokens that the model reads", ("album[101]", "album[104]"), True),
     )
     features = tiny.model.encode_text(tokens, normalize=True)
     assert bool(torch.isfinite(features).all())

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora_secure.data.cache import ArrayCache, cache_key
+from flora_secure.data.checking import Finding, check, tell
 from flora_secure.data.dataset import Dataset, Owners, Split
-from flora_secure.data.files.checking import Finding, check, tell
 from flora_secure.data.files.decoding import digest, mapper
 from flora_secure.data.files.pixels import readers, require_pillow
 from flora_secure.data.images import EncodedImages, ImageFile
