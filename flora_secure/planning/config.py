@@ -148,8 +148,6 @@ def _unmasked(run: RunConfig) -> bool:
 _IDLE: tuple[tuple[str, _Where, str], ...] = (
     ("data.data_root", lambda run: run.data.dataset in SHIPPED,
      "is not read by `data.dataset` {run.data.dataset}, which ships with the program: leave it out; {proposed}"),
-    ("data.data_hash", lambda run: not run.data.dataset.startswith(PASSED),
-     "is for data that a program passes, not for `data.dataset` {run.data.dataset}: leave it out"),
     ("data.layout", lambda run: run.data.dataset != "folder",
      "is for `data.dataset` folder, not {run.data.dataset}: leave it out"),
     ("model.rule", lambda run: run.model.rule == "alternate" and run.training.rounds == 1,

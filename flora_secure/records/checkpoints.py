@@ -95,7 +95,16 @@ class Checkpoint:
                 raise ValueError(f"its arrays are of shapes {sorted(shapes)}, {last.shape}")
             pairs = dict(zip(last[:, 0].tolist(), last[:, 1].tolist(), strict=True))
             return cls(server=ServerState(**values), last_round=pairs, **facts), line_hash
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError, zipfile.BadZipFile) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            IndexError,
+            AttributeError,
+            OSError,
+            MemoryError,
+            zipfile.BadZipFile,
+        ) as error:
             raise CheckpointError(f"is no state of a run: {error}") from None
 
 

@@ -12,7 +12,7 @@ from listings import lines
 
 from flora_secure.data.dataset import Dataset, Split
 from flora_secure.data.federation import load_federation
-from flora_secure.data.overlaps import with_overlaps
+from flora_secure.data.files.overlaps import with_overlaps
 from flora_secure.data.sources import load_dataset
 from flora_secure.planning.sections import DataConfig
 

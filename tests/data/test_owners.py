@@ -94,7 +94,7 @@ def test_a_config_is_settled_by_the_data(tmp_path: Path) -> None:
     assert from_toml(found.to_toml()) == found
     again = load_federation(found.data, 0)
     assert again.settled(found) == found
-    assert again.lines[1:] == []  # now it is given
+    assert not [line for line in again.lines if line.startswith("partition")]  # now it is given
     given = override(config, {"data.clients": 2, "data.partition": "shards:02"})
     assert load_federation(given.data, 0).settled(given) == given
     with pytest.raises(ConfigError, match=r"aggregation\.threshold must lie in 2…3 \(the clients of a round\), got 4"):
@@ -107,9 +107,8 @@ def test_a_config_without_choices_is_the_one_that_it_was() -> None:
         override(RunConfig(), {"data.dataset": "digits"})
     ) == override(RunConfig(), {"data.dataset": "digits", "data.clients": 100, "data.partition": "dirichlet:0.5"})
     text = override(RunConfig(), {"data.clients": 100, "data.partition": "dirichlet:0.5"}).to_toml()
-    assert text.startswith(
-        'seed = 0\n\n[data]\ndataset = "embedded"\nclients = 100\npartition = "dirichlet:0.5"\n\n[model]'
-    )
+    assert '\nclients = 100\npartition = "dirichlet:0.5"\n' in text
+    assert "layout" not in text
 
 
 def test_the_run_folder_holds_what_was_taken(tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ def test_the_run_folder_holds_what_was_taken(tmp_path: Path) -> None:
         dataset="table", data_root=path, rounds=1, secagg="off", epsilon=50, out=tmp_path / "run", cache=False
     )
     config = load_config(tmp_path / "run" / "config.toml")
-    assert (config.data.clients, config.data.partition) == (4, "natural")
+    assert (config.clients, config.data.partition) == (4, "natural")
     assert run.report.data.partition == "natural"
     assert run.report.aggregation.clients == 4
     assert run.report.provenance.config_hash == config.digest

@@ -15,7 +15,6 @@ EXAMPLE, OFF, IMAGES = "[privacy]\nunit = 'example'", "[aggregation]\nsecagg = '
 CASES = [
     ("[data]\ndata_root = 'x'", "data.data_root x is not read by data.dataset embedded, which ships"),
     ("[data]\ndataset = 'digits'\ndata_root = 'x'", "data.data_root x is not read by data.dataset digits"),
-    ("[data]\ndata_hash = '00'", "data.data_hash 00 is for data that a program passes, not for data.dataset embedded"),
     ("[data]\nlayout = 'classes'", "data.layout classes is for data.dataset folder, not embedded"),
     ("[data]\ndataset = 'table'\nlayout = 'clients'", "data.layout clients is for data.dataset folder, not table"),
     ("[data]\ndataset = 'folder'\nlayout = 'classes'\npartition = 'natural'", "data.layout classes has no clients"),

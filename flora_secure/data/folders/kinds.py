@@ -7,11 +7,8 @@ PLAIN = "file that is no image by its name"
 
 # what somebody may have taken for images, and how they become some; what is read is in `samples.IMAGE_SUFFIXES`
 _KINDS = {
-    "HEIC photograph: save it as JPEG or PNG": (".heic", ".heif", ".hif"),
-    "AVIF image: save it as JPEG or PNG": (".avif",),
     "JPEG 2000 or JPEG XL image: save it as JPEG or PNG": (".jp2", ".j2k", ".jpx", ".jxl"),
     "raw photograph of a camera: save it as JPEG or PNG": (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2"),
-    "DICOM file: save its image as PNG or TIFF": (".dcm", ".dicom"),
     "medical volume: save its slices as PNG or TIFF": (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd"),
     "slide of many images: save its tiles as PNG or TIFF": (".svs", ".ndpi", ".mrxs", ".czi"),
     "drawing of lines: save it as PNG": (".svg", ".svgz", ".eps", ".ai"),
