@@ -12,6 +12,7 @@ import os
 import stat
 import tomllib
 from collections import Counter
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
-    """The whole of a regular file of at most `most` bytes; links are followed.
-
-    Raises ForeignError, whose text says what the matter is and does not name the file.
-    """
+def open_regular(path: Path, most: int) -> BufferedReader:
+    """A regular file of at most `most` bytes, opened for reading; links are followed. Raises as `read_bytes`."""
     try:
         # without O_NONBLOCK, opening a pipe waits for somebody to write
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -40,12 +38,21 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
         raise ForeignError(str(error.strerror or error)) from None
     except ValueError:  # the path holds a NUL
         raise ForeignError("no file can have such a name") from None
-    with os.fdopen(descriptor, "rb") as stream:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise ForeignError("it is no regular file")
-        if facts.st_size > most:
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > most:
+        os.close(descriptor)
+        if stat.S_ISREG(facts.st_mode):
             raise ForeignError(f"it has {facts.st_size:,} bytes, and {most:,} are the most that are read")
+        raise ForeignError("it is no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
+    """The whole of a regular file of at most `most` bytes; links are followed.
+
+    Raises ForeignError, whose text says what the matter is and does not name the file.
+    """
+    with open_regular(path, most) as stream:
         try:
             raw = stream.read(most + 1)
         except OSError as error:

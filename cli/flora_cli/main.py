@@ -6,6 +6,10 @@ import atexit
 import errno
 import gc
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # python -m puts the working directory first, and what lies there is data
+
 import warnings
 from typing import Annotated
 
@@ -90,3 +94,7 @@ def run() -> None:
 def _fail(message: str, code: int) -> int:
     log("flora-secure: " + " ".join(message.split()))
     return code
+
+
+if __name__ == "__main__":
+    run()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from flora_secure.records.reading import read_run
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
 from flora_secure.records.report_table import rows
-from flora_secure.records.run_folder import Interrupted, reopen, require_new
+from flora_secure.records.run_folder import Interrupted, claimed, reopen
 
 Progress = Callable[[int, int, RoundRecord], None]
 """Told of every finished round: its number from 1, how many there are, and its record."""
@@ -77,24 +78,25 @@ class Surroundings:
             self.log(line)
 
 
-def begin_run(config: RunConfig, folder: Path, around: Surroundings, *, compare_no_noise: bool = False) -> Run:
-    """Train as `config` says, in the new `folder`. `compare_no_noise`: the same once more without noise.
+def begin_run(config: RunConfig, out: Path | None, around: Surroundings, *, compare_no_noise: bool = False) -> Run:
+    """Train as `config` says, in the new folder `out`, or in one of `runs/`. `compare_no_noise`: the same once more
+    without noise.
 
     Raises an `flora_secure.errors.InputError` for bad input, whose `kept` says what is on disk then;
     `flora_secure.errors.RunInterrupted` at Ctrl-C; and
     `flora_secure.privacy.cross_check.CrossCheckError` where two accountants disagree: rounds and adapter are
     kept, and no report is written.
     """
-    require_new(folder)
-    return _Course(config, folder, around).finish(compare_no_noise, None)
+    with claimed(out) as folder:
+        return _Course(config, folder, around).finish(compare_no_noise, None)
 
 
 def resume_run(folder: Path, around: Surroundings) -> Run:
     """Go on with the run in `folder` after its last whole round, or read it where it is complete. Raises as
     `begin_run`, and `flora_secure.errors.RunFolderError` for a folder that holds no run."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise RunFolderError(f"`resume` {folder}: there is no such run folder")
-    if (folder / "report.json").exists():
+    if os.path.lexists(folder / "report.json"):
         found = read_run(folder)
         assert found.report is not None
         around.say(f"the run in {folder} is complete, nothing is left to do")
