@@ -127,6 +127,7 @@ def example_report() -> Report:
             clients_per_second=12.0,
             peak_memory_bytes=10**9,
         ),
+        warnings=["the labels are numbers"],
         provenance=Provenance(
             versions={"flora-secure": "0.1.0"},
             config_hash="0",
@@ -226,7 +227,8 @@ def test_the_table_shows_accuracy_privacy_and_communication_together(report: Rep
     assert "ε = 3.900 of 4 allowed" in text["privacy"]
     assert text["communication"].startswith("400 × less")
     assert "40 dropped, 40 recovered" in text["aggregation"]
-    assert "warning" not in text
+    assert text["warning"] == "the labels are numbers"
+    assert "warning" not in dict(rows(dataclasses.replace(report, warnings=[])))
     assert "1 / 8 / 70 a client" in text["data"]
     assert text["  skipped"] == "3: empty file (a.jpg, b.jpg, …)"
 
