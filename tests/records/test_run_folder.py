@@ -89,7 +89,7 @@ def edit(place: int):
         (lambda lines: lines.clear(), "line 0: is not the last line"),
         (lambda lines: lines.insert(1, ""), "line 2: not JSON"),
         (lambda lines: lines.insert(1, "[]"), "line 2: not a JSON object"),
-        (lambda lines: lines.insert(1, '{"round": NaN}'), "line 2: not JSON: NaN"),
+        (lambda lines: lines.insert(1, '{"round": NaN}'), "line 2: NaN is not JSON"),
     ],
 )
 def test_a_log_that_was_changed_names_the_line(tmp_path, tamper, says) -> None:
@@ -162,14 +162,19 @@ def test_an_existing_folder_is_left_alone(tmp_path) -> None:
 
 
 def test_a_claimed_folder_is_the_run_s_and_goes_where_nothing_was_written(tmp_path) -> None:
-    with pytest.raises(KeyboardInterrupt), claimed(tmp_path / "deep" / "run") as place:
-        assert list(place.iterdir()) == []
-        raise KeyboardInterrupt
+    def begin(write: bool) -> None:
+        with claimed(tmp_path / "deep" / "run") as place:
+            assert list(place.iterdir()) == []
+            if write:
+                RunFolder(place, RunConfig())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        begin(write=False)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(KeyboardInterrupt), claimed(tmp_path / "deep" / "run") as place:
-        RunFolder(place, RunConfig())
-        raise KeyboardInterrupt
-    assert (place / "config.toml").exists()
+    with pytest.raises(KeyboardInterrupt):
+        begin(write=True)
+    assert (tmp_path / "deep" / "run" / "config.toml").exists()
 
 
 def test_two_runs_of_one_second_have_two_folders(tmp_path, monkeypatch) -> None:
