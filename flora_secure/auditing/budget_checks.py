@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import Counter
 from collections.abc import Mapping
 
-from flora_secure.auditing.derivation import CELLS, CLOSED, Case, Released, epsilon, weight
+from flora_secure.auditing.derivation import CELLS, CLOSED, COUNTED, Case, Released, epsilon, weight
 from flora_secure.auditing.findings import Finding, Problem, judged, unchecked
 from flora_secure.auditing.log_checks import at
 from flora_secure.auditing.noise_checks import near
@@ -16,6 +17,8 @@ from flora_secure.privacy.cross_check import CLOSED_FORM, PLD, PRV, RDP, CrossCh
 from flora_secure.records.report import Report
 
 _PREFIXES, _HEAVIEST = 8, 4  # where examples are sampled: rounds after which ε is derived, and histories tried
+_MOST_PREFIXES = 250  # where none are: all rounds of nearly every run
+_SINGLE = 50  # different rounds, the costliest first, whose own ε is compared with the total
 
 
 def agree(claimed: float | None, derived: float, tolerance: float) -> bool:
@@ -54,8 +57,9 @@ def so_far(case: Case) -> Finding:
     """A-21: ε after each round is what the rounds so far cost the worst client."""
     problems: list[Problem] = []
     numbers = [number for number, record in enumerate(case.records) if case.released or record.epsilon]
-    if case.sampled and len(numbers) > _PREFIXES:
-        numbers = sorted({numbers[round(i * (len(numbers) - 1) / (_PREFIXES - 1))] for i in range(_PREFIXES)})
+    most = _PREFIXES if case.sampled else _MOST_PREFIXES
+    if len(numbers) > most:
+        numbers = sorted({numbers[round(i * (len(numbers) - 1) / (most - 1))] for i in range(most)})
     for number in numbers:
         record = case.records[number]
         derived = _after(case, record.round) if case.noisy else math.inf
@@ -80,7 +84,7 @@ def single_round(case: Case) -> Finding:
     """A-22: no single round's ε is sold as the total."""
     problems: list[Problem] = []
     if case.noisy and len(case.worst) > 1:
-        ones = {r.record.round: epsilon([r], case.delta, cell=CALIBRATION_CELL) for r in _distinct(case.worst)}
+        ones = {r.record.round: epsilon([r], case.delta, cell=CALIBRATION_CELL) for r in _distinct(case.worst)[:_SINGLE]}
         for where, told in claims(case):
             for number, one in ones.items():
                 below = told is not None and told < case.server - case.tolerance
@@ -95,7 +99,7 @@ def single_round(case: Case) -> Finding:
 
 
 def _distinct(rounds: list[Released]) -> list[Released]:
-    return list({(r.z, r.record.sampling_rate): r for r in reversed(rounds)}.values())
+    return sorted({(r.z, r.record.sampling_rate): r for r in reversed(rounds)}.values(), key=lambda r: r.z)
 
 
 def amplification(case: Case) -> Finding:
@@ -113,7 +117,7 @@ def amplification(case: Case) -> Finding:
             problems.append((at(r), "claims a uniform cohort for outsiders, but cohorts were not drawn uniformly"))
     if case.report is not None and case.report.privacy.view != "server":
         problems.append(("report.json", f"the headline is of the {case.report.privacy.view} view, not the server's"))
-    if case.noisy and case.released and case.server != math.inf:
+    if case.noisy and case.released and case.server <= COUNTED:
         amplified = _amplified(case)
         for where, told in claims(case):
             if told is None or told >= case.server - case.tolerance:
@@ -144,7 +148,7 @@ def _amplified(case: Case) -> dict[str, float]:
 
 def outsider(case: Case) -> float:
     """ε for those who see only the released models; the sums', without masking too."""
-    if case.server == math.inf or all(r.record.population is None for r in case.released):
+    if case.server > COUNTED or all(r.record.population is None for r in case.released):
         return case.server
     try:
         return min(case.server, epsilon_outsider([r.event() for r in case.released], case.delta))
@@ -159,7 +163,9 @@ def within_budget(case: Case) -> Finding:
         allowed = target + (CELLS if case.sampled else CLOSED * max(1.0, target))
         total = case.server
         if total > allowed:
-            last = next((r for r in case.released if _after(case, r.record.round) > allowed), case.released[-1])
+            # ε grows from round to round
+            first = bisect.bisect_right(case.released, allowed, key=lambda r: _after(case, r.record.round))
+            last = case.released[min(first, len(case.released) - 1)]
             problems.append(
                 (at(last.record), f"raised ε above the budget of {target:g} and was not refused; in all {_said(total)}")
             )
@@ -233,7 +239,7 @@ def derived_mu(case: Case) -> float | None:
 def accountants(case: Case, opacus: bool) -> tuple[Finding, dict[str, float]]:
     """A-27, and what the accountants found for the worst client's rounds."""
     title, problems, found = "Independent accountants agree", list[Problem](), dict[str, float]()
-    if case.noisy and case.server != math.inf and case.worst:
+    if case.noisy and case.server <= COUNTED and case.worst:
         try:
             found = cross_check([r.event() for r in case.worst], case.delta, opacus=opacus)
         except (CrossCheckError, ValueError) as error:
@@ -254,7 +260,7 @@ def accountants(case: Case, opacus: bool) -> tuple[Finding, dict[str, float]]:
 def _named(case: Case, report: Report, found: Mapping[str, float]) -> list[Problem]:
     """Accountants that the report names: none that a run does not ask, and those asked again say the same."""
     told, problems = report.privacy, list[Problem]()
-    counted = case.noisy and case.server != math.inf and bool(case.worst)
+    counted = case.noisy and case.server <= COUNTED and bool(case.worst)
     for name, epsilon_told in told.cross_check.items():
         if name in found:
             if not agree(epsilon_told, found[name], CELLS):
