@@ -47,10 +47,15 @@ def headline(case: Case) -> Finding:
     ]
     least, most = (len(positions) for positions in (min(case.histories, key=len), max(case.histories, key=len)))
     return judged(
-        "A-20", "The claimed ε is what all rounds cost the worst client", problems,
+        "A-20",
+        (
+            "The claimed ε is what all rounds cost the worst client",
+            "The claimed ε is not what all rounds cost the worst client",
+        ),
+        problems,
         f"ε = {_said(derived)} at δ = {case.delta:g}, clients in {least} to {most} rounds, within {case.tolerance:g}",
         "publish the derived figure",
-    )  # fmt: skip
+    )
 
 
 def so_far(case: Case) -> Finding:
@@ -66,9 +71,12 @@ def so_far(case: Case) -> Finding:
         if not agree(record.epsilon, derived, case.tolerance):
             problems.append((at(record), f"claims ε = {_said(record.epsilon)} so far, derived {_said(derived)}"))
     return judged(
-        "A-21", "ε after each round is what the rounds so far cost", problems,
-        f"after {len(numbers)} rounds, within {case.tolerance:g}", "publish the derived figures",
-    )  # fmt: skip
+        "A-21",
+        ("ε after each round is what the rounds so far cost", "ε after a round is not what the rounds so far cost"),
+        problems,
+        f"after {len(numbers)} rounds, within {case.tolerance:g}",
+        "publish the derived figures",
+    )
 
 
 def _after(case: Case, last: int) -> float:
@@ -84,7 +92,9 @@ def single_round(case: Case) -> Finding:
     """A-22: no single round's ε is sold as the total."""
     problems: list[Problem] = []
     if case.noisy and len(case.worst) > 1:
-        ones = {r.record.round: epsilon([r], case.delta, cell=CALIBRATION_CELL) for r in _distinct(case.worst)[:_SINGLE]}
+        ones = {
+            r.record.round: epsilon([r], case.delta, cell=CALIBRATION_CELL) for r in _distinct(case.worst)[:_SINGLE]
+        }
         for where, told in claims(case):
             for number, one in ones.items():
                 below = told is not None and told < case.server - case.tolerance
@@ -93,9 +103,12 @@ def single_round(case: Case) -> Finding:
                     problems.append((where, f"ε = {told:.4g} is that of round {number} alone; {all_of_them}"))
                     break
     return judged(
-        "A-22", "No single round's ε is sold as the total", problems, f"{len(case.worst)} rounds are composed",
+        "A-22",
+        ("No single round's ε is sold as the total", "A single round's ε is sold as the total"),
+        problems,
+        f"{len(case.worst)} rounds are composed",
         "compose all rounds",
-    )  # fmt: skip
+    )
 
 
 def _distinct(rounds: list[Released]) -> list[Released]:
@@ -127,10 +140,15 @@ def amplification(case: Case) -> Finding:
                     text = f"ε = {told:.4g} is amplified by {how}; against the server, who knows the cohorts, it is"
                     problems.append((where, f"{text} {_said(case.server)}"))
     return judged(
-        "A-23", "No amplification by sampling clients is claimed against the server", problems,
+        "A-23",
+        (
+            "No amplification by sampling clients is claimed against the server",
+            "Amplification by sampling clients is claimed against the server",
+        ),
+        problems,
         "the server knows who takes part, and each client pays for its rounds in full",
         "publish the worst client's ε; the amplified one is the outsiders'",
-    )  # fmt: skip
+    )
 
 
 def _amplified(case: Case) -> dict[str, float]:
@@ -170,7 +188,7 @@ def within_budget(case: Case) -> Finding:
                 (at(last.record), f"raised ε above the budget of {target:g} and was not refused; in all {_said(total)}")
             )
     return judged(
-        "A-24", "No round ran beyond the budget", problems, f"within {target:g}",
+        "A-24", ("No round ran beyond the budget", "A round ran beyond the budget"), problems, f"within {target:g}",
         "refuse a round before it runs, or plan with more noise",
     )  # fmt: skip
 
@@ -198,14 +216,20 @@ def delta_small(case: Case) -> Finding:
         if case.noisy and delta >= 1 / units
     ]
     return judged(
-        "A-25", "δ is below one over the number protected", problems, f"δ = {case.delta:g}, N = {units} {what}",
+        "A-25",
+        ("δ is below one over the number protected", "δ is not below one over the number protected"),
+        problems,
+        f"δ = {case.delta:g}, N = {units} {what}",
         "take a smaller δ",
-    )  # fmt: skip
+    )
 
 
 def other_views(case: Case) -> Finding:
     """A-26: ε of single uploads, ε for outsiders and μ follow from the rounds."""
-    title = "ε of single uploads and for outsiders"
+    title = (
+        "ε of single uploads, for outsiders, and μ follow from the rounds",
+        "ε of single uploads, for outsiders, or μ does not follow from the rounds",
+    )
     if case.report is None:
         return unchecked("A-26", title, "report.json is missing")
     told, problems = case.report.privacy, list[Problem]()
@@ -238,7 +262,11 @@ def derived_mu(case: Case) -> float | None:
 
 def accountants(case: Case, opacus: bool) -> tuple[Finding, dict[str, float]]:
     """A-27, and what the accountants found for the worst client's rounds."""
-    title, problems, found = "Independent accountants agree", list[Problem](), dict[str, float]()
+    title, problems, found = (
+        ("Independent accountants agree", "Accountants disagree"),
+        list[Problem](),
+        dict[str, float](),
+    )
     if case.noisy and case.server <= COUNTED and case.worst:
         try:
             found = cross_check([r.event() for r in case.worst], case.delta, opacus=opacus)
@@ -252,8 +280,8 @@ def accountants(case: Case, opacus: bool) -> tuple[Finding, dict[str, float]]:
     fine = ", ".join(f"{name} {value:.4f}" for name, value in found.items()) or "nothing to count"
     told_too = [] if case.report is None else [name for name in case.report.privacy.cross_check if name not in found]
     if told_too and not problems:
-        missing = [("report.json", f"{', '.join(told_too)} not checked: not computed again; {fine}")]
-        return judged("A-27", title, missing, "", "audit with opacus, without --no-opacus", "warning"), found
+        why = f"{', '.join(told_too)} was not asked again; {fine}"
+        return unchecked("A-27", title, why, "audit with opacus, without --no-opacus"), found
     return judged("A-27", title, problems, fine, "publish neither figure before it is known which one is wrong"), found
 
 
@@ -277,7 +305,10 @@ def _named(case: Case, report: Report, found: Mapping[str, float]) -> list[Probl
 def unmasked(case: Case) -> Finding:
     """A-28: without masking the headline is the ε of single uploads, which the server received."""
     problems: list[Problem] = []
-    title = "Without masking the headline is that of single uploads"
+    title = (
+        "Without masking the headline is that of single uploads",
+        "Without masking the headline is not that of single uploads",
+    )
     if case.masked or not case.noisy:
         return judged("A-28", title, [], f"masking is {case.config.aggregation.secagg}", "")
     if case.report is not None:

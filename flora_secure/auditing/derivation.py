@@ -185,7 +185,10 @@ class Case:
                 found[positions] = (None if self.sampled else epsilon(rounds, self.delta)), None
                 continue
             first = epsilon(rounds, self.delta)
-            found[positions] = first, self._second(rounds) if 0 < first <= COUNTED else None if first < math.inf else first
+            found[positions] = (
+                first,
+                self._second(rounds) if 0 < first <= COUNTED else None if first < math.inf else first,
+            )
         return found
 
     def _second(self, rounds: Sequence[Released]) -> float:

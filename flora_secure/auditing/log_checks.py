@@ -26,7 +26,7 @@ def at(record: RoundRecord) -> str:
 
 def chain(case: Case) -> Finding:
     """A-01: the log is as it was written, by the chain of hashes from the configuration to the report."""
-    title = "The log is as it was written"
+    title = ("The log is as it was written", "The log is not as it was written")
     problems = [(found.where, found.what) for found in case.breaks]
     if case.report is None and not problems:
         return unchecked(
@@ -54,7 +54,7 @@ def every_round(case: Case) -> Finding:
         if logged < planned:
             problems.append(("rounds.jsonl", f"{logged} rounds of {planned} configured, yet there is a report"))
     return judged(
-        "A-02", "Every round is there, once", problems, f"rounds 1 to {logged}",
+        "A-02", ("Every round is there, once", "Rounds are missing, or too many"), problems, f"rounds 1 to {logged}",
         "a round that is left out is not paid for: find its line",
     )  # fmt: skip
 
@@ -100,9 +100,12 @@ def configured(case: Case) -> Finding:
             if claimed != value:
                 problems.append(("report.json", f"{name} {claimed}, expected {value}"))
     return judged(
-        "A-03", "Log and report keep to the configuration", problems, f"{len(wanted)} settings in every line",
+        "A-03",
+        ("Log and report keep to the configuration", "Log or report do not keep to the configuration"),
+        problems,
+        f"{len(wanted)} settings in every line",
         "publish the configuration that was run",
-    )  # fmt: skip
+    )
 
 
 def sets(case: Case) -> Finding:
@@ -129,14 +132,17 @@ def sets(case: Case) -> Finding:
         if r.aborted is None and r.threshold is not None and len(survivors) < r.threshold:
             problems.append((here, f"{len(survivors)} survivors cannot reveal a sum with threshold {r.threshold}"))
     return judged(
-        "A-04", "Participants, survivors and dropped add up", problems, "in every round",
+        "A-04",
+        ("Participants, survivors and dropped add up", "Participants, survivors and dropped do not add up"),
+        problems,
+        "in every round",
         "every participant is either a survivor or dropped",
-    )  # fmt: skip
+    )
 
 
 def uploads(case: Case) -> Finding:
     """A-05: there are as many survivors as uploads on the wire."""
-    title = "As many survivors as uploads on the wire"
+    title = ("As many survivors as uploads on the wire", "Not as many survivors as uploads on the wire")
     if case.report is None:
         return unchecked("A-05", title, "the adapter's size stands in report.json, which is missing")
     broadcast, problems = 2 * case.report.communication.parameters, list[Problem]()  # float16
@@ -173,7 +179,7 @@ def charged(case: Case) -> Finding:
                 (at(r), f"{missing} of {r.clients} clients are not charged, yet all take part in every round")
             )
     return judged(
-        "A-06", "Every client is charged for all its rounds", problems,
+        "A-06", ("Every client is charged for all its rounds", "A client is not charged for all its rounds"), problems,
         f"{len(case.histories)} different histories of {case.config.data.clients} clients",
         "name everybody who was asked for an upload as a participant",
     )  # fmt: skip
@@ -196,7 +202,11 @@ def possible(case: Case) -> Finding:
     if case.report is not None:
         problems += [("report.json", f"{name} is {_brief(value)}") for name, value in _beyond(case.report)]
     return judged(
-        "A-07", "The numbers are possible", problems, "in every round", "publish the log that the run wrote"
+        "A-07",
+        ("The numbers are possible", "Numbers that no run has"),
+        problems,
+        "in every round",
+        "publish the log that the run wrote",
     )
 
 

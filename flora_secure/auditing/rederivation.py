@@ -17,7 +17,17 @@ from flora_secure.auditing import (
     unsummed_checks,
 )
 from flora_secure.auditing.derivation import Case
-from flora_secure.auditing.findings import OK, VIOLATION, Audit, ClientBudget, Figure, Finding, judged, unchecked
+from flora_secure.auditing.findings import (
+    OF_A_ROUND,
+    OK,
+    VIOLATION,
+    Audit,
+    ClientBudget,
+    Figure,
+    Finding,
+    judged,
+    unchecked,
+)
 from flora_secure.errors import RunFolderError, first_line
 from flora_secure.plain import finite_or_none
 from flora_secure.privacy.cross_check import PRV, accountant_versions
@@ -92,7 +102,7 @@ def audit(path: Path, *, opacus: bool = True) -> Audit:
         if derivable:
             findings.append(_made(name, check or counted, case))
         else:
-            findings.append(unchecked(name, "Left unchecked", "impossible numbers, see A-07"))
+            findings.append(unchecked(name, ("what follows from the numbers", ""), "they are impossible, see A-07"))
     findings.insert(len(_OF_THE_LOG) + 1, possible)
     return Audit(
         run=str(path),
@@ -111,7 +121,13 @@ def _made(name: str, check: Check, case: Case) -> Finding:
         return check(case)
     except (ArithmeticError, ValueError) as error:
         what = f"nothing can be derived from figures of this size: {first_line(error)}"
-        return judged(name, "What is derived is a number", [("", what)], "", "publish the log that the run wrote")
+        return judged(
+            name,
+            ("What is derived is a number", "Nothing can be derived"),
+            [("", what)],
+            "",
+            "publish the log that the run wrote",
+        )
 
 
 def _figures(case: Case) -> list[Figure]:
@@ -143,7 +159,7 @@ def _figures(case: Case) -> list[Figure]:
     last = case.records[-1]
     add(f"round {last.round} epsilon of the worst client", last.epsilon, case.server, within)
     for r in case.released:
-        add(f"round {r.record.round} noise multiplier", r.record.noise_multiplier, r.z, near)
+        add(f"round {r.record.round}{OF_A_ROUND}", r.record.noise_multiplier, r.z, near)
     return figures
 
 
