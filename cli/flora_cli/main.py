@@ -17,7 +17,7 @@ import typer
 
 from flora_cli import audit, bench, completion, export, plan, predict, simulate, vectors
 from flora_cli.options import takes_options
-from flora_cli.output import log, silence
+from flora_cli.output import any_encoding, log, silence
 
 NAME = "flora-secure"
 
@@ -65,6 +65,7 @@ def main(
 
 def run() -> None:
     """Run the console script, and exit with its code."""
+    any_encoding()
     # a user wants our own warnings (such as a large delta), as one line, and none of the libraries' among themselves
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module="flora_")

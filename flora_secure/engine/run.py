@@ -6,6 +6,7 @@ What a program or a command asks for; a loop of one's own takes the parts: `flor
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import importlib
 import os
@@ -136,7 +137,8 @@ class _Course:
 
     def __init__(self, config: RunConfig, folder: Path, around: Surroundings) -> None:
         self.config, self.folder, self.around = config, folder, around
-        self.started = time.perf_counter()
+        self.started = self._last = time.perf_counter()
+        self._seconds = dict.fromkeys(("loading", "features", "rounds", "comparison", "report"), 0.0)
         self.begun, self.done = False, 0
 
     def finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
@@ -155,13 +157,29 @@ class _Course:
             kept = self._kept if self.done else "no round was complete"
             raise RunInterrupted(f"interrupted {where}; {kept}", self.folder, resumable=self.begun) from None
 
+    def _over(self, part: str) -> None:
+        """The time since the last such call was `part`'s."""
+        now = time.perf_counter()
+        self._seconds[part] += now - self._last
+        self._last = now
+
+    def _timed(self, report: Report, earlier: float) -> Report:
+        """The report with all seconds of the run in one part or another; `earlier` are those of the rounds before it
+        was resumed."""
+        total = earlier + self._last - self.started
+        parts = {name: self._seconds[name] for name in ("loading", "features", "comparison", "report")}
+        told = dataclasses.replace(report.timing.seconds, total=total, other=0.0, **parts)
+        known = sum(dataclasses.asdict(told).values()) - total
+        told = dataclasses.replace(told, other=max(0.0, total - known))
+        return dataclasses.replace(report, timing=dataclasses.replace(report.timing, seconds=told))
+
     @property
     def _kept(self) -> str:
         return f"rounds 1 to {self.done} are kept in {self.folder}"
 
     def _finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
         config, around = self.config, self.around
-        around.say("loading model and data …")
+        around.say("loading libraries and data …")
         # bad data is told at once; unpacking it leaves the interpreter time for torch
         with _collector_at_rest():
             _import_beside("torch", "open_clip")
@@ -175,7 +193,10 @@ class _Course:
             from flora_secure.engine.task import prepare
             from flora_secure.privacy.cross_check import PRV_MODULE, CrossCheckError
 
+        self._over("loading")
+        around.say("loading the model, embedding images …")
         task = prepare(config, federation, around.cache)
+        self._over("features")
         for cut in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:
             around.say(cut.line)
         for line in task.warnings[len(federation.dataset.warnings) :]:
@@ -190,19 +211,27 @@ class _Course:
         if skipped := task.federation.dataset.skipped:
             run.folder.write_local("skipped.tsv", table_of(skipped))
         around.say(simulation.headline)
+        around.say(f"round {self.done + 1} of {config.training.rounds} …")
         if simulation.server.plan.noisy:
             _import_beside(PRV_MODULE, "peft")  # which report and adapter need; rounds wait for their clients meanwhile
         for record in run.rounds():
             self.done = record.round
             if around.progress is not None:
                 around.progress(record.round, config.training.rounds, record)
+        self._over("rounds")
         # the adapter first: whatever goes wrong from here on, what was trained is kept
+        around.say("writing the adapter …")
         adapter_hash = run.folder.write_adapter(simulation.save_adapter)
+        self._over("report")
+        if compare_no_noise:
+            around.say("the same run without noise …")
         no_noise = without_noise(config, task) if compare_no_noise else None
+        self._over("comparison")
+        around.say("asking the accountants, writing the report …")
         try:
             report = summarise(
                 simulation,
-                total_seconds=run.earlier_seconds + time.perf_counter() - self.started,
+                total_seconds=0.0,  # which ends with the report
                 no_noise=no_noise,
                 rounds_hash=run.folder.last_hash,
                 adapter_hash=adapter_hash,
@@ -211,5 +240,7 @@ class _Course:
             raise CrossCheckError(
                 f"{error}; rounds and adapter are kept in {self.folder}, no report was written"
             ) from None
+        self._over("report")
+        report = self._timed(report, run.earlier_seconds)
         run.folder.write_report(report)
         return Run(report, tuple(simulation.records), self.folder)

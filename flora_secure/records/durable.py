@@ -79,6 +79,16 @@ def new_folder(path: Path) -> Iterator[None]:
         raise
 
 
+def require_creatable(path: Path) -> None:
+    """Raise as `new_folder` where that cannot make `path`; nothing is left of the trial."""
+    with suppress(_TriedError), new_folder(path):
+        raise _TriedError
+
+
+class _TriedError(Exception):
+    """The end of a trial."""
+
+
 def remove_file(path: Path) -> None:
     """`path` is gone, if it was there. Raises `OSError`."""
     try:
