@@ -101,8 +101,11 @@ class Work:
             self._beating.start()
 
     def log(self, line: str) -> None:
-        """A line that stays."""
-        self.say(line, line.removesuffix(" …") if line.endswith("…") else self._doing)
+        """A line that stays, or what is done from now on: that is printed at once where it is the first word."""
+        if not line.endswith(" …"):
+            self.say(line, self._doing)
+        else:
+            self.say("" if self._doing else line, line.removesuffix(" …"))
 
     def round(self, done: int, total: int, line: str) -> None:
         """Round `done` of `total` is over; `line` says how it went."""
@@ -113,9 +116,11 @@ class Work:
     def say(self, line: str, doing: str) -> None:
         """Print `line`, unless it is empty; `doing` is what is done from now on."""
         with self._lock:
-            self._said = time.monotonic()
+            now = time.monotonic()
+            if line:
+                self._said = now
             if doing != self._doing:
-                self._doing, self._since = doing, self._said
+                self._doing, self._since = doing, now
             if self._bar is None:
                 if line:
                     log(line)

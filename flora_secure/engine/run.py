@@ -179,7 +179,7 @@ class _Course:
 
     def _finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
         config, around = self.config, self.around
-        around.say("loading libraries and data …")
+        around.say("loading model and data …")
         # bad data is told at once; unpacking it leaves the interpreter time for torch
         with _collector_at_rest():
             _import_beside("torch", "open_clip")
@@ -194,7 +194,7 @@ class _Course:
             from flora_secure.privacy.cross_check import PRV_MODULE, CrossCheckError
 
         self._over("loading")
-        around.say("loading the model, embedding images …")
+        around.say("embedding images …")
         task = prepare(config, federation, around.cache)
         self._over("features")
         for cut in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:
