@@ -17,32 +17,11 @@ from flora_secure import processes
 from flora_secure.data.files import decoding
 from flora_secure.engine.workers import Workers
 
-NAMES = [
-    "numpy",
-    "PIL",
-    "torch",
-    "json",
-    "flora_secure",
-    "flora_protocols",
-    "flora_bench",
-    "typing",
-    "struct",
-    "pickle",
-    "multiprocessing",
-    "concurrent",
-    "cryptography",
-    "safetensors",
-    "scipy",
-    "sklearn",
-    "rich",
-    "typer",
-    "re",
-    "random",
-    "hashlib",
-    "signal",
-    "sitecustomize",
-    "usercustomize",
-]
+WORDS = (
+    "numpy PIL torch json flora_secure flora_protocols flora_bench typing struct pickle multiprocessing concurrent "
+    "cryptography safetensors scipy sklearn rich typer re random hashlib signal sitecustomize usercustomize"
+)
+NAMES = WORDS.split()
 # the console script of an installation: its own folder is on the path, not the working directory
 SCRIPT = """
 import sys
