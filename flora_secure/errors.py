@@ -35,7 +35,9 @@ Exception
 ├── RefusalError            a client does not do what its server asks; the server counts it as dropped out
 ├── Skipped                 server.server: nobody was invited to the round, since its cohort is none the plan is for
 ├── ForeignError            foreign: a file or text of others that is not read; who asked for it says which file
-└── UnreadableImageError    data.files.pixels: an image that is skipped, counted and named
+└── UnreadableImageError    data.files.values: an image that is skipped, counted and named
+UnreadableImageError
+└── OddValuesError          data.files.values: one of which nothing says what is black; a data set of them is refused
 
 What else is raised is a mistake of the program, such as `ValueError` for a vector of the wrong shape.
 

@@ -66,7 +66,10 @@ ROOMS = {
     "flora_secure.data": Room(
         5,
         libraries("numpy"),
-        inside=(("PIL", ""), ("pyarrow", ""), ("sklearn", ""), ("scipy", "")),
+        inside=(
+            *(("PIL", ""), ("pyarrow", ""), ("sklearn", ""), ("scipy", "")),
+            *(("pydicom", "flora_secure.data.files.dicom"), ("pillow_heif", "flora_secure.data.files.pixels")),
+        ),
         never=frozenset({"flora_protocols", "flora_secure.privacy", "flora_secure.rounds"}),
     ),
     "flora_secure.records": Room(
@@ -99,7 +102,8 @@ ROOMS = {
     "flora_cli": Room(12, libraries("typer"), inside=(("rich", ""),)),
 }
 HEAVY = libraries(
-    "torch torchvision open_clip timm peft transformers opacus sklearn PIL pyarrow matplotlib flwr nvflare"
+    "torch torchvision open_clip timm peft transformers opacus sklearn PIL pydicom pillow_heif pyarrow matplotlib "
+    "flwr nvflare"
 )
 # in rooms that are not light: what is deployed where there is no model
 ENTRANCES = {

@@ -14,6 +14,7 @@ from flora_secure.data.dataset import Dataset, Owners, Split, Unseen
 from flora_secure.data.notes import Skipped
 from flora_secure.data.own import PASSED
 from flora_secure.data.partitions import Natural, Skew, parse_partition, partition, partition_captioned, skew
+from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError, did_you_mean
 from flora_secure.planning.sections import DataConfig
@@ -56,6 +57,7 @@ class Federation:
             apart = [f"unseen classes {names}: {len(data.unseen.test):,} test images apart"]
         return [
             f"data {data.name}: {private:,} private, {public:,} public, {test:,} test {described}; {self.skew.line}",
+            *([f"read {data.read}"] if data.read else []),
             *apart,
             *(skipped.line for skipped in data.skipped),
             *(f"warning: {line}" for line in data.warnings),
@@ -81,7 +83,9 @@ def load_federation(
             config.data_root,
             natural=natural,
             class_names=config.class_names,
+            label_base=config.label_base,
             templates=config.templates,
+            rendering=Rendering(config.window, config.background),
             cache=cache,
         )
     if config.unseen_classes is not None:
@@ -107,12 +111,8 @@ def _require_the_same(config: DataConfig, passed: Dataset | None) -> Dataset:
         raise DataError(
             f"the run is of `data.dataset` {config.dataset!r}, and {passed.name!r} was passed: pass that one"
         )
-    if passed.data_hash != config.data_hash:
-        raise DataError(
-            f"the data set {passed.name!r} that was passed is not the one of the run: its SHA-256 is "
-            f"{passed.data_hash:.12}…, not {config.data_hash or 'unknown':.12}…; pass that one, or begin a new run"
-        )
-    named = [key for key in ("data_root", "class_names", "templates") if getattr(config, key) is not None]
+    named = [key for key in ("data_root", "class_names", "label_base", "templates") if getattr(config, key) is not None]
+    named += [key for key in ("window", "background") if getattr(config, key) != getattr(PLAIN, key)]
     if named:
         raise DataError(
             f"a data set that is passed has its own: leave out {' and '.join(f'`data.{k}`' for k in named)}"

@@ -26,6 +26,7 @@ Placement = Literal[
     "visual-attention",
 ]
 Crops = Literal[1, 2, 4]
+LabelBase = Literal[0, 1]
 Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -48,15 +49,19 @@ class DataConfig:
     data_root: str | None = option(
         None, "--data-root", "Folder (or file) of the data set.", metavar="PATH", commands=(SIMULATE,), everyday=True
     )
-    data_hash: str | None = option(
-        None, None, "SHA-256 of a data set that a program passed, which has to be passed again; for no other."
-    )
     class_names: str | None = option(
         None,
         "--class-names",
         "File of class names, one a line.",
         metavar="PATH",
         derived="the data set's",
+        commands=(SIMULATE,),
+    )
+    label_base: LabelBase | None = option(
+        None,
+        "--label-base",
+        "The label that the first class name is for, where labels are whole numbers.",
+        derived="0 where label 0 occurs and n is none of n names",
         commands=(SIMULATE,),
     )
     templates: str | None = option(
@@ -66,6 +71,23 @@ class DataConfig:
         metavar="PATH",
         derived="the data set's",
         commands=(SIMULATE,),
+    )
+    window: str = option(
+        "auto",
+        "--window",
+        "Values of image files that are black and white where they have more than 8 bits, such as 0:4095; image, each "
+        "image's own least and greatest; or auto, by the kind of file.",
+        metavar="LOW:HIGH",
+        commands=(SIMULATE,),
+        known=lambda: ("auto", "image"),
+    )
+    background: str = option(
+        "black",
+        "--background",
+        "What transparent images show: black, white or #rrggbb.",
+        metavar="COLOUR",
+        commands=(SIMULATE,),
+        known=lambda: ("black", "white"),
     )
     unseen_classes: tuple[str, ...] | None = option(
         None,

@@ -23,7 +23,7 @@ from flora_secure.plain import document_schema, from_plain
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.records.reading import parse_object
 
-SCHEMA = "flora-secure/adapter/1"
+SCHEMA = "flora-secure/adapter/2"
 CARD, WEIGHTS = "flora.json", "adapter_model.safetensors"
 MOST_BYTES = 1 << 24  # of a card; ten thousand classes with their names take less than one MiB
 MOST_WEIGHTS = 1 << 31  # bytes; of full rank in every tower of the largest model it is less
@@ -39,11 +39,12 @@ class AdapterCard:
     of the frozen model's parameters. `weights`: how these were had, "embedded", by open_clip's "tag", "local" or
     "random"; `pretrained`: the tag, or the name (no path) of the local file or folder. `images`: "arrays" are
     stretched bilinearly to `image_size` (height, width), "files" are brought to it by `resize_mode` and
-    `interpolation`. `averaging`: how an image's views and a class's prompts become one embedding. An adapter of a
-    run on captions has neither `class_names` nor `templates`. `scale`: what A B is multiplied by;
-    `output_added`: how often peft adds the delta of an attention's output matrix, by which its `lora_B` is
-    divided. `logit_scale`: what cosines were multiplied by in training. `precision`: of the products inside a
-    tower that stays frozen."""
+    `interpolation`; `window`: which values of files with more than 8 bits are black and white, and `background`: what
+    transparent ones show, both as in the run's settings. `averaging`: how an image's views and a class's prompts
+    become one embedding. An adapter of a run on captions has neither `class_names` nor `templates`. `scale`: what A B
+    is multiplied by; `output_added`: how often peft adds the delta of an attention's output matrix, by which its
+    `lora_B` is divided. `logit_scale`: what cosines were multiplied by in training. `precision`: of the products
+    inside a tower that stays frozen."""
 
     adapter_hash: str
     model: str
@@ -57,6 +58,8 @@ class AdapterCard:
     mean: list[float]
     std: list[float]
     images: str
+    window: str
+    background: str
     mirror: bool
     crops: int
     captioned: bool
@@ -93,8 +96,8 @@ class AdapterCard:
             _require(len(values) == 3 and all(map(math.isfinite, values)), key, "three numbers")
         _one_of("images", self.images, (ARRAYS, FILES))
         _one_of("crops", self.crops, (1, 2, 4))
-        _require(bool(self.class_names) != self.captioned, "class_names", "the classes, none where there are captions")
-        _require(bool(self.templates) != self.captioned, "templates", "prompt templates, none where there are captions")
+        _require(bool(self.class_names) != self.captioned, "class_names", "the classes, none where it is captioned")
+        _require(bool(self.templates) != self.captioned, "templates", "prompt templates, none where it is captioned")
         for template in self.templates:
             rest = template.replace("{}", "", 1)
             _require("{}" in template and not {*rest} & {*"{}"}, "templates", f"one {{}} each, not {template!r:.60}")

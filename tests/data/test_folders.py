@@ -125,7 +125,7 @@ def test_the_cache_remembers_verdicts_and_changes_nothing(tmp_path: Path, monkey
     (tmp_path / "images" / "dog" / "cut.jpg").write_bytes(encoded(3)[:300])
     cache = ArrayCache(tmp_path / "cache", lambda line: pytest.fail(line))
     plain, first = (load_dataset("folder", tmp_path / "images", cache=c) for c in (None, cache))
-    monkeypatch.setattr("flora_secure.data.files.samples.damage", lambda file: pytest.fail("decoded again"))
+    monkeypatch.setattr("flora_secure.data.files.samples.check", lambda *_, **__: pytest.fail("decoded again"))
     second = load_dataset("folder", tmp_path / "images", cache=cache)
     assert plain.data_hash == first.data_hash == second.data_hash
     assert plain.skipped == first.skipped == second.skipped

@@ -38,6 +38,8 @@ GENUINE = AdapterCard(
     interpolation="bicubic",
     mean=[0.48, 0.46, 0.41],
     std=[0.27, 0.26, 0.28],
+    window="auto",
+    background="black",
     images="files",
     mirror=True,
     crops=2,
@@ -112,7 +114,7 @@ def test_the_published_schema_is_this_one() -> None:
         ("scale", 0.0, "scale must be a positive number"),
         ("logit_scale", -1.0, "logit_scale must be a positive number"),
         ("output_added", 1e999, "Infinity is not JSON"),
-        ("schema", "flora-secure/adapter/2", "schema must be 'flora-secure/adapter/1'.*use the release that wrote it"),
+        ("schema", "flora-secure/adapter/3", "schema must be 'flora-secure/adapter/2'.*use the release that wrote it"),
         ("more", 1, "unknown key 'more'"),
     ],
 )
