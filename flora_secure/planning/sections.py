@@ -96,7 +96,9 @@ class DataConfig:
         metavar="NAMES",
         commands=(SIMULATE,),
     )
-    clients: int = option(100, "--clients", "Number of clients, at most 1,000,000.", everyday=True)
+    clients: int = option(
+        100, "--clients", "Number of clients, at most 1,000,000, and 65,536 in one round of masks.", everyday=True
+    )
     partition: str = option(
         "dirichlet:0.5",
         "--partition",
