@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextlib import nullcontext as nothing
 from pathlib import Path
 
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700  # modes of what never leaves; all else follows the process's umask
@@ -61,32 +60,42 @@ def new_folder(path: Path) -> Iterator[None]:
     """
     made: list[Path] = []
     try:
-        missing = [place for place in path.absolute().parents if not place.exists()]
-        for place in (*reversed(missing), path.absolute()):
-            with suppress(FileExistsError) if place in missing else nothing():
-                place.mkdir()
-                made.insert(0, place)
-        probe = path / _SCRATCH
-        try:
-            _write(probe, os.O_EXCL, bytes(_PROBE))
-        finally:
-            remove_file(probe)
+        _make(path, made)
         yield
     except BaseException:
-        with suppress(OSError):
-            for place in made:
-                place.rmdir()
+        _unmake(made)
         raise
 
 
 def require_creatable(path: Path) -> None:
     """Raise as `new_folder` where that cannot make `path`; nothing is left of the trial."""
-    with suppress(_TriedError), new_folder(path):
-        raise _TriedError
+    made: list[Path] = []
+    try:
+        _make(path, made)
+    finally:
+        _unmake(made)
 
 
-class _TriedError(Exception):
-    """The end of a trial."""
+def _make(path: Path, made: list[Path]) -> None:
+    """What `new_folder` does; `made` gets the folders that are new, innermost first."""
+    missing = [place for place in path.absolute().parents if not place.exists()]
+    for place in reversed(missing):
+        with suppress(FileExistsError):  # somebody else has just made it
+            place.mkdir()
+            made.insert(0, place)
+    path.mkdir()
+    made.insert(0, path)
+    probe = path / _SCRATCH
+    try:
+        _write(probe, os.O_EXCL, bytes(_PROBE))
+    finally:
+        remove_file(probe)
+
+
+def _unmake(made: list[Path]) -> None:
+    with suppress(OSError):
+        for place in made:
+            place.rmdir()
 
 
 def remove_file(path: Path) -> None:
