@@ -13,6 +13,7 @@ InputError                  bad input
 ├── ModelError              an architecture or weights
 ├── AdapterError            rank, rule or placement that does not fit the model
 ├── DivergedError           learning rates under which training leaves the range of numbers
+├── WorkerError             a process of the run was ended from outside
 └── PlotError               a figure that cannot be drawn or written
 
 Signals are no input: they stand beside what raises them, and none reaches a person as it is.
@@ -131,6 +132,10 @@ class AdapterError(InputError):
 
 class DivergedError(InputError):
     """The adapter left the range that the broadcast can carry; the remedy is a smaller server step."""
+
+
+class WorkerError(InputError):
+    """A process that the run had started was ended from outside, such as by the system for want of memory."""
 
 
 class ModelError(InputError):

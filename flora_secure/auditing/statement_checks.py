@@ -24,7 +24,7 @@ _OF_EXAMPLES = {"Guarantee", "Mechanism", "Accuracy", "WEAK DELTA"}
 
 def words(case: Case) -> Finding:
     """A-30: the statement is, word by word, the one that the log implies."""
-    title = "The statement is the one that the log implies"
+    title = ("The statement is the one that the log implies", "The statement is not the one that the log implies")
     if case.report is None:
         return unchecked("A-30", title, "report.json is missing")
     try:

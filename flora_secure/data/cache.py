@@ -68,7 +68,7 @@ class ArrayCache:
         raw = stream.getvalue()
         temporary = None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(0o700, parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
             with os.fdopen(handle, "wb") as file:
                 file.write(raw + hashlib.sha256(raw).digest())

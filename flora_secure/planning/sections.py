@@ -110,7 +110,8 @@ class DataConfig:
     clients: int | None = option(
         None,
         "--clients",
-        "Number of clients, at most 1,000,000; of partition natural, so many of the data set's own.",
+        "Number of clients, at most 1,000,000, and 65,536 in one round of masks; of partition natural, so many of "
+        "the data set's own.",
         derived="100, of partition natural all",
         everyday=True,
     )

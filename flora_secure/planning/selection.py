@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flora_protocols import corrupt_holders
+from flora_protocols.params import MAX_CLIENTS
 from flora_secure.errors import ConfigError
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.participation import (
@@ -117,8 +118,14 @@ def corrupt_clients(config: RunConfig) -> int:
 
 
 def _colluders(clients: int, cohort: int, corrupt: float) -> int:
-    """Most corrupt clients in a random cohort: the tail of the masking's parameter finder, 2^-41 or less."""
-    return corrupt_holders(clients, min(cohort, clients - 1), corrupt) if corrupt > 0 else 0
+    """Most corrupt clients in a random cohort: the tail of the masking's parameter finder, 2^-41 or less.
+
+    The finder takes as many clients as a session has. Beyond these, a binomial, whose tail is the heavier one of the
+    two (Uhlmann, Metrika 10, 1966).
+    """
+    if corrupt == 0 or clients <= MAX_CLIENTS:
+        return corrupt_holders(clients, min(cohort, clients - 1), corrupt) if corrupt > 0 else 0
+    return binomial_range(min(cohort, clients - 1), corrupt, 2.0**-41 / clients)[1]
 
 
 def _dropouts(config: RunConfig, size: int) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from command import ENVIRONMENT, PROGRAM, flora, flora_here
+from command import ENVIRONMENT, PROGRAM, flora, flora_here, said
 from PIL import Image
 
 from flora_secure.planning.option_table import rows_of
@@ -152,7 +152,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(flags, says, tmp_path) -> N
     done = (flora if " ".join(flags) in FRESH else flora_here)("simulate", *flags, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
-    *before, last = done.stderr.splitlines()
+    *before, last = said(done)
     assert says in last
     named = any(flag in last for flag in FLAGS) or ": unknown key " in last
     assert named or re.search(r"config [a-z]+\.toml: [a-z]+\.[a-z_]+ ", last)
@@ -178,7 +178,7 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
     folder, done = finished
     assert done.returncode == 0, done.stderr
     # no library has a word of its own there
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["loading", "data", "8", "round", "round"]
+    assert [line.split()[0] for line in said(done)] == ["loading", "data", "8", "round", "round"]
     for figure in ("accuracy", "privacy", "communication", "ε = ", "× less"):
         assert figure in done.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["adapter", "config.toml", "report.json", "rounds.jsonl"]

@@ -144,9 +144,12 @@ def _pipe(name: str) -> Callable[[Path], None]:
     ("change", "what"),
     [
         (lambda folder: (folder / CARD).unlink(), "is missing"),
-        (lambda folder: (folder / CARD).write_bytes(b" " * (MOST_BYTES + 1)), "is larger than 16 MiB"),
-        (lambda folder: (folder / CARD).write_bytes(b"\xff"), "no JSON document in UTF-8"),
-        (lambda folder: (folder / CARD).write_text("[" * 100_000), "no JSON document in UTF-8"),
+        (
+            lambda folder: (folder / CARD).write_bytes(b" " * (MOST_BYTES + 1)),
+            "it has 16,777,217 bytes, and 16,777,216 are the most",
+        ),
+        (lambda folder: (folder / CARD).write_bytes(b"\xff"), "it is not UTF-8 text"),
+        (lambda folder: (folder / CARD).write_text("[" * 100_000), "nested deeper than 64 levels"),
         (lambda folder: (folder / CARD).write_text("[]"), "not a JSON object"),
         (lambda folder: (folder / CARD).write_text('{"rank": 1, "rank": 2}'), "occurs 2 times"),
         (_missing_key, "key 'rank' is missing"),

@@ -27,6 +27,7 @@ from flora_secure.data.files.values import UnreadableImageError
 from flora_secure.data.images import EncodedImages, ImageFile
 from flora_secure.data.rendering import Rendering
 from flora_secure.errors import DataError
+from flora_secure.processes import safely_started
 
 _FEW = 128  # that many are done in this process: starting workers takes longer
 _PIECE = 16  # a task: few enough that Ctrl-C waits for little
@@ -78,7 +79,8 @@ class _Process(SpawnProcess):
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
-            return SpawnProcess._Popen(process_obj)
+            with safely_started():
+                return SpawnProcess._Popen(process_obj)
         finally:
             sys.modules["__main__"] = main
 
@@ -98,9 +100,10 @@ def mapper(count: int) -> Iterator[Mapper]:
         yield lambda function, items: map(function, items)
         return
     # Ctrl-C reaches the whole group; it is this process that ends the workers
-    pool = ProcessPoolExecutor(
-        min(cores, 16), mp_context=_Context(), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
+    with safely_started():  # a queue starts a process of multiprocessing's own
+        pool = ProcessPoolExecutor(
+            min(cores, 16), mp_context=_Context(), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+        )
 
     def over(function: Callable[[_T], _R], items: Iterator[_T]) -> Iterator[_R]:
         waiting: deque[Any] = deque()

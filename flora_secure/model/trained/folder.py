@@ -124,14 +124,14 @@ def open_adapter(run: Path, device: str | torch.device = "cpu", pretrained: str 
     report does not know, weights that are missing or another model's, and factors that do not fit.
     """
     folder, report, configured = run, None, None
-    if (run / "config.toml").exists():
+    if os.path.lexists(run / "config.toml"):
         folder = run / "adapter"
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise RunFolderError(f"{run} holds no adapter: finish the run with flora-secure simulate --resume {run}")
-        if (run / "report.json").exists():
+        if os.path.lexists(run / "report.json"):
             report = read_report(run)
         configured = load_config(run / "config.toml").model.pretrained
-    elif not run.is_dir():
+    elif not os.path.isdir(run):
         raise RunFolderError(f"there is no folder {run}: name a run folder, or the adapter/ in one")
     card = read_card(folder)
     told = None if report is None else report.provenance.adapter_hash
