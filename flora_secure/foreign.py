@@ -12,8 +12,10 @@ import os
 import stat
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from flora_secure.errors import ForeignError, first_line
 
@@ -33,17 +35,8 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
 
     Raises ForeignError, whose text says what the matter is and does not name the file.
     """
-    try:
-        # without O_NONBLOCK, opening a pipe waits for somebody to write
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise ForeignError(str(error.strerror or error)) from None
-    except ValueError:  # the path holds a NUL
-        raise ForeignError("no file can have such a name") from None
-    with os.fdopen(descriptor, "rb") as stream:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise ForeignError("it is no regular file")
+    with _opened(path) as stream:
+        facts = os.fstat(stream.fileno())
         if facts.st_size > most:
             raise ForeignError(f"it has {facts.st_size:,} bytes, and {most:,} are the most that are read")
         try:
@@ -53,6 +46,27 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
     if len(raw) > most:
         raise ForeignError(f"it grows beyond the {most:,} bytes that are read")
     return raw
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file; without O_NONBLOCK, opening a pipe would wait for somebody to write."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise ForeignError(str(error.strerror or error)) from None
+    except ValueError:  # the path holds a NUL
+        raise ForeignError("no file can have such a name") from None
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ForeignError("it is no regular file")
+        yield stream
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file of any size; links are followed. Raises ForeignError as `read_bytes`."""
+    with _opened(path) as stream:
+        return stream.read(count)
 
 
 def text_of(raw: bytes) -> str:

@@ -11,6 +11,8 @@ FIXED = ("embedded", "fashion-mnist", "digits", "cifar10", "cifar100")
 PHOTOGRAPHS = ("eurosat", "oxford-pets", "flowers102", "food101")
 GENERIC = ("folder", "table", "webdataset")
 
+LOCAL_DIR = "local-dir:"  # before the path of an open_clip folder in the place of a model's name, as open_clip has it
+
 
 def data_sets() -> tuple[str, ...]:
     """Every data set that `--dataset` takes."""
@@ -28,3 +30,13 @@ def models() -> tuple[str, ...]:
     path = Path(__file__).parent.parent / "assets" / "architectures.json"
     table = json.loads(path.read_text(encoding="utf-8"))
     return tuple(sorted(table["architectures"], key=lambda name: (name != "tiny", name)))
+
+
+def pathless(model: str) -> str:
+    """A model's name as adapters carry it: of a folder its own name alone, and no path."""
+    return model if not model.startswith(LOCAL_DIR) else LOCAL_DIR + last_part(model.removeprefix(LOCAL_DIR))
+
+
+def last_part(path: str) -> str:
+    """The name of a file or folder, without what some systems have in names and others in paths."""
+    return Path(path).name.replace("\\", "_")
