@@ -159,6 +159,10 @@ class _Course:
 
     def _finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
         config, around = self.config, self.around
+        if config.training.device != "cpu":  # bad devices are told at once; every machine has the other one
+            from flora_secure.model.devices import device_named
+
+            device_named(config.training.device)
         around.say("loading model and data …")
         # bad data is told at once; unpacking it leaves the interpreter time for torch
         with _collector_at_rest():
@@ -210,4 +214,6 @@ class _Course:
                 f"{error}; rounds and adapter are kept in {self.folder}, no report was written"
             ) from None
         run.folder.write_report(report)
+        for line in report.warnings[len(task.warnings) :]:
+            around.say(f"warning: {line}")
         return Run(report, tuple(simulation.records), self.folder)

@@ -13,7 +13,6 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.convert import convert_state_dict
-from open_clip.model import convert_to_custom_text_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -34,6 +33,8 @@ FOLDER_FILES = (  # in open_clip's order
 )
 FORMATS = f"an open_clip state dict (.safetensors, .pt, .bin) or a folder with {FOLDER_CONFIG} and its weights"
 _OPENAI = {"input_resolution", "context_length", "vocab_size"}  # OpenAI's archives have these among their tensors
+
+_AT_THE_ROOT = {"text_projection", "positional_embedding", "token_embedding", "transformer", "ln_final"}
 
 
 def weights_file(path: Path) -> Path:
@@ -134,8 +135,8 @@ def _as_in(model: nn.Module, given: Mapping[str, Tensor], wanted: Mapping[str, T
     """`given` with the names that `model` has for them."""
     tensors = {key: value for key, value in given.items() if key not in _OPENAI}
     tensors = convert_state_dict(model, tensors)
-    if "positional_embedding" in tensors:
-        tensors = convert_to_custom_text_state_dict(tensors)
+    if "positional_embedding" in tensors:  # of the plain `CLIP` class; open_clip leaves them where there is no matrix
+        tensors = {f"text.{key}" if key.split(".")[0] in _AT_THE_ROOT else key: value for key, value in tensors.items()}
     for scalar in ("logit_scale", "logit_bias"):  # a number to some releases, a vector of one to others
         if scalar in tensors and scalar in wanted and tensors[scalar].numel() == wanted[scalar].numel():
             tensors[scalar] = tensors[scalar].reshape(wanted[scalar].shape)
