@@ -32,7 +32,7 @@ from flora_secure.server.task import ServerTask
 
 CLOTHES = ("embedded", "fashion-mnist")  # the data sets that the embedded model was made for
 _CLOTHES_ALONE = (
-    f"the embedded model, {EMBEDDED}, was trained on grey pictures of clothes of 28 × 28 pixels and knows nothing "
+    f"the embedded model, {EMBEDDED}, was trained on grey pictures of clothes of 28 × 28 pixels and knows little "
     "else; for other images use --model ViT-B-32 --pretrained laion2b_s34b_b79k"
 )
 _OTHER_MODEL = (

@@ -33,7 +33,7 @@ def guessed(right: int, total: int, chance: float) -> bool:
 
     The rule: the 95 % interval (Wilson) does not lie above chance. A model that guesses is missed in one case of forty.
     False alarms: with t test images, a model whose true accuracy p is 1.96 (√(chance (1 - chance)) + √(p (1 - p))) / √t
-    above chance is suspected in one case of forty, a better one less often. For ten classes that is an accuracy of 26 %
+    above chance is suspected in one case of forty, a better one less often. For ten classes that is an accuracy of 25 %
     with 100 images, and of 12 % with 4,000.
     """
     return wilson_interval(right, total)[0] <= chance
