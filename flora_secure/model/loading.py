@@ -197,7 +197,7 @@ def _described(
 def _tokenizer(model: str, folder: Path | None, about: Description) -> Tokenizer:
     """`folder`: of the weights, if they are in one. What it holds is the tokenizer that they were trained with."""
     text = about.config["text_cfg"]
-    if folder is not None and folder != EMBEDDED_FOLDER:
+    if folder is not None and (model != EMBEDDED or text.get("hf_tokenizer_name")):
         own = folder_tokenizer(folder, text)
         if own is not None:
             return own
