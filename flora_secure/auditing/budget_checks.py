@@ -10,9 +10,19 @@ from flora_secure.auditing.derivation import CELLS, CLOSED, Case, Released, epsi
 from flora_secure.auditing.findings import Finding, Problem, judged, unchecked
 from flora_secure.auditing.log_checks import at
 from flora_secure.auditing.noise_checks import near
+from flora_secure.errors import ConfigError
+from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_outsider
 from flora_secure.privacy.amplification import CALIBRATION_CELL, poisson_epsilon
-from flora_secure.privacy.cross_check import CLOSED_FORM, PLD, PRV, RDP, CrossCheckError, cross_check
+from flora_secure.privacy.cross_check import (
+    CLOSED_FORM,
+    PLD,
+    PRV,
+    RDP,
+    CrossCheckError,
+    cross_check,
+    cross_check_outsiders,
+)
 from flora_secure.records.report import Report
 
 _PREFIXES, _HEAVIEST = 8, 4  # where examples are sampled: rounds after which ε is derived, and histories tried
@@ -101,7 +111,7 @@ def _distinct(rounds: list[Released]) -> list[Released]:
 def amplification(case: Case) -> Finding:
     """A-23: no amplification by sampling clients is claimed against the server, which knows who takes part."""
     problems: list[Problem] = []
-    rate, separated = case.config.sampling_rate, case.config.participation.min_separation > 1
+    rate, uniform = case.config.sampling_rate, _uniform(case)
     for r in (released.record for released in case.released):
         if r.unit == "client" and r.sampling_rate != 1:
             problems.append(
@@ -109,7 +119,7 @@ def amplification(case: Case) -> Finding:
             )
         elif r.unit == "example" and r.sampling_rate != rate:
             problems.append((at(r), f"claims examples sampled at rate {r.sampling_rate:g}, config.toml says {rate:g}"))
-        if r.population is not None and (case.everybody or separated or r.exhausted):
+        if r.population is not None and (not uniform or case.everybody or r.exhausted):
             problems.append((at(r), "claims a uniform cohort for outsiders, but cohorts were not drawn uniformly"))
     if case.report is not None and case.report.privacy.view != "server":
         problems.append(("report.json", f"the headline is of the {case.report.privacy.view} view, not the server's"))
@@ -127,6 +137,14 @@ def amplification(case: Case) -> Finding:
         "the server knows who takes part, and each client pays for its rounds in full",
         "publish the worst client's ε; the amplified one is the outsiders'",
     )  # fmt: skip
+
+
+def _uniform(case: Case) -> bool:
+    """Whether a run of this configuration draws each cohort uniformly, whatever the earlier ones were."""
+    try:
+        return Selection.of(case.config).uniform
+    except ConfigError:  # no cohort can be drawn: nothing may be claimed
+        return False
 
 
 def _amplified(case: Case) -> dict[str, float]:
@@ -213,6 +231,12 @@ def other_views(case: Case) -> Finding:
     mu = derived_mu(case)
     if mu is not None and (told.mu is None or not near(told.mu, mu)):
         problems.append(("report.json", f"mu {_said(told.mu)}, derived {_said(mu)}"))
+    released = [r.z for r in case.released]
+    ends = [min(released), max(released)] if released else []
+    if len(told.noise_released) != len(ends) or not all(
+        near(said, end) for said, end in zip(told.noise_released, ends, strict=True)
+    ):
+        problems.append(("report.json", f"noise_released {told.noise_released!s:.60}, derived {ends}"))
     return judged(
         "A-26",
         title,
@@ -241,6 +265,10 @@ def accountants(case: Case, opacus: bool) -> tuple[Finding, dict[str, float]]:
     for first, second in case.spent.values():
         if first is not None and second is not None and not agree(first, second, CELLS):
             problems.append(("", f"a client's ε is {_said(first)} by one accountant and {_said(second)} by another"))
+        outsiders = _outsiders(case, problems)
+        if case.report is not None and not _same(case.report.privacy.cross_check_outsiders, outsiders):
+            told = case.report.privacy.cross_check_outsiders
+            problems.append(("report.json", f"accountants of the outsiders' ε {told!s:.90}, derived {outsiders}"))
     if case.report is not None:
         problems += _named(case, case.report, found)
     fine = ", ".join(f"{name} {value:.4f}" for name, value in found.items()) or "nothing to count"
@@ -249,6 +277,21 @@ def accountants(case: Case, opacus: bool) -> tuple[Finding, dict[str, float]]:
         missing = [("report.json", f"{', '.join(told_too)} not checked: not computed again; {fine}")]
         return judged("A-27", title, missing, "", "audit with opacus, without --no-opacus", "warning"), found
     return judged("A-27", title, problems, fine, "publish neither figure before it is known which one is wrong"), found
+
+
+def _outsiders(case: Case, problems: list[Problem]) -> dict[str, float]:
+    """What both accountants find for outsiders, where their ε is amplified."""
+    if not (case.noisy and outsider(case) < case.server):
+        return {}
+    try:
+        return cross_check_outsiders([r.event() for r in case.released], case.delta)
+    except (CrossCheckError, ValueError) as error:
+        problems.append(("", str(error)))
+        return {}
+
+
+def _same(told: Mapping[str, float], derived: Mapping[str, float]) -> bool:
+    return told.keys() == derived.keys() and all(agree(told[name], derived[name], CELLS) for name in told)
 
 
 def _named(case: Case, report: Report, found: Mapping[str, float]) -> list[Problem]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flora_secure.plain import document_schema
-from flora_secure.records.notebook import html_table
+from flora_secure.records.report_table import html_table
 
 SCHEMA = "flora-secure/audit/1"
 VIOLATION, WARNING, OK = "violation", "warning", "ok"

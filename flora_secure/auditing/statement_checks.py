@@ -8,6 +8,7 @@ from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import Finding, judged, unchecked
 from flora_secure.auditing.noise_checks import overflow_probability
 from flora_secure.auditing.report_checks import rates_of
+from flora_secure.planning.selection import corrupt_clients
 from flora_secure.privacy.cross_check import PRV
 from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 from flora_secure.privacy.noise_plan import NoisePlan
@@ -106,6 +107,7 @@ def _statement(case: Case, report: Report) -> str:
         lost_rounds=sum(r.record.lost for r in case.released),
         clip_rate=clipped,
         overflow_rate=wrapped,
+        corrupt=corrupt_clients(config),
     )
 
 

@@ -85,8 +85,8 @@ class Dataset:
 
     `mirror`: a mirror image shows the same class (clothes do, digits do not). `owners`: whose the private images are,
     where the data set says so. `skipped`: what it holds beside, and why it is not used. `warnings`: lines
-    about what was guessed or looks wrong. `unseen`: classes that were set apart
-    (`flora_secure.data.federation.set_apart`), of which nothing is in the rest.
+    about what was guessed or looks wrong. `read`: how much its files hold, before anything is left out. `unseen`:
+    classes that were set apart (`flora_secure.data.federation.set_apart`), of which nothing is in the rest.
     """
 
     name: str
@@ -100,6 +100,7 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
     warnings: tuple[str, ...] = ()
     unseen: Unseen | None = None
+    read: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError for templates that have no place for the name, or braces beside it."""
@@ -113,7 +114,10 @@ class Dataset:
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256, hexadecimal, over shapes, images (pixels or the hashes of encoded files) and labels of the three
+        """What an interrupted run knows its data by. It says whether an image is among the clients', so it stands in
+        the run's `state/` alone, which nobody is given.
+
+        SHA-256, hexadecimal, over shapes, images (pixels or the hashes of encoded files) and labels of the three
         splits, the class names, and the captions and the unseen classes where there are any."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         splits = [self.private, self.public, self.test]

@@ -22,11 +22,10 @@ from flora_secure.data.federation import load_federation
 from flora_secure.data.notes import table_of
 from flora_secure.errors import InputError, RunFolderError, RunInterrupted
 from flora_secure.planning.config import RunConfig
-from flora_secure.records.notebook import html_table
 from flora_secure.records.reading import read_run
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
-from flora_secure.records.report_table import rows
+from flora_secure.records.report_table import html_table, rows
 from flora_secure.records.run_folder import Interrupted, reopen, require_new
 
 Progress = Callable[[int, int, RoundRecord], None]

@@ -112,14 +112,17 @@ class Simulation:
 
         given = self.trainer.contributions(invitation, broadcast, invitation.members)
         clock.lap("training")
-        vanishing = vanishing_of(self.config, invitation.round, invitation.members)
+        coins = self.config.seed if server.repeats else None
+        vanishing = vanishing_of(coins, invitation.round, invitation.members, self.config.aggregation.dropout)
         uploads = _uploads(self.config, invitation, given, vanishing)
         clock.lap("noise")
-        aborted, carried = None, None
+        aborted, announced, carried = None, list[int](), None
         try:
             carried = self.exchange.round(invitation, floors, uploads.vectors, traffic)
         except (RoundAborted, TooFewSurvivors) as error:
             aborted = str(error)
+            if isinstance(error, RoundAborted):
+                announced = [invitation.members[position] for position in error.survivors]
         clock.lap("masking")
         if carried is not None:
             clock.seconds |= {"client_mean": carried.client_seconds, "server": carried.server_seconds}
@@ -127,6 +130,7 @@ class Simulation:
             sum=None if carried is None else carried.sum,
             aborted=aborted,
             uploaded=uploads.vectors.keys(),
+            announced=announced,
             # whoever left because of what it computed makes the survivors no uniform subset
             uniform=len(uploads.vectors) == len(invitation.members) - len(vanishing),
             contributions=uploads.contributions,
@@ -175,11 +179,15 @@ def _uploads(config: RunConfig, invitation: Invitation, given: Contributions, va
     return Uploads(vectors, contributions, clipped)
 
 
-def vanishing_of(config: RunConfig, number: int, cohort: Collection[int]) -> set[int]:
-    """The clients of round `number` that vanish after sharing keys: drawn from the seed of the experiment."""
+def vanishing_of(seed: int | None, number: int, cohort: Collection[int], dropout: float) -> set[int]:
+    """The clients of round `number` that vanish after sharing keys, a fraction `dropout` of them.
+
+    `seed`: of the experiment, which reports publish; None draws from the operating system's randomness. Who survived is
+    as secret from outsiders as who was asked, where their epsilon is amplified.
+    """
     members = list(cohort)
-    count = math.floor(config.aggregation.dropout * len(members))
-    rng = np.random.default_rng([config.seed, 1, number])
+    count = math.floor(dropout * len(members))
+    rng = np.random.default_rng(None if seed is None else [seed, 1, number])
     return {members[place] for place in rng.choice(len(members), count, replace=False).tolist()}
 
 

@@ -14,7 +14,13 @@ from flora_secure.engine.memory import peak_memory
 from flora_secure.engine.simulation import Simulation
 from flora_secure.plain import finite_or_none
 from flora_secure.planning.noise import protected_units
-from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
+from flora_secure.planning.selection import corrupt_clients
+from flora_secure.privacy.cross_check import (
+    accountant_versions,
+    cross_check,
+    cross_check_outsiders,
+    headline_accountant,
+)
 from flora_secure.records.record import PARTS
 from flora_secure.records.report import (
     Aggregation,
@@ -79,7 +85,6 @@ def summarise(
             versions={"flora-secure": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
             config_hash=simulation.config.digest,
             model_hash=simulation.task.clip.model_hash,
-            data_hash=simulation.task.federation.dataset.data_hash,
             rounds_hash=rounds_hash,
             adapter_hash=adapter_hash,
             seed=simulation.config.seed,
@@ -110,9 +115,12 @@ def _data(simulation: Simulation) -> Data:
 
 def _privacy(simulation: Simulation) -> Privacy:
     plan, ledger = simulation.server.plan, simulation.server.ledger
-    summed = [record for record in simulation.records if record.aborted is None]
+    records = simulation.records
+    summed = [record for record in records if record.summed]
     worst = ledger.worst_events
     checks = cross_check(worst, ledger.delta) if plan.noisy else {}
+    amplified = plan.noisy and ledger.epsilon_outsider < ledger.epsilon
+    released = [record.noise_multiplier for record in records if record.noise_multiplier is not None]
     accountant = headline_accountant(worst)
     # without masking the server sees every upload by itself, and only outsiders are left with the sum
     masked = simulation.config.aggregation.secagg != "off"
@@ -121,8 +129,7 @@ def _privacy(simulation: Simulation) -> Privacy:
     contributions = sum(record.contributions for record in summed)
     overflowed = sum(record.overflowed or 0 for record in summed)
     clip_rate = sum(record.clipped for record in summed) / contributions if contributions else None
-    known = sum(not record.lost for record in summed)
-    overflow_rate = overflowed / (known * plan.length) if known else None
+    overflow_rate = overflowed / (len(summed) * plan.length) if summed else None
     return Privacy(
         target_epsilon=finite_or_none(plan.epsilon),
         epsilon=finite_or_none(spent if masked else local),
@@ -134,6 +141,7 @@ def _privacy(simulation: Simulation) -> Privacy:
         epsilon_outsider=finite_or_none(ledger.epsilon_outsider if plan.noisy else math.inf),
         epsilon_local=finite_or_none(local),
         noise_multiplier=plan.noise_multiplier,
+        noise_released=[min(released), max(released)] if released else [],
         clip_norm=plan.clip_norm,
         rounds=len(simulation.records),
         participations=len(worst),
@@ -142,6 +150,7 @@ def _privacy(simulation: Simulation) -> Privacy:
         honest_minimum=plan.honest_minimum,
         accountant={"name": accountant, **accountant_versions([accountant])},
         cross_check={name: epsilon for name, epsilon in checks.items() if name != accountant},
+        cross_check_outsiders=cross_check_outsiders(ledger.events, ledger.delta) if amplified else {},
         aliasing_slack=ledger.aliasing_slack if plan.noisy else 0.0,
         clip_rate=clip_rate,
         overflow_rate=overflow_rate,
@@ -153,10 +162,12 @@ def _privacy(simulation: Simulation) -> Privacy:
             secret_noise=not simulation.config.privacy.simulation_noise,
             unit=simulation.config.privacy.unit,
             population=protected_units(simulation.config, len(simulation.task.federation.dataset.private.labels)),
-            aborted_rounds=len(simulation.records) - len(summed),
-            lost_rounds=len(summed) - known,
+            aborted_rounds=sum(not record.released for record in records),
+            lost_rounds=sum(record.lost for record in records),
+            announced_rounds=sum(record.announced for record in records),
             clip_rate=clip_rate,
             overflow_rate=overflow_rate,
+            corrupt=corrupt_clients(simulation.config),
         ),
     )
 
@@ -206,6 +217,7 @@ def _aggregation(simulation: Simulation) -> Aggregation:
         recovered=[record.recovered for record in records],
         aborted=[record.round for record in records if record.aborted is not None],
         lost=[record.round for record in records if record.lost],
+        announced=[record.round for record in records if record.announced],
         seconds=AggregationSeconds(
             client_mean=fmean(record.seconds["client_mean"] for record in records),
             server_total=sum(record.seconds["server"] for record in records) / len(records),

@@ -26,6 +26,7 @@ Placement = Literal[
     "visual-attention",
 ]
 Crops = Literal[1, 2, 4]
+LabelBase = Literal[0, 1]
 Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -48,15 +49,19 @@ class DataConfig:
     data_root: str | None = option(
         None, "--data-root", "Folder (or file) of the data set.", metavar="PATH", commands=(SIMULATE,), everyday=True
     )
-    data_hash: str | None = option(
-        None, None, "SHA-256 of a data set that a program passed, which has to be passed again; for no other."
-    )
     class_names: str | None = option(
         None,
         "--class-names",
         "File of class names, one a line.",
         metavar="PATH",
         derived="the data set's",
+        commands=(SIMULATE,),
+    )
+    label_base: LabelBase | None = option(
+        None,
+        "--label-base",
+        "The label that the first class name is for, where labels are whole numbers.",
+        derived="0 where label 0 occurs and n is none of n names",
         commands=(SIMULATE,),
     )
     templates: str | None = option(

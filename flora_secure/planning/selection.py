@@ -39,6 +39,7 @@ class Selection:
         scheme: `None` where everybody takes part.
         min_separation: rounds between two participations of a client.
         smallest, largest: cohorts that the noise is sized for; a round with another one is skipped.
+        rounds: of the run.
         participations: rounds that the budget of one client pays for.
         colluders: of the corrupt clients, so many at most are in a cohort, except with probability 2^-41 a round.
     """
@@ -48,6 +49,7 @@ class Selection:
     min_separation: int
     smallest: int
     largest: int
+    rounds: int
     participations: int
     colluders: int
 
@@ -57,13 +59,13 @@ class Selection:
         clients, rounds, how = config.data.clients, config.training.rounds, config.participation
         corrupt = config.aggregation.corrupt
         if how.sampling is None:
-            return cls(clients, None, 1, clients, clients, rounds, math.floor(corrupt * clients + 1e-9))
+            return cls(clients, None, 1, clients, clients, rounds, rounds, corrupt_clients(config))
         # a separation of R rounds leaves room for every R-th
         most = min(binomial_range(rounds, how.rate, PARTICIPATION_MISS)[1], -(-rounds // how.min_separation))
         if how.sampling == "fixed":
             size = config.cohort_size
             held = _colluders(clients, size, corrupt)
-            return cls(clients, FixedCohort(size), how.min_separation, size, size, most, held)
+            return cls(clients, FixedCohort(size), how.min_separation, size, size, rounds, most, held)
         # fewest are eligible, on average, in round R: nobody of the rounds before is
         fewest = math.floor(clients * (1 - how.rate) ** (how.min_separation - 1))
         low = binomial_range(max(fewest, 1), how.rate, COHORT_MISS)[0]
@@ -79,7 +81,7 @@ class Selection:
                 f"average, but {smallest} are needed beside {held} colluders: raise it, or lower "
                 "`aggregation.corrupt`, `privacy.dropout_tolerance` or `participation.min_separation`"
             )
-        return cls(clients, PoissonCohort(how.rate), how.min_separation, smallest, high, most, held)
+        return cls(clients, PoissonCohort(how.rate), how.min_separation, smallest, high, rounds, most, held)
 
     def candidates(self, number: int, last_round: Mapping[int, int]) -> tuple[int, ...]:
         """Who may be in round `number`, the budget apart. `last_round`: client → its last round so far."""
@@ -100,8 +102,18 @@ class Selection:
 
     @property
     def uniform(self) -> bool:
-        """Whether cohorts are uniform subsets, given their size, as long as nobody sits out for the budget."""
-        return self.scheme is not None and self.min_separation == 1
+        """Whether each cohort is a uniform subset of all clients, given its size, whatever the earlier ones were.
+
+        Not where clients keep a distance between rounds, nor where one may have to sit out for its budget: what is then
+        released says something about earlier cohorts, which amplification takes to be secret for ever. Both are known
+        before the first round, so that the claim does not depend on how the coins fell.
+        """
+        return self.scheme is not None and self.min_separation == 1 and self.participations >= self.rounds
+
+
+def corrupt_clients(config: RunConfig) -> int:
+    """How many of all clients are taken to be corrupt."""
+    return math.floor(config.aggregation.corrupt * config.data.clients + 1e-9)
 
 
 def _colluders(clients: int, cohort: int, corrupt: float) -> int:

@@ -21,7 +21,7 @@ from flora_secure.privacy.amplification import (
     poisson_epsilon,
     poisson_noise_multiplier,
 )
-from flora_secure.privacy.events import RoundEvent
+from flora_secure.privacy.events import RoundEvent, require_whole
 
 # z is larger by this fraction, so that the tolerance of root finding, 1e-12, cannot carry a planned run over its budget
 _MARGIN = 1e-9
@@ -37,8 +37,7 @@ def check_budget(epsilon: float, delta: float) -> None:
 
 def default_delta(clients: int) -> float:
     """δ when none is asked for: min(1e-5, clients^-1.1), less than giving one client away at random would be."""
-    if clients < 1:
-        raise ValueError(f"there must be at least 1 client, got {clients}")
+    require_whole("clients", clients, 1)
     return float(min(1e-5, clients**-1.1))
 
 
@@ -55,8 +54,7 @@ def noise_multiplier_for(epsilon: float, delta: float, rounds: int, sampling_rat
         ValueError: a parameter is out of range.
     """
     check_budget(epsilon, delta)
-    if rounds < 1:
-        raise ValueError(f"there must be at least 1 round, got {rounds}")
+    require_whole("rounds", rounds, 1)
     if not 0 < sampling_rate <= 1:
         raise ValueError(f"sampling_rate must be in (0, 1], got {sampling_rate!r}")
     if epsilon == math.inf:
@@ -73,8 +71,7 @@ def epsilon_for(noise_multiplier: float, delta: float, rounds: int, sampling_rat
     """
     if not 0 < noise_multiplier < math.inf:
         raise ValueError(f"the noise multiplier must be a finite number > 0, got {noise_multiplier!r}")
-    if rounds < 1:
-        raise ValueError(f"there must be at least 1 round, got {rounds}")
+    require_whole("rounds", rounds, 1)
     if not 0 < sampling_rate <= 1:
         raise ValueError(f"sampling_rate must be in (0, 1], got {sampling_rate!r}")
     check_budget(1.0, delta)

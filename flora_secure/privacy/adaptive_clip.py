@@ -26,6 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from flora_secure.privacy.events import require_whole
+
 _LEAST, _MOST = 1e-10, 1e10
 
 
@@ -72,6 +74,5 @@ def within(update: ArrayLike, clip_norm: float) -> bool:
 
 def default_count_noise(clients: int) -> float:
     """σ_b: a twentieth of the clients of a round (Andrew et al., section 3.1)."""
-    if clients < 1:
-        raise ValueError(f"there must be at least 1 client, got {clients}")
+    require_whole("clients", clients, 1)
     return clients / 20

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from flora_secure.errors import InfeasibleError
 from flora_secure.privacy.accounting import check_budget, epsilon_of, noise_multiplier_for
 from flora_secure.privacy.amplification import CALIBRATION_CELL
-from flora_secure.privacy.events import aliasing_exponent
+from flora_secure.privacy.events import aliasing_exponent, require_whole
 from flora_secure.privacy.noise_plan import NoisePlan, tolerated
 from flora_secure.privacy.overflow import RingLoad, noiseless_scale, overflow_bound
 from flora_secure.privacy.rotation import padded
@@ -90,9 +90,12 @@ def calibrate(
     taken = rounds if participations is None else participations
     norm = clip_norm if upload_norm is None else upload_norm
     check_budget(epsilon, delta)
-    for name, value, least in (("clients", clients, 2), ("dimension", dimension, 1), ("rounds", rounds, 1)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    for name, value, least in (
+        ("clients", clients, 2), ("dimension", dimension, 1), ("rounds", rounds, 1), ("participations", taken, 1),
+        ("smallest_cohort", smallest, 2), ("colluders", colluders, 0), ("bits", 8 if bits is None else bits, 8),
+        ("max_bits", max_bits, 8),
+    ):  # fmt: skip
+        require_whole(name, value, least)
     if not 0 < clip_norm < math.inf:
         raise ValueError(f"clip_norm must be a finite number > 0, got {clip_norm!r}")
     if not clip_norm <= norm < math.inf:
@@ -113,7 +116,7 @@ def calibrate(
         if not 8 <= b <= 32:
             raise ValueError(f"{name} must be in 8..32, got {b}")
     dropouts = tolerated(smallest, dropout_tolerance)
-    if colluders < 0 or smallest - dropouts - colluders < 1:
+    if smallest - dropouts - colluders < 1:
         raise ValueError(
             f"{smallest} clients less {dropouts} dropouts less {colluders} colluders leave nobody to add noise: "
             f"tolerate fewer"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from dp_accounting import rdp
+from numpy.typing import NDArray
 
-from flora_secure.privacy.accounting import epsilon_of
+from flora_secure.privacy.accounting import epsilon_of, epsilon_outsider
 from flora_secure.privacy.amplification import ZERO_OUT, Counts, counts_of, gaussian_event, poisson_epsilon
 from flora_secure.privacy.events import RoundEvent
 
@@ -18,7 +20,9 @@ PLD = "dp-accounting PLD"
 RDP = "dp-accounting RDP"
 PRV = "opacus PRV"
 PRV_MODULE = "opacus.accountants"
+QUADRATURE = "quadrature and FFT"
 TOLERANCE = 0.02  # in ε, between accountants that are tight
+_CELLS, _POINTS = 1 << 17, 20_001  # of a loss distribution, of a round's quadrature
 _WHOLE_ORDERS = (*range(2, 65), 128, 256, 512)
 _ROUNDING = 1e-3  # in ε, by which the cells of PLD may overstate what RDP finds
 
@@ -72,6 +76,94 @@ def cross_check(events: Iterable[RoundEvent], delta: float, *, opacus: bool = Tr
                 # opacus refuses where its floating point ends: no opinion, and no reason to publish nothing
     compare(found)
     return found
+
+
+def cross_check_outsiders(events: Iterable[RoundEvent], delta: float) -> dict[str, float]:
+    """ε at `delta` of all released `events` for outsiders, by two accountants that share no code.
+
+    Returns:
+        Name of the accountant → ε, aliasing slack included: dp-accounting's PLD, which the ledger uses, and privacy
+        losses by quadrature over the pair of sums that docs/privacy/accounting.md names, composed by FFT. Nothing where
+        no round is amplified, or one had no noise.
+
+    Raises:
+        CrossCheckError: they are further than TOLERANCE apart.
+    """
+    rounds = list(events)
+    if all(e.population is None for e in rounds) or any(e.noise_multiplier == 0 for e in rounds):
+        return {}
+    slack = math.fsum(e.aliasing_slack for e in rounds)
+    pairs = Counter((e.noise_multiplier, 1.0 if e.population is None else e.survivors / e.population) for e in rounds)
+    found = {
+        PLD: epsilon_outsider(rounds, delta),
+        QUADRATURE: _by_quadrature(pairs, delta * math.exp(-slack)) + 2 * slack,
+    }
+    if not abs(found[PLD] - found[QUADRATURE]) <= TOLERANCE:
+        raise CrossCheckError(
+            f"for outsiders {PLD} finds epsilon {found[PLD]:.5g}, {QUADRATURE} {found[QUADRATURE]:.5g}: more than "
+            f"{TOLERANCE} apart for the same rounds"
+        )
+    return found
+
+
+def _by_quadrature(pairs: Mapping[tuple[float, float], int], delta: float) -> float:
+    """ε of rounds, (z, k/N) → how many: the larger of both directions."""
+    return max(_direction(pairs, delta, added) for added in (True, False))
+
+
+def _direction(pairs: Mapping[tuple[float, float], int], delta: float, added: bool) -> float:
+    """ε of the sums with the client against those without it (`added`), or the other way round."""
+    losses = {pair: _losses(*pair, added) for pair in pairs}
+    mean, variance = 0.0, 0.0
+    for pair, count in pairs.items():
+        value, mass = losses[pair]
+        first = float(mass @ value)
+        mean += count * first
+        variance += count * (float(mass @ value**2) - first**2)
+    reach = abs(mean) + 14 * math.sqrt(variance) + 1
+    cell = 2 * reach / _CELLS
+    spectrum = np.ones(_CELLS // 2 + 1, np.complex128)
+    for pair, count in pairs.items():
+        value, mass = losses[pair]
+        place = value / cell
+        low = np.floor(place).astype(np.int64)
+        binned = np.zeros(_CELLS)  # each loss is split between two cells, so that the mean stays
+        np.add.at(binned, low % _CELLS, mass * (low + 1 - place))
+        np.add.at(binned, (low + 1) % _CELLS, mass * (place - low))
+        spectrum *= np.fft.rfft(binned) ** count
+    mass = np.maximum(np.roll(np.fft.irfft(spectrum, _CELLS), _CELLS // 2), 0.0)
+    loss = (np.arange(_CELLS) - _CELLS // 2) * cell
+
+    def excess(epsilon: float) -> float:
+        above = loss > epsilon
+        return float(mass[above] @ -np.expm1(epsilon - loss[above])) - delta
+
+    if excess(0.0) <= 0:
+        return 0.0
+    low_epsilon, high = 0.0, reach
+    for _ in range(60):
+        middle = (low_epsilon + high) / 2
+        low_epsilon, high = (middle, high) if excess(middle) > 0 else (low_epsilon, middle)
+    return high
+
+
+def _losses(z: float, kept: float, added: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Privacy losses of one round and their masses; noise z for a contribution of 1.
+
+    With probability `kept` the client is in the sum, where neighbouring sums lie 2 apart; the pair is symmetric about
+    the sum without it, as for the replacement of a record, which bounds every other pair.
+    """
+    x = np.linspace(-2 - 14 * z, 2 + 14 * z, _POINTS)
+    ahead, absent, behind = (-(((x - centre) / z) ** 2) / 2 for centre in (2.0, 0.0, -2.0))
+    share = math.log(kept), math.log1p(-kept) if kept < 1 else -math.inf
+    with_client = np.logaddexp(share[0] + ahead, share[1] + absent)
+    without = np.logaddexp(share[0] + behind, share[1] + absent)
+    if kept == 1:  # everybody is: with it or without it
+        with_client, without = -(((x - 1) / z) ** 2) / 2, absent
+    if not added:
+        with_client, without = without, with_client
+    mass = np.exp(with_client)
+    return with_client - without, mass / mass.sum()
 
 
 def compare(found: Mapping[str, float]) -> None:

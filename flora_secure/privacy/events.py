@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,16 @@ def aliasing_exponent(sigma_local: float, honest: int) -> float:
         return math.inf
     k = np.arange(1, honest)
     return 5.0 * float(np.sum(np.exp(-2.0 * (math.pi * sigma_local) ** 2 * (k / (k + 1.0)))))
+
+
+def require_whole(name: str, value: int, least: int) -> None:
+    """Raises ValueError unless `value` is a whole number of at least `least`: half a round has no cost."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -69,8 +80,10 @@ class RoundEvent:
     count_scale: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.round < 1 or self.dimension < 1 or self.colluders < 0:
-            raise ValueError(f"round and dimension start at 1, colluders at 0: {self}")
+        for name, least in (("round", 1), ("dimension", 1), ("survivors", 0), ("colluders", 0)):
+            require_whole(name, getattr(self, name), least)
+        if self.population is not None:
+            require_whole("population", self.population, 1)
         if self.honest < 1:
             raise ValueError(
                 f"round {self.round}: {self.survivors} survivors less {self.colluders} colluders leave nobody's noise"

@@ -25,8 +25,8 @@ from flora_secure.privacy.accounting import epsilon_for, epsilon_local, epsilon_
 from flora_secure.privacy.calibration import LEAST_EPSILON
 from flora_secure.privacy.cross_check import accountant_versions, cross_check, headline_accountant
 from flora_secure.privacy.noise_plan import NoisePlan
-from flora_secure.records.notebook import html_table
 from flora_secure.records.report import Communication
+from flora_secure.records.report_table import html_table
 from flora_secure.rounds.invitation import Invitation
 
 SCHEMA = "flora-secure/plan/1"

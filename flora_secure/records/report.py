@@ -125,8 +125,10 @@ class Data:
 class Privacy:
     """The budget. `epsilon` bounds what the server, who sees every round's sum and who took part, learns about the
     worst client (or its examples); `None` is infinity. `epsilon_outsider` is for those who see only the released
-    models. `participations`: rounds that charge the worst client; `exhausted`: clients that had to sit out a round
-    for their budget."""
+    models. `noise_multiplier`: z as planned, with `honest_minimum` honest survivors; `noise_released`: the least and
+    the largest of the released sums, in which more may have survived. `participations`: rounds that charge the worst
+    client; `exhausted`: clients that had to sit out a round for their budget. `cross_check_outsiders`: of
+    `epsilon_outsider`, where it is amplified."""
 
     target_epsilon: float | None
     epsilon: float | None
@@ -138,6 +140,7 @@ class Privacy:
     epsilon_outsider: float | None
     epsilon_local: float | None
     noise_multiplier: float
+    noise_released: list[float]
     clip_norm: float
     rounds: int
     participations: int
@@ -146,6 +149,7 @@ class Privacy:
     honest_minimum: int
     accountant: dict[str, str]
     cross_check: dict[str, float]
+    cross_check_outsiders: dict[str, float]
     aliasing_slack: float
     clip_rate: float | None
     overflow_rate: float | None
@@ -186,8 +190,9 @@ class AggregationSeconds:
 @dataclass(frozen=True, kw_only=True)
 class Aggregation:
     """The secure sum. `cohort`, `dropped` and `recovered` count clients a round. `aborted` and `lost` list
-    round numbers: of those that released no sum, as with too few survivors, and of those that were in flight when the
-    run was killed, and so count as released though they are not in the adapter. `neighbours` and `threshold` are
+    round numbers: of those that ended without a sum, as with too few survivors, and of those that were in flight when
+    the run was killed, and so count as released though they are not in the adapter. So do those of `announced`, the
+    aborted ones whose survivors had been told. `neighbours` and `threshold` are
     those of the largest cohort. `participation` is the rate, `sampling` how cohorts were drawn, `None` where
     everybody takes part."""
 
@@ -203,6 +208,7 @@ class Aggregation:
     recovered: list[int]
     aborted: list[int]
     lost: list[int]
+    announced: list[int]
     seconds: AggregationSeconds
 
 
@@ -236,7 +242,6 @@ class Provenance:
     versions: dict[str, str]
     config_hash: str
     model_hash: str
-    data_hash: str
     rounds_hash: str | None
     adapter_hash: str | None
     seed: int

@@ -1,6 +1,10 @@
-"""A report as people read it: a table of accuracy, privacy and communication together, and Markdown."""
+"""A report as people read it: a table of accuracy, privacy and communication together, and Markdown; the table that
+notebooks show."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
 
 from flora_secure.records.report import (
     TOP_1,
@@ -64,6 +68,8 @@ def _privacy(priv: Privacy) -> list[Row]:
     if priv.epsilon is None:
         return [("privacy", "NONE: no noise was added (epsilon = inf)")]
     target = f"of {priv.target_epsilon:g} allowed" if priv.target_epsilon is not None else ""
+    if priv.target_epsilon is not None and priv.epsilon < 0.995 * priv.target_epsilon:
+        target += " (planned for the fewest survivors and the most rounds of a client)"
     return [
         (
             "privacy",
@@ -71,8 +77,9 @@ def _privacy(priv: Privacy) -> list[Row]:
         ),
         (
             "  noise",
-            f"multiplier {priv.noise_multiplier:.3f} at {priv.honest_minimum} honest survivors, "
-            f"clip norm {priv.clip_norm:g}",
+            f"multiplier {priv.noise_multiplier:.3f} planned for {priv.honest_minimum} honest survivors"
+            + (", {:.3f} to {:.3f} in the sums".format(*priv.noise_released) if priv.noise_released else "")
+            + f"; clip norm {priv.clip_norm:g}",
         ),
         (
             "  one upload alone",
@@ -86,7 +93,11 @@ def _privacy(priv: Privacy) -> list[Row]:
             if priv.epsilon_outsider is None
             else f"ε = {priv.epsilon_outsider:.3f} for those who see only the released models",
         ),
-        ("  cross-check", ", ".join(f"{k} {v:.3f}" for k, v in priv.cross_check.items()) or "none"),
+        (
+            "  cross-check",
+            (", ".join(f"{k} {v:.3f}" for k, v in priv.cross_check.items()) or "none")
+            + "".join(f"; outsiders {k} {v:.3f}" for k, v in priv.cross_check_outsiders.items()),
+        ),
     ]
 
 
@@ -109,7 +120,8 @@ def _communication(comm: Communication) -> list[Row]:
 def _aggregation(agg: Aggregation) -> list[Row]:
     """With a row for each kind of round whose sum is not in the adapter, if there were any."""
     apart = (
-        ("  aborted rounds", agg.aborted, "no sum was released"),
+        ("  aborted rounds", [n for n in agg.aborted if n not in agg.announced], "no sum was released"),
+        ("  aborted late", agg.announced, "their survivors had been told, so that they count in the budget"),
         ("  lost rounds", agg.lost, "in flight when the run was killed; they count in the budget"),
     )
     return [
@@ -209,3 +221,15 @@ def _forgotten(found: Forgetting) -> list[Row]:
 
 def _percents(shares: list[float]) -> str:
     return " / ".join(f"{share:.1%}" for share in shares)
+
+
+def html_table(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    """A table of (what, figure), all text escaped; rows that are indented belong to the one above and stand back."""
+    lines = [f"<table><caption>{escape(title)}</caption><tbody>"]
+    for what, figure in rows:
+        name, style = escape(what.strip()), "text-align:left;vertical-align:top"
+        heading = f'<th style="{style}">{name}</th>'
+        if what.startswith(" "):
+            heading = f'<td style="{style};padding-left:2em;opacity:.7">{name}</td>'
+        lines.append(f'<tr>{heading}<td style="{style}">{escape(figure)}</td></tr>')
+    return "\n".join([*lines, "</tbody></table>"])

@@ -5,14 +5,16 @@ Its order follows NIST SP 800-226: the guarantee first, then what it rests on, t
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from flora_secure.privacy.accounting import gaussian_epsilon
+from flora_secure.privacy.accounting import epsilon_of, gaussian_epsilon
 from flora_secure.privacy.cross_check import CLOSED_FORM, accountant_versions, headline_accountant
 from flora_secure.privacy.ledger import Ledger
 from flora_secure.privacy.noise_plan import NoisePlan
+from flora_secure.records.disclosure import NAMED
 
 Profile = Literal["off", "semi-honest", "malicious-server"]
 Unit = Literal["client", "example"]
@@ -55,10 +57,14 @@ _UNIT = {
 _ARTICLE = {"client": "a client", "example": "an example"}
 _NOT_COVERED = (
     "Not covered. Forged clients unless the malicious-server profile holds; side channels such as timing, and access "
-    "to a client's device; which clients took part and which dropped out; the initial weights and whatever they were "
-    "trained on; hyper-parameters chosen by looking at the clients' data; accuracy, clip and overflow rates where they "
-    "were measured on private data, how many images of how many classes clients hold, and the accuracy of a run "
-    "without noise, where they are reported; anything that the same clients release elsewhere."
+    "to a client's device; the initial weights and whatever they were trained on; hyper-parameters chosen by looking "
+    "at the clients' data; anything that the same clients release elsewhere."
+)
+_BESIDE = (
+    "Beside the budget. Report, log and adapter folder hold figures that follow from the clients' data without noise, "
+    f"and that no epsilon covers: {'; '.join(NAMED)}. They are meant for whoever ran it: publish the adapter, this "
+    "statement and the epsilons, and of the rest what the clients agree to. The folders local/ and state/ are for "
+    "nobody else."
 )
 
 
@@ -73,8 +79,10 @@ def statement(
     population: int | None = None,
     aborted_rounds: int = 0,
     lost_rounds: int = 0,
+    announced_rounds: int = 0,
     clip_rate: float | None = None,
     overflow_rate: float | None = None,
+    corrupt: int = 0,
 ) -> str:
     """What this run promises, to whom, on which assumptions.
 
@@ -88,8 +96,10 @@ def statement(
         population: how many such units there are, to judge δ by; None for the clients that plan and ledger know of.
         aborted_rounds: rounds that began and released no sum.
         lost_rounds: rounds of the ledger that were in flight when the run was killed.
+        announced_rounds: rounds of the ledger that were aborted after their survivors had been told.
         clip_rate: fraction of uploads whose update was clipped, if measured.
         overflow_rate: fraction of the sums' coordinates that may have wrapped (`overflow_rate`), if measured.
+        corrupt: how many of all clients may be corrupt; a server that deviates may invite them to every round.
 
     Returns:
         Paragraphs, each of one line, separated by empty lines.
@@ -118,7 +128,12 @@ def statement(
             f" {lost_rounds} of the sums are counted although they are not in the model: the run was killed while they "
             f"were in flight, and may have released them; they count with the fewest survivors."
         )
-    rates = _rates(plan, clip_rate, overflow_rate)
+    if announced_rounds:
+        rounds += (
+            f" {announced_rounds} of the sums are counted although the server never had them: these rounds were "
+            f"aborted after their survivors had been told, and who answered or colludes may have the sum."
+        )
+    rates = _rates(plan, unit, clip_rate, overflow_rate)
     if not plan.noisy:
         return "\n\n".join((_NO_PRIVACY, _TRUST[profile], rounds, rates))
     upload = (
@@ -140,6 +155,7 @@ def statement(
         _SUMS_ONLY if profile == "off" else _SERVER,
         _participation(plan, ledger),
         _TRUST[profile],
+        _draw(ledger, corrupt) if profile == "malicious-server" and ledger.clients else None,
         _assumption(plan, ledger),
         rounds,
         _mechanism(plan, ledger),
@@ -148,6 +164,7 @@ def statement(
         rates,
         _FROM_OS if secret_noise else None,
         _NOT_COVERED,
+        _BESIDE,
     ]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph is not None)
 
@@ -196,7 +213,8 @@ def _participation(plan: NoisePlan, ledger: Ledger) -> str:
     outsider = (
         f"epsilon = {ledger.epsilon_outsider:.4f} for them"
         if any(e.population is not None for e in ledger.events)
-        else "no smaller epsilon is claimed for them, as cohorts were not drawn uniformly"
+        else "no smaller epsilon is claimed for them, as cohorts are not drawn uniformly and apart from earlier ones, "
+        "such as where clients sit out once their budget is used up"
     )
     return (
         f"Participation. {len(ledger.clients)} clients took part, in {min(counts)} to {max(counts)} rounds each, at "
@@ -260,8 +278,28 @@ def _accountants(ledger: Ledger, cross_check: Mapping[str, float]) -> str:
     )
 
 
-def _rates(plan: NoisePlan, clip_rate: float | None, overflow_rate: float | None) -> str:
-    clipped = "not measured" if clip_rate is None else f"{clip_rate:.2%} of the uploads"
+def _draw(ledger: Ledger, corrupt: int) -> str:
+    """What holds where the server picks cohorts instead of drawing them."""
+    placed = [
+        dataclasses.replace(event, colluders=max(event.colluders, min(corrupt, event.survivors - 1)))
+        for event in ledger.worst_events
+    ]
+    all_honest_gone = any(corrupt >= event.survivors for event in ledger.worst_events)
+    worst = (
+        "there is no bound but that of one upload alone"
+        if all_honest_gone
+        else (f"epsilon = {epsilon_of(placed, ledger.delta):.4g}")
+    )
+    return (
+        "Draw of cohorts. The server draws who takes part, and no client can check that it drew at random. The honest "
+        f"minimum counts the corrupt clients of a random cohort; had the server placed all of its {corrupt} in every "
+        f"cohort, the guarantee above would not hold: {worst} at the same delta."
+    )
+
+
+def _rates(plan: NoisePlan, unit: Unit, clip_rate: float | None, overflow_rate: float | None) -> str:
+    what = {"client": "uploads", "example": "examples' gradients"}[unit]
+    clipped = "not measured" if clip_rate is None else f"{clip_rate:.2%} of the {what}"
     wrapped = "not measured" if overflow_rate is None else f"at most {overflow_rate:.3g} of the coordinates"
     assumed = plan.peak_fraction < 1 and not plan.rotated
     premise = f", if no coordinate of a sum passes {plan.peak_fraction:g}·n·c" if assumed else ""

@@ -44,7 +44,7 @@ def test_help_is_in_panels_with_the_everyday_options_first() -> None:
     assert list(shown) == [EVERYDAY, *PANELS.values(), "Output"]
     assert shown == {
         "Everyday": ["--dataset", "--data-root", "--clients", "--model", "--rounds", "--epsilon"],
-        "Data": ["--class-names", "--templates", "--unseen-classes", "--partition", "--feature-cache",
+        "Data": ["--class-names", "--label-base", "--templates", "--unseen-classes", "--partition", "--feature-cache",
                  "--no-feature-cache"],
         "Model and adapter": ["--pretrained", "--placement", "--rule", "--rank", "--alpha", "--last-layers", "--mirror",
                               "--crops"],
@@ -100,7 +100,7 @@ def test_every_setting_is_a_row_and_every_keyword_one_setting() -> None:
     names = [row.name for row in (*SETTINGS, *SWITCHES)]
     assert len(set(names)) == len(names)
     unflagged = {row.key for row in SETTINGS if row.option.flag is None}
-    assert unflagged == {"data.data_hash", "training.local_steps", "training.local_rate", "training.logit_scale",
+    assert unflagged == {"training.local_steps", "training.local_rate", "training.logit_scale",
                          "training.warm_start", "training.control_variate"}  # fmt: skip
     for row in (*SETTINGS, *SWITCHES):
         assert row.option.help.endswith((".", "?")), row.key

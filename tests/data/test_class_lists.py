@@ -44,7 +44,13 @@ def test_templates_need_one_place(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "message"), [(b"", "is empty"), (b"a\nb\na\n", "lists 'a' twice"), (b"\xff\xfe", "not UTF-8")]
+    ("raw", "message"),
+    [
+        (b"", "is empty"),
+        (b"a\nb\na\n", "lists 'a' twice"),
+        (b"\xff\xfea\0", "UTF-16 text"),
+        (b"a\nb\xff\n", r"not UTF-8 text \(line 2\)"),
+    ],
 )
 def test_bad_lists(tmp_path: Path, raw: bytes, message: str) -> None:
     (tmp_path / "names").write_bytes(raw)

@@ -15,7 +15,7 @@ import pytest
 from images import encoded, picture, write
 from PIL import Image
 
-from flora_secure.data import decoding
+from flora_secure.data.files import decoding
 from flora_secure.data.files.decoding import damage, decode
 from flora_secure.data.files.pixels import Shape, UnreadableImageError, fitted, open_rgb
 from flora_secure.data.images import EncodedFile

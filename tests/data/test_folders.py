@@ -111,7 +111,7 @@ def test_bad_images_are_counted_by_reason_and_named(tmp_path: Path) -> None:
     assert data.class_names == ("cat", "dog")
     assert skipped(data) == {
         "file that is no image by its name": (1, ("dog/notes.txt",)),
-        "empty file": (7, tuple(f"cat/empty{i}.jpg" for i in range(5))),
+        "empty file": (7, tuple(f"cat/empty{i}.jpg" for i in range(7))),
         "corrupt or cut short": (1, ("dog/cut.jpg",)),
         "no image": (2, ("dog/text.png", "ghost/bad.jpg")),
         "class without a usable image": (1, ("ghost",)),

@@ -19,6 +19,7 @@ from flora_secure.errors import ConfigError
 from flora_secure.planning.config import override
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_of
+from flora_secure.privacy.cross_check import PLD, QUADRATURE
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import json_schema
 
@@ -61,7 +62,7 @@ def test_every_clients_budget_follows_from_the_log(crowd, sampling, unit) -> Non
         if record.aborted is None:
             assert len(record.dropped) == math.floor(0.1 * len(record.participants))
             assert sorted(record.survivors + record.dropped) == record.participants
-            assert record.population == (None if record.exhausted else 60)
+            assert record.population is None  # a client may run out of budget: later cohorts tell of earlier ones
             assert record.recovered == len(record.dropped)
     assert {simulation.records[-1].unit, report.privacy.unit} == {unit}
 
@@ -107,13 +108,29 @@ def test_a_minimum_separation_is_kept_and_amplifies_nothing(crowd) -> None:
     assert simulation.server.plan.participations == 2
 
 
-def test_cohorts_are_secret_where_the_noise_is(crowd) -> None:
-    """The report publishes the seed: cohorts that follow from it would be known to outsiders. Secret ones of three
-    rounds are equal by chance in one of 1e41 runs."""
+@pytest.mark.parametrize("sampling", ["poisson", "fixed"])
+def test_outsiders_gain_where_nobody_can_run_out_of_budget(crowd, sampling) -> None:
+    """Two rounds at one in two: every client's budget pays for both, so each cohort is drawn from all clients."""
+    changes = {"training__rounds": 2, "participation__rate": 0.5, "participation__sampling": sampling}
+    simulation = finish(small(**{**MANY, **changes}, aggregation__dropout=0.1), crowd)
+    assert simulation.server.selection.uniform
+    assert {record.population for record in simulation.records} == {60}
+    report = summarise(simulation, total_seconds=1.0).privacy
+    assert set(report.cross_check_outsiders) in (set(), {PLD, QUADRATURE})
+    assert bool(report.cross_check_outsiders) == (report.epsilon_outsider < report.epsilon)
+
+
+@pytest.mark.parametrize("who", ["participants", "dropped"])
+def test_cohorts_and_dropouts_are_secret_where_the_noise_is(crowd, who) -> None:
+    """The report publishes the seed: cohorts and survivors that follow from it would be known to outsiders. Secret ones
+    of three rounds are equal by chance in one of 1e8 runs."""
 
     def cohorts(**changes) -> list[list[int]]:
-        config = small(**{**MANY, "training__rounds": 3, "participation__sampling": "fixed", **changes})
-        return [record.participants for record in finish(config, crowd).records]
+        sampled = {"participation__sampling": "fixed", "aggregation__dropout": 0.2}
+        if who == "dropped":  # of all clients, so that nothing else is drawn
+            sampled |= {"participation__sampling": None, "participation__rate": 1.0}
+        config = small(**{**MANY, "training__rounds": 3, **sampled, **changes})
+        return [getattr(record, who) for record in finish(config, crowd).records]
 
     public = cohorts()
     assert public == cohorts()
@@ -139,7 +156,7 @@ def test_clients_without_budget_sit_out(crowd) -> None:
     seen = [client for record in records for client in record.participants]
     assert len(seen) == len(set(seen)) == 60
     assert [len(record.exhausted) for record in records] == [0, 15, 30, 45, 60, 60]
-    assert [record.population for record in records] == [60, None, None, None, None, None]
+    assert {record.population for record in records} == {None}  # from the first round, where all could still be drawn
     assert [record.aborted is None for record in records] == [True] * 4 + [False] * 2
     assert summarise(simulation, total_seconds=1.0).privacy.exhausted == 60
 

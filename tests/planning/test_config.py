@@ -106,8 +106,8 @@ def test_any_config_survives_a_round_trip(epsilon, clients, bits, root, dropout,
         ("data = 3", "data must be a table, got 3"),
         ("seed = -1", "seed must be a non-negative integer, got -1"),
         ("seed = 18446744073709551616", "seed must be at most 2^63 - 1 = 9223372036854775807, got 1844674"),
-        (f"seed = {'1' * 5000}", "not valid TOML: an integer has more digits than can be read"),
-        ("[privacy", "not valid TOML"),
+        (f"seed = {'1' * 5000}", "a number in it has too many digits"),
+        ("[privacy", "not TOML: "),
     ],
 )
 def test_bad_values_are_named_in_one_line(text: str, says: str) -> None:

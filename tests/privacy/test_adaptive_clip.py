@@ -116,5 +116,5 @@ def test_bad_input_is_named() -> None:
     for arguments in ((0.0, 1.0, 1), (math.nan, 1.0, 1), (1.0, math.nan, 1), (1.0, 1.0, 0)):
         with pytest.raises(ValueError, match="expected"):
             AdaptiveClip().next_norm(*arguments)
-    with pytest.raises(ValueError, match="at least 1 client"):
+    with pytest.raises(ValueError, match="clients must be at least 1"):
         default_count_noise(0)

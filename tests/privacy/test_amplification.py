@@ -11,6 +11,7 @@ from scipy.special import ndtr
 from scipy.stats import norm
 
 from flora_secure.privacy import amplification
+from flora_secure.privacy import cross_check as checks
 from flora_secure.privacy.accounting import (
     epsilon_for,
     epsilon_local,
@@ -20,7 +21,17 @@ from flora_secure.privacy.accounting import (
     noise_multiplier_for,
 )
 from flora_secure.privacy.amplification import CALIBRATION_CELL, _poisson_epsilon, cohort_epsilon, poisson_epsilon
-from flora_secure.privacy.cross_check import CLOSED_FORM, PLD, PRV, RDP, CrossCheckError, cross_check
+from flora_secure.privacy.calibration import calibrate
+from flora_secure.privacy.cross_check import (
+    CLOSED_FORM,
+    PLD,
+    PRV,
+    QUADRATURE,
+    RDP,
+    CrossCheckError,
+    cross_check,
+    cross_check_outsiders,
+)
 from flora_secure.privacy.events import RoundEvent
 
 
@@ -140,8 +151,16 @@ def test_no_noise_is_infinite_and_bad_input_is_named() -> None:
     for z in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="noise multiplier"):
             epsilon_for(z, 1e-5, 10)
-    with pytest.raises(ValueError, match="1 round"):
+    with pytest.raises(ValueError, match="rounds must be at least 1"):
         epsilon_for(1.0, 1e-5, 0)
+    for half in (2.5, math.nan, "3"):
+        with pytest.raises(ValueError, match="rounds must be a whole number"):
+            epsilon_for(1.0, 1e-5, half)
+        with pytest.raises(ValueError, match="rounds must be a whole number"):
+            noise_multiplier_for(1.0, 1e-5, half)
+        with pytest.raises(ValueError, match="rounds must be a whole number"):
+            calibrate(clients=10, dimension=8, rounds=half, epsilon=1.0, delta=1e-5, clip_norm=1.0)
+    assert epsilon_for(1.0, 1e-5, np.int64(3)) == epsilon_for(1.0, 1e-5, 3)
     with pytest.raises(ValueError, match="delta"):
         epsilon_for(1.0, 1.0, 10)
     with pytest.raises(ValueError, match="too small"):
@@ -192,6 +211,29 @@ def test_cohorts_amplify_for_outsiders_only_where_they_are_uniform() -> None:
     assert epsilon_outsider(hidden, 1e-5) < mixed < server
     everyone = [event(z, t, 1.0, 1000, 1000) for t in range(1, 51)]
     assert epsilon_outsider(everyone, 1e-5) == pytest.approx(epsilon_of(everyone, 1e-5), abs=1e-3)
+
+
+def test_a_second_accountant_finds_the_same_for_outsiders() -> None:
+    z = 6.0
+    hidden = [event(z, t, 1.0, 50, 1000) for t in range(1, 51)]
+    known = [event(z, t, 1.0, 50, None) for t in range(51, 61)]
+    for rounds in (hidden, [*hidden, *known], hidden[:1]):
+        found = cross_check_outsiders(rounds, 1e-5)
+        assert found[PLD] == epsilon_outsider(rounds, 1e-5)
+        assert found[QUADRATURE] == pytest.approx(found[PLD], abs=1e-3)
+    assert cross_check_outsiders(known, 1e-5) == {}
+    assert cross_check_outsiders([event(0.0, 1, 1.0, 50, 1000)], 1e-5) == {}
+
+
+def test_outsiders_get_no_figure_on_which_accountants_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = [event(6.0, t, 1.0, 50, 1000) for t in range(1, 51)]
+    right = epsilon_outsider(hidden, 1e-5)
+    # as if cohorts were Poisson samples: what the formula of the textbook would say
+    wrong = poisson_epsilon({(6.0, 0.05): 50}, 1e-5)
+    assert wrong < right
+    monkeypatch.setattr(checks, "epsilon_outsider", lambda events, delta: wrong)
+    with pytest.raises(CrossCheckError, match="for outsiders dp-accounting PLD finds"):
+        cross_check_outsiders(hidden, 1e-5)
 
 
 def test_closed_form_and_distributions_meet_without_sampling() -> None:

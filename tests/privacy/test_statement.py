@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from flora_secure.planning.config import RunConfig, override
+from flora_secure.planning.noise import plan_noise
+from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import gaussian_epsilon
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.cross_check import accountant_versions, cross_check
@@ -62,6 +65,43 @@ def test_it_says_all_that_the_shared_page_lists() -> None:
         assert words in text, words
     assert text.startswith("Guarantee")
     assert "SIMULATED" not in text
+
+
+def test_a_server_that_picks_cohorts_is_told_of_with_the_figure() -> None:
+    """N = 1000 at q = 0.1 with one client in twenty corrupt: epsilon 4 becomes 5.2 where all of them are in the cohort,
+    and nothing is left but a single upload's where they are the whole cohort."""
+    config = override(
+        RunConfig(),
+        {
+            "data.clients": 1000,
+            "participation.rate": 0.1,
+            "participation.sampling": "fixed",
+            "aggregation.corrupt": 0.05,
+            "aggregation.secagg": "malicious-server",
+        },
+    )
+    selection = Selection.of(config)
+    plan = plan_noise(config, selection, 64, 10_000)
+    ledger = Ledger(plan.epsilon, plan.delta)
+    for t in range(1, plan.participations + 1):
+        event = plan.event(t, plan.survivors_minimum, participants=range(100))
+        ledger.authorise(event)
+        ledger.record(event)
+    assert ledger.epsilon == pytest.approx(4.0, abs=0.01)
+
+    def told(**changes: Any) -> list[str]:
+        text = write(plan, ledger, **{"profile": "malicious-server", "corrupt": 50, **changes})
+        return [one for one in text.split("\n\n") if one.startswith("Draw of cohorts.")]
+
+    (paragraph,) = told()
+    claimed = float(paragraph.partition("epsilon = ")[2].partition(" ")[0])
+    honest = plan.survivors_minimum - 50
+    z = [event.sigma_local * math.sqrt(honest) / event.sensitivity for event in ledger.worst_events]
+    assert claimed == pytest.approx(gaussian_epsilon(math.sqrt(math.fsum(x**-2 for x in z)), plan.delta), rel=1e-3)
+    assert claimed > 1.2 * ledger.epsilon
+    assert "no bound but that of one upload alone" in told(corrupt=100)[0]
+    assert told(profile="semi-honest") == []
+    assert [one for one in write(*run(), profile="malicious-server", corrupt=5).split("\n\n") if "Draw of" in one] == []
 
 
 def test_it_changes_with_everything_it_depends_on() -> None:

@@ -80,6 +80,7 @@ def example_report() -> Report:
             epsilon_outsider=3.9,
             epsilon_local=81.0,
             noise_multiplier=5.9,
+            noise_released=[6.1, 6.2],
             clip_norm=2.0,
             rounds=3,
             participations=3,
@@ -88,6 +89,7 @@ def example_report() -> Report:
             honest_minimum=90,
             accountant={"name": "closed form", "version": "1"},
             cross_check={"PLD": 3.9},
+            cross_check_outsiders={},
             aliasing_slack=1e-10,
             clip_rate=0.9,
             overflow_rate=0.0,
@@ -120,6 +122,7 @@ def example_report() -> Report:
             recovered=[0, 20, 20],
             aborted=[],
             lost=[],
+            announced=[],
             seconds=AggregationSeconds(client_mean=0.01, server_total=0.1),
         ),
         timing=Timing(
@@ -127,11 +130,11 @@ def example_report() -> Report:
             clients_per_second=12.0,
             peak_memory_bytes=10**9,
         ),
+        warnings=["the labels are numbers"],
         provenance=Provenance(
             versions={"flora-secure": "0.1.0"},
             config_hash="0",
             model_hash="1",
-            data_hash="2",
             rounds_hash="3",
             adapter_hash="4",
             seed=0,
@@ -226,9 +229,10 @@ def test_the_table_shows_accuracy_privacy_and_communication_together(report: Rep
     assert "ε = 3.900 of 4 allowed" in text["privacy"]
     assert text["communication"].startswith("400 × less")
     assert "40 dropped, 40 recovered" in text["aggregation"]
-    assert "warning" not in text
+    assert text["warning"] == "the labels are numbers"
+    assert "warning" not in dict(rows(dataclasses.replace(report, warnings=[])))
     assert "1 / 8 / 70 a client" in text["data"]
-    assert text["  skipped"] == "3: empty file (a.jpg, b.jpg, …)"
+    assert text["  skipped"] == "3: empty file"
 
 
 def test_rounds_without_a_sum_have_a_line_only_where_there_are_some(report: Report) -> None:

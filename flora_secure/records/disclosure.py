@@ -1,0 +1,157 @@
+"""What each field of report, log and adapter folder gives away, and whether the budget pays for it.
+
+A field is *public*: it follows from the configuration, from what is public of the data, or from the program. Or it is
+*paid*: computed from released sums alone, so that ε covers it. Or it is *named*: a function of the clients' data
+without noise, which the privacy statement names in words. There is no fourth kind: a field without a line here fails a
+test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PUBLIC, PAID = "public", "paid"
+
+# what the statement says of a named field, in its words
+TAKING_PART = "which clients took part and dropped out, and when a round had to end without a sum"
+ACCURACY = "accuracy, over rounds and by class too, as far as the test images are the clients' own"
+OF_CLIENTS = "accuracy weighted like the clients' own classes, and that of their worst tenth"
+WITHOUT_NOISE = "the accuracy of the same run without noise"
+HOLDINGS = "how many images (captions, classes) clients hold, and how unlike they are"
+CLASSES = "class names, where the clients' own labels make the list"
+FILES = "how many files were left out, and warnings about files and labels"
+RATES = "how many contributions there were, how many were clipped, how many coordinates wrapped"
+TIMES = "how long the parts of the run took, and how much memory"
+HASHES = "hashes of these, by which a guess can be confirmed"
+
+NAMED = (TAKING_PART, ACCURACY, OF_CLIENTS, WITHOUT_NOISE, HOLDINGS, CLASSES, FILES, RATES, TIMES, HASHES)
+
+# a name stands for all fields below it that have no longer one
+REPORT: Mapping[str, str] = {
+    "accuracy": ACCURACY,
+    "accuracy.measures": PUBLIC,
+    "accuracy.classes": CLASSES,
+    "accuracy.client_mean": OF_CLIENTS,
+    "accuracy.client_worst_decile": OF_CLIENTS,
+    "accuracy.no_noise": WITHOUT_NOISE,
+    "retrieval": ACCURACY,
+    "forgetting": ACCURACY,
+    "forgetting.classes": PUBLIC,  # the configuration names them
+    "data": HOLDINGS,
+    "data.dataset": PUBLIC,
+    "data.partition": PUBLIC,
+    "data.public_images": PUBLIC,
+    "data.skipped": FILES,
+    "warnings": FILES,
+    "privacy": PUBLIC,  # of the plan, and of who took part
+    "privacy.epsilon": TAKING_PART,
+    "privacy.mu": TAKING_PART,
+    "privacy.epsilon_outsider": TAKING_PART,
+    "privacy.epsilon_local": TAKING_PART,
+    "privacy.noise_released": TAKING_PART,
+    "privacy.participations": TAKING_PART,
+    "privacy.exhausted": TAKING_PART,
+    "privacy.cross_check": TAKING_PART,
+    "privacy.cross_check_outsiders": TAKING_PART,
+    "privacy.aliasing_slack": TAKING_PART,
+    "privacy.clip_rate": RATES,
+    "privacy.overflow_rate": RATES,
+    "privacy.statement": RATES,  # it repeats them, and says so
+    "communication": TAKING_PART,
+    "communication.full_model_bytes": PUBLIC,
+    "communication.parameters": PUBLIC,
+    "communication.upload_values": PUBLIC,
+    "communication.parameter_ratio": PUBLIC,
+    "communication.bits": PUBLIC,
+    "aggregation": TAKING_PART,
+    "aggregation.profile": PUBLIC,
+    "aggregation.clients": PUBLIC,
+    "aggregation.participation": PUBLIC,
+    "aggregation.sampling": PUBLIC,
+    "aggregation.min_separation": PUBLIC,
+    "aggregation.neighbours": PUBLIC,
+    "aggregation.threshold": PUBLIC,
+    "aggregation.seconds": TIMES,
+    "timing": TIMES,
+    "provenance": PUBLIC,
+    "provenance.rounds_hash": HASHES,
+    "provenance.adapter_hash": PAID,
+}
+ROUND: Mapping[str, str] = {
+    "round": PUBLIC,
+    "mechanism": PUBLIC,
+    "unit": PUBLIC,
+    "clients": PUBLIC,
+    "participants": TAKING_PART,
+    "exhausted": TAKING_PART,
+    "survivors": TAKING_PART,
+    "dropped": TAKING_PART,
+    "recovered": TAKING_PART,
+    "aborted": TAKING_PART,
+    "lost": TAKING_PART,
+    "model_hash": PAID,
+    "noise_multiplier": TAKING_PART,
+    "sigma_local": PUBLIC,
+    "scale": PAID,  # they follow the clip norm, which follows a count in the released sums where it adapts
+    "clip_norm": PAID,
+    "dimension": PUBLIC,
+    "bits": PUBLIC,
+    "colluders": PUBLIC,
+    "honest_minimum": PUBLIC,
+    "sampling_rate": PUBLIC,
+    "population": PUBLIC,
+    "count_scale": PUBLIC,
+    "neighbours": PUBLIC,
+    "threshold": PUBLIC,
+    "target_epsilon": PUBLIC,
+    "epsilon": TAKING_PART,
+    "delta": PUBLIC,
+    "accuracy": ACCURACY,
+    "contributions": RATES,
+    "clipped": RATES,
+    "overflowed": RATES,
+    "upload_bytes": TAKING_PART,
+    "download_bytes": TAKING_PART,
+    "payload_bytes": TAKING_PART,
+    "seconds": TIMES,
+    "previous": HASHES,
+}
+ADAPTER: Mapping[str, str] = {  # of `adapter/flora.json`; peft's own files beside it are paid for
+    "adapter_hash": PAID,
+    "class_names": CLASSES,
+    **dict.fromkeys(
+        (
+            "model", "weights", "pretrained", "model_hash", "precision", "image_size", "resize_mode", "interpolation",
+            "mean", "std", "images", "mirror", "crops", "captioned", "templates", "averaging", "logit_scale",
+            "placement", "last_layers", "rank", "scale", "output_added",
+        ),
+        PUBLIC,
+    ),
+}  # fmt: skip
+
+
+def kind_of(field: str, table: Mapping[str, str]) -> str | None:
+    """What `table` says of a field such as "privacy.epsilon": by its longest beginning; None where it says nothing."""
+    parts = field.split(".")
+    beginnings = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((table[beginning] for beginning in beginnings if beginning in table), None)
+
+
+def _markdown() -> str:
+    lines = [
+        "# What report, log and adapter give away",
+        "",
+        "Derived by `python -m flora_secure.records.disclosure` from the declarations that the tests compare with the",
+        "schemas. **Public**: follows from the configuration, from what is public of the data, or from the program.",
+        "**Paid**: computed from released sums alone, so that ε covers it. Anything else is a function of the clients'",
+        "data without noise, and the privacy statement names it in the words that stand here.",
+    ]
+    tables = ("report.json", REPORT), ("rounds.jsonl, each line", ROUND), ("adapter/flora.json", ADAPTER)
+    for title, table in tables:
+        lines += ["", f"## {title}", "", "| field | |", "|---|---|"]
+        lines += [f"| `{field}` | {kind} |" for field, kind in table.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(_markdown())

@@ -1,0 +1,65 @@
+"""Every field of report, log and adapter is public, paid for, or named in the privacy statement."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flora_secure.plain import schema_of
+from flora_secure.privacy.calibration import calibrate
+from flora_secure.privacy.ledger import Ledger
+from flora_secure.records import disclosure
+from flora_secure.records.adapter_card import AdapterCard
+from flora_secure.records.disclosure import ADAPTER, NAMED, PAID, PUBLIC, REPORT, ROUND, kind_of
+from flora_secure.records.record import RoundRecord
+from flora_secure.records.report import Report
+from flora_secure.records.statement import statement
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def leaves(schema: dict[str, Any], where: str = "") -> Iterator[str]:
+    """The fields of a schema that hold no other fields; what is below a list or a dictionary is one field."""
+    schema = next((one for one in schema.get("anyOf", []) if one != {"type": "null"}), schema)
+    if "properties" not in schema:
+        yield where
+        return
+    for name, inner in schema["properties"].items():
+        yield from leaves(inner, f"{where}.{name}" if where else name)
+
+
+TABLES = [
+    (list(leaves(schema_of(Report))), REPORT),
+    ([*leaves(schema_of(RoundRecord)), "previous"], ROUND),
+    (list(leaves(schema_of(AdapterCard))), ADAPTER),
+]
+
+
+@pytest.mark.parametrize(("fields", "table"), TABLES, ids=["report", "round", "adapter"])
+def test_every_field_is_declared_and_nothing_else(fields, table) -> None:
+    assert len(fields) > 20
+    assert {field: kind_of(field, table) for field in fields if kind_of(field, table) is None} == {}
+    # a line that decides of no field is of a field that is gone
+    deciding = {
+        max((name for name in table if field == name or field.startswith(name + ".")), key=len) for field in fields
+    }
+    assert table.keys() - deciding == set()
+    assert set(table.values()) <= {PUBLIC, PAID, *NAMED}
+
+
+def test_every_named_kind_is_used_and_stands_in_the_statement() -> None:
+    used = set(REPORT.values()) | set(ROUND.values()) | set(ADAPTER.values())
+    assert set(NAMED) <= used
+    plan = calibrate(clients=100, dimension=64, rounds=1, epsilon=4.0, delta=1e-5, clip_norm=2.0)
+    ledger = Ledger(plan.epsilon, plan.delta)
+    ledger.authorise(plan.event(1, 100))
+    ledger.record(plan.event(1, 100))
+    text = statement(plan, ledger, cross_check={}, profile="semi-honest", secret_noise=True)
+    beside = next(paragraph for paragraph in text.split("\n\n") if paragraph.startswith("Beside the budget."))
+    assert [phrase for phrase in NAMED if phrase not in beside] == []
+
+
+def test_the_docs_have_the_declarations() -> None:
+    told = (DOCS / "disclosure.md").read_text(encoding="utf-8")
+    assert told == disclosure._markdown() + "\n", "run: python -m flora_secure.records.disclosure > docs/disclosure.md"
