@@ -90,7 +90,8 @@ def simulate(
         out: the run's folder, which must not exist; `runs/DATE-TIME` where it is left out.
         resume: the folder of a run that was interrupted, to go on with; takes no `config`, `out` and `options`.
         progress: called after every round with its number, how many there are, and its record.
-        log: called with lines for people: what the data hold, what is left out of them, what is about to run.
+        log: called with lines for people: what the data hold, what is left out of them, what is about to run; one that
+            ends in "…" says what is being done from then on.
         cache: the folder that keeps image features between runs; `True` for the user's own, `False` for none.
         compare_no_noise: also run without noise, for `report.accuracy.no_noise`.
         options: settings by keyword, such as `epsilon=4, clients=100, rule="ab"`: docs/options.md has all. They
