@@ -71,6 +71,9 @@ ROOMS = {
     "flora_secure.records": Room(
         6, libraries("numpy"), inside=(("matplotlib", ""),), never=frozenset({"flora_secure.data"})
     ),
+    "flora_secure.records.html": Room(  # the API imports `page` where its libraries are
+        6, libraries("matplotlib jinja2 markupsafe"), never=frozenset({"flora_secure.data"}), light=False
+    ),
     "flora_secure.model": Room(
         7,
         libraries("numpy torch open_clip timm peft safetensors"),
@@ -98,7 +101,8 @@ ROOMS = {
     "flora_cli": Room(12, libraries("typer"), inside=(("rich", ""),)),
 }
 HEAVY = libraries(
-    "torch torchvision open_clip timm peft transformers opacus sklearn PIL pyarrow matplotlib flwr nvflare"
+    "torch torchvision open_clip timm peft transformers opacus sklearn PIL pyarrow matplotlib jinja2 markupsafe flwr "
+    "nvflare"
 )
 # in rooms that are not light: what is deployed where there is no model
 ENTRANCES = {

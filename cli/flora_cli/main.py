@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from flora_cli import audit, bench, completion, export, plan, predict, simulate, vectors
+from flora_cli import audit, bench, completion, export, plan, predict, report, simulate, vectors
 from flora_cli.options import takes_options
 from flora_cli.output import log, silence
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 COMMANDS = (
     simulate.simulate,
     plan.plan,
+    report.report,
     audit.audit,
     predict.predict,
     export.export,

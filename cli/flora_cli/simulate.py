@@ -42,6 +42,7 @@ def simulate(given: Given) -> None:
             log=log,
             cache=not switches.no_feature_cache and (switches.feature_cache or True),
             compare_no_noise=switches.compare_no_noise,
+            html=False,  # after the table, which nobody shall wait for
             **given.settings,
         )
     except InputError as error:
@@ -60,6 +61,10 @@ def simulate(given: Given) -> None:
         fail(str(error), code=1)
     rounds.close()
     _show(run, switches.json)
+    try:
+        log(f"wrote {flora_secure.report(run.folder)}")
+    except InputError as error:
+        log(f"report.html was left out: {error}")
 
 
 def _refuse_others(given: Given) -> None:

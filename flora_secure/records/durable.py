@@ -11,12 +11,14 @@ import shutil
 from pathlib import Path
 
 _SCRATCH = ".tmp"
+# a folder of a stranger's may hold a link, or a pipe, under the name that we are about to write
+_NO_TRAP = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """`path` holds `data` from now on. `mode`: of the file, less the process's umask. Raises `OSError`."""
     scratch = path.with_name(f".{path.name}{_SCRATCH}")
-    _write(scratch, os.O_TRUNC, data, mode)
+    _write(scratch, os.O_TRUNC | _NO_TRAP, data, mode)
     os.replace(scratch, path)
     sync_folder(path.parent)
 
