@@ -20,6 +20,13 @@ from flora_secure.errors import ForeignError, first_line
 MOST_TEXT = 64 << 20  # bytes; a log of a long run stays far below
 MOST_DEPTH = 64  # of lists and objects in each other; ours have six
 _MOST_DIGITS = 40  # of a whole number; ours have twenty
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"PK\3\4": "ZIP",
+}
 _WIDE = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32"}
 
 
@@ -40,10 +47,11 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
         raise ForeignError(str(error.strerror or error)) from None
     except ValueError:  # the path holds a NUL
         raise ForeignError("no file can have such a name") from None
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        raise ForeignError("it is a folder" if stat.S_ISDIR(facts.st_mode) else "it is no regular file")
     with os.fdopen(descriptor, "rb") as stream:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise ForeignError("it is no regular file")
         if facts.st_size > most:
             raise ForeignError(f"it has {facts.st_size:,} bytes, and {most:,} are the most that are read")
         try:
@@ -55,11 +63,18 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
     return raw
 
 
+def packed(raw: bytes) -> str | None:
+    """What the bytes are compressed with, by the mark that they begin with: "gzip", "ZIP", …; `None` for none."""
+    return next((kind for mark, kind in _PACKED.items() if raw.startswith(mark)), None)
+
+
 def text_of(raw: bytes) -> str:
     """UTF-8 bytes as text, without the byte order mark that some editors write; line ends become "\\n".
 
-    Raises ForeignError for other encodings, by name where they show themselves, and for NUL.
+    Raises ForeignError for other encodings and for what is compressed, by name where they show themselves, and for NUL.
     """
+    if kind := packed(raw):
+        raise ForeignError(f"it is compressed ({kind}): unpack it")
     if wide := _WIDE.get(raw[:4]) or _WIDE.get(raw[:2]):
         raise ForeignError(f"it is {wide} text: save it as UTF-8")
     try:
@@ -68,6 +83,8 @@ def text_of(raw: bytes) -> str:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ForeignError(f"it is not UTF-8 text (line {line}): save it as UTF-8") from None
     if "\0" in text:
+        if len(raw) > 1 and not (raw[::2].strip(b"\0") and raw[1::2].strip(b"\0")):  # no byte order mark
+            raise ForeignError("it looks like UTF-16 text: save it as UTF-8")
         raise ForeignError("it holds NUL bytes, and so is no text")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -44,11 +44,13 @@ def predict(
 
     An image that cannot be read is named on stderr, and the others are answered; exits 2 if none can be read.
     """
-    from flora_secure.data.class_names import read_lines
+    from flora_secure.data.class_names import odd_names, read_lines
     from flora_secure.errors import InputError
 
     try:
         names = None if class_names is None else read_lines(class_names, "--class-names")
+        for line in odd_names(names or ()):
+            log(f"warning: {told(InputError(line))}")
         texts = None if captions is None else read_lines(captions, "--captions")
         for path in images:
             if not path.exists():

@@ -56,6 +56,7 @@ class Federation:
             apart = [f"unseen classes {names}: {len(data.unseen.test):,} test images apart"]
         return [
             f"data {data.name}: {private:,} private, {public:,} public, {test:,} test {described}; {self.skew.line}",
+            *([f"read {data.read}"] if data.read else []),
             *apart,
             *(skipped.line for skipped in data.skipped),
             *(f"warning: {line}" for line in data.warnings),
@@ -81,6 +82,7 @@ def load_federation(
             config.data_root,
             natural=natural,
             class_names=config.class_names,
+            label_base=config.label_base,
             templates=config.templates,
             cache=cache,
         )
@@ -107,7 +109,7 @@ def _require_the_same(config: DataConfig, passed: Dataset | None) -> Dataset:
         raise DataError(
             f"the run is of `data.dataset` {config.dataset!r}, and {passed.name!r} was passed: pass that one"
         )
-    named = [key for key in ("data_root", "class_names", "templates") if getattr(config, key) is not None]
+    named = [key for key in ("data_root", "class_names", "label_base", "templates") if getattr(config, key) is not None]
     if named:
         raise DataError(
             f"a data set that is passed has its own: leave out {' and '.join(f'`data.{k}`' for k in named)}"

@@ -30,9 +30,13 @@ class Skipped:
 
 
 class Notes:
-    """Collects, while a data set is read, what is left out and what a person should be warned of."""
+    """Collects, while a data set is read, what is left out and what a person should be warned of.
+
+    `read`: how much there was to read, for people, where a file says so ("120 rows of the table").
+    """
 
     def __init__(self) -> None:
+        self.read = ""
         self._names: dict[str, list[str]] = {}
         self._warnings: dict[str, None] = {}
 

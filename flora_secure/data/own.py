@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flora_secure.data.class_names import TEMPLATES
+from flora_secure.data.class_names import TEMPLATES, odd_names
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.files.pixels import as_rgb, require_pillow
 from flora_secure.data.files.samples import Naming, Sample, assemble
@@ -75,7 +75,7 @@ class OwnData:
             if template.count("{}") != 1:
                 raise DataError(f"template {template!r} needs one {{}} for the class's name")
         labels = tuple(map(str, range(len(names))))
-        return assemble(
+        dataset = assemble(
             PASSED + self.name,
             self._samples(len(names)),
             Naming(labels, names),
@@ -83,6 +83,7 @@ class OwnData:
             mirror=self.mirror,
             cache=None,
         )
+        return replace(dataset, warnings=(*dataset.warnings, *odd_names(names)))
 
     def _samples(self, classes: int) -> Iterator[Sample]:
         private = self.private if isinstance(self.private, Mapping) else {None: self.private}

@@ -116,11 +116,13 @@ class Simulation:
         vanishing = vanishing_of(coins, invitation.round, invitation.members, self.config.aggregation.dropout)
         uploads = _uploads(self.config, invitation, given, vanishing)
         clock.lap("noise")
-        aborted, carried = None, None
+        aborted, announced, carried = None, list[int](), None
         try:
             carried = self.exchange.round(invitation, floors, uploads.vectors, traffic)
         except (RoundAborted, TooFewSurvivors) as error:
             aborted = str(error)
+            if isinstance(error, RoundAborted):
+                announced = [invitation.members[position] for position in error.survivors]
         clock.lap("masking")
         if carried is not None:
             clock.seconds |= {"client_mean": carried.client_seconds, "server": carried.server_seconds}
@@ -128,6 +130,7 @@ class Simulation:
             sum=None if carried is None else carried.sum,
             aborted=aborted,
             uploaded=uploads.vectors.keys(),
+            announced=announced,
             # whoever left because of what it computed makes the survivors no uniform subset
             uniform=len(uploads.vectors) == len(invitation.members) - len(vanishing),
             contributions=uploads.contributions,

@@ -26,6 +26,7 @@ Placement = Literal[
     "visual-attention",
 ]
 Crops = Literal[1, 2, 4]
+LabelBase = Literal[0, 1]
 Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -54,6 +55,13 @@ class DataConfig:
         "File of class names, one a line.",
         metavar="PATH",
         derived="the data set's",
+        commands=(SIMULATE,),
+    )
+    label_base: LabelBase | None = option(
+        None,
+        "--label-base",
+        "The label that the first class name is for, where labels are whole numbers.",
+        derived="0 where label 0 occurs and n is none of n names",
         commands=(SIMULATE,),
     )
     templates: str | None = option(

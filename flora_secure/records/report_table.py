@@ -120,7 +120,8 @@ def _communication(comm: Communication) -> list[Row]:
 def _aggregation(agg: Aggregation) -> list[Row]:
     """With a row for each kind of round whose sum is not in the adapter, if there were any."""
     apart = (
-        ("  aborted rounds", agg.aborted, "no sum was released"),
+        ("  aborted rounds", [n for n in agg.aborted if n not in agg.announced], "no sum was released"),
+        ("  aborted late", agg.announced, "their survivors had been told, so that they count in the budget"),
         ("  lost rounds", agg.lost, "in flight when the run was killed; they count in the budget"),
     )
     return [

@@ -56,7 +56,8 @@ def test_several_rows_of_an_image_are_several_pairs(tmp_path: Path) -> None:
     assert [part.tolist() for part in federation.clients] == [[0, 2], [1]]
     assert federation.lines == [
         "data table: 2 private, 0 public, 1 test images with 3, 0 and 1 captions; 1 / 1 / 1 images a client "
-        "(min, median, max)"
+        "(min, median, max)",
+        "read 4 rows of the table",
     ]
 
 

@@ -122,6 +122,7 @@ def example_report() -> Report:
             recovered=[0, 20, 20],
             aborted=[],
             lost=[],
+            announced=[],
             seconds=AggregationSeconds(client_mean=0.01, server_total=0.1),
         ),
         timing=Timing(

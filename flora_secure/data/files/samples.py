@@ -19,6 +19,7 @@ from flora_secure.data.dataset import Dataset, Owners, Split
 from flora_secure.data.files.decoding import damage, digest, mapper
 from flora_secure.data.files.pixels import MOST_PIXELS, require_pillow
 from flora_secure.data.images import EncodedImages, ImageFile
+from flora_secure.data.labels import ordered
 from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError
 
@@ -79,7 +80,7 @@ def assemble(
     require_pillow()
     notes = Notes() if notes is None else notes
     listed = _listed(name, samples, notes)
-    order = naming.labels if naming.labels is not None else _sorted({sample.label for sample in listed})
+    order = naming.labels if naming.labels is not None else ordered({sample.label for sample in listed})
     admitted = {label: index for index, label in enumerate(order)}
     known = [sample for sample in listed if sample.label in admitted]
     for sample in listed:
@@ -154,14 +155,6 @@ def _listed(name: str, samples: Iterable[Sample], notes: Notes) -> list[Sample]:
     if not listed:
         raise DataError(f"data set {name!r}: no image was found; see docs/data.md for the layout{notes.told()}")
     return listed
-
-
-def _sorted(labels: set[str]) -> tuple[str, ...]:
-    """Whole numbers by value, those of one value (7, 07) and anything else as text."""
-    if all(label.isascii() and label.isdigit() for label in labels):
-        # not by int(): that has a limit of digits
-        return tuple(sorted(labels, key=lambda label: (len(label.lstrip("0")), label.lstrip("0"), label)))
-    return tuple(sorted(labels))
 
 
 def _usable(
