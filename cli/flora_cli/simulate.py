@@ -60,11 +60,10 @@ def simulate(given: Given) -> None:
             raise
         fail(str(error), code=1)
     rounds.close()
-    _show(run, switches.json)
     try:
-        log(f"wrote {flora_secure.report(run.folder)}")
-    except InputError as error:
-        log(f"report.html was left out: {error}")
+        _show(run, switches.json)
+    finally:  # the page is written where nobody reads the table, too
+        _write_page(run)
 
 
 def _refuse_others(given: Given) -> None:
@@ -80,3 +79,13 @@ def _show(run: flora_secure.Run, as_json: bool) -> None:
     from flora_secure.records.report_table import rows
 
     emit(run.report.to_json() if as_json else table(rows(run.report), f"flora-secure simulate → {run.folder}"))
+
+
+def _write_page(run: flora_secure.Run) -> None:
+    import flora_secure
+    from flora_secure.errors import InputError
+
+    try:
+        log(f"wrote {flora_secure.report(run.folder)}")
+    except InputError as error:
+        log(f"report.html was left out: {error}")

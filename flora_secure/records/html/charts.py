@@ -46,7 +46,7 @@ def over_rounds(runs: Sequence[Shown], name: str) -> Chart:
             label=_short(run.name),
             **look,
         )
-        lost = [record for record in run.records if record.aborted is not None or record.lost]
+        lost = [record for record in run.records if not record.summed]
         right.plot([r.round for r in lost], [100 * r.accuracy for r in lost], "x", color=INK, markersize=7)
         if spent is not None and run.noisy:
             spent.plot([0, *rounds], [0.0, *(_drawn(record.epsilon) for record in run.records)], **look)
@@ -201,7 +201,7 @@ def noise(run: Shown, name: str) -> Chart | None:
     for place, (_, value, colour) in enumerate(dots):
         axes.plot([value], [place], "o", color=colour, markersize=8)
         axes.annotate(
-            f"{value:,.3g}",
+            _length(value),
             (value, place),
             xytext=(0, 6),
             textcoords="offset points",
@@ -216,7 +216,7 @@ def noise(run: Shown, name: str) -> Chart | None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.12)
     axes.set_xlabel("length in the sum ÷ clip norm")
-    words = ", ".join(f"{what} {value:,.3g}" for what, value, _ in dots)
+    words = ", ".join(f"{what} {_length(value)}" for what, value, _ in dots)
     hidden = "One contribution is smaller than the noise in its own direction."
     if z < 1:
         hidden = "One contribution is larger than the noise in its own direction: how much that tells, ε says."
@@ -282,8 +282,12 @@ def _one_measure(runs: Sequence[Shown]) -> str:
     return found.pop() if len(found) == 1 else "of different kinds"
 
 
+def _length(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _apart(run: Shown) -> bool:
-    return any(record.aborted is not None or record.lost for record in run.records)
+    return any(not record.summed for record in run.records)
 
 
 def _drawn(epsilon: float | None) -> float:
@@ -310,7 +314,8 @@ def _rounds_table(runs: Sequence[Shown]) -> Table:
         for record, so_far in zip(run.records, _bytes_so_far(run), strict=True):
             what = f"{len(record.survivors):,} of {len(record.participants):,} clients"
             if record.aborted is not None:
-                what = f"aborted: {record.aborted}"
+                counts = ", and counts: its survivors had been told" if record.announced else ""
+                what = f"aborted: {record.aborted}{counts}"
             elif record.lost:
                 what = "lost in a crash, and counts"
             row = (f"{record.accuracy:.2%}", epsilon_text(record.epsilon), size_text(so_far), what)

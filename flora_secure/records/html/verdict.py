@@ -24,7 +24,7 @@ def what_would_change(run: Shown) -> list[Table]:
 
     Raises `ValueError` for rounds of impossible numbers.
     """
-    events = worst_events([record.event() for record in run.records if record.aborted is None], run)
+    events = worst_events([record.event() for record in run.records if record.released], run)
     if not run.noisy or not events:
         return []
     return [_collusion(run, events), _dropouts(run, events), _deltas(run, events), _rounds(run, events)]
