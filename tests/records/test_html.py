@@ -1,6 +1,7 @@
 """The page of a run: whole, by itself, the same bytes again, inert whatever its folder holds, and true to the log."""
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -112,7 +113,7 @@ def test_a_page_is_whole_and_needs_nothing_else(folder: Path, count: int) -> Non
     assert seen.tags.count("figure") == seen.tags.count("figcaption") == drawn
     assert len([value for tag, key, value in seen.attributes if (tag, key) == ("svg", "aria-label") and value]) == drawn
     levels = [int(tag[1]) for tag in seen.tags if re.fullmatch(r"h\d", tag)]
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
 def test_the_same_run_is_the_same_file_wherever_it_lies(folder: Path, tmp_path: Path) -> None:

@@ -12,11 +12,9 @@ from test_run_folder import written
 import flora_secure
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --enable-logging=stderr --allow-file-access-from-files "
-    "--virtual-time-budget=4000"
-).split()
+SWITCHES = """headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-sync
+disable-component-update hide-scrollbars enable-logging=stderr allow-file-access-from-files virtual-time-budget=4000"""
+QUIET = [f"--{switch}" for switch in SWITCHES.split()]
 # the page allows no script of its own: another one looks at it
 AROUND = """<!DOCTYPE html><iframe id="seen" style="border:0;height:900px;width:{width}px" src="{page}"></iframe><p></p>
 <script>document.getElementById("seen").onload = (event) => {{

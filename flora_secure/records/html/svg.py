@@ -18,8 +18,8 @@ from flora_secure.foreign import printable
 INK, SOFT, LINE, GROUND = "#1b1f24", "#57606a", "#d0d7de", "#ffffff"
 SERIES = ("#0b5cad", "#a8480a", "#1a7f37", "#8250df")
 VARIABLES = {
-    INK: "--ink", SOFT: "--soft", LINE: "--line", GROUND: "--ground",
-    **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)},
+    INK: "ink", SOFT: "soft", LINE: "line", GROUND: "ground",
+    **{colour: f"series-{number}" for number, colour in enumerate(SERIES, 1)},
 }  # fmt: skip
 _COLOUR = re.compile("|".join(VARIABLES))
 _TAG = re.compile(r"<[^>]*>")  # matplotlib escapes both signs in texts and in attributes
@@ -78,4 +78,4 @@ def inline(figure: Figure, name: str, says: str) -> Markup:
 
 def _fitted(tag: str, name: str) -> str:
     tag = _REFERENCE.sub(lambda found: f"{found[1]}{name}-", tag)
-    return _COLOUR.sub(lambda found: f"var({VARIABLES[found[0]]})", tag)
+    return _COLOUR.sub(lambda found: f"var(--{VARIABLES[found[0]]})", tag)
