@@ -12,6 +12,7 @@ import os
 import stat
 import tomllib
 from collections import Counter
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
-    """The whole of a regular file of at most `most` bytes; links are followed.
-
-    Raises ForeignError, whose text says what the matter is and does not name the file.
-    """
+def open_regular(path: Path, most: int | None) -> BufferedReader:
+    """A regular file of at most `most` bytes, of any size where that is None, opened for reading; links are followed.
+    Raises as `read_bytes`."""
     try:
         # without O_NONBLOCK, opening a pipe waits for somebody to write
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -51,13 +50,26 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
     if not stat.S_ISREG(facts.st_mode):
         os.close(descriptor)
         raise ForeignError("it is a folder" if stat.S_ISDIR(facts.st_mode) else "it is no regular file")
-    with os.fdopen(descriptor, "rb") as stream:
-        if facts.st_size > most:
-            raise ForeignError(f"it has {facts.st_size:,} bytes, and {most:,} are the most that are read")
+    if most is not None and facts.st_size > most:
+        os.close(descriptor)
+        raise ForeignError(f"it has {facts.st_size:,} bytes, and {most:,} are the most that are read")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path, most: int = MOST_TEXT, *, start: int = 0, length: int | None = None) -> bytes:
+    """The whole of a regular file of at most `most` bytes, or `length` bytes (fewer at its end) of one of any size from
+    `start`; links are followed.
+
+    Raises ForeignError, whose text says what the matter is and does not name the file.
+    """
+    with open_regular(path, most if length is None else None) as stream:
         try:
-            raw = stream.read(most + 1)
+            stream.seek(start)
+            raw = stream.read(most + 1 if length is None else min(length, most))
         except OSError as error:
             raise ForeignError(str(error.strerror or error)) from None
+        except OverflowError:
+            raise ForeignError(f"no file has a byte {start:,}") from None
     if len(raw) > most:
         raise ForeignError(f"it grows beyond the {most:,} bytes that are read")
     return raw

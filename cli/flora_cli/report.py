@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flora_cli.options import told
-from flora_cli.output import emit, fail, log
+from flora_cli.output import emit, emit_json, fail, log, working
 
 EXAMPLES = """\
 Examples:
@@ -40,13 +40,14 @@ def report(
         fail("several runs are shown in one file: give its name with --out")
     said: list[str] = []
     try:
-        written = flora_secure.report(*runs, out=out, log=said.append)
+        with working("drawing the page"):
+            written = flora_secure.report(*runs, out=out, log=said.append)
     except InputError as error:
         fail(told(error))
     for line in said:
         log(line)
     if json:
         table = {"schema": "flora-secure/page/1", "file": str(written), "runs": len(runs) - len(said), "left_out": said}
-        emit(json_format.dumps(table, indent=2, ensure_ascii=False))
+        emit_json(json_format.dumps(table, indent=2, ensure_ascii=False))
     else:
         emit(str(written))

@@ -49,7 +49,7 @@ class Simulation:
         """Set up server and clients. Raises ConfigError if noise, ring or masking cannot be had."""
         self.config, self.task = config, task
         self.trainer = task.trainer(config)
-        clients = config.data.clients
+        clients = config.clients
         # long-term keys, as a deployment's clients would enrol them once; secret, hence from the OS
         signs = config.aggregation.secagg == Profile.MALICIOUS_SERVER.value
         secrets = {client: os.urandom(32) for client in range(clients)} if signs else {}
@@ -230,7 +230,7 @@ def without_noise(config: RunConfig, task: Task) -> float:
     """Final accuracy of the same run with neither noise nor masking (the sum is the same with masking)."""
     plain = dataclasses.replace(
         config,
-        privacy=dataclasses.replace(config.privacy, epsilon=math.inf, bits=None),
+        privacy=dataclasses.replace(config.privacy, epsilon=math.inf, delta=None, bits=None),
         aggregation=dataclasses.replace(config.aggregation, secagg="off", neighbours=None, threshold=None),
     )
     *_, last = Simulation(plain, task).rounds()

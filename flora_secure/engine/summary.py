@@ -94,7 +94,7 @@ def _data(simulation: Simulation) -> Data:
     private, public, test = federation.image_counts
     return Data(
         dataset=dataset.name,
-        partition=simulation.config.data.partition,
+        partition=simulation.config.partition,
         private_images=private,
         public_images=public,
         test_images=test,
@@ -224,7 +224,15 @@ def _timing(simulation: Simulation, total_seconds: float) -> Timing:
     parts = {part: sum(record.seconds[part] for record in simulation.records) for part in PARTS}
     rounds = parts["training"] + parts["noise"] + parts["masking"]
     return Timing(
-        seconds=TimingSeconds(total=total_seconds, **parts),
+        seconds=TimingSeconds(
+            total=total_seconds,
+            loading=0.0,  # who begins a run knows
+            features=0.0,
+            comparison=0.0,
+            report=0.0,
+            other=max(0.0, total_seconds - sum(parts.values())),
+            **parts,
+        ),
         clients_per_second=sum(len(record.participants) for record in simulation.records) / rounds,
         peak_memory_bytes=peak_memory(),
     )

@@ -184,7 +184,7 @@ def announcement(
         round=number,
         mechanism=MECHANISM,
         unit=config.privacy.unit,
-        clients=config.data.clients,
+        clients=config.clients,
         participants=list(cohort),
         exhausted=sorted(exhausted),
         survivors=sorted(cohort)[: plan.survivors_minimum],

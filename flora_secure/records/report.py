@@ -214,13 +214,21 @@ class Aggregation:
 
 @dataclass(frozen=True, kw_only=True)
 class TimingSeconds:
-    """Wall-clock seconds of a run's parts. `masking`: the whole secure sum; `noise`: clipping and encoding too."""
+    """Wall-clock seconds of a run's parts, which add up to `total`. `loading`: libraries and data; `features`: model,
+    image features and warm start; `masking`: the whole secure sum; `noise`: clipping and encoding too; `comparison`:
+    the same run without noise; `report`: adapter, accountants, and scores of the report alone; `other`: planning,
+    invitations, writing rounds down."""
 
     total: float
+    loading: float
+    features: float
     training: float
     noise: float
     masking: float
     evaluation: float
+    comparison: float
+    report: float
+    other: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,8 +62,8 @@ class Server:
         self.selection = Selection.of(config)
         how = config.aggregation
         self.profile = None if how.secagg == "off" else Profile(how.secagg)
-        if enrolment.clients != config.data.clients:
-            raise ConfigError(f"{enrolment.clients} clients are enrolled, and clients is {config.data.clients}")
+        if enrolment.clients != config.clients:
+            raise ConfigError(f"{enrolment.clients} clients are enrolled, and clients is {config.clients}")
         if (self.profile is Profile.MALICIOUS_SERVER) != bool(enrolment.identities):
             raise ConfigError(f"secagg {how.secagg} and an enrolment with {len(enrolment.identities)} identity keys")
         if enrolment.revoked and self.selection.scheme is None:

@@ -113,7 +113,7 @@ def test_a_pipe_with_the_name_of_an_image_is_not_waited_for(tmp_path: Path) -> N
     write_classes(tmp_path)
     os.mkfifo(tmp_path / "cat" / "pipe.png")
     data = load_dataset("folder", tmp_path)
-    assert skipped(data) == {"cannot be read: not a regular file": (1, ("cat/pipe.png",))}
+    assert skipped(data) == {"cannot be read: it is no regular file": (1, ("cat/pipe.png",))}
 
 
 def test_paths_with_a_nul(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_paths_with_a_nul(tmp_path: Path) -> None:
         file.write("no\0.jpg,a\n")
     with pytest.raises(DataError, match="it holds NUL bytes"):
         load_dataset("table", path)
-    with pytest.raises(OSError, match="not a regular file"):
+    with pytest.raises(OSError, match="no file can have such a name"):
         EncodedFile("x", Path("a\0b")).read()
     with pytest.raises(DataError, match="cannot be read: no file can have such a name"):
         read_lines(Path("a\0b"), "class names")
@@ -137,7 +137,9 @@ def test_where_nothing_is_left_the_message_says_why(tmp_path: Path) -> None:
     ):
         load_dataset("table", path)
     members = [(f"{i}.{kind}", encoded(i) if kind == "jpg" else b"") for i in range(3) for kind in ("jpg", "cls")]
-    with pytest.raises(DataError, match=r"no image was found; .*; skipped 3: sample without a label \(data.tar/0, "):
+    with pytest.raises(
+        DataError, match=r"no image was found that .*; skipped 3: sample without a label \(data.tar/0, "
+    ):
         load_dataset("webdataset", write_shard(tmp_path / "data.tar", members))
 
 

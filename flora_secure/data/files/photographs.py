@@ -15,8 +15,8 @@ from flora_secure.data.class_names import (
     FOOD_TEMPLATES,
     PETS_TEMPLATES,
 )
-from flora_secure.data.files.folders import list_folder
 from flora_secure.data.files.samples import Naming, Sample
+from flora_secure.data.folders.listing import list_folder
 from flora_secure.data.images import EncodedFile
 from flora_secure.data.labels import whole
 from flora_secure.data.notes import Notes
@@ -51,7 +51,7 @@ def _read(path: Path) -> str:
 
 def _eurosat(root: Path, notes: Notes) -> tuple[Sequence[Sample], Naming]:
     folder = _below(root, "eurosat/2750", "AnnualCrop", "EuroSAT")
-    samples = list(list_folder(folder, natural=False, notes=notes))
+    samples = list_folder(folder, layout="classes", notes=notes, least=0)
     return samples, Naming(tuple(EUROSAT_CLASSES), tuple(EUROSAT_CLASSES.values()))
 
 

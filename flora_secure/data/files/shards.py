@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from flora_secure.data.files.samples import IMAGE_SUFFIXES, Sample, split_named
+from flora_secure.data.folders.kinds import PLAIN, left_out_for
+from flora_secure.data.folders.tree import tree_of
 from flora_secure.data.images import EncodedFile
 from flora_secure.data.labels import client_named, said
 from flora_secure.data.notes import Notes
@@ -52,18 +54,21 @@ def list_shards(root: Path, labels: tuple[str, ...] | None, *, notes: Notes) -> 
 
 
 def _shards(root: Path, notes: Notes) -> list[Path]:
-    """The shards, in the order of their names; compressed ones are told."""
+    """The shards, in the order of their names; compressed ones, and what else is none, are told."""
     if root.is_file():
         return [root]
-    found = sorted(path for path in root.rglob("*.tar") if path.is_file())
-    compressed = sorted(path for path in root.rglob("*") if path.name.lower().endswith(_PACKED_SUFFIXES))
+    below = sorted(tree_of(root, notes).below())
+    found = [path for path in below if path.suffix == ".tar"]
+    compressed = [path for path in below if path.name.lower().endswith(_PACKED_SUFFIXES)]
     if compressed and not found:
         raise DataError(
             f"`data.data_root` {str(root)!r} holds no .tar, but {len(compressed):,} compressed ones, such as "
             f"{compressed[0].name}: unpack them to .tar (gunzip), since images are read where they lie in it"
         )
-    for path in compressed:
-        notes.skip("compressed shard: unpack it to .tar", path.relative_to(root).as_posix())
+    for path in below:
+        reason = "compressed shard: unpack it to .tar" if path in compressed else left_out_for(path.name)
+        if path.suffix != ".tar" and reason != PLAIN:
+            notes.skip(reason, path.relative_to(root).as_posix())
     return found
 
 

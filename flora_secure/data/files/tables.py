@@ -13,6 +13,7 @@ from flora_secure.data.images import EncodedFile
 from flora_secure.data.labels import client_named, said, whole
 from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError, first_line
+from flora_secure.planning.names import proposed
 
 _COLUMNS = ("path", "label", "client", "split", "caption")
 _MOST_TEXT = 1 << 17  # characters of a cell, as Python's own reader of CSV has it
@@ -28,7 +29,8 @@ def list_table(path: Path, *, notes: Notes) -> list[Sample]:
     """
     if not path.is_file():
         raise DataError(
-            f"`data.data_root` {str(path)!r} is no file: data set 'table' reads a .csv, .tsv or .parquet file"
+            f"`data.data_root` {str(path)!r} is no file: data set 'table' reads a .csv, .tsv or .parquet file; "
+            + proposed(path, "table")
         )
     if path.suffix.lower() == ".parquet":
         columns, rows = _parquet(path)

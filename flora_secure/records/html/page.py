@@ -15,7 +15,6 @@ from flora_secure.records.durable import replace_file
 from flora_secure.records.html import charts, facts, verdict
 from flora_secure.records.html.shown import Shown, Table
 from flora_secure.records.html.svg import drawing
-from flora_secure.records.report_table import rows
 
 
 def write(runs: Sequence[Shown], path: Path) -> None:
@@ -81,7 +80,7 @@ def _parts(run: Shown, name: str) -> dict[str, Any]:
         "again": facts.again(run),
         "hashes": facts.hashes(run),
         "versions": facts.versions(run),
-        "figures": Table("All figures", ("", ""), [(what.strip(), figure) for what, figure in rows(run.report)]),
+        "figures": Table("All figures", ("", ""), run.rows),
     }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flora_secure.errors import RunFolderError
+from flora_secure.errors import RunFolderError, worded
 from flora_secure.foreign import printable
+from flora_secure.planning.option_table import flag_of
 from flora_secure.records.reading import read_unverified
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
@@ -37,10 +39,15 @@ class Shown:
         return self.report.aggregation.profile != "off"
 
     @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The terminal's table, settings named by their flags."""
+        return [(what.strip(), worded(figure, lambda key: flag_of(key) or key)) for what, figure in rows(self.report)]
+
+    @property
     def warnings(self) -> list[str]:
         """All that a reader must know before he believes a figure."""
         said = [f"{line}; flora-secure audit names all that is wrong" for line in self.breaks]
-        said += [line for what, line in rows(self.report) if what == "warning"]
+        said += [line for what, line in self.rows if what == "warning"]
         if not self.noisy:
             said.insert(0, "no noise was added: there is NO differential privacy")
         if not self.masked:
@@ -72,7 +79,7 @@ def read(path: Path) -> Shown:
 
     Raises `RunFolderError` for a folder that holds no run, one that was interrupted, and what cannot be read.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise RunFolderError(f"{path} is no run folder: there is no such folder")
     run, breaks = read_unverified(path)
     if run.report is None:
