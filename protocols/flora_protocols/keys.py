@@ -32,12 +32,12 @@ SIGNATURE = 64
 TAG = 16
 
 # Purposes: the first part of every HKDF info and of every signed text.
-MASK_KEY = b"flora-secure/1 mask key\0"
-SELF_MASK = b"flora-secure/1 self mask\0"
-PAIR_MASK = b"flora-secure/1 pairwise mask\0"
-TRANSPORT = b"flora-secure/1 transport\0"
-ADVERTISEMENT = b"flora-secure/1 advertisement\0"
-SURVIVORS = b"flora-secure/1 survivors\0"
+MASK_KEY = b"flora-secure/2 mask key\0"
+SELF_MASK = b"flora-secure/2 self mask\0"
+PAIR_MASK = b"flora-secure/2 pairwise mask\0"
+TRANSPORT = b"flora-secure/2 transport\0"
+ADVERTISEMENT = b"flora-secure/2 advertisement\0"
+SURVIVORS = b"flora-secure/2 survivors\0"
 
 _INDICES = struct.Struct("<II")
 # HMAC (RFC 2104) as four plain hashes: half the time of an HKDF object, of which a client needs two a neighbour.

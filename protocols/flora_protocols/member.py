@@ -31,8 +31,8 @@ from flora_protocols.shamir import SHARE, canonical_bytes
 from flora_protocols.trips import Trip
 
 DUMP_MAGIC = b"fD"
-DUMP_VERSION = 1
-_LABEL = b"flora-secure/1 dump\0"
+DUMP_VERSION = 2
+_LABEL = b"flora-secure/2 dump\0"
 _HEAD = struct.Struct("<2sBBB32sIIII")
 _DIGEST = 32
 _HOLDING = 2 * SHARE

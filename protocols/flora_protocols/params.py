@@ -199,12 +199,12 @@ class SessionParams:
     @cached_property
     def setup_id(self) -> bytes:
         """32 bytes that bind every field of this object, the wire version and the suite."""
-        return hashlib.sha256(b"flora-secure/1 set-up\0" + self._cohort + self.model_hash).digest()
+        return hashlib.sha256(b"flora-secure/2 set-up\0" + self._cohort + self.model_hash).digest()
 
     @cached_property
     def graph(self) -> Graph:
         """Who is whose neighbour. The seed leaves the model out: the server makes the model, and could grind it."""
-        seed = hashlib.sha256(b"flora-secure/1 graph\0" + self._cohort).digest()
+        seed = hashlib.sha256(b"flora-secure/2 graph\0" + self._cohort).digest()
         return Graph(self.clients, self.neighbours, seed)
 
     @property
@@ -220,7 +220,7 @@ class SessionParams:
 
     def session_id(self, present: bytes, entries_hash: bytes) -> bytes:
         """32 bytes. `present`: the roster's bitmap. `entries_hash`: SHA-256 of all its entries, in order."""
-        return hashlib.sha256(b"flora-secure/1 session\0" + self.setup_id + present + entries_hash).digest()
+        return hashlib.sha256(b"flora-secure/2 session\0" + self.setup_id + present + entries_hash).digest()
 
 
 def _check_keys(keys: object) -> None:

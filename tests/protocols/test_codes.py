@@ -194,7 +194,7 @@ def test_codes_of_dumps():
     params = semi_honest()
     dump = ClientAdvertise(params, 0).dump()
     found = {
-        Code.OTHER_VERSION: dump[:2] + b"\2" + dump[3:],
+        Code.OTHER_VERSION: dump[:2] + b"\1" + dump[3:],
         Code.OTHER_SUITE: dump[:3] + b"\2" + dump[4:],
         Code.BAD_DUMP: dump[:-1] + bytes((dump[-1] ^ 1,)),
         Code.MISUSE: None,

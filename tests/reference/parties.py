@@ -57,7 +57,7 @@ class Client:
         self.transport = X25519PrivateKey.from_private_bytes(randomness(32))
         self.entry = self.mask_key.public_key().public_bytes_raw() + self.transport.public_key().public_bytes_raw()
         if s.malicious:
-            self.entry += self.identity.sign(b"flora-secure/1 advertisement\0" + s.setup + u32(self.i) + self.entry)
+            self.entry += self.identity.sign(b"flora-secure/2 advertisement\0" + s.setup + u32(self.i) + self.entry)
         return s.frame(ADVERTISEMENT, s.setup, self.entry)
 
     def share(self, message, randomness):

@@ -134,7 +134,7 @@ def test_every_remote_check_is_in_a_bad_vector():
 def test_checksums_of_long_bodies(case):
     frame = bytes.fromhex(case["header"]) + bytes(place % 251 for place in range(case["size"]))
     assert secagg.checksum(frame).hex() == case["checksum"]
-    assert codec.checksum(frame[:13], memoryview(frame)[13:]).hex() == case["checksum"]
+    assert codec.checksum(frame).hex() == case["checksum"]
 
 
 @pytest.mark.parametrize("case", PRIMITIVES["keystream"], ids=lambda case: str(case["size"]))

@@ -171,12 +171,12 @@ def reframed(message: bytes, body: bytes) -> bytes:
 
 def mended(frame: bytes) -> bytes:
     """A frame that lacks its checksum, with the right one."""
-    return frame + checksum(frame[:HEADER], memoryview(frame)[HEADER:])
+    return frame + checksum(frame)
 
 
 def stream(label: bytes, number: int, size: int) -> bytes:
     """`size` bytes that anybody can make again, from a label and a number."""
-    return hashlib.shake_256(b"flora-secure/1 vectors\0" + label + b"\0" + number.to_bytes(4, "little")).digest(size)
+    return hashlib.shake_256(b"flora-secure/2 vectors\0" + label + b"\0" + number.to_bytes(4, "little")).digest(size)
 
 
 def _plain(params: SessionParams) -> Json:
