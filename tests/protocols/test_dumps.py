@@ -127,7 +127,7 @@ def test_cut_grown_and_foreign_dumps_are_refused(make):
                 cls.load(other, data, identity=own)
 
 
-@pytest.mark.parametrize(("at", "text"), [(0, "not a dump"), (2, "version 0"), (3, "suite 2"), (4, "position")])
+@pytest.mark.parametrize(("at", "text"), [(0, "not a dump"), (2, "version 4"), (3, "suite 2"), (4, "position")])
 def test_another_version_with_a_right_digest(at, text):
     cohort = Cohort(semi_honest())
     body = bytearray(cohort.clients[0].dump()[:-32])
