@@ -37,15 +37,16 @@ class Profile(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Floors:
-    """A client's own policy, never sent and never taken from the server.
+    """A client's own policy, never sent and never taken from the server. Nothing of it has a default: what protects a
+    client in its federation nobody else can say.
 
-    `clients`: smallest cohort that it joins. `threshold`: smallest t that it accepts.
+    `clients`: smallest cohort that it joins. `threshold`: smallest t that it accepts, above all who may be corrupt.
     `survivors`: smallest number of vectors, its own included, in whose sum it lets its own disappear.
     """
 
-    clients: int = 2
-    threshold: int = 2
-    survivors: int = 2
+    clients: int
+    threshold: int
+    survivors: int
 
     def __post_init__(self) -> None:
         _make_int(self, "clients", "threshold", "survivors")

@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 import numpy as np
 from attacker import body_of, reframed
-from cohorts import IDENTITIES, vectors_for
+from cohorts import IDENTITIES, LEAST, vectors_for
 
 from flora_protocols import ClientAdvertise, Code, PeerError, TooFewSurvivors, Trip, conduct, drive, shamir
 
@@ -43,7 +43,7 @@ class Faulty:
     def __init__(self, params, faults=()):
         self.params, self.faults, self.vectors = params, dict(faults), vectors_for(params)
         self.clients = {
-            i: ClientAdvertise(params, i, identity=IDENTITIES[i] if params.malicious else None)
+            i: ClientAdvertise(params, i, floors=LEAST, identity=IDENTITIES[i] if params.malicious else None)
             for i in range(params.clients)
         }
         self.exchanges, self.left, self.sent, self.late = [], {}, {}, set()

@@ -2,18 +2,18 @@
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from attacker import body_of, reframed
-from cohorts import IDENTITIES, Cohort, malicious, semi_honest
+from cohorts import IDENTITIES, LEAST, Cohort, malicious, semi_honest
 
 from flora_protocols import (
     ClientAdvertise,
     ClientShare,
     Code,
-    Floors,
     MisuseError,
     ParameterError,
     ProtocolError,
@@ -120,7 +120,7 @@ def roster_without_me():
 
 
 def spent():
-    client = ClientAdvertise(semi_honest(), 0)
+    client = ClientAdvertise(semi_honest(), 0, floors=LEAST)
     client.advertise()
     client.advertise()
 
@@ -145,9 +145,11 @@ SCENARIOS = {
     Code.MISUSE: lambda: ServerAdvertise(None),
     Code.PARAMETERS: lambda: semi_honest(threshold=9),
     Code.SPENT: spent,
-    Code.BELOW_FLOOR: lambda: ClientAdvertise(semi_honest(), 0, floors=Floors(clients=5)),
+    Code.BELOW_FLOOR: lambda: ClientAdvertise(semi_honest(), 0, floors=replace(LEAST, clients=5)),
     Code.TOO_FEW_SURVIVORS: lambda: at(1).server.close(),
-    Code.ABORTED: lambda: run_round(semi_honest(), [np.zeros(5, np.uint32)] * 4, dropouts={Trip.MASK: {0, 1}}),
+    Code.ABORTED: lambda: run_round(
+        semi_honest(), [np.zeros(5, np.uint32)] * 4, floors=LEAST, dropouts={Trip.MASK: {0, 1}}
+    ),
     Code.NOT_A_MESSAGE: lambda: sends(at(1), 0, b"rubbish"),
     Code.OTHER_VERSION: lambda: sends(cohort := at(1), 0, flipped(cohort.mail[0], 2)),
     Code.OTHER_SUITE: lambda: sends(cohort := at(1), 0, flipped(cohort.mail[0], 3)),
@@ -180,7 +182,9 @@ def test_codes_as_they_happen(code):
 @pytest.mark.parametrize("trip", [Trip.SHARE, Trip.UNMASK])
 def test_a_clients_floors_have_a_code_of_their_own(trip):
     """A cohort or a sum that is too small for one client may be large enough for the others."""
-    cohort = Cohort(semi_honest(5, threshold=3), floors=Floors(clients=5 if trip is Trip.SHARE else 2, survivors=5))
+    cohort = Cohort(
+        semi_honest(5, threshold=3), floors=replace(LEAST, clients=5 if trip is Trip.SHARE else 2, survivors=5)
+    )
     if trip is Trip.UNMASK:
         cohort.trip().trip()
     cohort.trip(dropping={4})
@@ -192,7 +196,7 @@ def test_a_clients_floors_have_a_code_of_their_own(trip):
 def test_codes_of_dumps():
     """Which of a dump's faults it is; a program that was upgraded in the middle of a round sees OTHER_VERSION."""
     params = semi_honest()
-    dump = ClientAdvertise(params, 0).dump()
+    dump = ClientAdvertise(params, 0, floors=LEAST).dump()
     found = {
         Code.OTHER_VERSION: dump[:2] + b"\1" + dump[3:],
         Code.OTHER_SUITE: dump[:3] + b"\2" + dump[4:],

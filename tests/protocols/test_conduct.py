@@ -7,7 +7,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from attacker import body_of, reframed
-from cohorts import Cohort, malicious, plain_sum, semi_honest
+from cohorts import LEAST, Cohort, malicious, plain_sum, semi_honest
 from faulty import WAYS, Faulty
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -266,7 +266,7 @@ def test_uploads_are_added_up_as_they_arrive():
     vector, peaks = np.zeros(1 << 18, np.uint32), []
     faulty = Faulty(semi_honest(12, threshold=2))
     faulty.params, faulty.vectors = params, [vector] * 12
-    faulty.clients = {i: ClientAdvertise(params, i) for i in range(12)}
+    faulty.clients = {i: ClientAdvertise(params, i, floors=LEAST) for i in range(12)}
 
     def carry(exchange):
         if exchange.trip is not Trip.MASK:
@@ -353,7 +353,7 @@ def test_run_round_tells_who_left_and_why():
         return true(self, sealed, sender, recipient)
 
     with patch.object(Channel, "open", closed):
-        result = run_round(params, vectors)
+        result = run_round(params, vectors, floors=LEAST)
     assert result.survivors == (0, 2, 3, 4, 5)
     assert result.recovered == (1,)
     assert {client: error.culprit for client, error in result.left.items()} == {1: 4}
@@ -364,7 +364,7 @@ def test_run_round_tells_who_left_and_why():
         raise PeerError(sender, "does not open", Code.BAD_SHARE)
 
     with patch.object(Channel, "open", never), pytest.raises(RoundAborted) as caught:
-        run_round(params, vectors)
+        run_round(params, vectors, floors=LEAST)
     assert set(caught.value.left) == set(range(6))
     assert not caught.value.announced
 

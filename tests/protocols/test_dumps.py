@@ -1,9 +1,10 @@
 """Positions written down and read back: a round of nothing else, and every way to spoil a dump."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
-from cohorts import IDENTITIES, Cohort, malicious, semi_honest
+from cohorts import IDENTITIES, LEAST, Cohort, malicious, semi_honest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,7 +49,7 @@ def reload(cohort, index):
 
 def stages(make):
     """(cohort, dump of client 0 at that point) for every position of a round in which one client drops."""
-    cohort = Cohort(make(), floors=Floors(clients=3, survivors=3))
+    cohort = Cohort(make(), floors=replace(LEAST, clients=3, survivors=3))
     for trip in range(6):
         yield cohort, reload(cohort, 0)
         if type(cohort.clients[0]) is ClientDone:
@@ -221,7 +222,7 @@ def test_a_moved_position_cannot_be_dumped(cohort):
 
 
 def test_floors_survive_and_still_bind():
-    cohort = Cohort(semi_honest(), floors=Floors(survivors=4)).trip().trip().trip(dropping={3})
+    cohort = Cohort(semi_honest(), floors=replace(LEAST, survivors=4)).trip().trip().trip(dropping={3})
     reload(cohort, 0)
     with pytest.raises(TooFewSurvivors, match="3 left, 4 needed"):
         cohort.move(0)

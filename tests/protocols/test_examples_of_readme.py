@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cohorts import IDENTITIES, malicious, plain_sum, semi_honest, vectors_for
+from cohorts import IDENTITIES, LEAST, malicious, plain_sum, semi_honest, vectors_for
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -102,7 +102,7 @@ def test_asyncio_over_tls(tmp_path):
 
     async def leaver():
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls["4"], server_hostname="localhost")
-        position, message = flora_protocols.ClientAdvertise(params, 4, identity=IDENTITIES[4]).advertise()
+        position, message = flora_protocols.ClientAdvertise(params, 4, floors=LEAST, identity=IDENTITIES[4]).advertise()
         await example.write(writer, message)
         position, message = position.share(await example.read(reader))
         await example.write(writer, message)
@@ -114,7 +114,7 @@ def test_asyncio_over_tls(tmp_path):
         server = asyncio.create_task(example.serve(params, tls["server"], port, patience=1.0))
         await asyncio.sleep(0.1)
         clients = [
-            example.take_part(params, index, IDENTITIES[index], vectors[index], tls[str(index)], port)
+            example.take_part(params, index, LEAST, IDENTITIES[index], vectors[index], tls[str(index)], port)
             for index in (0, 1, 2, 5)
         ]
         await asyncio.gather(*clients, leaver())
@@ -149,7 +149,7 @@ def test_positions_at_rest(make):
 
     def answer(index, mail):
         identity = IDENTITIES[index] if params.malicious else None
-        reply = run(RESTING).answer(params, index, identity, lambda: vectors[index], mail, states[index])
+        reply = run(RESTING).answer(params, index, LEAST, identity, lambda: vectors[index], mail, states[index])
         assert {type(value) for value in states[index].values()} == {bytes}
         return reply
 
@@ -190,6 +190,7 @@ def test_shape_for_flower(monkeypatch):
     space = example.secagg.__globals__
     space["session"] = lambda message, context: (params, context.index)
     space["train"] = lambda message, context: vectors[context.index]
+    space["floors"] = lambda context: LEAST
     space["identity"] = lambda context: None
 
     def answer(index, mail):
@@ -212,6 +213,7 @@ def test_in_flower_itself():
     space = example.secagg.__globals__
     space["session"] = lambda message, context: (params, context.run_config["index"])
     space["train"] = lambda message, context: vectors[context.run_config["index"]]
+    space["floors"] = lambda context: LEAST
     space["identity"] = lambda context: IDENTITIES[context.run_config["index"]]
 
     def answer(index, mail):

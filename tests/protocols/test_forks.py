@@ -46,8 +46,8 @@ def refusal(act):
 
 @profiles
 def test_a_forked_process_cannot_answer(make):
-    """Neither a client's copy nor the server's, in no trip, whether or not the position has moved at home; which goes on
-    as if there had been no fork."""
+    """Neither a client's copy nor the server's, in no trip, whether or not the position has moved at home. At home all
+    goes on as if there had been no fork."""
     cohort = Cohort(make())
     while True:
         for act in (

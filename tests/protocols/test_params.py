@@ -1,8 +1,10 @@
 """Session parameters and floors: what cannot work together, what is of the wrong type, what the set-up id binds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from cohorts import malicious, semi_honest
+from cohorts import LEAST, malicious, semi_honest
 
 from flora_protocols import (
     ClientAdvertise,
@@ -45,12 +47,15 @@ def test_impossible_parameters(change, text):
     ("call", "text"),
     [
         (lambda params: ServerAdvertise(None), "params must be SessionParams, not NoneType"),
-        (lambda params: ClientAdvertise({}, 0), "params must be SessionParams, not dict"),
+        (lambda params: ClientAdvertise({}, 0, floors=LEAST), "params must be SessionParams, not dict"),
         (lambda params: ClientAdvertise(params, 0, floors=3), "floors must be Floors, not int"),
         (lambda params: ClientShare.load("a", b""), "params must be SessionParams, not str"),
-        (lambda params: run_round("a", []), "params must be SessionParams, not str"),
-        (lambda params: run_round(params, None), "vectors must be a sequence or a callable, not NoneType"),
-        (lambda params: run_round(params, []), "0 vectors for 4 clients"),
+        (lambda params: run_round("a", [], floors=LEAST), "params must be SessionParams, not str"),
+        (
+            lambda params: run_round(params, None, floors=LEAST),
+            "vectors must be a sequence or a callable, not NoneType",
+        ),
+        (lambda params: run_round(params, [], floors=LEAST), "0 vectors for 4 clients"),
     ],
 )
 def test_arguments_of_another_type(call, text):
@@ -128,7 +133,25 @@ def test_numpy_integers_are_ints(kind):
     assert all(type(getattr(params, name)) is int for name in NUMBERS)
     assert (params, params.setup_id, params.payload_bytes) == (same, same.setup_id, same.payload_bytes)
     floors = Floors(clients=kind(3), threshold=kind(2), survivors=kind(2))
-    assert (type(floors.clients), floors) == (int, Floors(clients=3))
+    assert (type(floors.clients), floors) == (int, replace(LEAST, clients=3))
+
+
+@pytest.mark.parametrize("missing", ["clients", "threshold", "survivors"])
+def test_floors_have_no_defaults(missing):
+    """Nobody takes part at two of two by leaving something out."""
+    given = vars(LEAST) | {}
+    del given[missing]
+    with pytest.raises(TypeError, match=missing):
+        Floors(**given)
+
+
+def test_nobody_takes_part_without_floors():
+    with pytest.raises(TypeError, match="floors"):
+        ClientAdvertise(semi_honest(), 0)
+    with pytest.raises(TypeError, match="floors"):
+        run_round(semi_honest(), [])
+    with pytest.raises(MisuseError, match="floors must be Floors, not NoneType"):
+        ClientAdvertise(semi_honest(), 0, floors=None)
 
 
 def test_numbers_beyond_printing():
@@ -141,7 +164,7 @@ def test_numbers_beyond_printing():
 @pytest.mark.parametrize("value", ["2", 2.0, None, True])
 def test_floors_of_the_wrong_type(value):
     with pytest.raises(MisuseError, match="survivors must be an int, not ") as caught:
-        Floors(survivors=value)
+        replace(LEAST, survivors=value)
     assert not isinstance(caught.value, ParameterError)
 
 
@@ -173,14 +196,14 @@ def test_every_parameter_is_bound_into_the_set_up_id():
 
 def test_a_client_has_its_own_floors():
     with pytest.raises(ParameterError, match="threshold is 3, below this client's floor of 4"):
-        ClientAdvertise(semi_honest(), 0, floors=Floors(threshold=4))
+        ClientAdvertise(semi_honest(), 0, floors=replace(LEAST, threshold=4))
     with pytest.raises(ParameterError, match="clients is 4, below this client's floor of 5"):
-        ClientAdvertise(semi_honest(), 0, floors=Floors(clients=5))
+        ClientAdvertise(semi_honest(), 0, floors=replace(LEAST, clients=5))
     with pytest.raises(ParameterError):
-        Floors(survivors=1)
+        replace(LEAST, survivors=1)
 
 
 @pytest.mark.parametrize("index", [-1, 4, "0", None])
 def test_impossible_index(index):
     with pytest.raises(MisuseError):
-        ClientAdvertise(semi_honest(), index)
+        ClientAdvertise(semi_honest(), index, floors=LEAST)

@@ -20,6 +20,7 @@ from flora_protocols.params import Floors, Profile, SessionParams
 from flora_protocols.server import RoundResult, ServerAdvertise, ServerUnmask
 
 Json = dict[str, Any]
+LEAST = Floors(clients=2, threshold=2, survivors=2)
 _DO = ("advertise", "share", "mask", "agree", "unmask")
 
 
@@ -30,7 +31,7 @@ class Recorder:
     `malicious` stands for the profile and its identities.
     """
 
-    def __init__(self, name: str, says: str, *, floors: Floors | None = None, **params: Any) -> None:
+    def __init__(self, name: str, says: str, *, floors: Floors = LEAST, **params: Any) -> None:
         clients = params["clients"]
         malicious = params.pop("malicious", False)
         self.keys = [stream(b"identity", index, 32) for index in range(clients)] if malicious else []
@@ -40,7 +41,6 @@ class Recorder:
             model_hash=hashlib.sha256(b"model").digest(),
             **{"neighbours": clients - 1, "bits": 9, "dimension": 5, "round": 7} | params,
         )
-        floors = floors or Floors()
         self.head: Json = {
             "name": name,
             "says": says,

@@ -5,11 +5,12 @@ A bad step stands where a careless party would take it; the round then goes on a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flora_protocols import keys, messages
 from flora_protocols.codec import HEADER, encode_subset
-from flora_protocols.params import Floors
 from flora_protocols.shamir import SHARE, split
-from flora_protocols.testing.recorder import Recorder, body_of, mended, reframed
+from flora_protocols.testing.recorder import LEAST, Recorder, body_of, mended, reframed
 
 
 def around(r: Recorder) -> list[int]:
@@ -40,7 +41,7 @@ def bad_frames(name: str) -> Recorder:
 def bad_roster(name: str) -> Recorder:
     """The attack that this vector records: a client takes keys that are not canonical."""
     says = "a client takes keys that are not canonical, of small order, doubled or its own but changed; a small cohort"
-    r = Recorder(name, says, clients=5, threshold=3, floors=Floors(clients=3)).trip()
+    r = Recorder(name, says, clients=5, threshold=3, floors=replace(LEAST, clients=3)).trip()
     good = r.mail[0]
     entries = messages.decode_roster(r.params, good, 1, r.clients[1]._advertisement).entries
     raw = [entries[i].entry for i in range(5)]
@@ -107,7 +108,7 @@ def bad_inbox(name: str) -> Recorder:
 def bad_survivors(name: str) -> Recorder:
     """The attack that this vector records: a client takes survivors without itself."""
     says = "a client takes survivors without itself, with others than shared, or too few; or answers twice"
-    r = Recorder(name, says, clients=5, threshold=3, floors=Floors(survivors=4)).trip().trip({4}).trip()
+    r = Recorder(name, says, clients=5, threshold=3, floors=replace(LEAST, survivors=4)).trip().trip({4}).trip()
     good = r.mail[0]
     r.step(0, reframed(good, encode_subset(range(5), (1, 2, 3))), check="C-40")
     r.step(0, reframed(good, b"\x1f"), check="C-41")
