@@ -19,7 +19,7 @@ from flora_protocols.errors import (
 )
 from flora_protocols.keys import Randomness, identity_public
 from flora_protocols.loading import Client, load_position
-from flora_protocols.params import Floors, Profile, SessionParams
+from flora_protocols.params import Floors, Profile, SessionParams, check_identities
 from flora_protocols.planning import corrupt_holders, find_parameters
 from flora_protocols.recovery import WrongShares
 from flora_protocols.reveal import ClientAgree, ClientDone, ClientUnmask
@@ -71,6 +71,7 @@ __all__ = [
     "TooFewSurvivors",
     "Trip",
     "WrongShares",
+    "check_identities",
     "conduct",
     "corrupt_holders",
     "drive",

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cohorts import LEAST, malicious, semi_honest
+from cohorts import IDENTITIES, LEAST, malicious, semi_honest
 
 from flora_protocols import (
     ClientAdvertise,
@@ -15,6 +15,7 @@ from flora_protocols import (
     Profile,
     ServerAdvertise,
     SessionParams,
+    identity_public,
     run_round,
 )
 
@@ -35,7 +36,7 @@ from flora_protocols import (
         ({"dimension": 0}, "dimension is 0"),
         ({"dimension": 2**30 + 1}, "dimension"),
         ({"round": -1}, "round is -1"),
-        ({"identities": (bytes(32),)}, "semi-honest profile has no identity keys"),
+        ({"identities": (b"a" * 32,)}, "semi-honest profile has no identity keys"),
     ],
 )
 def test_impossible_parameters(change, text):
@@ -192,6 +193,42 @@ def test_every_parameter_is_bound_into_the_set_up_id():
     ids = {SessionParams(**base | change).setup_id for change in changes}
     ids |= {malicious().setup_id, semi_honest().setup_id}
     assert len(ids) == len(changes) + 2
+
+
+def order(params):
+    return params.graph.circle
+
+
+@pytest.mark.parametrize("make", [semi_honest, malicious])
+def test_the_graph_cannot_be_ground(make):
+    """The attack: a server varies what it likes until a client has the neighbours that it wants. It gets one graph."""
+    base = {"clients": 12, "neighbours": 8, "threshold": 7, "bits": 9, "dimension": 7, "corrupt": 1, "round": 5}
+    changes = [
+        *({"threshold": t, "corrupt": corrupt} for t in (7, 8) for corrupt in range(t)),
+        *({"dimension": d} for d in range(1, 100)),
+        *({"bits": b} for b in range(8, 33)),
+        {"direct_reveal": True},
+        {"model_hash": b"m" * 32},
+    ]
+    changes = [change for change in changes if make is semi_honest or 8 + change.get("corrupt", 1) < 2 * 7]
+    assert len({order(make(**base | change)) for change in changes}) == 1
+
+
+def test_the_graph_binds():
+    """What makes one round another, each by itself: size, degree, number, who takes part and in which order."""
+    base = {"clients": 12, "neighbours": 8, "threshold": 7, "round": 5}
+    keys = malicious(**base).identities
+    graphs = [
+        semi_honest(**base),
+        semi_honest(**base | {"clients": 13}),
+        semi_honest(**base | {"neighbours": 10}),
+        semi_honest(**base | {"round": 6}),
+        malicious(**base),
+        malicious(**base | {"round": 6}),
+        replace(malicious(**base), identities=(keys[1], keys[0], *keys[2:])),
+        replace(malicious(**base), identities=(*keys[:11], identity_public(IDENTITIES[12]))),
+    ]
+    assert len(set(map(order, graphs))) == len(graphs)
 
 
 def test_a_client_has_its_own_floors():

@@ -27,6 +27,13 @@ SMALL = (
     325606250916557431795983626356110631294008115727848805560023387167927233504,
     39382357235489614581723060781553021112529911719440698176882885853963445705823,
 )
+TORSION = (
+    0,
+    1,
+    2**255 - 20,
+    2707385501144840649318225287225658788936804267575313519463743609750303402022,
+    2**255 - 19 - 2707385501144840649318225287225658788936804267575313519463743609750303402022,
+)
 ADVERTISEMENT, ROSTER, SHARES, INBOX, UPLOAD, SURVIVORS, ENDORSEMENT, AGREEMENT, REVEAL = range(1, 10)
 
 
@@ -89,6 +96,8 @@ class Session:
         self.malicious = params["profile"] == "malicious-server"
         self.direct = params["direct_reveal"]
         self.identities = [bytes.fromhex(key) for key in params["identities"]]
+        if not all(map(identity_possible, self.identities)):
+            raise Refused("C-25", "parameters")
         cohort = bytes((2, 1, self.malicious, self.direct, self.b))
         cohort += struct.pack("<IIIII", self.n, self.k, self.t, params["corrupt"], self.d)
         cohort += struct.pack("<Q", params["round"]) + sha(b"".join(self.identities))
@@ -97,7 +106,8 @@ class Session:
         self.everybody = list(range(self.n))
         self.entry_size = 128 if self.malicious else 64
         self.packed = (self.d * self.b + 7) // 8
-        self.circle = circle(self.n, sha(b"flora-secure/2 graph\0" + cohort))
+        seed = struct.pack("<IIQ", self.n, self.k, params["round"]) + sha(b"".join(self.identities))
+        self.circle = circle(self.n, sha(b"flora-secure/2 graph\0" + seed))
 
     def members(self, i):
         if self.complete:
@@ -187,6 +197,11 @@ class Body:
     def end(self):
         if self.raw:
             raise peer("C-15", self.culprit)
+
+
+def identity_possible(key):
+    y = int.from_bytes(key, "little") % 2**255
+    return y < FIELD and y not in TORSION
 
 
 def verifies(public, signature, text):

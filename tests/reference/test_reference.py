@@ -122,7 +122,7 @@ def test_every_remote_check_is_in_a_bad_vector():
     text = (ROOT / "protocols/SPEC.md").read_text(encoding="utf-8")
     numbered = set(re.findall(r"^- \*\*(C-\d\d)\*\*", text, re.MULTILINE))
     shown = {step["refused"]["check"] for name in SCRIPTS for step in VECTORS[name]["script"] if "refused" in step}
-    local = {"C-01", "C-02", "C-03", "C-04", "C-05", "C-06", "C-07", "C-09", "C-51", "C-71", "C-72"}
+    local = {"C-01", "C-02", "C-03", "C-04", "C-05", "C-06", "C-07", "C-09", "C-25", "C-51", "C-71", "C-72"}
     unreachable = {"C-24"}  # C-21 has refused every point that could give zero
     invisible = {"C-52", "C-53"}  # properties of every REVEAL
     beside = {"C-80", "C-81", "C-82", "C-85", "C-86", "C-87"}  # parameters as bytes and the server's loop: no steps
@@ -186,6 +186,20 @@ def test_reference_finds_the_same_liars(wrong):
     found = decoding.misfits(points, rows, 3)
     assert (None if found is None else tuple(found)) == (wrong if len(wrong) < 3 else None)
     assert owner == (wrong[0] if len(wrong) < 3 else 99)
+
+
+def test_both_refuse_the_same_identities():
+    """All 32-byte encodings of points of small order, the second encodings of others, and some sound keys."""
+    low = (0, 1, 2**255 - 21, 2**255 - 20, 2**255 - 19, 2**255 - 18, 2**255 - 1, *secagg.TORSION, 3, 2**200)
+    for number in low:
+        for sign in (0, 1 << 255):
+            key = (number | sign).to_bytes(32, "little")
+            if secagg.identity_possible(key):
+                ours.check_identities((key,))
+                continue
+            with pytest.raises(ours.ParameterError) as caught:
+                ours.check_identities((key,))
+            assert caught.value.code is ours.Code.BAD_KEY
 
 
 def test_the_reference_is_independent():
