@@ -16,6 +16,7 @@ from flora_protocols.errors import (
     ProtocolError,
     RoundAborted,
     TooFewSurvivors,
+    UnsoundShares,
 )
 from flora_protocols.keys import Randomness, identity_public
 from flora_protocols.loading import Client, load_position
@@ -70,6 +71,7 @@ __all__ = [
     "SessionParams",
     "TooFewSurvivors",
     "Trip",
+    "UnsoundShares",
     "WrongShares",
     "check_identities",
     "conduct",

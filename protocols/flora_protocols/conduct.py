@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from flora_protocols.errors import MisuseError, PeerError, RoundAborted, TooFewSurvivors
+from flora_protocols.errors import MisuseError, PeerError, RoundAborted, TooFewSurvivors, UnsoundShares
 from flora_protocols.params import SessionParams, require_params
 from flora_protocols.ranges import integer
 from flora_protocols.recovery import WrongShares
@@ -90,7 +90,7 @@ def _trips(params: SessionParams) -> Generator[Exchange, Replies, RoundResult]:
         _hear(position, set(outbox), (yield exchange), refused)
         try:
             closed = _sum(position, refused) if isinstance(position, ServerUnmask) else position.close()
-        except (TooFewSurvivors, PeerError) as cause:
+        except (TooFewSurvivors, PeerError, UnsoundShares) as cause:
             told = MappingProxyType(refused)
             raise RoundAborted(cause, exchange.trip, exchange.announced, told) from cause
         if isinstance(closed, RoundResult):

@@ -37,7 +37,7 @@ CALLS = [
 ]
 # Whose type says the code, unless another is given.
 OWN = {"MisuseError": 1, "ParameterError": 1, "TooFewSurvivors": 3}
-MADE_ELSEWHERE = {"_blame", "RoundAborted", "NotImplementedError"}
+MADE_ELSEWHERE = {"_blame", "RoundAborted", "UnsoundShares", "NotImplementedError"}
 
 
 def called(node):
@@ -141,6 +141,12 @@ def small_key():
     cohort.server.receive(0, reframed(cohort.move(0)[1], bytes(64)))
 
 
+def shares_of_nobody_knows_what():
+    cohort = at(3).send()
+    cohort.server._shares[1] = cohort.server._shares[2]
+    cohort.server.close()
+
+
 SCENARIOS = {
     Code.MISUSE: lambda: ServerAdvertise(None),
     Code.PARAMETERS: lambda: semi_honest(threshold=9),
@@ -161,6 +167,7 @@ SCENARIOS = {
     Code.BAD_ROSTER: roster_without_me,
     Code.BAD_INBOX: lambda: sends(cohort := at(2), 0, reframed(cohort.mail[0], b"\x0e" + body_of(cohort.mail[0])[1:])),
     Code.BAD_SHARE: lambda: sends(cohort := at(2), 0, changed(cohort.mail[0], -1)),
+    Code.UNSOUND_SHARES: shares_of_nobody_knows_what,
     Code.BAD_SURVIVORS: lambda: sends(cohort := at(3), 0, changed(cohort.mail[0], 0)),
     Code.BAD_DUMP: lambda: ClientShare.load(semi_honest(), bytes(200)),
     Code.SECOND_MESSAGE: lambda: twice(0),

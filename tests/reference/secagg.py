@@ -38,7 +38,7 @@ ADVERTISEMENT, ROSTER, SHARES, INBOX, UPLOAD, SURVIVORS, ENDORSEMENT, AGREEMENT,
 
 
 class Refused(Exception):  # noqa: N818
-    """A check failed: its number, "peer" or "too few" or "misuse", and whose message it was."""
+    """A check failed: its number, "peer" or "too few" or "unsound" or "misuse", and whose message it was."""
 
     def __init__(self, check, error, culprit=None):
         super().__init__(check)
@@ -93,6 +93,7 @@ class Session:
     def __init__(self, params):
         self.n, self.k, self.t = params["clients"], params["neighbours"], params["threshold"]
         self.b, self.d = params["bits"], params["dimension"]
+        self.liars = max(params["corrupt"], 1)
         self.malicious = params["profile"] == "malicious-server"
         self.direct = params["direct_reveal"]
         self.identities = [bytes.fromhex(key) for key in params["identities"]]

@@ -52,6 +52,8 @@ def translated(act):
         raise Refused(None, "peer", error.culprit) from None
     except ours.TooFewSurvivors:
         raise Refused(None, "too few") from None
+    except ours.UnsoundShares:
+        raise Refused(None, "unsound") from None
     except ours.MisuseError:
         raise Refused(None, "misuse") from None
 
@@ -181,11 +183,11 @@ def test_reference_finds_the_same_liars(wrong):
     rows = shamir.split(rng.bytes(16), tuple(points.tolist()), 3, rng.bytes)
     rows[list(wrong)] = shamir.encode(rng.integers(0, 65537, (len(wrong), 8)))
     server = object.__new__(parties.Server)
-    server.s = SimpleNamespace(t=3)
-    owner = server.at_fault(99, {x: secagg.decode_share(rows[x - 1].tobytes()) for x in points.tolist()})
+    server.s = SimpleNamespace(t=3, liars=1)
+    holders = server.found_out({x: secagg.decode_share(rows[x - 1].tobytes()) for x in points.tolist()})
     found = decoding.misfits(points, rows, 3)
     assert (None if found is None else tuple(found)) == (wrong if len(wrong) < 3 else None)
-    assert owner == (wrong[0] if len(wrong) < 3 else 99)
+    assert holders == (list(wrong) if len(wrong) < 3 else [])
 
 
 def test_both_refuse_the_same_identities():

@@ -14,13 +14,14 @@ import numpy as np
 
 from flora_protocols.client import ClientAdvertise
 from flora_protocols.codec import CHECKSUM, HEADER, checksum
-from flora_protocols.errors import MisuseError, PeerError, TooFewSurvivors
+from flora_protocols.errors import MisuseError, PeerError, ProtocolError, TooFewSurvivors, UnsoundShares
 from flora_protocols.keys import identity_public
 from flora_protocols.params import Floors, Profile, SessionParams
 from flora_protocols.server import RoundResult, ServerAdvertise, ServerUnmask
 
 Json = dict[str, Any]
 LEAST = Floors(clients=2, threshold=2, survivors=2)
+_KINDS: dict[type[ProtocolError], str] = {TooFewSurvivors: "too few", UnsoundShares: "unsound"}
 _DO = ("advertise", "share", "mask", "agree", "unmask")
 
 
@@ -142,11 +143,10 @@ class Recorder:
     def _attempt(self, entry: Json, check: str, act: Callable[[], Any]) -> Any:
         try:
             result = act()
-        except (PeerError, TooFewSurvivors, MisuseError) as error:
+        except (PeerError, TooFewSurvivors, UnsoundShares, MisuseError) as error:
             if not check:
                 raise
-            kind = "too few" if isinstance(error, TooFewSurvivors) else "misuse"
-            entry["refused"] = {"check": check, "error": kind}
+            entry["refused"] = {"check": check, "error": _KINDS.get(type(error), "misuse")}
             if isinstance(error, PeerError):
                 entry["refused"] |= {"error": "peer", "culprit": error.culprit}
             return None
