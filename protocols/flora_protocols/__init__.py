@@ -4,6 +4,7 @@ Bonawitz et al. CCS'17 (SecAgg) and Bell et al. CCS'20 (SecAgg+), without I/O: p
 `run_round` shows a whole round; `client`, `reveal` and `server` hold the positions.
 """
 
+from flora_protocols.answering import Answer, answer
 from flora_protocols.client import ClientAdvertise, ClientMask, ClientShare
 from flora_protocols.codec import Kind
 from flora_protocols.conduct import Exchange, Replies, conduct, drive
@@ -39,6 +40,7 @@ from flora_protocols.sizes import message_bytes
 from flora_protocols.trips import Trip
 
 __all__ = [
+    "Answer",
     "Carry",
     "Client",
     "ClientAdvertise",
@@ -73,6 +75,7 @@ __all__ = [
     "Trip",
     "UnsoundShares",
     "WrongShares",
+    "answer",
     "check_identities",
     "conduct",
     "corrupt_holders",

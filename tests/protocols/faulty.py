@@ -18,9 +18,10 @@ WAYS = {
     "flipped": (tuple(Trip), {Code.NOT_A_MESSAGE}),
     "long": (tuple(Trip), {Code.NOT_A_MESSAGE}),
     "short": (tuple(Trip), {Code.BAD_BODY}),
-    "twice": (tuple(Trip), {Code.SECOND_MESSAGE}),
+    "twice": (tuple(Trip), set()),
+    "second": (tuple(Trip), {Code.SECOND_MESSAGE}),
     "late": (tuple(Trip)[:-1], {Code.STRANGER}),
-    "old": (tuple(Trip)[1:], {Code.OTHER_KIND, Code.NOT_A_MESSAGE}),
+    "old": (tuple(Trip)[1:], set()),
     "own shares": ((Trip.UNMASK,), {Code.BAD_SHARE}),
     "all shares": ((Trip.UNMASK,), {Code.BAD_SHARE}),
     "dealt rubbish": ((Trip.SHARE,), set()),
@@ -79,8 +80,8 @@ class Faulty:
         spoilt = {"garbage": os.urandom(100), "text": "text", "flipped": flipped, "long": message + bytes(2000)}
         spoilt |= {"short": reframed(message, body_of(message)[:-1]), "old": old}
         yield index, spoilt.get(how, message)
-        if how == "twice":
-            yield index, message
+        if how in ("twice", "second"):
+            yield index, message if how == "twice" else message[::-1]
 
     def move(self, trip, index, mail, how):
         client = self.clients[index]

@@ -73,8 +73,8 @@ def test_two_that_lie_are_named_where_three_could_not_have_made_them_look_so(cor
 @pytest.mark.parametrize("revealing", [4, 5, 6])
 @pytest.mark.parametrize("corrupt", [0, 1, 2])
 def test_an_owner_is_named_only_if_holders_cannot_have_forged_it(revealing, corrupt):
-    """Shares of a mask secret that fit one another and not the key: m - t + 1 holders who agree can do that to an honest
-    owner, who dropped out and can say nothing."""
+    """Shares of a mask secret that fit one another and not the key: m - t + 1 holders who agree can do that to an owner
+    who is honest, dropped out and can say nothing."""
     owner = revealing
     cohort = at_the_end(semi_honest(revealing + 1, threshold=4, corrupt=corrupt), dropping={owner})
     surplus = revealing - 4

@@ -127,7 +127,18 @@ def test_every_remote_check_is_in_a_bad_vector():
     local = {"C-01", "C-02", "C-03", "C-04", "C-05", "C-06", "C-07", "C-09", "C-25", "C-51", "C-71", "C-72"}
     unreachable = {"C-24"}  # C-21 has refused every point that could give zero
     invisible = {"C-52", "C-53"}  # properties of every REVEAL
-    beside = {"C-80", "C-81", "C-82", "C-85", "C-86", "C-87"}  # parameters as bytes and the server's loop: no steps
+    beside = {
+        "C-80",
+        "C-81",
+        "C-82",
+        "C-85",
+        "C-86",
+        "C-87",
+        "C-88",
+        "C-90",
+        "C-91",
+        "C-92",
+    }  # parameters as bytes and the server's loop: no steps
     assert numbered - shown == local | unreachable | invisible | beside
     assert shown <= numbered
 
