@@ -32,6 +32,7 @@ from flora_protocols.keys import Randomness
 from flora_protocols.loading import Client, load_position
 from flora_protocols.member import DUMP_VERSION
 from flora_protocols.params import Floors, SessionParams, require_params
+from flora_protocols.ranges import shown
 from flora_protocols.trips import Trip
 
 _MAGIC = b"fK"
@@ -93,7 +94,10 @@ def answer(
     elif before is None or not ours:
         raise PeerError("server", "sends a message of a round that was not begun here, or is over", Code.OTHER_SESSION)
     else:
-        position, reply = _moved(load_position(params, before.dump, identity=identity), request, vector, randomness)
+        loaded = load_position(params, before.dump, identity=identity)
+        if loaded.index != index:
+            raise MisuseError(f"what was kept is of client {loaded.index}, not {shown(index)}")
+        position, reply = _moved(loaded, request, vector, randomness)
     return Answer(
         _written(_Kept(params.round, params.setup_id, asked, reply, position.dump())), reply, not position.trip
     )

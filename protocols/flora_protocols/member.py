@@ -66,6 +66,11 @@ class ClientPosition(Position):
         self._me = me
 
     @property
+    def index(self) -> int:
+        """The client's place in the roster; of an unspent position."""
+        return self._me.index
+
+    @property
     def trip(self) -> Trip | None:
         """The trip in which this position makes its transition, or has made it; None where nothing is left to do."""
         return self._trip

@@ -205,6 +205,15 @@ def test_the_same_request_the_same_bytes(make):
     assert caught.value.code is Code.SECOND_MESSAGE
 
 
+def test_what_another_client_has_kept():
+    clients, params = Clients(), semi_honest()
+    steps = trips(clients, params)
+    roster = [next(steps) for _ in range(2)][-1]
+    clients.kept[3] = clients.kept[0]
+    with pytest.raises(MisuseError, match="is of client 0, not 3"):
+        clients.ask(params, 3, roster)
+
+
 def test_messages_of_another_round():
     clients = Clients()
     list(trips(clients, semi_honest(round=1)))
