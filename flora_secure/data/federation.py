@@ -83,6 +83,7 @@ def load_federation(
             class_names=config.class_names,
             templates=config.templates,
             cache=cache,
+            test=config.test,
         )
     if config.unseen_classes is not None:
         dataset = set_apart(dataset, config.unseen_classes)
@@ -108,6 +109,7 @@ def _require_the_same(config: DataConfig, passed: Dataset | None) -> Dataset:
             f"the run is of `data.dataset` {config.dataset!r}, and {passed.name!r} was passed: pass that one"
         )
     named = [key for key in ("data_root", "class_names", "templates") if getattr(config, key) is not None]
+    named += ["test"] * (config.test != "default")
     if named:
         raise DataError(
             f"a data set that is passed has its own: leave out {' and '.join(f'`data.{k}`' for k in named)}"

@@ -3,6 +3,7 @@
 | name | private | public | test |
 |---|---|---|---|
 | embedded | Fashion-MNIST train[0:20000] | train[50000:60000] | t10k[0:4000] |
+| icons | icons of 157 sets | of Google's and MDI's | others of the same sets; or of unseen studios |
 | fashion-mnist | train[0:50000] | train[50000:60000] | all of t10k |
 | digits | scikit-learn's, two thirds | a sixth | a sixth |
 | cifar10, cifar100 | train[0:40000] | train[40000:50000] | test |
@@ -27,9 +28,11 @@ from flora_secure.data.files.samples import Naming, Sample, assemble, assemble_c
 from flora_secure.data.files.shards import list_shards
 from flora_secure.data.files.tables import list_table
 from flora_secure.data.fixed import _fixed
+from flora_secure.data.icons import icons
 from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError, did_you_mean
 from flora_secure.planning.names import FIXED, GENERIC, data_sets
+from flora_secure.planning.sections import Test
 
 CLASS_FILE, TEMPLATE_FILE = "classnames.txt", "zeroshot_classification_templates.txt"  # as CLIP_benchmark has them
 
@@ -42,19 +45,24 @@ def load_dataset(
     class_names: str | Path | None = None,
     templates: str | Path | None = None,
     cache: ArrayCache | None = None,
+    test: Test = "default",
 ) -> Dataset:
-    """The data set called `name`; `data_root` is where it lies ("embedded" and "digits" need none).
+    """The data set called `name`; `data_root` is where it lies ("embedded", "icons" and "digits" need none).
 
     `natural`: the folders above the classes of data set "folder" are clients. `class_names` and `templates` are files
-    of one a line that take the place of the data set's own. `cache` remembers which image files are damaged. Raises
-    DataError for an unknown name, a missing folder or files, files that are not what they should be, and class names or
-    templates for captions, which need neither.
+    of one a line that take the place of the data set's own. `cache` remembers which image files are damaged.
+    `test`: which test images; but for "icons", data sets have one split of them.
+
+    Raises DataError for an unknown name, a missing folder or files, files that are not what they should be, class names
+    or templates for captions, which need neither, and a test split that the data set does not have.
     """
     root = None if data_root is None else Path(data_root)
     lines = None if class_names is None else read_lines(Path(class_names), "`data.class_names`")
     prompts = None if templates is None else read_templates(Path(templates))
+    if test != "default" and name != "icons" and name in data_sets():
+        raise DataError(f"`data.test` {test} is for data set icons; {name!r} has one test split: leave it out")
     if name in FIXED:
-        dataset = _fixed(name, root)
+        dataset = icons(test == "unseen-clients") if name == "icons" else _fixed(name, root)
         if lines is not None:
             _require_as_many(lines, len(dataset.class_names), name)
             dataset = replace(dataset, class_names=lines)

@@ -28,6 +28,7 @@ Placement = Literal[
 Crops = Literal[1, 2, 4]
 Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 Precision = Literal["float32", "bfloat16"]
+Test = Literal["default", "unseen-clients"]
 
 MOST_ROUNDS, MOST_CLIENTS = 100_000, 1_000_000  # what the accountants can count, in seconds
 
@@ -39,7 +40,7 @@ class DataConfig:
     dataset: str = option(
         "embedded",
         "--dataset",
-        "A data set by name: embedded, fashion-mnist, digits, cifar10, cifar100, eurosat, oxford-pets, flowers102, "
+        "A data set by name: embedded, icons, fashion-mnist, digits, cifar10, cifar100, eurosat, oxford-pets, flowers102, "
         "food101; or files of your own: folder, table, webdataset.",
         commands=(SIMULATE,),
         everyday=True,
@@ -69,6 +70,13 @@ class DataConfig:
         "--unseen-classes",
         "Classes that nothing trains on, to see what becomes of them; names separated by commas.",
         metavar="NAMES",
+        commands=(SIMULATE,),
+    )
+    test: Test = option(
+        "default",
+        "--test",
+        "Test images: default, or unseen-clients (of studios that are no clients; data set icons).",
+        metavar="SPLIT",
         commands=(SIMULATE,),
     )
     clients: int = option(100, "--clients", "Number of clients, at most 1,000,000.", everyday=True)

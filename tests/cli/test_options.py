@@ -44,7 +44,7 @@ def test_help_is_in_panels_with_the_everyday_options_first() -> None:
     assert list(shown) == [EVERYDAY, *PANELS.values(), "Output"]
     assert shown == {
         "Everyday": ["--dataset", "--data-root", "--clients", "--model", "--rounds", "--epsilon"],
-        "Data": ["--class-names", "--templates", "--unseen-classes", "--partition", "--feature-cache",
+        "Data": ["--class-names", "--templates", "--unseen-classes", "--test", "--partition", "--feature-cache",
                  "--no-feature-cache"],
         "Model and adapter": ["--pretrained", "--placement", "--rule", "--rank", "--alpha", "--last-layers", "--mirror",
                               "--crops"],

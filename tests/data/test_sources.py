@@ -179,7 +179,7 @@ def test_folder_that_lacks_the_files(tmp_path: Path, prepare: object, message: s
 
 
 def test_unknown_name_and_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"unknown data.dataset 'cifar': use one of embedded, fashion-mnist, digits"):
+    with pytest.raises(DataError, match=r"unknown data.dataset 'cifar': use one of embedded, icons, fashion-mnist"):
         load_dataset("cifar")
     with pytest.raises(DataError, match="is no folder"):
         load_dataset("fashion-mnist", tmp_path / "absent")
