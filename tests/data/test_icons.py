@@ -144,7 +144,7 @@ def test_a_run_deals_them_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", [name for name in FIXED if name != "icons"] + ["folder", "food101"])
 def test_other_data_sets_have_one_test_split(name: str) -> None:
-    with pytest.raises(DataError, match=f"`data.test` unseen-clients is for data set icons; '{name}' has one"):
+    with pytest.raises(DataError, match=f"data.test unseen-clients is for data set icons; '{name}' has one"):
         load_dataset(name, test="unseen-clients")
 
 
@@ -152,7 +152,7 @@ def test_a_data_set_that_is_passed_has_its_own_test_images() -> None:
     item = [(np.zeros((4, 4), np.uint8), 0), (np.full((4, 4), 9, np.uint8), 1)]
     passed = OwnData(private=item, test=item, class_names=("a", "b")).load()
     config = DataConfig(dataset=passed.name, test="unseen-clients", partition="iid", clients=2)
-    with pytest.raises(DataError, match=r"leave out `data.test`"):
+    with pytest.raises(DataError, match=r"leave out data.test"):
         load_federation(config, 0, passed=passed)
 
 

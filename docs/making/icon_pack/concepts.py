@@ -28,7 +28,7 @@ class Concept:
 
 _NUMERALS = "one two three four five six seven eight nine ten"
 CONCEPTS = (
-    Concept("calendar", _words("calendar calendars"), not_with=_words("apps script")),
+    Concept("calendar", _words("calendar calendars"), not_with=_words("apps script view")),
     Concept(
         "house",
         _words("house home"),
@@ -47,7 +47,7 @@ CONCEPTS = (
     Concept(
         "star",
         _words("star stars"),
-        not_with=_words("of crescent wars fish trek topper altar medal life ring rings eyes struck eyed rate rating schema badge"),
+        not_with=_words("of crescent wars fish trek topper altar medal life ring rings eyes struck eyed rate rating schema badge award"),
     ),
     Concept(
         "padlock",
@@ -61,7 +61,8 @@ CONCEPTS = (
         _words("camera"),
         not_with=_words(
             "video movie cctv indoor outdoor dome control lens security roll film web surveillance display reels "
-            "switch metering enhance night rotate front rear record"
+            "switch metering enhance night rotate front rear record burst "
+            + _NUMERALS
         ),
     ),
     Concept("cloud", _words("cloud"), not_with=_words("words meatball front watch trail formation flare")),
@@ -104,7 +105,7 @@ STYLE = _words(
     "outline outlined outlines filled fill solid line linear lined light bold thin thick regular duotone twotone two "
     "tone sharp rounded round duo broken bulk stroke o alt alternate variant simple color colour flat icon icons "
     "new baseline bx bxs ios md sm lg xl xs small large big medium mini tiny wght grad rtl ltr minimalistic remix "
-    "freehand poly glyph curved sketch glass expressive px f s fine print angle loop"
+    "freehand poly glyph curved sketch glass expressive px f s fine print angle"
 )
 MARKS = _words(
     "add plus minus remove delete check checked checkmark tick done x xmark cross off on slash slashed alert warning "
@@ -116,9 +117,10 @@ MARKS = _words(
     "skeleton old old-fashioned checkered chequered triangular crossed waving banner pennant active disabled enabled "
     "chain ring ringing diamond hexagon octagon border vertical horizontal verified alarm wall"
 ).union(_words(_NUMERALS))
+_THINGS = _words("edit pen pencil box warning alert error info information question dot badge lightning")
 _STRICT_CATEGORIES = frozenset(("Emoji",))  # their names are sentences, and flags are those of countries
 
-# Words of Google's Material that its own drawings give the meaning, and Fluent's "phone", which is a smartphone.
+# Words of Google's Material that its own drawings give the meaning, and sets whose "phone" is a smartphone.
 _GOOGLE = {"notifications": "bell", "favorite": "heart", "schedule": "clock", "call": "telephone"}
 _OWN_WORDS: dict[str, dict[str, str]] = {
     "material-symbols": _GOOGLE,
@@ -128,7 +130,7 @@ _OWN_WORDS: dict[str, dict[str, str]] = {
     "fluent-color": {"call": "telephone"},
     "mdi": {"account": "person"},
 }
-_NOT_HERE = {"fluent": _words("phone"), "fluent-color": _words("phone")}
+_NOT_HERE = {prefix: _words("phone") for prefix in ("fluent", "fluent-color", "bi", "picon", "streamline-pixel")}
 
 
 def concept_of(prefix: str, category: str | None, name: str) -> tuple[int, str] | None:
@@ -149,6 +151,8 @@ def concept_of(prefix: str, category: str | None, name: str) -> tuple[int, str] 
     strict = category in _STRICT_CATEGORIES or concept.strict.intersection(tokens) or not word[0]
     if (strict or set(tokens) & set(own)) and not MARKS.issuperset(rest):
         return None
+    if tokens[0] in _THINGS and not word[0]:
+        return None  # "edit-lock" is a pen with a small padlock
     return place, "-".join(tokens)
 
 
