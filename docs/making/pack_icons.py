@@ -94,7 +94,8 @@ def write(folder: Path, icons: list[Icon], images: np.ndarray, pieces: Pieces, d
 
 def notice(sets: list[IconSet]) -> str:
     """Whose icons the pack holds, under which licence, and what was done to them."""
-    head = f"""The images of this folder are icons of {len(sets)} sets, taken from the npm package @iconify/json {VERSION}.
+    package = f"the npm package @iconify/json {VERSION}"
+    head = f"""The images of this folder are icons of {len(sets)} sets, taken from {package}.
 They were {CHANGED}; nothing else of the sets is here. Each set stays under its own licence, © its
 author: texts in LICENSES/, Apache-2.0 in the LICENSE of flora-secure,
 CC-BY-4.0 and CC-BY-3.0 at https://creativecommons.org/licenses/by/4.0/ and https://creativecommons.org/licenses/by/3.0/,

@@ -19,16 +19,16 @@ from torch.nn.functional import normalize
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "making"))
 
-from pretrain.probe import accuracy, linear_probe  # noqa: E402
+from pretrain.probe import accuracy, linear_probe
 
-from flora_secure.data.dataset import Dataset, Split  # noqa: E402
-from flora_secure.data.files.packed import MANIFEST, read_pack  # noqa: E402
-from flora_secure.data.icons import ICONS_FOLDER  # noqa: E402
-from flora_secure.data.sources import load_dataset  # noqa: E402
-from flora_secure.model.clip import class_prompts  # noqa: E402
-from flora_secure.model.image_views import ImageViews  # noqa: E402
-from flora_secure.model.loading import load_clip  # noqa: E402
-from flora_secure.planning.sections import Test  # noqa: E402
+from flora_secure.data.dataset import Dataset, Split
+from flora_secure.data.files.packed import MANIFEST, read_pack
+from flora_secure.data.icons import ICONS_FOLDER
+from flora_secure.data.sources import load_dataset
+from flora_secure.model.clip import class_prompts
+from flora_secure.model.image_views import ImageViews
+from flora_secure.model.loading import load_clip
+from flora_secure.planning.sections import Test
 
 LARGEST = 15  # clients
 
@@ -52,12 +52,14 @@ def main() -> None:
             print(f"  probe on {name}: " + ", ".join(f"{what} {v:.1f}%" for what, v in found.items()), flush=True)
         if test == "default":
             weighted, largest = alone(data, a, c)
-            print(f"  one client alone, on its own test images: {weighted:.1f}% weighted, {largest:.1f}% of the", end="")
+            print(
+                f"  one client alone, on its own test images: {weighted:.1f}% weighted, {largest:.1f}% of the", end=""
+            )
             print(f" {LARGEST} largest", flush=True)
 
 
 def zero_shot(data: Dataset) -> float:
-    """Of the embedded model, each image with its mirror image, as a run embeds them."""
+    """Of the embedded model, with the views of an image that a run embeds."""
     clip = load_clip("tiny")
     text = clip.pooled_class_features(class_prompts(data.class_names, data.templates)) @ clip.text_projection
     images = clip.image_features(data.test.images, views=ImageViews(data.mirror))

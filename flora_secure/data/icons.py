@@ -38,8 +38,8 @@ def icons(unseen_clients: bool) -> Dataset:
         private, of = private.at(np.flatnonzero(~away)), of[~away]
     clients, of = np.unique(of, return_inverse=True)
     owners = Owners(tuple(sets[client]["prefix"] for client in clients), of.astype(np.int64))
-    # nothing about a heart or a flag hangs on which side is left: sets draw both
-    return Dataset("icons", private, public, test, tuple(manifest["class_names"]), TEMPLATES, True, owners)
+    # not mirrored: a magnifying glass has its handle, and a flag its pole, on the side that everybody draws
+    return Dataset("icons", private, public, test, tuple(manifest["class_names"]), TEMPLATES, False, owners)
 
 
 def _split(piece: Piece) -> Split:

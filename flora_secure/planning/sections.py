@@ -40,8 +40,8 @@ class DataConfig:
     dataset: str = option(
         "embedded",
         "--dataset",
-        "A data set by name: embedded, icons, fashion-mnist, digits, cifar10, cifar100, eurosat, oxford-pets, flowers102, "
-        "food101; or files of your own: folder, table, webdataset.",
+        "A data set by name: embedded, icons, fashion-mnist, digits, cifar10, cifar100, eurosat, oxford-pets, "
+        "flowers102, food101; or files of your own: folder, table, webdataset.",
         commands=(SIMULATE,),
         everyday=True,
         known=data_sets,

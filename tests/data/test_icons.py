@@ -136,8 +136,9 @@ def test_a_run_deals_them_as_they_are() -> None:
     config = DataConfig(dataset="icons", partition="natural", clients=len(SETS) - len(MANIFEST["public_sets"]))
     federation = load_federation(config, seed=0)
     assert len(federation.clients) == config.clients
-    assert federation.image_counts[0] == MANIFEST["pieces"]["private"]["range"][1] - (
-        MANIFEST["pieces"]["private"]["range"][0]
+    assert (
+        federation.image_counts[0]
+        == MANIFEST["pieces"]["private"]["range"][1] - (MANIFEST["pieces"]["private"]["range"][0])
     )
     assert "20 classes" in federation.lines[0]
 

@@ -47,7 +47,10 @@ CONCEPTS = (
     Concept(
         "star",
         _words("star stars"),
-        not_with=_words("of crescent wars fish trek topper altar medal life ring rings eyes struck eyed rate rating schema badge award"),
+        not_with=_words(
+            "of crescent wars fish trek topper altar medal life ring rings eyes struck eyed rate rating schema badge "
+            "award"
+        ),
     ),
     Concept(
         "padlock",
@@ -61,8 +64,7 @@ CONCEPTS = (
         _words("camera"),
         not_with=_words(
             "video movie cctv indoor outdoor dome control lens security roll film web surveillance display reels "
-            "switch metering enhance night rotate front rear record burst "
-            + _NUMERALS
+            "switch metering enhance night rotate front rear record burst " + _NUMERALS
         ),
     ),
     Concept("cloud", _words("cloud"), not_with=_words("words meatball front watch trail formation flare")),
@@ -81,7 +83,11 @@ CONCEPTS = (
         not_with=_words("cabinet map scanner signal sliders cup system manager tray"),
     ),
     Concept("folder", _words("folder")),
-    Concept("envelope", _words("envelope mail email"), not_with=_words("fish box hook template chat think reply forward red")),
+    Concept(
+        "envelope",
+        _words("envelope mail email"),
+        not_with=_words("fish box hook template chat think reply forward red"),
+    ),
     Concept(
         "telephone",
         _words("phone telephone"),

@@ -79,8 +79,8 @@ def read_sets(package: Path) -> list[IconSet]:
 def read_icons(package: Path, one: IconSet) -> list[Icon]:
     """At most `MOST` icons of each class: one of every drawing first, then a second, and so on.
 
-    Left out: hidden icons, those that are another one turned or flipped, second names of the same drawing, and what has elements that
-    cairosvg draws as if they were not there.
+    Left out: hidden icons, those that are another one turned or flipped, second names of the same drawing, and what
+    cairosvg would draw wrong.
     """
     table = json.loads((package / "json" / f"{one.prefix}.json").read_text(encoding="utf-8"))
     found, bodies = list[Icon](), set[str]()

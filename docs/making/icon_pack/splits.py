@@ -50,7 +50,9 @@ def split(icons: list[Icon], images: np.ndarray) -> Pieces:
             role[own] = -1
     authors = np.array([icon.of.author for icon in icons])
     public = {icon.of.author for icon, part in zip(icons, role, strict=True) if part == 0}
-    works = Counter(author for author, _ in {(i.of.author, i.of.prefix) for i, p in zip(icons, role, strict=True) if p == 1})
+    works = Counter(
+        author for author, _ in {(i.of.author, i.of.prefix) for i, p in zip(icons, role, strict=True) if p == 1}
+    )
     few = [author for author, count in works.items() if count <= MOST_SETS and author not in public]
     unseen_authors = sorted(few, key=lambda name: hashlib.sha256(name.encode()).digest())[:UNSEEN_AUTHORS]
     unseen = np.isin(authors, unseen_authors)
