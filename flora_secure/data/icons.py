@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flora_secure.data.dataset import Dataset, Owners, Split
 from flora_secure.data.files.packed import MANIFEST, Piece, read_pack
@@ -30,11 +31,7 @@ def icons(unseen_clients: bool) -> Dataset:
     of = pieces["private"].columns[0]
     if unseen_clients:
         away = np.array([one["author"] in manifest["unseen_authors"] for one in sets])[of]
-        theirs = [
-            split.at(np.flatnonzero(pieces[name].columns[1])) for name, split in (("private", private), ("test", test))
-        ]
-        test = Split(*(np.concatenate([getattr(part, name) for part in theirs]) for name in ("images", "labels")),
-                     "icons", np.concatenate([part.indices for part in theirs]))  # fmt: skip
+        test = _joined(*(_split(pieces[name], pieces[name].columns[1] == 1) for name in ("private", "test")))
         private, of = private.at(np.flatnonzero(~away)), of[~away]
     clients, of = np.unique(of, return_inverse=True)
     owners = Owners(tuple(sets[client]["prefix"] for client in clients), of.astype(np.int64))
@@ -42,5 +39,12 @@ def icons(unseen_clients: bool) -> Dataset:
     return Dataset("icons", private, public, test, tuple(manifest["class_names"]), TEMPLATES, False, owners)
 
 
-def _split(piece: Piece) -> Split:
-    return Split(piece.images, piece.labels, piece.origin, piece.indices)
+def _split(piece: Piece, which: NDArray[np.bool_] | slice = slice(None)) -> Split:
+    return Split(piece.images[which], piece.labels[which], piece.origin, piece.indices[which])
+
+
+def _joined(one: Split, other: Split) -> Split:
+    images, labels, indices = (
+        np.concatenate([getattr(one, part), getattr(other, part)]) for part in ("images", "labels", "indices")
+    )
+    return Split(images, labels, one.origin, indices)
