@@ -60,7 +60,7 @@ BAD = [
     (["--dropout", "1"], "--dropout must be at least 0 and below 1"),
     (
         ["--dataset", "digits", "--test", "unseen-clients"],
-        "--test unseen-clients is for data set icons; 'digits' has one",
+        "--test unseen-clients is for data set icons; 'digits'",
     ),
     (["--dataset", "cifar"], "unknown --dataset 'cifar': use one of embedded, icons, fashion-mnist, "),
     (["--dataset", "fashion-mnist", "--data-root", "EMPTY"], "--data-root 'EMPTY' lacks"),
