@@ -13,7 +13,6 @@ Importing this module imports neither torch nor numpy; a function imports what i
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,9 +122,8 @@ def simulate(
         return resume_run(Path(resume), around)
     settings = configured(config, {**options, "dataset": dataset} if isinstance(dataset, str) else options)
     if passed is not None:
-        settings = settings_for(settings, passed, frozenset(options))
-    target = Path(out) if out is not None else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    return begin_run(settings, target, around, compare_no_noise=compare_no_noise)
+        settings = settings_for(settings, passed)
+    return begin_run(settings, None if out is None else Path(out), around, compare_no_noise=compare_no_noise)
 
 
 def plan(

@@ -13,6 +13,7 @@ InputError                  bad input
 ├── ModelError              an architecture or weights
 ├── AdapterError            rank, rule or placement that does not fit the model
 ├── DivergedError           learning rates under which training leaves the range of numbers
+├── WorkerError             a process of the run was ended from outside
 └── PlotError               a figure that cannot be drawn or written
 
 Signals are no input: they stand beside what raises them, and none reaches a person as it is.
@@ -34,7 +35,9 @@ Exception
 ├── RefusalError            a client does not do what its server asks; the server counts it as dropped out
 ├── Skipped                 server.server: nobody was invited to the round, since its cohort is none the plan is for
 ├── ForeignError            foreign: a file or text of others that is not read; who asked for it says which file
-└── UnreadableImageError    data.files.pixels: an image that is skipped, counted and named
+└── UnreadableImageError    data.files.values: an image that is skipped, counted and named
+UnreadableImageError
+└── OddValuesError          data.files.values: one of which nothing says what is black; a data set of them is refused
 
 What else is raised is a mistake of the program, such as `ValueError` for a vector of the wrong shape.
 
@@ -69,11 +72,16 @@ class InputError(ValueError):
 
     def told(self, word: Callable[[str], str]) -> str:
         """The message with `word(key)` in the place of each setting that it names."""
-        line = _SETTING.sub(lambda found: word(found[1]), self.args[0] if self.args else "")
+        line = worded(self.args[0] if self.args else "", word)
         return f"{line}; {self.kept}" if self.kept else line
 
     def __str__(self) -> str:
         return self.told(lambda key: key)
+
+
+def worded(line: str, word: Callable[[str], str]) -> str:
+    """A line for people with `word(key)` in the place of each setting that it names in backticks."""
+    return _SETTING.sub(lambda found: word(found[1]), line)
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
@@ -124,6 +132,10 @@ class AdapterError(InputError):
 
 class DivergedError(InputError):
     """The adapter left the range that the broadcast can carry; the remedy is a smaller server step."""
+
+
+class WorkerError(InputError):
+    """A process that the run had started was ended from outside, such as by the system for want of memory."""
 
 
 class ModelError(InputError):

@@ -12,6 +12,7 @@ import os
 import stat
 import tomllib
 from collections import Counter
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from flora_secure.errors import ForeignError, first_line
 MOST_TEXT = 64 << 20  # bytes; a log of a long run stays far below
 MOST_DEPTH = 64  # of lists and objects in each other; ours have six
 _MOST_DIGITS = 40  # of a whole number; ours have twenty
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"PK\3\4": "ZIP",
+}
 _WIDE = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32"}
 
 
@@ -28,11 +36,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
-    """The whole of a regular file of at most `most` bytes; links are followed.
-
-    Raises ForeignError, whose text says what the matter is and does not name the file.
-    """
+def open_regular(path: Path, most: int | None) -> BufferedReader:
+    """A regular file of at most `most` bytes, of any size where that is None, opened for reading; links are followed.
+    Raises as `read_bytes`."""
     try:
         # without O_NONBLOCK, opening a pipe waits for somebody to write
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -40,26 +46,47 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
         raise ForeignError(str(error.strerror or error)) from None
     except ValueError:  # the path holds a NUL
         raise ForeignError("no file can have such a name") from None
-    with os.fdopen(descriptor, "rb") as stream:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise ForeignError("it is no regular file")
-        if facts.st_size > most:
-            raise ForeignError(f"it has {facts.st_size:,} bytes, and {most:,} are the most that are read")
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        raise ForeignError("it is a folder" if stat.S_ISDIR(facts.st_mode) else "it is no regular file")
+    if most is not None and facts.st_size > most:
+        os.close(descriptor)
+        raise ForeignError(f"it has {facts.st_size:,} bytes, and {most:,} are the most that are read")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path, most: int = MOST_TEXT, *, start: int = 0, length: int | None = None) -> bytes:
+    """The whole of a regular file of at most `most` bytes, or `length` bytes (fewer at its end) of one of any size from
+    `start`; links are followed.
+
+    Raises ForeignError, whose text says what the matter is and does not name the file.
+    """
+    with open_regular(path, most if length is None else None) as stream:
         try:
-            raw = stream.read(most + 1)
+            stream.seek(start)
+            raw = stream.read(most + 1 if length is None else min(length, most))
         except OSError as error:
             raise ForeignError(str(error.strerror or error)) from None
+        except OverflowError:
+            raise ForeignError(f"no file has a byte {start:,}") from None
     if len(raw) > most:
         raise ForeignError(f"it grows beyond the {most:,} bytes that are read")
     return raw
 
 
+def packed(raw: bytes) -> str | None:
+    """What the bytes are compressed with, by the mark that they begin with: "gzip", "ZIP", …; `None` for none."""
+    return next((kind for mark, kind in _PACKED.items() if raw.startswith(mark)), None)
+
+
 def text_of(raw: bytes) -> str:
     """UTF-8 bytes as text, without the byte order mark that some editors write; line ends become "\\n".
 
-    Raises ForeignError for other encodings, by name where they show themselves, and for NUL.
+    Raises ForeignError for other encodings and for what is compressed, by name where they show themselves, and for NUL.
     """
+    if kind := packed(raw):
+        raise ForeignError(f"it is compressed ({kind}): unpack it")
     if wide := _WIDE.get(raw[:4]) or _WIDE.get(raw[:2]):
         raise ForeignError(f"it is {wide} text: save it as UTF-8")
     try:
@@ -68,6 +95,8 @@ def text_of(raw: bytes) -> str:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ForeignError(f"it is not UTF-8 text (line {line}): save it as UTF-8") from None
     if "\0" in text:
+        if len(raw) > 1 and not (raw[::2].strip(b"\0") and raw[1::2].strip(b"\0")):  # no byte order mark
+            raise ForeignError("it looks like UTF-16 text: save it as UTF-8")
         raise ForeignError("it holds NUL bytes, and so is no text")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -22,6 +23,11 @@ def flora(*arguments: object, cwd: Path, program: str = PROGRAM[-1], **options) 
     needed. `program`: what it runs in place of the console script."""
     command = [*PROGRAM[:-1], program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=300, **options)
+
+
+def said(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines on stderr without those that only say, on a slow machine, that the work goes on."""
+    return [line for line in done.stderr.splitlines() if not re.search(r" … \d+ s$", line)]
 
 
 def flora_here(*arguments: object, cwd: Path, stdout: TextIO | None = None) -> subprocess.CompletedProcess[str]:

@@ -76,7 +76,7 @@ def test_a_run_is_typed_and_its_folder_says_the_same(tmp_path) -> None:
     assert tuple(record for _, _, record in seen) == run.records
     found = read_run(run.folder)
     assert (tuple(found.records), found.report) == (run.records, run.report)
-    assert found.config.data.clients == 8
+    assert found.config.clients == 8
     assert (run.adapter / "adapter_config.json").is_file()
     assert [line.split()[0] for line in lines] == ["loading", "data", "8"]
     assert list((tmp_path / "cache").iterdir())
@@ -179,7 +179,7 @@ def test_an_interrupted_run_goes_on_with_the_same_data_only() -> None:
 def test_the_config_of_a_run_on_own_data_asks_for_them() -> None:
     flora_secure.simulate(dataset=own(), **SMALL, out="run", cache=False)
     config = load_config(Path("run/config.toml"))
-    assert (config.data.dataset, config.data.clients, config.data.partition) == ("own:data", 2, "natural")
+    assert (config.data.dataset, config.clients, config.data.partition) == ("own:data", 2, "natural")
     done = flora_here("simulate", "--config", "run/config.toml", "--out", "again", cwd=Path.cwd())
     assert done.returncode == 2
     assert "data.dataset 'own:data' was passed by the program" in done.stderr

@@ -54,6 +54,7 @@ ROOMS = {
     "flora_secure.errors": Room(0),
     "flora_secure.plain": Room(1),
     "flora_secure.foreign": Room(1),
+    "flora_secure.processes": Room(1),
     "flora_secure.privacy": Room(
         2,
         libraries("numpy cryptography dp_accounting mpmath"),
@@ -65,7 +66,10 @@ ROOMS = {
     "flora_secure.data": Room(
         5,
         libraries("numpy"),
-        inside=(("PIL", ""), ("pyarrow", ""), ("sklearn", ""), ("scipy", "")),
+        inside=(
+            *(("PIL", ""), ("pyarrow", ""), ("sklearn", ""), ("scipy", "")),
+            *(("pydicom", "flora_secure.data.files.dicom"), ("pillow_heif", "flora_secure.data.files.pixels")),
+        ),
         never=frozenset({"flora_protocols", "flora_secure.privacy", "flora_secure.rounds"}),
     ),
     "flora_secure.records": Room(
@@ -98,7 +102,8 @@ ROOMS = {
     "flora_cli": Room(12, libraries("typer"), inside=(("rich", ""),)),
 }
 HEAVY = libraries(
-    "torch torchvision open_clip timm peft transformers opacus sklearn PIL pyarrow matplotlib flwr nvflare"
+    "torch torchvision open_clip timm peft transformers opacus sklearn PIL pydicom pillow_heif pyarrow matplotlib "
+    "flwr nvflare"
 )
 # in rooms that are not light: what is deployed where there is no model
 ENTRANCES = {
@@ -108,7 +113,7 @@ ENTRANCES = {
     "flora_secure.client.store",
     "flora_secure.server.server",
 }
-MOST_FILES, MOST_LOOSE, MOST_FLOORS = 14, 4, 10
+MOST_FILES, MOST_LOOSE, MOST_FLOORS = 14, 5, 10
 PROTOCOLS_NEVER = {"random", "pickle", "logging", "time", "datetime", "socket", "pathlib", "io", "asyncio", "threading"}
 
 

@@ -6,9 +6,7 @@ floating point: fast, and unfit for privacy (Mironov, CCS 2012). They are here a
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import median
@@ -21,6 +19,7 @@ from flora_secure.privacy.encoding import encode
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.privacy.rotation import Rotation
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
+from flora_secure.processes import fresh_python, surroundings
 
 MISSING = "peer not installed"
 _CALIBRATION_LIMIT = 0.010
@@ -115,11 +114,9 @@ def _cold_calibration(scale: Scale) -> float:
         "import time; from flora_bench.noise import plan_for\n"
         "before = time.process_time(); plan_for(131_072); print(time.process_time() - before)"
     )
-    # the parent's module path, so that the child finds the same code however the parent was started
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     seconds = []
     for _ in range(1 if scale is Scale.QUICK else 5):
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment)  # noqa: S603  (our own program)
+        done = subprocess.run(fresh_python("-c", program), capture_output=True, check=True, env=surroundings())  # noqa: S603  (our own program)
         seconds.append(float(done.stdout))
     return median(seconds)
 

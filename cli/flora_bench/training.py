@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from statistics import median
@@ -16,6 +15,7 @@ from statistics import median
 from flora_bench.measure import Row, Scale, medians
 from flora_secure.errors import InputError
 from flora_secure.planning.config import RunConfig, override
+from flora_secure.processes import fresh_python, surroundings
 from flora_secure.records.record import PARTS
 
 MISSING = "torch, open_clip and peft are not installed"
@@ -89,8 +89,8 @@ def _epoch(kind: str, model: str, images: int, repeats: int, device: str) -> tup
     """Seconds (median of epochs) and peak memory in bytes, if known, of a fresh process: `training_peers.epoch`."""
     call = f"epoch({kind!r}, {model!r}, {images}, {repeats}, {device!r})"
     program = f"from flora_bench.training_peers import epoch; {call}"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment, text=True)  # noqa: S603  (our own program)
+    command = fresh_python("-c", program)
+    done = subprocess.run(command, capture_output=True, check=True, env=surroundings(), text=True)  # noqa: S603  (our own program)
     *seconds, memory = done.stdout.split()
     return median(map(float, seconds)), None if memory == "None" else float(memory)
 

@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from flora_cli.options import told
-from flora_cli.output import emit, fail, log, table
+from flora_cli.output import emit, emit_json, fail, log, table, working
 
 EXAMPLES = """\
 Examples:
 
 flora-secure audit runs/mine
+
+flora-secure audit runs/mine --quiet
 
 flora-secure audit runs/mine --no-opacus --json"""
 
@@ -23,6 +25,9 @@ def audit(
     opacus: Annotated[
         bool, typer.Option("--opacus/--no-opacus", help="Ask opacus' accountant too, if installed; it takes seconds.")
     ] = True,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only the verdict, and what is not as it should be.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
 ) -> None:
     """Derive every client's ε again from a run's log, and set it beside what the run claims.
@@ -33,13 +38,14 @@ def audit(
     from flora_secure.errors import InputError
 
     try:
-        found = flora_secure.audit(run, opacus=opacus)
+        with working("deriving every figure again"):
+            found = flora_secure.audit(run, opacus=opacus)
     except InputError as error:
         fail(told(error))
     if json:
-        emit(found.to_json())
+        emit_json(found.to_json())
     else:
-        emit(table(found.rows(), f"flora-secure audit {run}"))
+        emit(*table(found.rows(quiet=quiet), f"flora-secure audit {run}"))
     for name, why in found.left_out.items():
         log(f"{name} was left out: {why}")
     if not found.passed:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flora_cli.options import told
-from flora_cli.output import emit, fail, log
+from flora_cli.output import Work, emit, emit_json, fail
 
 if TYPE_CHECKING:
     from flora_bench.measure import Row
@@ -67,9 +67,11 @@ def bench(
     }[subject]
     rows = []
     try:
-        for row in measured:
-            rows.append(row)
-            log(" ".join(_cells(row)))
+        with Work() as work:
+            work.say("", f"measuring {subject.value}")
+            for row in measured:
+                rows.append(row)
+                work.log(" ".join(_cells(row)))
     except InputError as error:
         fail(told(error))
     if json:
@@ -80,9 +82,9 @@ def bench(
             "machine": machine(device),
             "rows": [row.to_dict() for row in rows],
         }
-        emit(encoder.dumps(document, indent=2))
+        emit_json(encoder.dumps(document, indent=2))
         return
-    emit("\n".join([_table(rows), "", *(f"{name}: {value}" for name, value in machine(device).items())]))
+    emit(*_table(rows), "", *(f"{name}: {value}" for name, value in machine(device).items()))
 
 
 _HEADINGS = ("figure", "setting", "ours", "against", "", "ratio", "target", "")
@@ -104,11 +106,11 @@ def _amount(value: float | None, row: Row) -> str:
     return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
 
 
-def _table(rows: list[Row]) -> str:
+def _table(rows: list[Row]) -> list[str]:
     """Aligned columns, the notes below."""
     cells = [_HEADINGS, *map(_cells, rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEADINGS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     lines.insert(1, "─" * max(map(len, lines)))
     notes = [f"{row.figure}, {row.setting}: {row.note}" for row in rows if row.note]
-    return "\n".join([*lines, "", "Notes", *notes]) if notes else "\n".join(lines)
+    return [*lines, "", "Notes", *notes] if notes else lines

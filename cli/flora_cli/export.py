@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flora_cli.options import told
-from flora_cli.output import emit, fail
+from flora_cli.output import emit, fail, working
 
 EXAMPLES = """\
 Examples:
@@ -29,13 +29,19 @@ def export(
     OUT/README.txt says what the weights are, and the run's privacy budget.
     """
     from flora_secure.errors import InputError
+    from flora_secure.records.durable import require_creatable
 
-    if out.exists() or out.is_symlink():
-        fail(f"OUT {out} exists already; choose a new folder, nothing was overwritten")
     try:
-        import flora_secure
+        require_creatable(out)  # before seconds are spent on the model
+    except FileExistsError:
+        fail(f"OUT {out} exists already; choose a new folder, nothing was overwritten")
+    except (OSError, ValueError) as error:
+        fail(f"OUT {out} cannot be written: {getattr(error, 'strerror', None) or error}; choose another folder")
+    try:
+        with working("loading the model, merging the adapter"):
+            import flora_secure
 
-        flora_secure.load(run, pretrained=pretrained).export(out)
+            flora_secure.load(run, pretrained=pretrained).export(out)
     except InputError as error:
         fail(told(error))
     emit(f"{out}: load it with open_clip.create_model({f'local-dir:{out}'!r})")

@@ -6,6 +6,10 @@ import atexit
 import errno
 import gc
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # python -m puts the working directory first, and what lies there is data
+
 import warnings
 from typing import Annotated
 
@@ -13,7 +17,7 @@ import typer
 
 from flora_cli import audit, bench, completion, export, plan, predict, simulate, vectors
 from flora_cli.options import takes_options
-from flora_cli.output import log, silence
+from flora_cli.output import any_encoding, log, silence
 
 NAME = "flora-secure"
 
@@ -61,6 +65,7 @@ def main(
 
 def run() -> None:
     """Run the console script, and exit with its code."""
+    any_encoding()
     # a user wants our own warnings (such as a large delta), as one line, and none of the libraries' among themselves
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module="flora_")
@@ -90,3 +95,7 @@ def run() -> None:
 def _fail(message: str, code: int) -> int:
     log("flora-secure: " + " ".join(message.split()))
     return code
+
+
+if __name__ == "__main__":
+    run()

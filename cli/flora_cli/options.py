@@ -139,6 +139,14 @@ def whole(text: str) -> int:
         raise typer.BadParameter(f"{text!r} is not a whole number; write one such as 100") from None
 
 
+def flagged(line: str) -> str:
+    """A line for people with flags in the place of the settings that it names."""
+    from flora_secure.errors import worded
+    from flora_secure.planning.option_table import flag_of
+
+    return worded(line, lambda key: flag_of(key) or key)
+
+
 def told(error: InputError, typed: Collection[str] = (), file: Path | None = None) -> str:
     """The error's line with flags in the place of settings. Those that were not `typed` but stand in `file` keep
     their keys, and the file is named."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flora_cli.options import Given, options, told
-from flora_cli.output import emit, fail, log, table
+from flora_cli.output import emit, emit_json, fail, log, table, working
 
 EXAMPLES = """\
 Examples:
@@ -23,12 +23,13 @@ def plan(given: Given) -> None:
     if switches.noise_multiplier is not None and "epsilon" in given.settings:
         fail("give either --epsilon or --noise-multiplier, each follows from the other")
     try:
-        found = flora_secure.plan(
-            switches.config,
-            images=switches.images,
-            noise_multiplier=switches.noise_multiplier,
-            **given.settings,
-        )
+        with working("planning noise, graph and bytes"):
+            found = flora_secure.plan(
+                switches.config,
+                images=switches.images,
+                noise_multiplier=switches.noise_multiplier,
+                **given.settings,
+            )
         document, rows = found.to_dict(), found.rows()
         if switches.mechanisms:
             from flora_bench.mechanisms import compare_mechanisms, cost_rows, to_dicts
@@ -46,6 +47,6 @@ def plan(given: Given) -> None:
     if switches.json:
         from json import dumps
 
-        emit(dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+        emit_json(dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        emit(table(rows, "flora-secure plan"))
+        emit(*table(rows, "flora-secure plan"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json as json_format
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flora_cli.options import told, whole
-from flora_cli.output import emit, fail, log
+from flora_cli.output import emit, emit_json, fail, fields, log, working
 
 EXAMPLES = """\
 Examples:
@@ -44,21 +45,24 @@ def predict(
 
     An image that cannot be read is named on stderr, and the others are answered; exits 2 if none can be read.
     """
-    from flora_secure.data.class_names import read_lines
+    from flora_secure.data.class_names import odd_names, read_lines
     from flora_secure.errors import InputError
 
     try:
         names = None if class_names is None else read_lines(class_names, "--class-names")
+        for line in odd_names(names or ()):
+            log(f"warning: {told(InputError(line))}")
         texts = None if captions is None else read_lines(captions, "--captions")
         for path in images:
-            if not path.exists():
+            if not os.path.exists(path):
                 fail(f"image {str(path)!r} does not exist")
-        import flora_secure
+        with working("loading the model, looking at the images"):
+            import flora_secure
 
-        classifier = flora_secure.load(run, device=device, pretrained=pretrained)
-        found = classifier.predict(
-            [str(path) for path in images], top, class_names=names, captions=texts, skip_unreadable=True
-        )
+            classifier = flora_secure.load(run, device=device, pretrained=pretrained)
+            found = classifier.predict(
+                [str(path) for path in images], top, class_names=names, captions=texts, skip_unreadable=True
+            )
     except InputError as error:
         fail(told(error))
     for one in found.unreadable:
@@ -73,7 +77,7 @@ def predict(
     if json:
         table = found.to_dict()
         about = {"model": classifier.card.model, "adapter_hash": classifier.card.adapter_hash}
-        emit(json_format.dumps({"schema": table.pop("schema"), **about, **table}, indent=2, ensure_ascii=False))
+        emit_json(json_format.dumps({"schema": table.pop("schema"), **about, **table}, indent=2, ensure_ascii=False))
         return
     for answer in found:
-        emit(f"{answer.image}\t" + "\t".join(f"{guess.name} {guess.score:.1%}" for guess in answer.guesses))
+        emit(fields(str(answer.image), *(f"{guess.name} {guess.score:.1%}" for guess in answer.guesses)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flora_cli.options import Given, options, told
-from flora_cli.output import Rounds, emit, fail, log, table
+from flora_cli.options import Given, flagged, options, told
+from flora_cli.output import Work, emit, emit_json, fail, table
 
 if TYPE_CHECKING:
     import flora_secure
@@ -32,33 +32,29 @@ def simulate(given: Given) -> None:
     from flora_secure.errors import InputError
 
     file = switches.config if switches.resume is None else switches.resume / "config.toml"
-    rounds = Rounds("round")
     try:
-        run = flora_secure.simulate(
-            switches.config,
-            out=switches.out,
-            resume=switches.resume,
-            progress=lambda number, total, record: rounds(number, total, record.line),
-            log=log,
-            cache=not switches.no_feature_cache and (switches.feature_cache or True),
-            compare_no_noise=switches.compare_no_noise,
-            **given.settings,
-        )
+        with Work(beats=True) as work:
+            run = flora_secure.simulate(
+                switches.config,
+                out=switches.out,
+                resume=switches.resume,
+                progress=lambda number, total, record: work.round(number, total, record.line),
+                log=lambda line: work.log(flagged(line)),
+                cache=not switches.no_feature_cache and (switches.feature_cache or True),
+                compare_no_noise=switches.compare_no_noise,
+                **given.settings,
+            )
     except InputError as error:
-        rounds.close()
         fail(told(error, given.flags, file))
     except flora_secure.RunInterrupted as interrupt:
-        rounds.close()
         again = f"; go on with flora-secure simulate --resume {interrupt.folder}" if interrupt.resumable else ""
         fail(f"{interrupt}{again}", code=130)
     except RuntimeError as error:
         from flora_secure.privacy.cross_check import CrossCheckError
 
-        rounds.close()
         if not isinstance(error, CrossCheckError):
             raise
         fail(str(error), code=1)
-    rounds.close()
     _show(run, switches.json)
 
 
@@ -74,4 +70,8 @@ def _refuse_others(given: Given) -> None:
 def _show(run: flora_secure.Run, as_json: bool) -> None:
     from flora_secure.records.report_table import rows
 
-    emit(run.report.to_json() if as_json else table(rows(run.report), f"flora-secure simulate → {run.folder}"))
+    if as_json:
+        emit_json(run.report.to_json())
+    else:
+        found = [(what, flagged(figure)) for what, figure in rows(run.report)]
+        emit(*table(found, f"flora-secure simulate → {run.folder}"))

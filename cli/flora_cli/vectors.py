@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flora_cli.output import emit, fail
+from flora_cli.output import emit, emit_json, fail
 
 IN_A_WHEEL, IN_A_CHECKOUT = "test_vectors", "../vectors"  # beside the modules of flora_protocols
 
@@ -54,22 +54,30 @@ def _write(folder: Path, as_json: bool) -> None:
             (folder / name).write_bytes(text.encode())
     except OSError as error:
         fail(f"{error.filename or folder} cannot be written: {error.strerror}")
-    _tell({"directory": str(folder), "written": sorted(texts)}, f"{len(texts)} vectors written to {folder}", as_json)
+    _tell({"directory": str(folder), "written": sorted(texts)}, [f"{len(texts)} vectors written to {folder}"], as_json)
 
 
 def _check(directory: Path | None, as_json: bool) -> None:
     from flora_protocols.testing.vectors import differences
+    from flora_secure.errors import ForeignError
+    from flora_secure.foreign import read_bytes
 
     folder = directory or _shipped()
     try:
-        found = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix == ".json"}
+        paths = [path for path in sorted(folder.iterdir()) if path.suffix == ".json"]
     except OSError as error:
         fail(f"{error.filename or folder} cannot be read: {error.strerror}")
+    found = {}
+    for path in paths:
+        try:
+            found[path.name] = read_bytes(path)
+        except ForeignError as error:
+            fail(f"{path} cannot be read: {error}")
     same, different = differences(found)
     document = {"directory": str(folder), "same": same, "different": different}
     total = len(same) + len(different)
     lines = [f"{len(same)} of {total} vectors in {folder} are the same, byte for byte", *different.values()]
-    _tell(document, "\n".join(lines), as_json)
+    _tell(document, lines, as_json)
     if different:
         raise typer.Exit(1)
 
@@ -82,7 +90,10 @@ def _shipped() -> Path:
     return inside if inside.is_dir() else (package / IN_A_CHECKOUT).resolve()
 
 
-def _tell(document: Mapping[str, object], text: str, as_json: bool) -> None:
+def _tell(document: Mapping[str, object], lines: Sequence[str], as_json: bool) -> None:
     import json
 
-    emit(json.dumps(document, indent=2) if as_json else text)
+    if as_json:
+        emit_json(json.dumps(document, indent=2))
+    else:
+        emit(*lines)

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from flora_secure.data.files.packed import read_pack  # noqa: E402
-from flora_secure.data.icons import ICONS_FOLDER, NAMES  # noqa: E402
+from flora_secure.data.embedded.icons import ICONS_FOLDER, NAMES  # noqa: E402
+from flora_secure.data.embedded.packed import read_pack  # noqa: E402
 
 EACH, ROWS = 15, 5  # icons of a class; classes on a sheet
 SIDE, WIDTH, HEIGHT = 64, 90, 98  # of an icon, and of its place

@@ -23,8 +23,8 @@ from icon_pack.package import PUBLIC, VERSION, Icon, IconSet, read_icons, read_s
 from icon_pack.rendering import render, versions  # noqa: E402
 from icon_pack.splits import Pieces, split  # noqa: E402
 
-from flora_secure.data.files.packed import MANIFEST, pack_piece  # noqa: E402
-from flora_secure.data.icons import ICONS_FOLDER, NAMES  # noqa: E402
+from flora_secure.data.embedded.icons import ICONS_FOLDER, NAMES  # noqa: E402
+from flora_secure.data.embedded.packed import MANIFEST, pack_piece  # noqa: E402
 
 PACKAGE = Path("node_modules/@iconify/json")
 CHANGED = "rasterised to 28 × 28 grey pixels"

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "making"))
 from pretrain.probe import accuracy, linear_probe
 
 from flora_secure.data.dataset import Dataset, Split
-from flora_secure.data.files.packed import MANIFEST, read_pack
-from flora_secure.data.icons import ICONS_FOLDER
+from flora_secure.data.embedded.icons import ICONS_FOLDER
+from flora_secure.data.embedded.packed import MANIFEST, read_pack
 from flora_secure.data.sources import load_dataset
 from flora_secure.model.clip import class_prompts
 from flora_secure.model.image_views import ImageViews

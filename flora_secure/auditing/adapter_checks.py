@@ -10,7 +10,7 @@ from flora_secure.errors import RunFolderError
 from flora_secure.records.adapter_card import CARD, WEIGHTS, AdapterCard, adapter_hash, read_card
 from flora_secure.records.report import TOP_1, Report
 
-_TITLE = "The adapter is the one that the report knows"
+_TITLE = ("The adapter is the one that the report knows", "The adapter is not the one that the report knows")
 
 
 def adapter(case: Case) -> Finding:

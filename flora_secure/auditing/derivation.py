@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flora_secure.planning.config import RunConfig
+from flora_secure.planning.protection import MOST_EPSILON
 from flora_secure.privacy.accounting import gaussian_epsilon
 from flora_secure.privacy.amplification import CALIBRATION_CELL, REPORT_CELL, poisson_epsilon
 from flora_secure.privacy.events import RoundEvent
@@ -23,6 +24,7 @@ from flora_secure.records.report import Report
 
 CLOSED, CELLS = 1e-6, 0.02  # tolerance in ε: of the closed form, of accountants that count in cells
 TWICE = 16  # histories, the costliest, that are counted by two accountants
+COUNTED = 2 * MOST_EPSILON  # larger ε are no budget's, and accountants that count in cells take long for them
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Case:
     @functools.cached_property
     def histories(self) -> dict[tuple[int, ...], list[int]]:
         """Positions in `released` → the clients that these rounds charge: named as participant or as survivor."""
-        of: dict[int, list[int]] = {client: [] for client in range(self.config.data.clients)}
+        of: dict[int, list[int]] = {client: [] for client in range(self.config.clients)}
         for position, r in enumerate(self.released):
             for client in {*r.record.participants, *r.record.survivors}:
                 of.setdefault(client, []).append(position)
@@ -172,7 +174,8 @@ class Case:
     def spent(self) -> dict[tuple[int, ...], tuple[float | None, float | None]]:
         """ε of every history, costliest first, by two accountants; see `ClientBudget`.
 
-        The second is dp-accounting's PLD for Gaussian rounds, and PLD in cells ten times as wide for sampled ones.
+        The second is dp-accounting's PLD for Gaussian rounds, and PLD in cells ten times as wide for sampled ones; None
+        beyond `COUNTED`.
         Sampled histories beyond the costliest `TWICE` are not counted, and None.
         """
         found: dict[tuple[int, ...], tuple[float | None, float | None]] = {}
@@ -182,7 +185,10 @@ class Case:
                 found[positions] = (None if self.sampled else epsilon(rounds, self.delta)), None
                 continue
             first = epsilon(rounds, self.delta)
-            found[positions] = first, self._second(rounds) if 0 < first < math.inf else first
+            found[positions] = (
+                first,
+                self._second(rounds) if 0 < first <= COUNTED else None if first < math.inf else first,
+            )
         return found
 
     def _second(self, rounds: Sequence[Released]) -> float:
@@ -210,7 +216,7 @@ class Case:
     @functools.cached_property
     def worst_local(self) -> list[Released]:
         """The rounds of the client whose uploads by themselves give away most."""
-        of: dict[int, list[int]] = {client: [] for client in range(self.config.data.clients)}
+        of: dict[int, list[int]] = {client: [] for client in range(self.config.clients)}
         for position, r in enumerate(self.sent):
             for client in {*r.record.participants, *r.record.survivors}:
                 of.setdefault(client, []).append(position)

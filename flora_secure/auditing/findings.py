@@ -13,13 +13,15 @@ from flora_secure.records.report_table import html_table
 
 SCHEMA = "flora-secure/audit/1"
 VIOLATION, WARNING, OK = "violation", "warning", "ok"
+OF_A_ROUND = " noise multiplier"  # how the name of a figure ends that each round has
 _SHOWN = 3  # problems that a finding spells out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """The outcome of one check. `severity`: violation (a claim is wrong), warning (right, but a reader must know, or
-    it could not be checked) or ok. `where`: file, line or round; empty for the whole run."""
+    it could not be checked) or ok. `title`: what was found to be so. `where`: file, line or round; empty for the whole
+    run."""
 
     check: str
     severity: str
@@ -37,6 +39,19 @@ class Figure:
     claimed: float | None
     derived: float | None
     tolerance: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether claim and derivation are the same figure; of infinities both have to be."""
+        if self.claimed is None or self.derived is None:
+            return self.claimed == self.derived
+        return abs(self.claimed - self.derived) <= self.tolerance * max(1.0, abs(self.derived))
+
+    @property
+    def line(self) -> str:
+        """Both figures in words."""
+        claimed, derived = ("∞ or none" if x is None else f"{x:.7g}" for x in (self.claimed, self.derived))
+        return f"claimed {claimed}, derived {derived} (±{self.tolerance:.3g})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,22 +85,26 @@ class Audit:
         """The document that `flora-secure audit --json` prints: UTF-8 text, NaN refused."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
-    def rows(self) -> list[tuple[str, str]]:
-        """The table that people see: (what, text), violations first, then warnings."""
-        order = (VIOLATION, WARNING, OK)
-        rows = [("result", self.verdict)]
+    def rows(self, *, quiet: bool = False) -> list[tuple[str, str]]:
+        """The table that people see: (what, text), violations first, then warnings; the verdict above and below.
+
+        Checks that found the same share a row. `quiet`: without what is as it should be.
+        """
+        order, verdict = (VIOLATION, WARNING, OK), ("result", self.verdict)
+        rows, same = [verdict], dict[tuple[str, str], list[str]]()
         for finding in sorted(self.findings, key=lambda f: order.index(f.severity)):
-            text = finding.title if finding.severity != VIOLATION else finding.title.upper()
-            text += f". {finding.evidence}"
+            text = f"{finding.title}. {finding.evidence}"
             if finding.severity != OK:
-                text += "".join(f" [{part}]" for part in (finding.where, finding.remedy) if part)
-            rows.append((f"{finding.check} {finding.severity}", text))
-        for figure in self.figures:
-            claimed, derived = ("∞ or none" if x is None else f"{x:.7g}" for x in (figure.claimed, figure.derived))
-            rows.append((f"  {figure.name}", f"claimed {claimed}, derived {derived} (±{figure.tolerance:.3g})"))
-        for name, why in self.left_out.items():
-            rows.append((f"  {name}", f"left out: {why}"))
-        return rows
+                text += f" → {finding.remedy}" if finding.remedy else ""
+            same.setdefault((finding.severity, text), []).append(finding.check)
+        for (severity, text), checks in same.items():
+            several = f" to {checks[-1]} ({len(checks)})" if len(checks) > 1 else ""
+            if not (quiet and severity == OK):
+                rows.append((f"{checks[0]}{several} {severity}", text))
+        if not quiet:
+            rows += _figures(self.figures)
+            rows += [(f"  {name}", f"left out: {why}") for name, why in self.left_out.items()]
+        return [*rows, verdict]
 
     def _repr_html_(self) -> str:
         return html_table(f"Audit of {self.run}", self.rows())
@@ -99,31 +118,48 @@ class Audit:
 
 
 Problem = tuple[str, str]  # where, what
+Title = tuple[str, str]  # what is so where a check meets no problem, and what is so where it does
 
 
 def judged(
-    check: str, title: str, problems: Sequence[Problem], fine: str, remedy: str, severity: str = VIOLATION
+    check: str, title: Title, problems: Sequence[Problem], fine: str, remedy: str, severity: str = VIOLATION
 ) -> Finding:
     """A finding from the problems that a check met; ok, with `fine` as its evidence, if there are none."""
+    right, wrong = title
     if not problems:
-        return Finding(check=check, severity=OK, title=title, evidence=fine, where="", remedy="")
+        return Finding(check=check, severity=OK, title=right, evidence=fine, where="", remedy="")
     shown = "; ".join(f"{where}: {what}" if where else what for where, what in problems[:_SHOWN])
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
     return Finding(
-        check=check, severity=severity, title=title, evidence=shown + more, where=problems[0][0], remedy=remedy
+        check=check, severity=severity, title=wrong, evidence=shown + more, where=problems[0][0], remedy=remedy
     )
 
 
-def unchecked(check: str, title: str, why: str) -> Finding:
+def unchecked(check: str, title: Title, why: str, remedy: str = "ask for what is missing") -> Finding:
     """A finding for a check that could not be made: a warning that says why."""
     return Finding(
         check=check,
         severity=WARNING,
-        title=title,
-        evidence=f"not checked: {why}",
+        title=f"Not checked: {title[0]}",
+        evidence=why,
         where="",
-        remedy="ask for what is missing",
+        remedy=remedy,
     )
+
+
+def _figures(figures: Sequence[Figure]) -> list[tuple[str, str]]:
+    """A row for each figure; those of single rounds that agree share one, and of those that do not some are shown."""
+    rounds = [figure for figure in figures if figure.name.endswith(OF_A_ROUND)]
+    rows = [(f"  {figure.name}", figure.line) for figure in figures if figure not in rounds]
+    apart = [figure for figure in rounds if not figure.agrees]
+    rows += [(f"  {figure.name}", figure.line) for figure in apart[:_SHOWN]]
+    if len(apart) > _SHOWN:
+        rows.append((f"  and {len(apart) - _SHOWN:,} more rounds", "whose noise multiplier is not the one derived"))
+    if fine := [figure.derived for figure in rounds if figure.agrees and figure.derived is not None]:
+        low, high = f"{min(fine):.7g}", f"{max(fine):.7g}"
+        span = low if low == high else f"{low} to {high}"
+        rows.append((f"  noise multiplier of {len(fine):,} rounds", f"as derived: {span}"))
+    return rows
 
 
 def json_schema() -> dict[str, Any]:

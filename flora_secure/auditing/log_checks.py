@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterator
 
 from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import Finding, Problem, judged, unchecked
+from flora_secure.planning.protection import LEAST_DELTA, LEAST_EXAMPLE_RATE
+from flora_secure.planning.sections import MOST_CLIENTS, MOST_ROUNDS
 from flora_secure.privacy.accounting import default_delta
 from flora_secure.records.record import MECHANISM, RoundRecord
+from flora_secure.records.report import Report
+
+_SMALL, _LARGE = 1e-9, 1e15  # of norms, noise and scales; settings lie in 1e-6…1e6, uploads below 2^32
+_LEAST_Z, _MOST_Z = 1e-2, 1e12  # a hundredth costs ε = 5,000 in one round, of 100 that are allowed
+_MOST_VALUES, _MOST_COUNT = 1 << 34, 1 << 63
 
 
 def at(record: RoundRecord) -> str:
@@ -17,7 +26,7 @@ def at(record: RoundRecord) -> str:
 
 def chain(case: Case) -> Finding:
     """A-01: the log is as it was written, by the chain of hashes from the configuration to the report."""
-    title = "The log is as it was written"
+    title = ("The log is as it was written", "The log is not as it was written")
     problems = [(found.where, found.what) for found in case.breaks]
     if case.report is None and not problems:
         return unchecked(
@@ -45,7 +54,7 @@ def every_round(case: Case) -> Finding:
         if logged < planned:
             problems.append(("rounds.jsonl", f"{logged} rounds of {planned} configured, yet there is a report"))
     return judged(
-        "A-02", "Every round is there, once", problems, f"rounds 1 to {logged}",
+        "A-02", ("Every round is there, once", "Rounds are missing, or too many"), problems, f"rounds 1 to {logged}",
         "a round that is left out is not paid for: find its line",
     )  # fmt: skip
 
@@ -58,13 +67,13 @@ def configured(case: Case) -> Finding:
     wanted: dict[str, object] = {
         "mechanism": MECHANISM,
         "unit": privacy.unit,
-        "clients": config.data.clients,
+        "clients": config.clients,
         "target_epsilon": target,
     }
     if privacy.delta is not None:
         wanted["delta"] = privacy.delta
     elif privacy.unit == "client":
-        wanted["delta"] = default_delta(config.data.clients)
+        wanted["delta"] = default_delta(config.clients)
     if privacy.bits is not None:
         wanted["bits"] = privacy.bits
     for record in case.records:
@@ -84,16 +93,19 @@ def configured(case: Case) -> Finding:
             ("delta", told.privacy.delta, case.delta),
             ("adjacency", told.privacy.adjacency, "zero-out"),
             ("profile", told.aggregation.profile, config.aggregation.secagg),
-            ("clients", told.aggregation.clients, config.data.clients),
+            ("clients", told.aggregation.clients, config.clients),
             ("seed", told.provenance.seed, config.seed),
             ("bits", told.communication.bits, case.records[0].bits),
         ):
             if claimed != value:
                 problems.append(("report.json", f"{name} {claimed}, expected {value}"))
     return judged(
-        "A-03", "Log and report keep to the configuration", problems, f"{len(wanted)} settings in every line",
+        "A-03",
+        ("Log and report keep to the configuration", "Log or report do not keep to the configuration"),
+        problems,
+        f"{len(wanted)} settings in every line",
         "publish the configuration that was run",
-    )  # fmt: skip
+    )
 
 
 def sets(case: Case) -> Finding:
@@ -120,14 +132,17 @@ def sets(case: Case) -> Finding:
         if r.aborted is None and r.threshold is not None and len(survivors) < r.threshold:
             problems.append((here, f"{len(survivors)} survivors cannot reveal a sum with threshold {r.threshold}"))
     return judged(
-        "A-04", "Participants, survivors and dropped add up", problems, "in every round",
+        "A-04",
+        ("Participants, survivors and dropped add up", "Participants, survivors and dropped do not add up"),
+        problems,
+        "in every round",
         "every participant is either a survivor or dropped",
-    )  # fmt: skip
+    )
 
 
 def uploads(case: Case) -> Finding:
     """A-05: there are as many survivors as uploads on the wire."""
-    title = "As many survivors as uploads on the wire"
+    title = ("As many survivors as uploads on the wire", "Not as many survivors as uploads on the wire")
     if case.report is None:
         return unchecked("A-05", title, "the adapter's size stands in report.json, which is missing")
     broadcast, problems = 2 * case.report.communication.parameters, list[Problem]()  # float16
@@ -164,32 +179,108 @@ def charged(case: Case) -> Finding:
                 (at(r), f"{missing} of {r.clients} clients are not charged, yet all take part in every round")
             )
     return judged(
-        "A-06", "Every client is charged for all its rounds", problems,
-        f"{len(case.histories)} different histories of {case.config.data.clients} clients",
+        "A-06", ("Every client is charged for all its rounds", "A client is not charged for all its rounds"), problems,
+        f"{len(case.histories)} different histories of {case.config.clients} clients",
         "name everybody who was asked for an upload as a participant",
     )  # fmt: skip
 
 
 def possible(case: Case) -> Finding:
-    """A-07: what no round can have; where it is violated, nothing can be derived."""
-    problems: list[Problem] = []
-    for r in case.records:
-        ranges = {
-            "clients": r.clients >= 1,
-            "sigma_local": 0 <= r.sigma_local < math.inf,
-            "scale": 0 < r.scale < math.inf,
-            "clip_norm": 0 < r.clip_norm < math.inf,
-            "count_scale": 0 <= r.count_scale < math.inf,
-            "dimension": r.dimension >= 1,
-            "bits": 1 <= r.bits <= 32,
-            "colluders": r.colluders >= 0,
-            "sampling_rate": 0 < r.sampling_rate <= 1,
-            "delta": 0 < r.delta < 1,
-            "payload_bytes": 0 <= r.payload_bytes <= r.upload_bytes + r.download_bytes,
-            "clipped": 0 <= r.clipped <= r.contributions,
-            "epsilon": r.epsilon is None or 0 <= r.epsilon < math.inf,
-        }
-        problems += [(at(r), f"{name} is {getattr(r, name)}") for name, holds in ranges.items() if not holds]
+    """A-07: what no round and no report can have; where it is violated, nothing can be derived.
+
+    The ranges are wide, and hold for whatever a configuration allows. Beyond them floating point ends, or counting
+    takes hours.
+    """
+    problems = [
+        (at(r), f"{name} is {_brief(getattr(r, name))}")
+        for r in case.records
+        for name, holds in _ranges(r).items()
+        if not holds
+    ]
+    if not problems:
+        problems += [(at(r), text) for r in case.records for text in _noise(r)]
+    if case.report is not None:
+        problems += [("report.json", f"{name} is {_brief(value)}") for name, value in _beyond(case.report)]
     return judged(
-        "A-07", "The numbers of a round are possible", problems, "in every round", "publish the log that the run wrote"
+        "A-07",
+        ("The numbers are possible", "Numbers that no run has"),
+        problems,
+        "in every round",
+        "publish the log that the run wrote",
     )
+
+
+def _ranges(r: RoundRecord) -> dict[str, bool]:
+    """Field → whether its value is one that a round can have."""
+    n, least_delta = r.clients, min(LEAST_DELTA.values()) / 2
+    found = {
+        "clients": 1 <= n <= MOST_CLIENTS,
+        "round": 1 <= r.round <= MOST_ROUNDS,
+        "sigma_local": r.sigma_local == 0 or _SMALL <= r.sigma_local <= _LARGE,
+        "scale": _SMALL <= r.scale <= _LARGE,
+        "clip_norm": _SMALL <= r.clip_norm <= _LARGE,
+        "count_scale": r.count_scale == 0 or _SMALL <= r.count_scale <= _LARGE,
+        "dimension": 1 <= r.dimension <= _MOST_VALUES,
+        "bits": 1 <= r.bits <= 32,
+        "sampling_rate": LEAST_EXAMPLE_RATE / 2 <= r.sampling_rate <= 1,
+        "delta": least_delta <= r.delta < 1,
+        "payload_bytes": 0 <= r.payload_bytes <= r.upload_bytes + r.download_bytes,
+        "clipped": 0 <= r.clipped <= r.contributions <= _MOST_COUNT,
+        "overflowed": r.overflowed is None or 0 <= r.overflowed <= r.dimension,
+        "accuracy": 0 <= r.accuracy <= 1,
+        "epsilon": r.epsilon is None or 0 <= r.epsilon < math.inf,
+        "seconds": all(0 <= value < math.inf for value in r.seconds.values()),
+    }
+    found |= {name: 0 <= getattr(r, name) <= _MOST_COUNT for name in ("upload_bytes", "download_bytes")}
+    found |= {name: 0 <= getattr(r, name) <= n for name in ("colluders", "recovered")}
+    found |= {name: getattr(r, name) in (None, *_span(n, getattr(r, name))) for name in _OF_CLIENTS}
+    found |= {name: len(getattr(r, name)) <= n for name in ("participants", "survivors", "dropped", "exhausted")}
+    return found | {"honest_minimum": -n <= r.honest_minimum <= n}
+
+
+_OF_CLIENTS = ("neighbours", "threshold", "population")
+
+
+def _span(n: int, value: int | None) -> tuple[int | None]:
+    return (value,) if value is not None and 0 <= value <= n else (None,)
+
+
+def _noise(r: RoundRecord) -> list[str]:
+    """What is wrong with the noise of a sum beside what it hides; no plan is anywhere near these bounds."""
+    if r.sigma_local == 0:
+        return []
+    moved = math.hypot(r.scale * r.clip_norm, r.count_scale / 2)
+    z = r.sigma_local * math.sqrt(max(1, len(r.survivors) - r.colluders)) / moved
+    return [] if _LEAST_Z <= z <= _MOST_Z else [f"the noise is {z:.3g} times what one client moves the sum by"]
+
+
+def _beyond(report: Report) -> Iterator[tuple[str, object]]:
+    """Numbers of a report that are beyond all that is counted, and those that others are divided by."""
+    for part in dataclasses.fields(report):
+        yield from _large(part.name, getattr(report, part.name))
+    communication, accuracy = report.communication, report.accuracy
+    for name, value in (
+        ("communication.parameters", communication.parameters),
+        ("communication.upload_values", communication.upload_values),
+    ):
+        if not 1 <= value <= _MOST_VALUES:
+            yield name, value
+    if accuracy.test_examples < 1:
+        yield "accuracy.test_examples", accuracy.test_examples
+
+
+def _large(name: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, int | float) and not abs(value) <= _MOST_COUNT and name != "provenance.seed":
+        yield name, value
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _large(f"{name}.{field.name}", getattr(value, field.name))
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _large(name, item)
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, list):
+        return f"a list of {len(value):,} clients"
+    return f"{value!s:.60}"

@@ -40,15 +40,20 @@ def multipliers(case: Case) -> Finding:
                 (at(r.record), f"the ledger's formula gives z = {event.noise_multiplier:.6g}, not {r.z:.6g}")
             )
     return judged(
-        "A-10", "Noise multipliers follow from the noise that was added", problems,
+        "A-10",
+        (
+            "Noise multipliers follow from the noise that was added",
+            "A noise multiplier does not follow from the noise that was added",
+        ),
+        problems,
         f"z = σ_loc·√honest/(s·c) in {len(case.released)} rounds, within {NEAR:g}",
         "publish σ_loc, s and c as used; z follows",
-    )  # fmt: skip
+    )
 
 
 def shares(case: Case) -> Finding:
     """A-11: shares of noise are sized for the honest minimum."""
-    title = "Shares of noise are sized for the honest minimum"
+    title = ("Shares of noise are sized for the honest minimum", "Shares of noise are not sized for the honest minimum")
     if case.report is None:
         return unchecked("A-11", title, "the planned noise multiplier stands in report.json, which is missing")
     planned, problems = case.report.privacy.noise_multiplier, list[Problem]()
@@ -83,7 +88,7 @@ def honest(case: Case) -> Finding:
     """A-12: no sum has fewer honest survivors than the noise needs."""
     problems: list[Problem] = []
     config = case.config
-    corrupt = math.floor(config.aggregation.corrupt * config.data.clients + 1e-9)
+    corrupt = math.floor(config.aggregation.corrupt * config.clients + 1e-9)
     for record in case.records:
         n = len(record.participants)
         expected = n - math.floor(config.dropout_tolerance * n + 1e-9) - record.colluders
@@ -111,10 +116,15 @@ def honest(case: Case) -> Finding:
     if case.report is not None and case.everybody and case.report.privacy.honest_minimum != least:
         problems.append(("report.json", f"honest minimum {case.report.privacy.honest_minimum}, the log says {least}"))
     return judged(
-        "A-12", "No sum with fewer honest survivors than the noise needs", problems,
+        "A-12",
+        (
+            "No sum with fewer honest survivors than the noise needs",
+            "A sum has fewer honest survivors than the noise needs, or other ones than planned",
+        ),
+        problems,
         f"at least {min((r.honest for r in case.released), default=0)} honest survivors in every sum",
         "abort such a round, or plan for more dropouts",
-    )  # fmt: skip
+    )
 
 
 def clip_norm(case: Case) -> Finding:
@@ -136,9 +146,15 @@ def clip_norm(case: Case) -> Finding:
             ("report.json", f"clip norm {case.report.privacy.clip_norm:g}, the log says {first.clip_norm:g}")
         )
     return judged(
-        "A-13", "The sensitivity is the clip norm that clients clip to", problems, f"c = {first.clip_norm:g}",
+        "A-13",
+        (
+            "The sensitivity is the clip norm that clients clip to",
+            "The sensitivity is not the clip norm that clients clip to",
+        ),
+        problems,
+        f"c = {first.clip_norm:g}",
         "z is noise over the norm that updates are really clipped to",
-    )  # fmt: skip
+    )
 
 
 def slack(case: Case) -> Finding:
@@ -160,14 +176,20 @@ def slack(case: Case) -> Finding:
             ("report.json", f"aliasing slack {case.report.privacy.aliasing_slack:.3g}, derived {derived:.3g}")
         )
     return judged(
-        "A-14", "The slack for rounding before summing is negligible", problems, f"κ = {derived:.3g}",
+        "A-14",
+        (
+            "The slack for rounding before summing is negligible",
+            "The slack for rounding before summing is not negligible, or not the one claimed",
+        ),
+        problems,
+        f"κ = {derived:.3g}",
         "take a finer grid: σ_loc of 2 grid units and more",
-    )  # fmt: skip
+    )
 
 
 def ring(case: Case) -> Finding:
     """A-15: the ring holds the sums, with the headroom that the plan promised."""
-    title = "The ring holds the sums"
+    title = ("The ring holds the sums", "The ring does not hold the sums")
     if case.report is None:
         return unchecked("A-15", title, "the update's length stands in report.json, which is missing")
     chance = overflow_probability(case)
@@ -177,21 +199,10 @@ def ring(case: Case) -> Finding:
         problems = [("", f"a sum wraps with probability up to {chance:.3g}, planned {OVERFLOW_PROBABILITY:g}")]
     else:
         problems = []
-    evidence = "; ".join(
-        f"headroom of round {r.round} beyond {what}: {room:.4g} grid units"
-        + (f" = {room / deviation:.3g} standard deviations" if deviation else "")
-        for r, what, room, deviation in (_headroom(released.record) for released in case.released[:1])
-    )
     wraps = sum(r.record.overflowed or 0 for r in case.released)
-    fine = f"any wrap with probability up to {chance or 0:.2g}; {evidence or 'no sum'}; {wraps} coordinates wrapped"
+    fine = f"any wrap in the run has a probability of at most {chance or 0:.2g}, planned {OVERFLOW_PROBABILITY:g}; "
+    fine += f"{wraps} coordinates wrapped"
     return judged("A-15", title, problems, fine, "take more bits, or a coarser grid")
-
-
-def _headroom(record: RoundRecord) -> tuple[RoundRecord, str, float, float]:
-    n = len(record.participants)
-    signal = n * record.scale * record.clip_norm if record.unit == "client" else 0.0
-    room = 2.0 ** (record.bits - 1) - 0.5 - signal
-    return record, "n·s·c" if signal else "nothing", room, record.sigma_local * math.sqrt(n)
 
 
 def overflow_probability(case: Case, ways: Sequence[bool] = (False, True)) -> float | None:
@@ -241,7 +252,10 @@ def _wraps(r: RoundRecord, rotated: bool, length: int, surplus: int) -> float:
 
 def secret(case: Case) -> Finding:
     """A-16: the noise is secret, or it is said that it is not."""
-    title, simulated = "The noise is secret", case.config.privacy.simulation_noise
+    title, simulated = (
+        ("The noise is secret", "The noise is not secret, or there is none"),
+        case.config.privacy.simulation_noise,
+    )
     problems: list[Problem] = []
     if not case.noisy:
         return judged("A-16", title, [], "no noise is claimed", "")
@@ -255,7 +269,14 @@ def secret(case: Case) -> Finding:
             problems.append(("report.json", "the statement presents noise that follows from the seed as private"))
     if not problems and simulated:
         known = [("config.toml", "the noise follows from the seed: whoever knows it can subtract the noise")]
-        return judged("A-16", title, known, "", "real data need a run without --simulation-noise", "warning")
+        return judged(
+            "A-16",
+            (title[0], "The noise is not secret, as is said"),
+            known,
+            "",
+            "real data need a run without --simulation-noise",
+            "warning",
+        )
     return judged(
         "A-16", title, problems, "keys from the operating system", "say that the noise is not secret, or run again"
     )

@@ -17,8 +17,18 @@ from flora_secure.auditing import (
     unsummed_checks,
 )
 from flora_secure.auditing.derivation import Case
-from flora_secure.auditing.findings import OK, VIOLATION, Audit, ClientBudget, Figure, Finding, unchecked
-from flora_secure.errors import RunFolderError
+from flora_secure.auditing.findings import (
+    OF_A_ROUND,
+    OK,
+    VIOLATION,
+    Audit,
+    ClientBudget,
+    Figure,
+    Finding,
+    judged,
+    unchecked,
+)
+from flora_secure.errors import RunFolderError, first_line
 from flora_secure.plain import finite_or_none
 from flora_secure.privacy.cross_check import PRV, accountant_versions
 from flora_secure.records.reading import read_unverified
@@ -30,10 +40,9 @@ _OF_THE_LOG: tuple[Check, ...] = (
     log_checks.configured,
     log_checks.sets,
     log_checks.uploads,
-    log_checks.charged,
-    log_checks.possible,
 )
 _DERIVED: dict[str, Check | None] = {
+    "A-06": log_checks.charged,
     "A-08": unsummed_checks.aborted,
     "A-09": unsummed_checks.in_flight,
     "A-10": noise_checks.multipliers,
@@ -87,12 +96,14 @@ def audit(path: Path, *, opacus: bool = True) -> Audit:
         return finding
 
     findings = [check(case) for check in _OF_THE_LOG]
-    derivable = findings[-1].severity == OK
+    possible = log_checks.possible(case)
+    derivable = possible.severity == OK
     for name, check in _DERIVED.items():
-        if not derivable:
-            findings.append(unchecked(name, "Left unchecked", "a round holds impossible numbers, see A-07"))
+        if derivable:
+            findings.append(_made(name, check or counted, case))
         else:
-            findings.append((check or counted)(case))
+            findings.append(unchecked(name, ("what follows from the numbers", ""), "they are impossible, see A-07"))
+    findings.insert(len(_OF_THE_LOG) + 1, possible)
     return Audit(
         run=str(path),
         passed=all(finding.severity != VIOLATION for finding in findings),
@@ -102,6 +113,21 @@ def audit(path: Path, *, opacus: bool = True) -> Audit:
         figures=_figures(case) if derivable else [],
         clients=_clients(case) if derivable else [],
     )
+
+
+def _made(name: str, check: Check, case: Case) -> Finding:
+    """What a check finds. Figures that end in no number are nobody's, whatever they are."""
+    try:
+        return check(case)
+    except (ArithmeticError, ValueError) as error:
+        what = f"nothing can be derived from figures of this size: {first_line(error)}"
+        return judged(
+            name,
+            ("What is derived is a number", "Nothing can be derived"),
+            [("", what)],
+            "",
+            "publish the log that the run wrote",
+        )
 
 
 def _figures(case: Case) -> list[Figure]:
@@ -133,7 +159,7 @@ def _figures(case: Case) -> list[Figure]:
     last = case.records[-1]
     add(f"round {last.round} epsilon of the worst client", last.epsilon, case.server, within)
     for r in case.released:
-        add(f"round {r.record.round} noise multiplier", r.record.noise_multiplier, r.z, near)
+        add(f"round {r.record.round}{OF_A_ROUND}", r.record.noise_multiplier, r.z, near)
     return figures
 
 

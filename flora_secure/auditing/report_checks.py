@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.resources import files
 
 from flora_secure.auditing.derivation import Case
-from flora_secure.auditing.findings import OK, Finding, Problem, judged, unchecked
+from flora_secure.auditing.findings import OK, Finding, Problem, Title, judged, unchecked
 from flora_secure.auditing.noise_checks import near
 from flora_secure.records.report import IMAGE_TO_TEXT, TOP_1, Report
 
@@ -39,7 +39,13 @@ def accuracy(case: Case) -> Finding:
             ("accuracy.best", told.best, max(logged)),
         ) + _retrieved(report) + _forgotten(report, case.config.data.unseen_classes)  # fmt: skip
 
-    return _reported(case, "A-31", "Accuracy is that of the rounds", compare, "final, best and every round")
+    return _reported(
+        case,
+        "A-31",
+        ("Accuracy is that of the rounds", "Accuracy is not that of the rounds"),
+        compare,
+        "final, best and every round",
+    )
 
 
 def _retrieved(report: Report) -> list[Problem]:
@@ -122,7 +128,7 @@ def communication(case: Case) -> Finding:
             ("parameter_ratio", told.parameter_ratio, model / 4 / told.parameters),
         )
 
-    title = "Bytes and reduction follow from the rounds"
+    title = ("Bytes and reduction follow from the rounds", "Bytes or reduction do not follow from the rounds")
     finding = _reported(case, "A-32", title, compare, "recomputed from the bytes")
     if size is None and finding.severity == OK:
         return unchecked("A-32", title, f"full_model_bytes and the reductions: the size of {model_name!r} is not known")
@@ -162,7 +168,14 @@ def aggregation(case: Case) -> Finding:
         return found
 
     return _reported(
-        case, "A-33", "Cohorts, dropped, recovered, aborted and lost are those of the rounds", compare, "every round"
+        case,
+        "A-33",
+        (
+            "Cohorts, dropped, recovered, aborted and lost are those of the rounds",
+            "Cohorts, dropped, recovered, aborted or lost are not those of the rounds",
+        ),
+        compare,
+        "every round",
     )
 
 
@@ -174,7 +187,13 @@ def rates(case: Case) -> Finding:
         told = report.privacy
         return _different(("clip_rate", told.clip_rate, clipped), ("overflow_rate", told.overflow_rate, wrapped))
 
-    return _reported(case, "A-34", "Clip and overflow rates are those of the rounds", compare, "recomputed")
+    return _reported(
+        case,
+        "A-34",
+        ("Clip and overflow rates are those of the rounds", "Clip or overflow rates are not those of the rounds"),
+        compare,
+        "recomputed",
+    )
 
 
 def rates_of(case: Case) -> tuple[float | None, float | None]:
@@ -186,7 +205,7 @@ def rates_of(case: Case) -> tuple[float | None, float | None]:
     return clipped, sum(r.overflowed or 0 for r in records) / coordinates if coordinates else None
 
 
-def _reported(case: Case, check: str, title: str, compare: Callable[[Report], list[Problem]], fine: str) -> Finding:
+def _reported(case: Case, check: str, title: Title, compare: Callable[[Report], list[Problem]], fine: str) -> Finding:
     if case.report is None:
         return unchecked(check, title, "report.json is missing")
     return judged(check, title, compare(case.report), fine, "publish the figures of the log")

@@ -24,7 +24,7 @@ _OF_EXAMPLES = {"Guarantee", "Mechanism", "Accuracy", "WEAK DELTA"}
 
 def words(case: Case) -> Finding:
     """A-30: the statement is, word by word, the one that the log implies."""
-    title = "The statement is the one that the log implies"
+    title = ("The statement is the one that the log implies", "The statement is not the one that the log implies")
     if case.report is None:
         return unchecked("A-30", title, "report.json is missing")
     try:
@@ -102,7 +102,7 @@ def _statement(case: Case, report: Report) -> str:
         profile=config.aggregation.secagg,
         secret_noise=not config.privacy.simulation_noise,
         unit=config.privacy.unit,
-        population=config.data.clients,
+        population=config.clients,
         aborted_rounds=len(case.records) - len(case.released),
         lost_rounds=sum(r.record.lost for r in case.released),
         clip_rate=clipped,

@@ -29,9 +29,12 @@ def aborted(case: Case) -> Finding:
             problems.append((at(r), f"aborted ({r.aborted:.60}), but {who}"))
     ended = sum(r.aborted is not None or r.lost for r in case.records)
     return judged(
-        "A-08", "Rounds without a sum had none", problems, f"{ended} rounds were aborted or lost",
+        "A-08",
+        ("Rounds without a sum had none", "A round without a sum may have had one"),
+        problems,
+        f"{ended} rounds were aborted or lost",
         "a sum that was released is paid for, whatever the log calls its round",
-    )  # fmt: skip
+    )
 
 
 def _could_be_summed(case: Case, r: RoundRecord) -> bool:
@@ -50,7 +53,10 @@ def _could_be_summed(case: Case, r: RoundRecord) -> bool:
 
 def in_flight(case: Case) -> Finding:
     """A-09: no round was in flight beyond the log when the run was killed."""
-    title, path = "No round was in flight beyond the log", case.path / "state" / "announcement.json"
+    title, path = (
+        ("No round was in flight beyond the log", "A round was in flight beyond the log"),
+        case.path / "state" / "announcement.json",
+    )
     try:
         begun = reading.in_flight(case.path)
     except RunFolderError as error:

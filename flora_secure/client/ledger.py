@@ -17,12 +17,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flora_secure.errors import PlainError, Refusal, RefusalError, RunFolderError
+from flora_secure.errors import ForeignError, PlainError, Refusal, RefusalError, RunFolderError
+from flora_secure.foreign import json_of, read_bytes, text_of
 from flora_secure.plain import from_plain
 from flora_secure.privacy.events import RoundEvent
-from flora_secure.records.durable import append, replace_file
+from flora_secure.records.durable import PRIVATE, append, replace_file
 
 SCHEMA = "flora-secure/client-ledger/1"
+_MOST = 1 << 28  # bytes; a line has some hundred
 _MARGIN = 1e-9  # by which an ε is rounded up
 
 
@@ -92,7 +94,7 @@ class ClientLedger:
             line = {"schema": SCHEMA, **dataclasses.asdict(given)}
             size = self._path.stat().st_size if self._path.exists() else 0
             try:
-                append(self._path, json.dumps(line, allow_nan=False).encode() + b"\n")
+                append(self._path, json.dumps(line, allow_nan=False).encode() + b"\n", mode=PRIVATE)
             except OSError:
                 with contextlib.suppress(OSError):
                     os.truncate(self._path, size)  # half a line would spoil the next one
@@ -172,24 +174,24 @@ def _log_phi(x: float) -> float:
 
 
 def _read(path: Path) -> list[Given]:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return []
-    except OSError as error:
-        raise RunFolderError(f"ledger {path} cannot be read: {error.strerror or error}") from None
+    try:
+        raw = read_bytes(path, _MOST)
+    except ForeignError as error:
+        raise RunFolderError(f"ledger {path} cannot be read: {error}") from None
     *lines, rest = raw.split(b"\n")
     if rest:
-        replace_file(path, b"".join(line + b"\n" for line in lines))
+        replace_file(path, b"".join(line + b"\n" for line in lines), mode=PRIVATE)
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            table = json.loads(line)
+            table = json_of(text_of(line))
             if table.pop("schema") != SCHEMA:
                 raise PlainError(f"schema is not {SCHEMA}")
             given = from_plain(Given, table)
             bytes.fromhex(given.session)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ForeignError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise RunFolderError(f"ledger {path}, line {number}, is not what a client wrote: {error}") from None
         found.append(given)
     return found

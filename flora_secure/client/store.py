@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from flora_secure.errors import RunFolderError
-from flora_secure.records.durable import remove_file, replace_file
+from flora_secure.errors import ForeignError, RunFolderError
+from flora_secure.foreign import read_bytes
+from flora_secure.records.durable import PRIVATE, PRIVATE_FOLDER, remove_file, replace_file
 from flora_secure.records.lock import lock
 
 _MAGIC = b"fC1\0"
 _HEAD = struct.Struct("<4sBIIII32s")
 _DIGEST = 32
+_MOST = 1 << 31  # bytes; broadcast, upload and shares of a round
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class FileStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
         self._path = folder / "position"
         try:
             self._handle: int | None = lock(folder / "lock")
@@ -90,10 +92,12 @@ class FileStore:
 
     def load(self) -> Held | None:
         """What was saved last, or None. Raises RunFolderError for a file that is damaged."""
-        try:
-            raw = self._path.read_bytes()
-        except FileNotFoundError:
+        if not os.path.lexists(self._path):
             return None
+        try:
+            raw = read_bytes(self._path, _MOST)
+        except ForeignError as error:
+            raise RunFolderError(f"{self._path} cannot be read: {error}") from None
         body, digest = raw[:-_DIGEST], raw[-_DIGEST:]
         if len(body) < _HEAD.size or hashlib.sha256(body).digest() != digest or body[:4] != _MAGIC:
             raise RunFolderError(f"{self._path} is damaged; the round that it belongs to cannot go on: remove it")
@@ -110,7 +114,7 @@ class FileStore:
         parts = (held.opening, held.long, held.position or b"", held.reply)
         head = _HEAD.pack(_MAGIC, held.position is not None, *map(len, parts), held.request)
         body = head + b"".join(parts)
-        replace_file(self._path, body + hashlib.sha256(body).digest(), mode=0o600)
+        replace_file(self._path, body + hashlib.sha256(body).digest(), mode=PRIVATE)
 
     def forget(self) -> None:
         """Remove what is kept: the position of a round that will not go on is a secret that nobody needs."""

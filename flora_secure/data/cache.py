@@ -52,10 +52,10 @@ class ArrayCache:
         if hashlib.sha256(raw[:-_DIGEST]).digest() == raw[-_DIGEST:]:
             try:
                 array: np.ndarray = np.load(io.BytesIO(raw[:-_DIGEST]), allow_pickle=False)
-            except (ValueError, OSError, EOFError) as error:
+            except (ValueError, OSError, EOFError, MemoryError) as error:
                 reason = str(error)
             else:
-                if len(array) == length and array.dtype.str[1:].startswith(kind):
+                if array.shape[:1] == (length,) and array.dtype.str[1:].startswith(kind):
                     return array
                 reason = f"it holds {array.dtype} {array.shape}, not {length} rows"
         self._warn(f"warning: cached {self._path(key)} is damaged ({reason}); computed again")
@@ -68,7 +68,7 @@ class ArrayCache:
         raw = stream.getvalue()
         temporary = None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(0o700, parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
             with os.fdopen(handle, "wb") as file:
                 file.write(raw + hashlib.sha256(raw).digest())

@@ -6,8 +6,12 @@ Names and templates are those of CLIP (https://github.com/openai/CLIP, data/prom
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from flora_secure.data.labels import alike, likeness, some
 from flora_secure.errors import DataError, ForeignError
 from flora_secure.foreign import read_text
 
@@ -18,6 +22,14 @@ EUROSAT_TEMPLATES = tuple(f"a centered satellite photo of {article}{{}}." for ar
 FLOWERS_TEMPLATES = ("a photo of a {}, a type of flower.",)
 FOOD_TEMPLATES = ("a photo of {}, a type of food.",)
 PETS_TEMPLATES = ("a photo of a {}, a type of pet.",)
+
+# numbers, letters, WordNet's and other identifiers, "class_01", "no label" as tables have it, paths
+_CODE = re.compile(
+    r"[+-]?[0-9.,]+(e[+-]?[0-9]+)?|[a-z]|n[0-9]{8}|(?=.*[0-9])[0-9a-f-]{8,}|.*\\.*|.*\.(jpe?g|png|webp|tiff?|tar)|"
+    r"(class|cls|label|category|cat|group|type|id|c|k|l)[ _-]?[0-9]+|nan|null|none|n/a|true|false",
+    re.IGNORECASE,
+)
+_JOINED = re.compile(r"_|[a-z][A-Z]")
 
 EUROSAT_CLASSES = {
     "AnnualCrop": "annual crop land",
@@ -59,10 +71,44 @@ def read_lines(path: Path, what: str) -> tuple[str, ...]:
         raise DataError(f"{what} {str(path)!r} cannot be read: {error}") from None
     if not lines:
         raise DataError(f"{what} {str(path)!r} is empty: one a line is needed")
-    twice = next((line for place, line in enumerate(lines) if line in lines[:place]), None)
-    if twice is not None:
-        raise DataError(f"{what} {str(path)!r} lists {twice!r} twice")
+    line, count = Counter(lines).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{what} {str(path)!r} lists {line!r} {'twice' if count == 2 else f'{count:,} times'}")
     return lines
+
+
+def odd_names(names: Sequence[str]) -> list[str]:
+    """Lines to warn a person with, about class names from which a text tower learns nothing, or other than meant."""
+    told = []
+    if codes := [name for name in names if _CODE.fullmatch(name) or not name.isprintable()]:
+        told.append(
+            f"{len(codes)} of {len(names)} class names, {some(codes)}, say nothing to a text tower, whose prompts are "
+            f'such as "a photo of a {codes[0]}": give words by `data.class_names`'
+        )
+    if joined := [name for name in names if _JOINED.search(name) and name not in codes]:
+        told.append(
+            f"{len(joined)} of {len(names)} class names, {some(joined)}, are no words as a text tower knows them, and "
+            "prompts have them as they are: `data.class_names` may list them with spaces"
+        )
+    if pairs := alike(names):
+        one, other = pairs[0]
+        more = f" and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
+        told.append(f"class names {one!r} and {other!r}{more} are two classes, and look like one")
+    return told
+
+
+def require_in_place(lines: Sequence[str], known: Sequence[Sequence[str]], name: str) -> None:
+    """DataError unless `lines` can name the classes of data set `name` in their order: as many, and none that is what
+    another class is called. `known`: what each class is called by the data set itself."""
+    if len(lines) != len(known):
+        raise DataError(f"`data.class_names` has {len(lines)} lines, data set {name!r} has {len(known)} classes")
+    place_of = {likeness(one): place for place, called in enumerate(known) for one in called}
+    for place, line in enumerate(lines):
+        if (other := place_of.get(likeness(line), place)) != place:
+            raise DataError(
+                f"`data.class_names`, line {place + 1}: {line!r} would name {known[place][0]!r}, and is class "
+                f"{other + 1} of data set {name!r}: list the classes in its order"
+            )
 
 
 def has_one_place(template: str) -> bool:

@@ -85,8 +85,8 @@ class Dataset:
 
     `mirror`: a mirror image shows the same class (clothes do, digits do not). `owners`: whose the private images are,
     where the data set says so. `skipped`: what it holds beside, and why it is not used. `warnings`: lines
-    about what was guessed or looks wrong. `unseen`: classes that were set apart
-    (`flora_secure.data.federation.set_apart`), of which nothing is in the rest.
+    about what was guessed or looks wrong. `read`: how much its files hold, before anything is left out. `unseen`:
+    classes that were set apart (`flora_secure.data.federation.set_apart`), of which nothing is in the rest.
     """
 
     name: str
@@ -100,6 +100,7 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
     warnings: tuple[str, ...] = ()
     unseen: Unseen | None = None
+    read: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError for templates that have no place for the name, or braces beside it."""

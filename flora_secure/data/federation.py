@@ -11,20 +11,46 @@ from numpy.typing import NDArray
 
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset, Owners, Split, Unseen
+from flora_secure.data.files.overlaps import with_overlaps
 from flora_secure.data.notes import Skipped
-from flora_secure.data.own import PASSED
-from flora_secure.data.partitions import Natural, Skew, parse_partition, partition, partition_captioned, skew
+from flora_secure.data.partitions import (
+    Iid,
+    Natural,
+    Scheme,
+    Skew,
+    parse_partition,
+    partition,
+    partition_captioned,
+    skew,
+)
+from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError, did_you_mean
-from flora_secure.planning.sections import DataConfig
+from flora_secure.foreign import printable
+from flora_secure.planning.config import RunConfig
+from flora_secure.planning.names import PASSED
+from flora_secure.planning.sections import CLIENTS, PARTITION, DataConfig
 
 
 @dataclass(frozen=True, eq=False)
 class Federation:
-    """`clients[i]`: int64 indices into `dataset.private` of client i's images; together they are all of them."""
+    """`clients[i]`: int64 indices into `dataset.private` of client i's images; together they are all of them.
+
+    `partition`: how they are dealt; `remark`: why so, where nobody has said it and it is not the default.
+    """
 
     dataset: Dataset
     clients: list[NDArray[np.int64]] = field(repr=False)
+    partition: str = PARTITION
+    remark: str = ""
+
+    def settled(self, config: RunConfig) -> RunConfig:
+        """`config` with clients and partition as they are, where it left them to the data: what a run folder holds.
+        Raises ConfigError where they do not fit the rest of it."""
+        data = config.data
+        return replace(
+            config, data=replace(data, clients=len(self.clients), partition=data.partition or self.partition)
+        )
 
     @cached_property
     def skew(self) -> Skew:
@@ -47,19 +73,33 @@ class Federation:
         out."""
         data = self.dataset
         private, public, test = self.image_counts
-        described = f"images, {len(data.class_names)} classes"
-        if data.captioned:
-            described = f"images with {len(data.private):,}, {len(data.public):,} and {len(data.test):,} captions"
+        described = f"images with {len(data.private):,}, {len(data.public):,} and {len(data.test):,} captions"
+        if not data.captioned:
+            described = f"images, {self._classes}"
         apart = []
         if data.unseen is not None:
             names = ", ".join(data.unseen.class_names)
             apart = [f"unseen classes {names}: {len(data.unseen.test):,} test images apart"]
         return [
             f"data {data.name}: {private:,} private, {public:,} public, {test:,} test {described}; {self.skew.line}",
+            *([f"partition {self.partition}: {self.remark}"] if self.remark else []),
+            *([f"read {data.read}"] if data.read else []),
             *apart,
             *(skipped.line for skipped in data.skipped),
             *(f"warning: {line}" for line in data.warnings),
         ]
+
+    @property
+    def _classes(self) -> str:
+        """The classes by name, with their private images: whoever reads it sees what was taken for a class."""
+        names = self.dataset.class_names
+        counts = np.bincount(self.dataset.private.labels, minlength=len(names)).tolist()
+        shown = [f"{printable(name)} {count:,}" for name, count in zip(names, counts, strict=True)][:_SHOWN]
+        more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+        return f"{len(names):,} classes ({', '.join(shown)}{more})"
+
+
+_SHOWN = 20  # classes in a line
 
 
 def load_federation(
@@ -71,31 +111,52 @@ def load_federation(
     Raises `flora_secure.errors.DataError` for what cannot be loaded or dealt, for a run on passed data where
     none are passed, and for other data than those that `config` names.
     """
-    scheme = parse_partition(config.partition)
-    natural = isinstance(scheme, Natural)
+    given = None if config.partition is None else parse_partition(config.partition)
     if passed is not None or config.dataset.startswith(PASSED):
         dataset = _require_the_same(config, passed)
     else:
         dataset = load_dataset(
             config.dataset,
             config.data_root,
-            natural=natural,
+            layout=config.layout or ("clients" if isinstance(given, Natural) else None),
             class_names=config.class_names,
+            label_base=config.label_base,
             templates=config.templates,
+            rendering=Rendering(config.window, config.background),
             cache=cache,
             test=config.test,
         )
     if config.unseen_classes is not None:
         dataset = set_apart(dataset, config.unseen_classes)
+    dataset = with_overlaps(dataset)
     owners = None if dataset.owners is None else dataset.owners.of
+    own = 0 if owners is None else len(np.unique(owners))
+    scheme, remark = _scheme(dataset, own) if given is None else (given, "")
+    natural = isinstance(scheme, Natural)
+    if own and not natural:
+        ignored = (
+            f"the {own:,} clients that the data set has are ignored" if own > 1 else "all images are of one client"
+        )
+        line = f"{ignored}, since partition {scheme} deals the images anew; partition natural keeps them"
+        dataset = replace(dataset, warnings=(*dataset.warnings, line if own > 1 else f"{ignored}: {scheme} deals them"))
+    count = config.clients or (own if natural else 0) or CLIENTS
     rng = np.random.default_rng([seed, 0])
     if dataset.captioned:
-        clients = partition_captioned(dataset.private.distinct[1], config.clients, scheme, rng, owners)
+        clients = partition_captioned(dataset.private.distinct[1], count, scheme, rng, owners)
     else:
-        clients = partition(dataset.private.labels, config.clients, scheme, rng, owners)
+        clients = partition(dataset.private.labels, count, scheme, rng, owners)
     if natural:
         dataset, clients = _only(dataset, clients)
-    return Federation(dataset, clients)
+    return Federation(dataset, clients, str(scheme), remark)
+
+
+def _scheme(dataset: Dataset, own: int) -> tuple[Scheme, str]:
+    """How images are dealt where nobody has said it, and why so where that is not the default."""
+    if own > 1:
+        return Natural(), f"the data set says which of its {own:,} clients holds each image"
+    if dataset.captioned:
+        return Iid(), "captions have no labels to deal by"
+    return parse_partition(PARTITION), ""
 
 
 def _require_the_same(config: DataConfig, passed: Dataset | None) -> Dataset:
@@ -108,7 +169,8 @@ def _require_the_same(config: DataConfig, passed: Dataset | None) -> Dataset:
         raise DataError(
             f"the run is of `data.dataset` {config.dataset!r}, and {passed.name!r} was passed: pass that one"
         )
-    named = [key for key in ("data_root", "class_names", "templates") if getattr(config, key) is not None]
+    named = [key for key in ("data_root", "class_names", "label_base", "templates") if getattr(config, key) is not None]
+    named += [key for key in ("window", "background") if getattr(config, key) != getattr(PLAIN, key)]
     named += ["test"] * (config.test != "default")
     if named:
         raise DataError(
@@ -122,9 +184,13 @@ def _only(dataset: Dataset, clients: list[NDArray[np.int64]]) -> tuple[Dataset, 
     kept = np.sort(np.concatenate(clients))
     if len(kept) == len(dataset.private):
         return dataset, clients
-    owners = None if dataset.owners is None else Owners(dataset.owners.names, dataset.owners.of[kept])
+    assert dataset.owners is not None
+    owners = Owners(dataset.owners.names, dataset.owners.of[kept])
+    idle = [owners.names[client] for client in np.setdiff1d(dataset.owners.of, owners.of)]
+    gone = [dataset.private.name(place) for place in np.setdiff1d(np.arange(len(dataset.private)), kept).tolist()]
+    skipped = (*_skipped("client that was not drawn", idle), *_skipped("image of a client that was not drawn", gone))
     return (
-        replace(dataset, private=dataset.private.at(kept), owners=owners),
+        replace(dataset, private=dataset.private.at(kept), owners=owners, skipped=(*dataset.skipped, *skipped)),
         [np.searchsorted(kept, part).astype(np.int64) for part in clients],
     )
 

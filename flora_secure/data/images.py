@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from flora_secure.data.rendering import PLAIN, Rendering
+from flora_secure.errors import ForeignError
+from flora_secure.foreign import read_bytes
+
+MOST_BYTES = 512 << 20  # of an encoded image; 100 million pixels of 32 bits fit in
 
 
 @dataclass(frozen=True)
@@ -32,14 +37,14 @@ class EncodedFile:
     def read(self) -> bytes:
         """The bytes of the file, undecoded. Raises `OSError` where they cannot be read."""
         try:
-            regular = stat.S_ISREG(self.path.stat().st_mode)
+            size = self.path.stat().st_size if self.size is None else self.size
+            if size > MOST_BYTES:
+                raise OSError(errno.EFBIG, f"more than {MOST_BYTES >> 20} MiB")
+            return read_bytes(self.path, MOST_BYTES, start=self.offset, length=self.size)
         except ValueError:  # a path that no file can have: it holds a NUL
-            regular = False
-        if not regular:  # opening a pipe would wait for somebody to write
-            raise OSError(errno.EINVAL, "not a regular file")
-        with self.path.open("rb") as stream:
-            stream.seek(self.offset)
-            return stream.read() if self.size is None else stream.read(self.size)
+            raise OSError(errno.EINVAL, "no file can have such a name") from None
+        except ForeignError as error:
+            raise OSError(errno.EINVAL, str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -59,17 +64,19 @@ ImageFile = EncodedFile | HeldImage
 
 @dataclass(frozen=True, eq=False)
 class EncodedImages:
-    """Encoded images in order; `hashes` uint8 (n, 32) holds the SHA-256 of each one's bytes."""
+    """Encoded images in order; `hashes` uint8 (n, 32) holds the SHA-256 of each one's bytes, `rendering` how their
+    values are shown."""
 
     files: tuple[ImageFile, ...] = field(repr=False)
     hashes: NDArray[np.uint8] = field(repr=False)
+    rendering: Rendering = PLAIN
 
     def __len__(self) -> int:
         return len(self.files)
 
     def at(self, indices: NDArray[np.int64]) -> EncodedImages:
         """The images at the int64 (m,) positions `indices`, in that order, not decoded yet."""
-        return EncodedImages(tuple(self.files[i] for i in indices), self.hashes[indices])
+        return EncodedImages(tuple(self.files[i] for i in indices), self.hashes[indices], self.rendering)
 
 
 Images = np.ndarray | EncodedImages
@@ -90,5 +97,6 @@ def image_digests(images: Images) -> Iterator[bytes]:
 def content(images: Images) -> tuple[str, memoryview]:
     """What a hash over all images takes in: a line that says what they are, and their bytes (or their hashes)."""
     if isinstance(images, EncodedImages):
-        return f"encoded {len(images)}", np.ascontiguousarray(images.hashes).data
+        shown = "" if images.rendering == PLAIN else f" {images.rendering}"
+        return f"encoded {len(images)}{shown}", np.ascontiguousarray(images.hashes).data
     return f"{images.shape}", np.ascontiguousarray(images).data

@@ -1,11 +1,13 @@
 """A data set that a program passes: its own torch `Dataset` objects, or anything else of images and labels by place.
 
-Images are held in memory, each as a file of the portable graymap or pixmap format, and go the way of any image file
+Images are held in memory, each as a file (a portable graymap or pixmap; TIFF where values have more than 8 bits, PNG
+where there may be transparency), and go the way of any image file
 from there: the same checks, the same resizing, the same hashes.
 """
 
 from __future__ import annotations
 
+import io
 import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,15 +16,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flora_secure.data.class_names import TEMPLATES
+from flora_secure.data.class_names import TEMPLATES, odd_names
 from flora_secure.data.dataset import Dataset
-from flora_secure.data.files.pixels import as_rgb, require_pillow
+from flora_secure.data.files.pixels import as_rgb, is_clear, require_pillow
 from flora_secure.data.files.samples import Naming, Sample, assemble
 from flora_secure.data.images import HeldImage
+from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.errors import DataError
 from flora_secure.planning.config import RunConfig
+from flora_secure.planning.names import PASSED
 
-PASSED = "own:"  # before the name of a data set that is in no file
 _KINDS = (
     "a PIL image, a uint8 array (H, W) or (H, W, 3), or a uint8 tensor (1, H, W) or (3, H, W), without ToTensor or "
     "Normalize"
@@ -51,6 +54,8 @@ class OwnData:
         public: items that belong to nobody, for the warm start and the control variate; their labels are not used.
         templates: prompts with `{}` for the class's name.
         mirror: whether a mirror image shows the same class.
+        window, background: how values of more than 8 bits, and what is transparent, are shown; as the settings of
+            these names.
         name: what the run's `config.toml` calls it, as "own:NAME".
     """
 
@@ -60,6 +65,8 @@ class OwnData:
     public: Items | None = field(default=None, repr=False)
     templates: Sequence[str] = TEMPLATES
     mirror: bool = False
+    window: str = PLAIN.window
+    background: str = PLAIN.background
     name: str = "data"
 
     def load(self) -> Dataset:
@@ -75,14 +82,16 @@ class OwnData:
             if template.count("{}") != 1:
                 raise DataError(f"template {template!r} needs one {{}} for the class's name")
         labels = tuple(map(str, range(len(names))))
-        return assemble(
+        dataset = assemble(
             PASSED + self.name,
             self._samples(len(names)),
             Naming(labels, names),
             tuple(self.templates),
             mirror=self.mirror,
             cache=None,
+            rendering=Rendering(self.window, self.background),
         )
+        return replace(dataset, warnings=(*dataset.warnings, *odd_names(names)))
 
     def _samples(self, classes: int) -> Iterator[Sample]:
         private = self.private if isinstance(self.private, Mapping) else {None: self.private}
@@ -106,26 +115,25 @@ class OwnData:
                 yield Sample(HeldImage(where, _encoded(image, where)), str(number), client, split)
 
 
-def settings_for(config: RunConfig, passed: Dataset, given: frozenset[str]) -> RunConfig:
-    """`config` for a new run on a data set that was `passed`. Clients and partition are the data set's, unless they
-    are among the keywords that were `given`; the config of an earlier run on it stays as it is."""
+def settings_for(config: RunConfig, passed: Dataset) -> RunConfig:
+    """`config` for a new run on a data set that was `passed`; the config of an earlier run on it stays as it is."""
     if config.data.dataset == passed.name:
         return config
-    changes: dict[str, Any] = {"dataset": passed.name}
-    if passed.owners is not None and "partition" not in given:
-        changes["partition"] = "natural"
-        if "clients" not in given:
-            changes["clients"] = len(passed.owners.names)
-    return replace(config, data=replace(config.data, **changes))
+    return replace(config, data=replace(config.data, dataset=passed.name))
 
 
 def _encoded(image: Any, where: str) -> bytes:
-    """A portable graymap or pixmap of the image's pixels."""
+    """A file of the image's pixels, that says as much of them as the image does."""
     if hasattr(image, "convert") and hasattr(image, "mode"):
-        from PIL import ImageOps
-
-        turned = ImageOps.exif_transpose(image)
-        pixels = np.asarray(turned if turned.mode == "L" else as_rgb(turned))
+        if 0 in image.size:
+            raise DataError(f"{where} has an image without pixels")
+        if image.mode[0] in "IF" or is_clear(image):
+            stream = io.BytesIO()
+            kept = image if image.mode[0] in "IF" else image.convert("RGBA")
+            kept.save(stream, "TIFF" if image.mode[0] in "IF" else "PNG", exif=image.getexif())
+            return stream.getvalue()
+        rgb = as_rgb(image)
+        pixels = np.asarray(rgb.convert("L") if image.mode == "L" else rgb)
     else:
         pixels = _pixels(image, where)
     if pixels.size == 0:

@@ -153,7 +153,15 @@ def _natural(clients: int, owners: np.ndarray | None, rng: np.random.Generator) 
     order = np.argsort(owners, kind="stable")
     whole = np.split(order, np.flatnonzero(np.diff(owners[order])) + 1)
     if clients > len(whole):
-        raise DataError(f"`data.clients` {clients}, but the data set has {len(whole)} of its own: use {len(whole)}")
+        raise DataError(
+            f"`data.clients` {clients}, but the data set has {len(whole)} of its own: use {len(whole)}, or deal the "
+            "images anew by a `data.partition` such as iid"
+        )
+    if len(whole) < 2:
+        raise DataError(
+            "`data.partition` natural: all images are of one client, and a federation has two at least; deal them by a "
+            "`data.partition` such as iid"
+        )
     return [whole[i] for i in np.sort(rng.permutation(len(whole))[:clients])]
 
 

@@ -168,7 +168,7 @@ class MaskedExchange:
                 yield position, message
 
         with server:
-            result = drive(conduct(params), carry)
+            result = drive(conduct(params, least_survivors=floors.survivors), carry)
         client_seconds = (workers.cpu_seconds - clients_before) / params.clients
         survivors = tuple(members[position] for position in result.survivors)
         return Carried(RoundSum(result.sum, survivors, len(result.recovered)), client_seconds, server.seconds)

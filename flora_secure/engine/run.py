@@ -6,8 +6,11 @@ What a program or a command asks for; a loop of one's own takes the parts: `flor
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import importlib
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +23,13 @@ from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.federation import load_federation
 from flora_secure.data.notes import table_of
-from flora_secure.errors import InputError, RunFolderError, RunInterrupted
+from flora_secure.errors import InputError, RunFolderError, RunInterrupted, require
 from flora_secure.planning.config import RunConfig
 from flora_secure.records.reading import read_run
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
 from flora_secure.records.report_table import html_table, rows
-from flora_secure.records.run_folder import Interrupted, reopen, require_new
+from flora_secure.records.run_folder import Interrupted, claimed, reopen
 
 Progress = Callable[[int, int, RoundRecord], None]
 """Told of every finished round: its number from 1, how many there are, and its record."""
@@ -76,24 +79,29 @@ class Surroundings:
             self.log(line)
 
 
-def begin_run(config: RunConfig, folder: Path, around: Surroundings, *, compare_no_noise: bool = False) -> Run:
-    """Train as `config` says, in the new `folder`. `compare_no_noise`: the same once more without noise.
+def begin_run(config: RunConfig, out: Path | None, around: Surroundings, *, compare_no_noise: bool = False) -> Run:
+    """Train as `config` says, in the new folder `out`, or in one of `runs/`. `compare_no_noise`: the same once more
+    without noise.
 
     Raises an `flora_secure.errors.InputError` for bad input, whose `kept` says what is on disk then;
     `flora_secure.errors.RunInterrupted` at Ctrl-C; and
     `flora_secure.privacy.cross_check.CrossCheckError` where two accountants disagree: rounds and adapter are
     kept, and no report is written.
     """
-    require_new(folder)
-    return _Course(config, folder, around).finish(compare_no_noise, None)
+    require(
+        not compare_no_noise or config.privacy.epsilon < math.inf,
+        "`compare_no_noise` compares with a run without noise, which `privacy.epsilon` inf is by itself: leave it out",
+    )
+    with claimed(out) as folder:
+        return _Course(config, folder, around).finish(compare_no_noise, None)
 
 
 def resume_run(folder: Path, around: Surroundings) -> Run:
     """Go on with the run in `folder` after its last whole round, or read it where it is complete. Raises as
     `begin_run`, and `flora_secure.errors.RunFolderError` for a folder that holds no run."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise RunFolderError(f"`resume` {folder}: there is no such run folder")
-    if (folder / "report.json").exists():
+    if os.path.lexists(folder / "report.json"):
         found = read_run(folder)
         assert found.report is not None
         around.say(f"the run in {folder} is complete, nothing is left to do")
@@ -133,7 +141,8 @@ class _Course:
 
     def __init__(self, config: RunConfig, folder: Path, around: Surroundings) -> None:
         self.config, self.folder, self.around = config, folder, around
-        self.started = time.perf_counter()
+        self.started = self._last = time.perf_counter()
+        self._seconds = dict.fromkeys(("loading", "features", "rounds", "comparison", "report"), 0.0)
         self.begun, self.done = False, 0
 
     def finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
@@ -152,17 +161,34 @@ class _Course:
             kept = self._kept if self.done else "no round was complete"
             raise RunInterrupted(f"interrupted {where}; {kept}", self.folder, resumable=self.begun) from None
 
+    def _over(self, part: str) -> None:
+        """The time since the last such call was `part`'s."""
+        now = time.perf_counter()
+        self._seconds[part] += now - self._last
+        self._last = now
+
+    def _timed(self, report: Report, earlier: float) -> Report:
+        """The report with all seconds of the run in one part or another; `earlier` are those of the rounds before it
+        was resumed."""
+        total = earlier + self._last - self.started
+        parts = {name: self._seconds[name] for name in ("loading", "features", "comparison", "report")}
+        told = dataclasses.replace(report.timing.seconds, total=total, other=0.0, **parts)
+        known = sum(dataclasses.asdict(told).values()) - total
+        told = dataclasses.replace(told, other=max(0.0, total - known))
+        return dataclasses.replace(report, timing=dataclasses.replace(report.timing, seconds=told))
+
     @property
     def _kept(self) -> str:
         return f"rounds 1 to {self.done} are kept in {self.folder}"
 
     def _finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
-        config, around = self.config, self.around
+        around = self.around
         around.say("loading model and data …")
         # bad data is told at once; unpacking it leaves the interpreter time for torch
         with _collector_at_rest():
             _import_beside("torch", "open_clip")
-            federation = load_federation(config.data, config.seed, around.cache, around.passed)
+            federation = load_federation(self.config.data, self.config.seed, around.cache, around.passed)
+            config = self.config = federation.settled(self.config)
             for line in federation.lines:
                 around.say(line)
 
@@ -172,7 +198,10 @@ class _Course:
             from flora_secure.engine.task import prepare
             from flora_secure.privacy.cross_check import PRV_MODULE, CrossCheckError
 
+        self._over("loading")
+        around.say("embedding images …")
         task = prepare(config, federation, around.cache)
+        self._over("features")
         for cut in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:
             around.say(cut.line)
         for line in task.warnings[len(federation.dataset.warnings) :]:
@@ -187,19 +216,27 @@ class _Course:
         if skipped := task.federation.dataset.skipped:
             run.folder.write_local("skipped.tsv", table_of(skipped))
         around.say(simulation.headline)
+        around.say(f"round {self.done + 1} of {config.training.rounds} …")
         if simulation.server.plan.noisy:
             _import_beside(PRV_MODULE, "peft")  # which report and adapter need; rounds wait for their clients meanwhile
         for record in run.rounds():
             self.done = record.round
             if around.progress is not None:
                 around.progress(record.round, config.training.rounds, record)
+        self._over("rounds")
         # the adapter first: whatever goes wrong from here on, what was trained is kept
+        around.say("writing the adapter …")
         adapter_hash = run.folder.write_adapter(simulation.save_adapter)
+        self._over("report")
+        if compare_no_noise:
+            around.say("the same run without noise …")
         no_noise = without_noise(config, task) if compare_no_noise else None
+        self._over("comparison")
+        around.say("asking the accountants, writing the report …")
         try:
             report = summarise(
                 simulation,
-                total_seconds=run.earlier_seconds + time.perf_counter() - self.started,
+                total_seconds=0.0,  # which ends with the report
                 no_noise=no_noise,
                 rounds_hash=run.folder.last_hash,
                 adapter_hash=adapter_hash,
@@ -208,5 +245,7 @@ class _Course:
             raise CrossCheckError(
                 f"{error}; rounds and adapter are kept in {self.folder}, no report was written"
             ) from None
+        self._over("report")
+        report = self._timed(report, run.earlier_seconds)
         run.folder.write_report(report)
         return Run(report, tuple(simulation.records), self.folder)

@@ -49,7 +49,7 @@ class Simulation:
         """Set up server and clients. Raises ConfigError if noise, ring or masking cannot be had."""
         self.config, self.task = config, task
         self.trainer = task.trainer(config)
-        clients = config.data.clients
+        clients = config.clients
         # long-term keys, as a deployment's clients would enrol them once; secret, hence from the OS
         signs = config.aggregation.secagg == Profile.MALICIOUS_SERVER.value
         secrets = {client: os.urandom(32) for client in range(clients)} if signs else {}
@@ -116,11 +116,13 @@ class Simulation:
         vanishing = vanishing_of(coins, invitation.round, invitation.members, self.config.aggregation.dropout)
         uploads = _uploads(self.config, invitation, given, vanishing)
         clock.lap("noise")
-        aborted, carried = None, None
+        aborted, announced, carried = None, list[int](), None
         try:
             carried = self.exchange.round(invitation, floors, uploads.vectors, traffic)
         except (RoundAborted, TooFewSurvivors) as error:
             aborted = str(error)
+            if isinstance(error, RoundAborted):
+                announced = [invitation.members[position] for position in error.survivors]
         clock.lap("masking")
         if carried is not None:
             clock.seconds |= {"client_mean": carried.client_seconds, "server": carried.server_seconds}
@@ -128,6 +130,7 @@ class Simulation:
             sum=None if carried is None else carried.sum,
             aborted=aborted,
             uploaded=uploads.vectors.keys(),
+            announced=announced,
             # whoever left because of what it computed makes the survivors no uniform subset
             uniform=len(uploads.vectors) == len(invitation.members) - len(vanishing),
             contributions=uploads.contributions,
@@ -227,7 +230,7 @@ def without_noise(config: RunConfig, task: Task) -> float:
     """Final accuracy of the same run with neither noise nor masking (the sum is the same with masking)."""
     plain = dataclasses.replace(
         config,
-        privacy=dataclasses.replace(config.privacy, epsilon=math.inf, bits=None),
+        privacy=dataclasses.replace(config.privacy, epsilon=math.inf, delta=None, bits=None),
         aggregation=dataclasses.replace(config.aggregation, secagg="off", neighbours=None, threshold=None),
     )
     *_, last = Simulation(plain, task).rounds()

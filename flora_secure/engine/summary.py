@@ -95,7 +95,7 @@ def _data(simulation: Simulation) -> Data:
     return Data(
         dataset=dataset.name,
         test=simulation.config.data.test,
-        partition=simulation.config.data.partition,
+        partition=simulation.config.partition,
         private_images=private,
         public_images=public,
         test_images=test,
@@ -111,11 +111,12 @@ def _data(simulation: Simulation) -> Data:
 
 def _privacy(simulation: Simulation) -> Privacy:
     plan, ledger = simulation.server.plan, simulation.server.ledger
-    summed = [record for record in simulation.records if record.aborted is None]
+    records = simulation.records
+    summed = [record for record in records if record.summed]
     worst = ledger.worst_events
     checks = cross_check(worst, ledger.delta) if plan.noisy else {}
     amplified = plan.noisy and ledger.epsilon_outsider < ledger.epsilon
-    released = [record.noise_multiplier for record in summed if record.noise_multiplier is not None]
+    released = [record.noise_multiplier for record in records if record.noise_multiplier is not None]
     accountant = headline_accountant(worst)
     # without masking the server sees every upload by itself, and only outsiders are left with the sum
     masked = simulation.config.aggregation.secagg != "off"
@@ -124,8 +125,7 @@ def _privacy(simulation: Simulation) -> Privacy:
     contributions = sum(record.contributions for record in summed)
     overflowed = sum(record.overflowed or 0 for record in summed)
     clip_rate = sum(record.clipped for record in summed) / contributions if contributions else None
-    known = sum(not record.lost for record in summed)
-    overflow_rate = overflowed / (known * plan.length) if known else None
+    overflow_rate = overflowed / (len(summed) * plan.length) if summed else None
     return Privacy(
         target_epsilon=finite_or_none(plan.epsilon),
         epsilon=finite_or_none(spent if masked else local),
@@ -158,8 +158,9 @@ def _privacy(simulation: Simulation) -> Privacy:
             secret_noise=not simulation.config.privacy.simulation_noise,
             unit=simulation.config.privacy.unit,
             population=protected_units(simulation.config, len(simulation.task.federation.dataset.private.labels)),
-            aborted_rounds=len(simulation.records) - len(summed),
-            lost_rounds=len(summed) - known,
+            aborted_rounds=sum(not record.released for record in records),
+            lost_rounds=sum(record.lost for record in records),
+            announced_rounds=sum(record.announced for record in records),
             clip_rate=clip_rate,
             overflow_rate=overflow_rate,
             corrupt=corrupt_clients(simulation.config),
@@ -212,6 +213,7 @@ def _aggregation(simulation: Simulation) -> Aggregation:
         recovered=[record.recovered for record in records],
         aborted=[record.round for record in records if record.aborted is not None],
         lost=[record.round for record in records if record.lost],
+        announced=[record.round for record in records if record.announced],
         seconds=AggregationSeconds(
             client_mean=fmean(record.seconds["client_mean"] for record in records),
             server_total=sum(record.seconds["server"] for record in records) / len(records),
@@ -223,7 +225,15 @@ def _timing(simulation: Simulation, total_seconds: float) -> Timing:
     parts = {part: sum(record.seconds[part] for record in simulation.records) for part in PARTS}
     rounds = parts["training"] + parts["noise"] + parts["masking"]
     return Timing(
-        seconds=TimingSeconds(total=total_seconds, **parts),
+        seconds=TimingSeconds(
+            total=total_seconds,
+            loading=0.0,  # who begins a run knows
+            features=0.0,
+            comparison=0.0,
+            report=0.0,
+            other=max(0.0, total_seconds - sum(parts.values())),
+            **parts,
+        ),
         clients_per_second=sum(len(record.participants) for record in simulation.records) / rounds,
         peak_memory_bytes=peak_memory(),
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from flora_secure.client.contribution import Trainer
 from flora_secure.client.trainer import ExampleTrainer, Learner, UpdateTrainer
 from flora_secure.data.cache import ArrayCache
+from flora_secure.data.dataset import Dataset
 from flora_secure.data.federation import Federation
 from flora_secure.data.notes import Notes
 from flora_secure.engine.placed import PlacedFrame
@@ -25,6 +26,7 @@ from flora_secure.model.loading import load_clip
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.rules import Rule, TrainedValues, rule_named
+from flora_secure.planning.sections import TrainingConfig
 from flora_secure.server.evaluator import Evaluator
 from flora_secure.server.task import ServerTask
 
@@ -105,6 +107,17 @@ class Task:
         self.frame.save(factors, folder)
 
 
+def _require_public(config: RunConfig, data: Dataset) -> None:
+    """ConfigError where somebody has set what public images with labels are to do, and there are none."""
+    lacks = "captions have no classes" if data.captioned else "" if len(data.public) else "the data set has none"
+    for key in ("warm_start", "control_variate"):
+        value = getattr(config.training, key)
+        if lacks and value and value != TrainingConfig.__dataclass_fields__[key].default:
+            raise ConfigError(
+                f"`training.{key}` {value} is what public images of classes do, and {lacks}: leave it out"
+            )
+
+
 def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None = None) -> Task:
     """Load the model, take the features of all images (from `cache` where it has them), make a fresh adapter.
 
@@ -118,6 +131,7 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
                 "`model.rule` prompt-basis needs class prompts, and captions have none; use frozen-a or ab"
             )
         rule = rule_named("frozen-a")
+    _require_public(config, data)
     precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.training.precision]
     clip = load_clip(config.model.model, config.model.pretrained, device, precision)
     setting, cuts = Setting.of(config, data, clip, rule, cache), Notes()

@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 
 from flora_protocols import ClientAdvertise, Floors, PeerError, SessionParams, TooFewSurvivors, Trip
 from flora_secure.engine.shared_secrets import SharedSecrets
+from flora_secure.errors import WorkerError
+from flora_secure.processes import fresh_python, surroundings
 
 Vectors = Mapping[int, NDArray[np.uint32]]
 Replies = dict[int, bytes]
@@ -140,10 +142,16 @@ class Workers:
         if not self._workers:
             gathered, seconds = self._local.timed(method, *calls[0])
             self.cpu_seconds += seconds
-        for worker, call in zip(self._workers, calls, strict=False):
-            _send(_pipe(worker.stdin), (method, call))
-        # all of them, before any error is raised: what is left in a pipe would be taken for the next trip's
-        outcomes = [pickle.load(_pipe(worker.stdout)) for worker in self._workers]  # noqa: S301  (our own children)
+        try:
+            for worker, call in zip(self._workers, calls, strict=False):
+                _send(_pipe(worker.stdin), (method, call))
+            # all of them, before any error is raised: what is left in a pipe would be taken for the next trip's
+            outcomes = [pickle.load(_pipe(worker.stdout)) for worker in self._workers]  # noqa: S301  (our own children)
+        except (OSError, EOFError, pickle.UnpicklingError):  # a pipe has no other end, or half an answer in it
+            raise WorkerError(
+                "a worker process of the run was ended from outside, most likely for want of memory: free some, then "
+                "go on with `resume`"
+            ) from None
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -164,9 +172,8 @@ def _part(mail: Mapping[int, Any], part: Sequence[int]) -> dict[int, Any]:
 
 
 def _start_worker() -> subprocess.Popen[bytes]:
-    # the parent's module path, so that the worker finds the same code however the parent was started
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "flora_secure.engine.workers"]
+    command = fresh_python("-m", "flora_secure.engine.workers")
+    environment = surroundings(OPENBLAS_NUM_THREADS="1")
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)  # noqa: S603
 
 

@@ -55,7 +55,7 @@ def _split(
         if known is not None:
             return torch.from_numpy(known).to(device)
     if isinstance(images, EncodedImages):
-        parts = [embed(pixels) for pixels in decode(images.files, images.hashes, clip.shape, _CHUNK)]
+        parts = [embed(pixels) for pixels in decode(images, clip.shape, _CHUNK)]
         features = torch.cat(parts) if parts else embed(np.zeros((0, 1, 1), np.uint8))
     else:
         features = embed(images)
@@ -71,7 +71,7 @@ def _key(clip: Clip, images: Images, views: ImageViews, what: str) -> str:
     return cache_key(
         *(
             what,
-            3,
+            4,
             clip.name,
             open_clip.__version__,
             timm.__version__,
@@ -104,6 +104,6 @@ def caption_tokens(clip: Clip, split: Split, cuts: Notes) -> Tensor:
     for start in range(0, len(split), _CAPTIONS):
         tokens, cut = cut_at_context(clip.tokenizer, list(split.captions[start : start + _CAPTIONS]))
         for place in cut.nonzero().flatten().tolist():
-            cuts.skip(reason, split.name(start + place))
+            cuts.mark(reason, split.name(start + place))
         parts.append(tokens)
     return torch.cat(parts)

@@ -69,7 +69,7 @@ class Pixels:
         """The views of the images at the int64 (m,) `indices`, float32 (m, views, 3, height, width), decoded now."""
         if isinstance(self.images, EncodedImages):
             chosen = self.images.at(indices)
-            parts = list(decode(chosen.files, chosen.hashes, self.clip.shape, max(1, len(indices))))
+            parts = list(decode(chosen, self.clip.shape, max(1, len(indices))))
             pixels = self.clip.pixels(np.concatenate(parts))
         else:
             pixels = self.clip.pixels(self.images[indices])

@@ -12,6 +12,7 @@ import math
 import sys
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ import tomli_w
 
 from flora_secure.errors import ConfigError, ForeignError, did_you_mean, require
 from flora_secure.foreign import read_text, toml_of
+from flora_secure.planning.names import GENERIC, PASSED, SHIPPED, proposed
 from flora_secure.planning.options import SIMULATE, option
 from flora_secure.planning.protection import (
     CLIP_NORM,
@@ -28,7 +30,7 @@ from flora_secure.planning.protection import (
     ParticipationConfig,
     PrivacyConfig,
 )
-from flora_secure.planning.sections import DataConfig, ModelConfig, TrainingConfig
+from flora_secure.planning.sections import CLIENTS, PARTITION, DataConfig, ModelConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +55,25 @@ class RunConfig:
         )
         require(self.seed >= 0, f"`seed` must be a non-negative integer, got {self.seed}")
         require(self.seed < 2**63, f"`seed` must be at most 2^63 - 1 = {2**63 - 1}, got {self.seed}")
-        n, t, k = self.data.clients, self.aggregation.threshold, self.aggregation.neighbours
+        _require_effect(self)
+        # how many clients a data set has of its own is known when it has been read
+        if self.data.clients is not None or not self.data.dataset.startswith((*GENERIC, PASSED)):
+            self._require_cohorts()
+
+    def _require_cohorts(self) -> None:
+        n, t, k = self.clients, self.aggregation.threshold, self.aggregation.neighbours
         if self.participation.sampling == "fixed":
             n = self.cohort_size
             require(
                 n >= 2,
-                f"`participation.rate` {self.participation.rate:g} of {self.data.clients} clients is a cohort of {n}; "
+                f"`participation.rate` {self.participation.rate:g} of {self.clients} clients is a cohort of {n}; "
                 "a sum needs at least 2",
             )
             needed = n * self.participation.min_separation
             require(
-                needed <= self.data.clients,
+                needed <= self.clients,
                 f"cohorts of {n} with `participation.min_separation` {self.participation.min_separation} need {needed} "
-                f"clients, there are {self.data.clients}; lower that or `participation.rate`",
+                f"clients, there are {self.clients}; lower that or `participation.rate`",
             )
         require(
             t is None or 2 <= t <= n, f"`aggregation.threshold` must lie in 2…{n} (the clients of a round), got {t}"
@@ -76,6 +84,17 @@ class RunConfig:
         )
 
     @property
+    def clients(self) -> int:
+        """How many clients there are: as given, or the default where the data do not say otherwise. A run gives them
+        once it has read the data (`flora_secure.data.federation.Federation.settled`)."""
+        return CLIENTS if self.data.clients is None else self.data.clients
+
+    @property
+    def partition(self) -> str:
+        """How images are dealt: as given, or the default where the data do not say otherwise; see `clients`."""
+        return self.data.partition or PARTITION
+
+    @property
     def dropout_tolerance(self) -> float:
         """Fraction of clients the noise shares allow to drop: as given, or at least 10 %, or what `dropout` needs."""
         given = self.privacy.dropout_tolerance
@@ -84,7 +103,7 @@ class RunConfig:
     @property
     def cohort_size(self) -> int:
         """Clients of a round of fixed size, or on average: the participation's share of them, rounded half up."""
-        return math.floor(self.participation.rate * self.data.clients + 0.5)
+        return math.floor(self.participation.rate * self.clients + 0.5)
 
     @property
     def clip_norm(self) -> float:
@@ -107,6 +126,67 @@ class RunConfig:
     def digest(self) -> str:
         """SHA-256 of the TOML text, hex."""
         return hashlib.sha256(self.to_toml().encode()).hexdigest()
+
+
+_Where = Callable[[RunConfig], bool]
+
+
+def _unit_example(run: RunConfig) -> bool:
+    return run.privacy.unit == "example"
+
+
+def _off_the_projection(run: RunConfig) -> bool:
+    return run.model.placement != "text-projection"
+
+
+def _unmasked(run: RunConfig) -> bool:
+    return run.aggregation.secagg == "off"
+
+
+# settings that do nothing in some runs: the key, which runs, and what to do; what is data's to say is said with the
+# data, and what lies within one section is said there
+_IDLE: tuple[tuple[str, _Where, str], ...] = (
+    ("data.data_root", lambda run: run.data.dataset in SHIPPED,
+     "is not read by `data.dataset` {run.data.dataset}, which ships with the program: leave it out; {proposed}"),
+    ("data.layout", lambda run: run.data.dataset != "folder",
+     "is for `data.dataset` folder, not {run.data.dataset}: leave it out"),
+    ("model.rule", lambda run: run.model.rule == "alternate" and run.training.rounds == 1,
+     "takes turns by round, and with `training.rounds` 1 the second factor never trains: use frozen-a, or more rounds"),
+    ("model.rule", lambda run: run.model.rule == "local-alternate" and run.training.local_steps == 1,
+     "takes turns by local step, and with `training.local_steps` 1 the second factor never trains: use frozen-a, or "
+     "more steps"),
+    ("training.local_steps", _unit_example,
+     "is for `privacy.unit` client; unit example takes one gradient a round: leave it out"),
+    ("training.local_rate", _unit_example,
+     "is for `privacy.unit` client; unit example takes one gradient a round: leave it out, or set "
+     "`training.server_step`"),
+    ("training.warm_start", lambda run: run.training.warm_start > 0 and _off_the_projection(run),
+     "is for `model.placement` text-projection; {run.model.placement} starts from the frozen model: leave it out"),
+    ("training.control_variate", lambda run: run.training.control_variate > 0 and _off_the_projection(run),
+     "is for `model.placement` text-projection, not {run.model.placement}: leave it out"),
+    ("training.control_variate", lambda run: run.training.control_variate > 0 and _unit_example(run),
+     "is for `privacy.unit` client, whose class frequencies it takes out: leave it out"),
+    ("privacy.delta", lambda run: run.privacy.epsilon == math.inf,
+     "is of a budget, and with `privacy.epsilon` inf there is none: leave it out, or set a budget"),
+    ("privacy.adaptive_clip", lambda run: run.training.rounds == 1,
+     "moves the clip norm from round to round, and `training.rounds` is 1: set `privacy.clip_norm` instead"),
+    ("aggregation.neighbours", _unmasked,
+     "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
+    ("aggregation.threshold", _unmasked,
+     "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
+)  # fmt: skip
+
+
+def _require_effect(run: RunConfig) -> None:
+    """ConfigError for a setting that somebody has set and that does nothing in this run: whoever set it believes
+    something of the run that is not so."""
+    for key, where, says in _IDLE:
+        section, _, name = key.partition(".")
+        part = getattr(run, section)
+        value, default = getattr(part, name), type(part).__dataclass_fields__[name].default
+        if value != default and where(run):
+            found = proposed(Path(value)) if "{proposed}" in says else ""
+            raise ConfigError(f"`{key}` {value} {says.format(run=run, proposed=found)}")
 
 
 def from_toml(text: str) -> RunConfig:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from flora_protocols import Profile, SessionParams, corrupt_holders, find_parameters
+from flora_protocols.params import MAX_CLIENTS
+from flora_secure.errors import require
 from flora_secure.privacy.noise_plan import NoisePlan
 
 
@@ -54,8 +56,13 @@ def plan_masking(
     `neighbours`, taken as all the others where there are fewer, defaults to the least that keeps the promises of
     `flora_protocols.find_parameters`. So does `threshold`, but in the complete graph it is a majority where the
     dropouts allow one: there it costs nothing.
-    Raises `flora_protocols.ParameterError` where nothing can work.
+    Raises `flora_protocols.ParameterError` where nothing can work, and ConfigError for more clients than a session has.
     """
+    require(
+        plan.clients <= MAX_CLIENTS,
+        f"{plan.clients:,} of `data.clients` may be in one round, and masks are for at most {MAX_CLIENTS:,}: take a "
+        "smaller `participation.rate` with `participation.sampling` fixed or poisson, or `aggregation.secagg` off",
+    )
     n, corrupt = plan.clients, Fraction(plan.colluders, plan.clients)
     found, least = find_parameters(n, corrupt, Fraction(plan.dropouts, n), profile)
     k = found if neighbours is None else min(neighbours, n - 1)

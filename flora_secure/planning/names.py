@@ -1,15 +1,29 @@
-"""Names that a person may mean: of data sets, models and partitions. For completion and for the nearest valid value;
-what is valid is decided where it is loaded."""
+"""Names that a person may mean: of data sets, models and partitions. For completion, for the nearest valid value and
+for the data set that lies at a place; what is valid is decided where it is loaded."""
 
 from __future__ import annotations
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 
 FIXED = ("embedded", "icons", "fashion-mnist", "digits", "cifar10", "cifar100")
 PHOTOGRAPHS = ("eurosat", "oxford-pets", "flowers102", "food101")
 GENERIC = ("folder", "table", "webdataset")
+SHIPPED = ("embedded", "digits")  # which need no files of the user's
+PASSED = "own:"  # before the name of a data set that a program passes and that is in no file
+_TABLES = (".csv", ".tsv", ".parquet")
+# a folder or file that tells a named data set by itself
+_MARKS = {
+    "cifar-10-batches-py": "cifar10",
+    "cifar-100-python": "cifar100",
+    "FashionMNIST": "fashion-mnist",
+    "eurosat": "eurosat",
+    "oxford-iiit-pet": "oxford-pets",
+    "flowers-102": "flowers102",
+    "food-101": "food101",
+}
 
 
 def data_sets() -> tuple[str, ...]:
@@ -28,3 +42,34 @@ def models() -> tuple[str, ...]:
     path = Path(__file__).parent.parent / "assets" / "architectures.json"
     table = json.loads(path.read_text(encoding="utf-8"))
     return tuple(sorted(table["architectures"], key=lambda name: (name != "tiny", name)))
+
+
+def proposed(root: Path, but: str = "") -> str:
+    """The end of a message about a data root that a data set, `but`, does not read: what to set for what lies there."""
+    general = "see docs/data.md for the layout"
+    if not but:
+        general = f"say what lies there by `data.dataset`: {', '.join(GENERIC)}"
+    try:
+        inside = sorted(os.listdir(root)) if root.is_dir() else []
+    except OSError:
+        return general
+    for mark, name in _MARKS.items():
+        if mark in (root.name, *inside) and name != but:
+            return f"it looks like `data.dataset` {name}"
+    if root.suffix.lower() in _TABLES and but != "table":
+        return "a table is `data.dataset` table"
+    splits = [one for one in inside if (root / one).is_dir()]
+    shards = any(name.endswith(".tar") for one in ("", *splits[:8]) for name in _names(root / one))
+    if (shards or root.suffix == ".tar") and but != "webdataset":
+        return "shards in .tar files are `data.dataset` webdataset"
+    tables = [name for name in inside if name.lower().endswith(_TABLES)]
+    if tables and (len(tables) == 1 or not splits):
+        return f"for the table in it, `data.dataset` table and `data.data_root` {str(root / tables[0])!r}"
+    return "folders of images are `data.dataset` folder" if splits and but != "folder" else general
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []

@@ -43,7 +43,7 @@ def refused(error: Exception) -> InputError:
 
 def protected_units(config: RunConfig, images: int) -> int:
     """How many clients or examples the federation holds, by the unit that the budget protects."""
-    return config.data.clients if config.privacy.unit == "client" else images
+    return config.clients if config.privacy.unit == "client" else images
 
 
 def target_delta(config: RunConfig, images: int) -> float:
@@ -59,7 +59,7 @@ def plan_noise(config: RunConfig, selection: Selection, dimension: int, images: 
     """
     privacy = config.privacy
     # One example alone may be all that a client draws, and must arrive whole.
-    typical = 1.0 if privacy.unit == "client" else UPLOAD_NORM * config.sampling_rate * images / config.data.clients
+    typical = 1.0 if privacy.unit == "client" else UPLOAD_NORM * config.sampling_rate * images / config.clients
     return calibrate(
         clients=selection.largest,
         smallest_cohort=selection.smallest,
@@ -87,4 +87,4 @@ def expected_contributions(config: RunConfig, images: int, survivors: int) -> fl
     """
     if config.privacy.unit == "client":
         return survivors
-    return survivors * (config.sampling_rate * images / config.data.clients)
+    return survivors * (config.sampling_rate * images / config.clients)

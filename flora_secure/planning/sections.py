@@ -25,12 +25,16 @@ Placement = Literal[
     "both-projections",
     "visual-attention",
 ]
+Layout = Literal["classes", "clients"]
 Crops = Literal[1, 2, 4]
+LabelBase = Literal[0, 1]
 Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 Precision = Literal["float32", "bfloat16"]
 Test = Literal["default", "unseen-clients"]
 
 MOST_ROUNDS, MOST_CLIENTS = 100_000, 1_000_000  # what the accountants can count, in seconds
+# where neither a person nor the data say otherwise
+CLIENTS, PARTITION = 100, "dirichlet:0.5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,13 @@ class DataConfig:
         derived="the data set's",
         commands=(SIMULATE,),
     )
+    label_base: LabelBase | None = option(
+        None,
+        "--label-base",
+        "The label that the first class name is for, where labels are whole numbers.",
+        derived="0 where label 0 occurs and n is none of n names",
+        commands=(SIMULATE,),
+    )
     templates: str | None = option(
         None,
         "--templates",
@@ -65,11 +76,36 @@ class DataConfig:
         derived="the data set's",
         commands=(SIMULATE,),
     )
+    window: str = option(
+        "auto",
+        "--window",
+        "Values of image files that are black and white where they have more than 8 bits, such as 0:4095; image, each "
+        "image's own least and greatest; or auto, by the kind of file.",
+        metavar="LOW:HIGH",
+        commands=(SIMULATE,),
+        known=lambda: ("auto", "image"),
+    )
+    background: str = option(
+        "black",
+        "--background",
+        "What transparent images show: black, white or #rrggbb.",
+        metavar="COLOUR",
+        commands=(SIMULATE,),
+        known=lambda: ("black", "white"),
+    )
     unseen_classes: tuple[str, ...] | None = option(
         None,
         "--unseen-classes",
         "Classes that nothing trains on, to see what becomes of them; names separated by commas.",
         metavar="NAMES",
+        commands=(SIMULATE,),
+    )
+    layout: Layout | None = option(
+        None,
+        "--layout",
+        "Of data set folder: whether the folders are classes, or clients with the classes inside.",
+        metavar="KIND",
+        derived="classes, where they cannot be clients",
         commands=(SIMULATE,),
     )
     test: Test = option(
@@ -79,12 +115,20 @@ class DataConfig:
         metavar="SPLIT",
         commands=(SIMULATE,),
     )
-    clients: int = option(100, "--clients", "Number of clients, at most 1,000,000.", everyday=True)
-    partition: str = option(
-        "dirichlet:0.5",
+    clients: int | None = option(
+        None,
+        "--clients",
+        "Number of clients, at most 1,000,000, and 65,536 in one round of masks; of partition natural, so many of "
+        "the data set's own.",
+        derived="100, of partition natural all",
+        everyday=True,
+    )
+    partition: str | None = option(
+        None,
         "--partition",
         "How images are dealt to clients: iid, dirichlet:A, shards:K, or natural (as the data set has them).",
         metavar="SCHEME",
+        derived="natural where the data set has clients, else dirichlet:0.5 (captions: iid)",
         commands=(SIMULATE,),
         known=partitions,
     )
@@ -97,10 +141,17 @@ class DataConfig:
             + (", ".join(map(repr, names or ())) or "nothing"),
         )
         require(
-            self.clients >= 2,
+            self.clients is None or self.clients >= 2,
             f"`data.clients` must be at least 2, since one client's sum is its own update; got {self.clients}",
         )
-        require(self.clients <= MOST_CLIENTS, f"`data.clients` must be at most {MOST_CLIENTS:,}, got {self.clients}")
+        require(
+            self.clients is None or self.clients <= MOST_CLIENTS,
+            f"`data.clients` must be at most {MOST_CLIENTS:,}, got {self.clients}",
+        )
+        require(
+            self.layout != "classes" or self.partition != "natural",
+            "`data.layout` classes has no clients, and `data.partition` natural takes the data set's own: choose one",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

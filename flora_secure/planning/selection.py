@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flora_protocols import corrupt_holders
+from flora_protocols.params import MAX_CLIENTS
 from flora_secure.errors import ConfigError
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.participation import (
@@ -56,7 +57,7 @@ class Selection:
     @classmethod
     def of(cls, config: RunConfig) -> Selection:
         """Raises `ConfigError` where cohorts would be too small for the colluders."""
-        clients, rounds, how = config.data.clients, config.training.rounds, config.participation
+        clients, rounds, how = config.clients, config.training.rounds, config.participation
         corrupt = config.aggregation.corrupt
         if how.sampling is None:
             return cls(clients, None, 1, clients, clients, rounds, rounds, corrupt_clients(config))
@@ -113,12 +114,18 @@ class Selection:
 
 def corrupt_clients(config: RunConfig) -> int:
     """How many of all clients are taken to be corrupt."""
-    return math.floor(config.aggregation.corrupt * config.data.clients + 1e-9)
+    return math.floor(config.aggregation.corrupt * config.clients + 1e-9)
 
 
 def _colluders(clients: int, cohort: int, corrupt: float) -> int:
-    """Most corrupt clients in a random cohort: the tail of the masking's parameter finder, 2^-41 or less."""
-    return corrupt_holders(clients, min(cohort, clients - 1), corrupt) if corrupt > 0 else 0
+    """Most corrupt clients in a random cohort: the tail of the masking's parameter finder, 2^-41 or less.
+
+    The finder takes as many clients as a session has. Beyond these, a binomial, whose tail is the heavier one of the
+    two (Uhlmann, Metrika 10, 1966).
+    """
+    if corrupt == 0 or clients <= MAX_CLIENTS:
+        return corrupt_holders(clients, min(cohort, clients - 1), corrupt) if corrupt > 0 else 0
+    return binomial_range(min(cohort, clients - 1), corrupt, 2.0**-41 / clients)[1]
 
 
 def _dropouts(config: RunConfig, size: int) -> int:

@@ -11,20 +11,22 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flora_secure.errors import PlainError, RunFolderError
+from flora_secure.errors import ForeignError, PlainError, RunFolderError
+from flora_secure.foreign import open_regular, read_text
 from flora_secure.plain import document_schema, from_plain
 from flora_secure.planning.placements import PLACEMENTS
-from flora_secure.records.reading import _parse
+from flora_secure.records.reading import parse_object
 
-SCHEMA = "flora-secure/adapter/1"
+SCHEMA = "flora-secure/adapter/2"
 CARD, WEIGHTS = "flora.json", "adapter_model.safetensors"
 MOST_BYTES = 1 << 24  # of a card; ten thousand classes with their names take less than one MiB
+MOST_WEIGHTS = 1 << 31  # bytes; of full rank in every tower of the largest model it is less
 
 AVERAGING = "prompts: mean of pooled text features before the projection; views: normalised mean of normalised"
 EMBEDDED, TAG, RANDOM, LOCAL = "embedded", "tag", "random", "local"
@@ -37,11 +39,12 @@ class AdapterCard:
     of the frozen model's parameters. `weights`: how these were had, "embedded", by open_clip's "tag", "local" or
     "random"; `pretrained`: the tag, or the name (no path) of the local file or folder. `images`: "arrays" are
     stretched bilinearly to `image_size` (height, width), "files" are brought to it by `resize_mode` and
-    `interpolation`. `averaging`: how an image's views and a class's prompts become one embedding. An adapter of a
-    run on captions has neither `class_names` nor `templates`. `scale`: what A B is multiplied by;
-    `output_added`: how often peft adds the delta of an attention's output matrix, by which its `lora_B` is
-    divided. `logit_scale`: what cosines were multiplied by in training. `precision`: of the products inside a
-    tower that stays frozen."""
+    `interpolation`; `window`: which values of files with more than 8 bits are black and white, and `background`: what
+    transparent ones show, both as in the run's settings. `averaging`: how an image's views and a class's prompts
+    become one embedding. An adapter of a run on captions has neither `class_names` nor `templates`. `scale`: what A B
+    is multiplied by; `output_added`: how often peft adds the delta of an attention's output matrix, by which its
+    `lora_B` is divided. `logit_scale`: what cosines were multiplied by in training. `precision`: of the products
+    inside a tower that stays frozen."""
 
     adapter_hash: str
     model: str
@@ -55,6 +58,8 @@ class AdapterCard:
     mean: list[float]
     std: list[float]
     images: str
+    window: str
+    background: str
     mirror: bool
     crops: int
     captioned: bool
@@ -91,8 +96,8 @@ class AdapterCard:
             _require(len(values) == 3 and all(map(math.isfinite, values)), key, "three numbers")
         _one_of("images", self.images, (ARRAYS, FILES))
         _one_of("crops", self.crops, (1, 2, 4))
-        _require(bool(self.class_names) != self.captioned, "class_names", "the classes, none where there are captions")
-        _require(bool(self.templates) != self.captioned, "templates", "prompt templates, none where there are captions")
+        _require(bool(self.class_names) != self.captioned, "class_names", "the classes, none where it is captioned")
+        _require(bool(self.templates) != self.captioned, "templates", "prompt templates, none where it is captioned")
         for template in self.templates:
             rest = template.replace("{}", "", 1)
             _require("{}" in template and not {*rest} & {*"{}"}, "templates", f"one {{}} each, not {template!r:.60}")
@@ -131,19 +136,12 @@ def read_card(folder: Path) -> AdapterCard:
     large, unreadable or of another schema, and for other weights.
     """
     path = folder / CARD
-    if not path.exists():
+    if not os.path.lexists(path):
         raise RunFolderError(f"{path} is missing: {folder} is no adapter of flora-secure, or one of an older release")
-    _require_regular(path)
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(MOST_BYTES + 1)
-        if len(raw) > MOST_BYTES:
-            raise RunFolderError(f"{path} is larger than {MOST_BYTES >> 20} MiB, which no card is")
-        table = _parse(raw.decode(), str(path))
-    except OSError as error:
-        raise RunFolderError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (UnicodeDecodeError, RecursionError):
-        raise RunFolderError(f"{path} cannot be read: it is no JSON document in UTF-8") from None
+        table = parse_object(read_text(path, MOST_BYTES), str(path))
+    except ForeignError as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from None
     if (schema := table.pop("schema", None)) != SCHEMA:
         raise RunFolderError(f"{path}: schema must be {SCHEMA!r}, got {schema!r:.60}; use the release that wrote it")
     try:
@@ -161,22 +159,13 @@ def read_card(folder: Path) -> AdapterCard:
 def adapter_hash(folder: Path) -> str:
     """SHA-256, hexadecimal, of `adapter_model.safetensors` in `folder`. RunFolderError where it cannot be read."""
     path = folder / WEIGHTS
-    _require_regular(path)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path, MOST_WEIGHTS) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def _require_regular(path: Path) -> None:
-    """Opening a pipe would wait for somebody to write."""
-    try:
-        regular = stat.S_ISREG(path.stat().st_mode)
-    except OSError as error:
-        raise RunFolderError(f"{path} cannot be read: {error.strerror or error}") from None
-    if not regular:
-        raise RunFolderError(f"{path} cannot be read: it is no regular file")
+    except ForeignError as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from None
 
 
 def json_schema() -> dict[str, Any]:

@@ -11,19 +11,25 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
+import os
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from flora_secure.errors import CheckpointError, PlainError
-from flora_secure.records.durable import remove_file, replace_file
+from flora_secure.errors import CheckpointError, ForeignError, PlainError, first_line
+from flora_secure.foreign import json_of, read_bytes, read_text
+from flora_secure.plain import from_plain
+from flora_secure.records.durable import PRIVATE, remove_file, replace_file
 from flora_secure.records.record import RoundRecord
 from flora_secure.rounds.optimiser import ServerState
 
 SCHEMA = "flora-secure/state/2"
 _DIGEST = 32
+_MOST_STATE = 1 << 31  # bytes; two float64 for each trained value
 _ARRAYS = tuple(field.name for field in dataclasses.fields(ServerState))
 
 
@@ -82,11 +88,14 @@ class Checkpoint:
         if hashlib.sha256(raw).digest() != digest:
             raise CheckpointError("is damaged: its SHA-256 is not that of its bytes")
         try:
+            with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+                if any(member.file_size != member.compress_size for member in archive.infolist()):
+                    raise ValueError("it is packed, which a state is not")  # a few bytes may unpack to all memory
             with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
-                facts = json.loads(str(arrays["facts"]))
+                facts = json_of(str(arrays["facts"]))
                 if facts.pop("schema") != SCHEMA:
                     raise ValueError(f"its schema is not {SCHEMA}")
-                line_hash = str(facts.pop("line_hash"))
+                told = from_plain(_Facts, facts)
                 values, last = {name: arrays[name] for name in _ARRAYS}, arrays["last_round"]
             if any(array.dtype != np.float64 for array in values.values()) or last.dtype != np.int64:
                 raise ValueError("its arrays are not float64")
@@ -94,14 +103,38 @@ class Checkpoint:
             if len(shapes) > 1 or len(min(shapes)) != 1 or last.ndim != 2:
                 raise ValueError(f"its arrays are of shapes {sorted(shapes)}, {last.shape}")
             pairs = dict(zip(last[:, 0].tolist(), last[:, 1].tolist(), strict=True))
-            return cls(server=ServerState(**values), last_round=pairs, **facts), line_hash
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError, zipfile.BadZipFile) as error:
-            raise CheckpointError(f"is no state of a run: {error}") from None
+            if not all(np.isfinite(array).all() for array in values.values()):
+                raise ValueError("its arrays hold values that are no finite numbers")
+            table = dataclasses.asdict(told)
+            line_hash = table.pop("line_hash")
+            return cls(server=ServerState(**values), last_round=pairs, **table), line_hash
+        except Exception as error:  # zip, numpy and JSON each raise their own kinds for bytes that are not theirs
+            raise CheckpointError(f"is no state of a run: {first_line(error)}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What stands in a state beside its arrays."""
+
+    round: int
+    line_hash: str
+    clip_norm: float
+    session: str
+    invitation_bytes: int
+    model_hash: str
+    data_hash: str
+    compare_no_noise: bool
+
+    def __post_init__(self) -> None:
+        if not (self.round >= 0 <= self.invitation_bytes and 0 < self.clip_norm < math.inf):
+            raise PlainError("a number that no state has")
+        if re.fullmatch("[0-9a-f]{32}", self.session) is None:
+            raise PlainError("session must be 16 bytes in hexadecimal")
 
 
 def write(folder: Path, checkpoint: Checkpoint, line_hash: str) -> None:
     """On disk when this returns; the states of other rounds stay. Raises `OSError`."""
-    replace_file(_path(folder, checkpoint.round), checkpoint.to_bytes(line_hash))
+    replace_file(_path(folder, checkpoint.round), checkpoint.to_bytes(line_hash), mode=PRIVATE)
 
 
 def read(folder: Path, number: int, line_hash: str) -> Checkpoint:
@@ -109,9 +142,9 @@ def read(folder: Path, number: int, line_hash: str) -> Checkpoint:
     line's state."""
     path = _path(folder, number)
     try:
-        checkpoint, told = Checkpoint.from_bytes(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read, so the run cannot go on: {error.strerror or error}") from None
+        checkpoint, told = Checkpoint.from_bytes(read_bytes(path, _MOST_STATE))
+    except ForeignError as error:
+        raise CheckpointError(f"{path} cannot be read, so the run cannot go on: {error}") from None
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}") from None
     if told != line_hash or checkpoint.round != number:
@@ -131,22 +164,22 @@ def announce(folder: Path, record: RoundRecord, previous: str) -> None:
     """Write down, before anybody uploads, what a round may release at the worst; `previous`: the last line's hash.
     Raises `OSError`."""
     table = {**record.to_dict(), "previous": previous}
-    replace_file(folder / "announcement.json", json.dumps(table, allow_nan=False).encode())
+    replace_file(folder / "announcement.json", json.dumps(table, allow_nan=False).encode(), mode=PRIVATE)
 
 
 def announced(folder: Path, done: int, previous: str) -> RoundRecord | None:
     """The announced round after round `done`, if it began. Raises `CheckpointError` for one that cannot follow
     it: then the log lacks lines."""
     path = folder / "announcement.json"
-    try:
-        table = json.loads(path.read_bytes())
-        before = table.pop("previous")
-        record = RoundRecord.from_dict(table)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, KeyError, AttributeError, TypeError, PlainError) as error:
+    try:
+        table = json_of(read_text(path))
+        before = table.pop("previous", None) if isinstance(table, dict) else None
+        record = RoundRecord.from_dict(table if isinstance(table, dict) else {})
+    except ForeignError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    except PlainError as error:
         raise CheckpointError(f"{path} is not what a run wrote: {error}") from None
     if record.round <= done:
         return None  # over: its line is there

@@ -123,8 +123,8 @@ ADAPTER: Mapping[str, str] = {  # of `adapter/flora.json`; peft's own files besi
     **dict.fromkeys(
         (
             "model", "weights", "pretrained", "model_hash", "precision", "image_size", "resize_mode", "interpolation",
-            "mean", "std", "images", "mirror", "crops", "captioned", "templates", "averaging", "logit_scale",
-            "placement", "last_layers", "rank", "scale", "output_added",
+            "mean", "std", "images", "window", "background", "mirror", "crops", "captioned", "templates", "averaging",
+            "logit_scale", "placement", "last_layers", "rank", "scale", "output_added",
         ),
         PUBLIC,
     ),

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PRIVATE, PRIVATE_FOLDER = 0o600, 0o700  # modes of what never leaves; all else follows the process's umask
 _SCRATCH = ".tmp"
+_PROBE = 1 << 16  # bytes that fit on a disk with any room
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -21,27 +25,77 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     sync_folder(path.parent)
 
 
-def append(path: Path, data: bytes) -> None:
-    """Add `data` at the end. A crash may leave any beginning of it there. Raises `OSError`."""
+def append(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Add `data` at the end. A crash may leave any beginning of it there. `mode`: of a new file, less the process's
+    umask. Raises `OSError`."""
     new = not path.exists()
-    _write(path, os.O_APPEND, data)
+    _write(path, os.O_APPEND, data, mode)
     if new:
         sync_folder(path.parent)
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Move the folder `source` to `target`, its files flushed. A crash may leave neither: a rename replaces no full
-    folder. Raises `OSError`."""
+    """Move the folder `source` to `target`, its files flushed and of the mode of any new file, whatever library wrote
+    them. A crash may leave neither: a rename replaces no full folder. Raises `OSError`."""
+    mode = _mode_in(source)
     for path in source.rglob("*"):
         if path.is_dir():
             sync_folder(path)
         else:
+            os.chmod(path, mode)
             _sync(path)
     sync_folder(source)
     if target.exists():
         shutil.rmtree(target)
     os.rename(source, target)
     sync_folder(target.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make the folder `path`, and its parents where they are missing, and see that it takes a file.
+
+    Where the block ends with an error they go again, unless something stands in them. Raises `OSError`, and
+    `FileExistsError` for a path that there is.
+    """
+    made: list[Path] = []
+    try:
+        _make(path, made)
+        yield
+    except BaseException:
+        _unmake(made)
+        raise
+
+
+def require_creatable(path: Path) -> None:
+    """Raise as `new_folder` where that cannot make `path`; nothing is left of the trial."""
+    made: list[Path] = []
+    try:
+        _make(path, made)
+    finally:
+        _unmake(made)
+
+
+def _make(path: Path, made: list[Path]) -> None:
+    """What `new_folder` does; `made` gets the folders that are new, innermost first."""
+    missing = [place for place in path.absolute().parents if not place.exists()]
+    for place in reversed(missing):
+        with suppress(FileExistsError):  # somebody else has just made it
+            place.mkdir()
+            made.insert(0, place)
+    path.mkdir()
+    made.insert(0, path)
+    probe = path / _SCRATCH
+    try:
+        _write(probe, os.O_EXCL, bytes(_PROBE))
+    finally:
+        remove_file(probe)
+
+
+def _unmake(made: list[Path]) -> None:
+    with suppress(OSError):
+        for place in made:
+            place.rmdir()
 
 
 def remove_file(path: Path) -> None:
@@ -66,7 +120,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def _write(path: Path, how: int, data: bytes, mode: int = 0o666) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_BINARY", 0), mode)
+    # a link in a folder of others would have another file written
+    how |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | how, mode)
     try:
         rest = memoryview(data)
         while rest:
@@ -74,6 +130,15 @@ def _write(path: Path, how: int, data: bytes, mode: int = 0o666) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _mode_in(folder: Path) -> int:
+    """The mode of a new file in `folder`: the process's umask can only be asked for by setting it."""
+    probe = folder / _SCRATCH
+    _write(probe, os.O_EXCL, b"")
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    return mode
 
 
 def _sync(path: Path) -> None:

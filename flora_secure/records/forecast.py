@@ -17,7 +17,9 @@ from flora_secure.plain import finite_or_none
 from flora_secure.planning.architectures import Architecture, architecture, classes_of
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import MaskingPlan, plan_masking
+from flora_secure.planning.names import GENERIC, PASSED
 from flora_secure.planning.noise import plan_noise, refused, target_delta
+from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.protection import MOST_EPSILON
 from flora_secure.planning.rules import rule_named
 from flora_secure.planning.selection import Selection
@@ -94,18 +96,20 @@ class ModelForecast:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """All that is known of a run before it starts."""
+    """All that is known of a run before it starts. `assumed`: what only the data will say, in words."""
 
     model: ModelForecast
     privacy: PrivacyForecast
     communication: Communication
     aggregation: AggregationForecast
     plan: NoisePlan
+    assumed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `schema` first; the plan's figures are in `privacy`."""
         parts = ("model", "privacy", "communication", "aggregation")
-        return {"schema": SCHEMA, **{part: dataclasses.asdict(getattr(self, part)) for part in parts}}
+        figures = {part: dataclasses.asdict(getattr(self, part)) for part in parts}
+        return {"schema": SCHEMA, **figures, "assumed": list(self.assumed)}
 
     def _repr_html_(self) -> str:
         return html_table("Plan", self.rows())
@@ -159,6 +163,7 @@ class Forecast:
                 + ("" if a.threshold is None else f", {a.neighbours} neighbours each, threshold {a.threshold}")
                 + f"; allows for {a.dropouts} dropouts and {a.corrupt} corrupt clients a round",
             ),
+            *([("assumed", "; ".join(self.assumed))] if self.assumed else []),
         ]
 
 
@@ -168,6 +173,10 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
     Figures of a round are those of a cohort of fixed size, or of average size. Raises ConfigError, one line, where no
     noise, ring or graph satisfies the config.
     """
+    require(
+        images == IMAGES or config.privacy.unit == "example",
+        f"`images` {images} is for `privacy.unit` example, whose budget counts images: leave it out",
+    )
     require(images <= _MOST_IMAGES, f"`images` must be at most {_MOST_IMAGES:,}, got {images}")
     size = architecture(config.model.model)
     dimension, rule = size.dimension(config.model, classes_of(config.data)), rule_named(config.model.trained_rule)
@@ -203,7 +212,23 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
             corrupt_neighbours=None if masking is None else masking.corrupt,
         ),
         plan=plan,
+        assumed=_assumed(config, images),
     )
+
+
+def _assumed(config: RunConfig, images: int) -> tuple[str, ...]:
+    """What a run takes from its data, and a plan without data cannot know."""
+    found, own = [], config.data.dataset.startswith((*GENERIC, PASSED))
+    if config.data.clients is None:
+        found.append(
+            f"{config.clients} clients, since none were given"
+            + ("; a run takes as many as the data have of their own" if own else "")
+        )
+    if own and config.model.rank is None and PLACEMENTS[config.model.placement].rank is None:
+        found.append(f"{classes_of(config.data)} classes, each of which adds to the adapter")
+    if config.privacy.unit == "example" and images == IMAGES:
+        found.append(f"{images:,} images of all clients together")
+    return tuple(found)
 
 
 def budget_of(config: RunConfig, noise_multiplier: float, images: int = IMAGES) -> float:
@@ -307,7 +332,5 @@ def _communication(
 def _invitation_bytes(config: RunConfig) -> float:
     """The mean over a run's rounds: a long invitation first, short ones where the members stay the same."""
     masked, rounds = config.aggregation.secagg != "off", config.training.rounds
-    long, short = Invitation.sizes(
-        config.data.clients, config.model.placement, config.model.trained_rule, masked=masked
-    )
+    long, short = Invitation.sizes(config.clients, config.model.placement, config.model.trained_rule, masked=masked)
     return long if config.participation.rate < 1 else (long + (rounds - 1) * short) / rounds

@@ -32,7 +32,7 @@ def lock(path: Path) -> int:
     Raises `BlockingIOError` if another process holds it, `UnlockableError` where it cannot be locked at all, and any
     other `OSError` where it cannot be opened.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _lock(handle)
     except OSError as error:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import Counter
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flora_secure.errors import CheckpointError, ConfigError, PlainError, RunFolderError
+from flora_secure.errors import CheckpointError, ConfigError, ForeignError, PlainError, RunFolderError
+from flora_secure.foreign import json_of, read_bytes
 from flora_secure.plain import from_plain
 from flora_secure.planning.config import RunConfig, from_toml
 from flora_secure.records import checkpoints
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import SCHEMA as REPORT_SCHEMA
 from flora_secure.records.report import Report
+
+_MOST_CONFIG, _MOST_REPORT, _MOST_LOG = 1 << 20, 1 << 26, 1 << 28  # bytes; ours stay far below
 
 
 class Run(NamedTuple):
@@ -50,7 +52,7 @@ def read_unverified(path: Path) -> tuple[Run, list[Break]]:
 
     Raises `RunFolderError` for a missing or unreadable file.
     """
-    text = _read(path, "config.toml")
+    text = read_config(path)
     try:
         config = from_toml(text)
     except ConfigError as error:
@@ -59,10 +61,10 @@ def read_unverified(path: Path) -> tuple[Run, list[Break]]:
     config_hash = previous = hashlib.sha256(text.encode()).hexdigest()
     records: list[RoundRecord] = []
     breaks = []
-    lines, rest = _lines(path)
+    lines, rest = read_lines(path)
     for number, line in enumerate(lines, 1):
         where = f"{log}, line {number}"
-        table = _parse(line, where)
+        table = parse_object(line, where)
         before = table.pop("previous", None)
         if before != previous:
             follows = "config.toml" if number == 1 else f"line {number - 1}"
@@ -80,7 +82,7 @@ def read_unverified(path: Path) -> tuple[Run, list[Break]]:
         previous = hashlib.sha256(line.encode()).hexdigest()
     if rest:
         breaks.append(Break(f"{log}, line {len(lines) + 1}", "ends without a newline, it was cut"))
-    if not (path / "report.json").exists():
+    if not os.path.lexists(path / "report.json"):
         return Run(config, records, None), breaks
     report = read_report(path)
     if report.provenance.config_hash != config_hash:
@@ -100,8 +102,8 @@ def in_flight(path: Path) -> RoundRecord | None:
 
     Raises `RunFolderError` for one that cannot be read, or cannot follow that line.
     """
-    lines, _ = _lines(path)
-    last = lines[-1] if lines else _read(path, "config.toml")
+    lines, _ = read_lines(path)
+    last = lines[-1] if lines else read_config(path)
     try:
         return checkpoints.announced(path / "state", len(lines), hashlib.sha256(last.encode()).hexdigest())
     except CheckpointError as error:
@@ -114,7 +116,7 @@ def read_report(path: Path) -> Report:
     Raises `RunFolderError` for one that is missing, unreadable or of another schema.
     """
     where = str(path / "report.json")
-    table = _parse(_read(path, "report.json"), where)
+    table = parse_object(_read(path / "report.json", _MOST_REPORT), where)
     if (schema := table.pop("schema", None)) != REPORT_SCHEMA:
         raise RunFolderError(f"{where}: schema must be {REPORT_SCHEMA!r}, got {schema!r:.60}")
     try:
@@ -123,38 +125,35 @@ def read_report(path: Path) -> Report:
         raise RunFolderError(f"{where}: {error}") from None
 
 
-def _lines(path: Path) -> tuple[list[str], str]:
-    """The lines, and what stands after the last newline."""
-    if not (path / "rounds.jsonl").exists():
+def read_config(path: Path) -> str:
+    """The text of `config.toml` of the run folder `path`, to the byte. Raises `RunFolderError`."""
+    return _read(path / "config.toml", _MOST_CONFIG)
+
+
+def read_lines(path: Path) -> tuple[list[str], str]:
+    """The lines of `rounds.jsonl` in `path`, and what stands after the last newline. Raises `RunFolderError`."""
+    if not os.path.lexists(path / "rounds.jsonl"):
         return [], ""  # interrupted in the first round
-    *lines, rest = _read(path, "rounds.jsonl").split("\n")
+    *lines, rest = _read(path / "rounds.jsonl", _MOST_LOG).split("\n")
     return lines, rest
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is not JSON")
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """Readers differ in which of two values they take, so that one file would say two things."""
-        for key, count in Counter(key for key, _ in pairs).items():
-            if count > 1:
-                raise ValueError(f"key {key!r:.60} occurs {count} times in one object")
-        return dict(pairs)
-
+def parse_object(text: str, where: str) -> dict[str, Any]:
+    """The object that a JSON text is. Raises `RunFolderError`, which begins with `where`."""
     try:
-        table = json.loads(text, parse_constant=refuse, object_pairs_hook=once)
-    except ValueError as error:
-        raise RunFolderError(f"{where}: not JSON: {str(error).splitlines()[0]}") from None
+        table = json_of(text)
+    except ForeignError as error:
+        raise RunFolderError(f"{where}: {error}") from None
     if not isinstance(table, dict):
         raise RunFolderError(f"{where}: not a JSON object")
     return table
 
 
-def _read(path: Path, name: str) -> str:
+def _read(path: Path, most: int) -> str:
+    """The text of a file to the byte, since its hash is compared: no mark and no line end is taken out."""
     try:
-        return (path / name).read_bytes().decode()
-    except OSError as error:
-        raise RunFolderError(f"{path / name} cannot be read: {error.strerror or error}") from None
+        return read_bytes(path, most).decode()
+    except ForeignError as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from None
     except UnicodeDecodeError:
-        raise RunFolderError(f"{path / name} cannot be read: it is not UTF-8 text") from None
+        raise RunFolderError(f"{path} cannot be read: it is not UTF-8 text") from None

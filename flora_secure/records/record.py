@@ -33,7 +33,8 @@ class RoundRecord:
         clients: N, in the whole federation.
         participants: the cohort, in order: who was asked for an upload. All of them are charged for the round.
         exhausted: clients that had to sit out because the round might have passed their budget.
-        survivors: whose uploads are in the released sum; empty when the round was aborted.
+        survivors: whose uploads are in the released sum. Of a round that was aborted, those who had been told so:
+            others may have that sum, so it counts as released; empty where nobody had.
         dropped: participants without an upload.
         recovered: how many of these had pairwise masks that had to be removed from the sum.
         aborted: the reason when the round ended without a sum; uploads may have been sent, see `exposed`.
@@ -41,7 +42,7 @@ class RoundRecord:
             was, with the fewest `survivors` that it was authorised for; who they were is not known, the first of the
             cohort stand for them, and nobody is said to have dropped out.
         model_hash: SHA-256, hex, of model and broadcast adapter.
-        noise_multiplier: z of the released sum as claimed; `None` when aborted.
+        noise_multiplier: z of the released sum as claimed; `None` where none was released.
         sigma_local, scale, clip_norm, dimension, colluders, sampling_rate, population, count_scale: as in
             `RoundEvent`; `dimension` is that of an upload, with the rotation's
             padding and the count's coordinates.
@@ -109,9 +110,9 @@ class RoundRecord:
     def event(self) -> RoundEvent:
         """What the round released, as ledger and accountants want it.
 
-        Raises `ValueError` for an aborted round, which released nothing, and for impossible numbers.
+        Raises `ValueError` for a round that released nothing, and for impossible numbers.
         """
-        if self.aborted is not None:
+        if not self.released:
             raise ValueError(f"round {self.round} was aborted: it released nothing and is no event")
         return self._event(len(self.survivors), self.population)
 
@@ -121,14 +122,29 @@ class RoundRecord:
         return len(set(self.participants) - set(self.dropped))
 
     @property
+    def summed(self) -> bool:
+        """Whether the round's sum is in the adapter."""
+        return self.aborted is None and not self.lost
+
+    @property
+    def released(self) -> bool:
+        """Whether the round counts as released: its sum is known, or may be to others."""
+        return self.aborted is None or bool(self.survivors)
+
+    @property
+    def announced(self) -> bool:
+        """Whether the round was aborted after its survivors had been told."""
+        return self.aborted is not None and bool(self.survivors)
+
+    @property
     def exposed(self) -> bool:
-        """Whether the round was aborted after uploads had been sent."""
-        return self.aborted is not None and self.uploaded > 0
+        """Whether the round was aborted after uploads had been sent, and before its survivors were told."""
+        return not self.released and self.uploaded > 0
 
     def exposed_event(self) -> RoundEvent:
         """What an aborted round was authorised for: the noise of its uploads is the same. Raises as `event`."""
         if not self.exposed:
-            raise ValueError(f"round {self.round} was not aborted after uploads had been sent")
+            raise ValueError(f"round {self.round} was not aborted between uploads and survivors")
         return self._event(self.honest_minimum + self.colluders, None)
 
     def _event(self, survivors: int, population: int | None) -> RoundEvent:
@@ -168,7 +184,7 @@ def announcement(
         round=number,
         mechanism=MECHANISM,
         unit=config.privacy.unit,
-        clients=config.data.clients,
+        clients=config.clients,
         participants=list(cohort),
         exhausted=sorted(exhausted),
         survivors=sorted(cohort)[: plan.survivors_minimum],

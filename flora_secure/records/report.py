@@ -191,8 +191,9 @@ class AggregationSeconds:
 @dataclass(frozen=True, kw_only=True)
 class Aggregation:
     """The secure sum. `cohort`, `dropped` and `recovered` count clients a round. `aborted` and `lost` list
-    round numbers: of those that released no sum, as with too few survivors, and of those that were in flight when the
-    run was killed, and so count as released though they are not in the adapter. `neighbours` and `threshold` are
+    round numbers: of those that ended without a sum, as with too few survivors, and of those that were in flight when
+    the run was killed, and so count as released though they are not in the adapter. So do those of `announced`, the
+    aborted ones whose survivors had been told. `neighbours` and `threshold` are
     those of the largest cohort. `participation` is the rate, `sampling` how cohorts were drawn, `None` where
     everybody takes part."""
 
@@ -208,18 +209,27 @@ class Aggregation:
     recovered: list[int]
     aborted: list[int]
     lost: list[int]
+    announced: list[int]
     seconds: AggregationSeconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimingSeconds:
-    """Wall-clock seconds of a run's parts. `masking`: the whole secure sum; `noise`: clipping and encoding too."""
+    """Wall-clock seconds of a run's parts, which add up to `total`. `loading`: libraries and data; `features`: model,
+    image features and warm start; `masking`: the whole secure sum; `noise`: clipping and encoding too; `comparison`:
+    the same run without noise; `report`: adapter, accountants, and scores of the report alone; `other`: planning,
+    invitations, writing rounds down."""
 
     total: float
+    loading: float
+    features: float
     training: float
     noise: float
     masking: float
     evaluation: float
+    comparison: float
+    report: float
+    other: float
 
 
 @dataclass(frozen=True, kw_only=True)

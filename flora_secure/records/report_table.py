@@ -3,6 +3,7 @@ notebooks show."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from html import escape
 
@@ -120,7 +121,8 @@ def _communication(comm: Communication) -> list[Row]:
 def _aggregation(agg: Aggregation) -> list[Row]:
     """With a row for each kind of round whose sum is not in the adapter, if there were any."""
     apart = (
-        ("  aborted rounds", agg.aborted, "no sum was released"),
+        ("  aborted rounds", [n for n in agg.aborted if n not in agg.announced], "no sum was released"),
+        ("  aborted late", agg.announced, "their survivors had been told, so that they count in the budget"),
         ("  lost rounds", agg.lost, "in flight when the run was killed; they count in the budget"),
     )
     return [
@@ -136,15 +138,13 @@ def _aggregation(agg: Aggregation) -> list[Row]:
 
 
 def _time(time: Timing) -> list[Row]:
-    return [
-        (
-            "time",
-            f"{time.seconds.total:.1f} s (training {time.seconds.training:.1f}, noise {time.seconds.noise:.1f}, "
-            f"masking {time.seconds.masking:.1f}, evaluation {time.seconds.evaluation:.1f}), "
-            "peak memory "
-            + ("not known here" if time.peak_memory_bytes is None else f"{time.peak_memory_bytes / 1e9:.2f} GB"),
-        )
-    ]
+    seconds = dataclasses.asdict(time.seconds)
+    total = round(seconds.pop("total"), 1)
+    parts = {name: round(value, 1) for name, value in seconds.items()}
+    parts["other"] = round(total - sum(parts.values()) + parts["other"], 1)  # what is shown adds up
+    shown = ", ".join(f"{name} {value:.1f}" for name, value in parts.items() if value)
+    memory = "not known here" if time.peak_memory_bytes is None else f"{time.peak_memory_bytes / 1e9:.2f} GB"
+    return [("time", f"{total:.1f} s ({shown}), peak memory {memory}")]
 
 
 def _data(data: Data) -> list[Row]:

@@ -9,12 +9,14 @@ found. docs/run-folder.md.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,20 +25,45 @@ from flora_secure.planning.config import RunConfig
 from flora_secure.records import checkpoints
 from flora_secure.records.adapter_card import adapter_hash
 from flora_secure.records.checkpoints import Checkpoint
-from flora_secure.records.durable import append, remove_leftovers, replace_file, replace_folder
+from flora_secure.records.durable import (
+    PRIVATE,
+    PRIVATE_FOLDER,
+    append,
+    new_folder,
+    remove_leftovers,
+    replace_file,
+    replace_folder,
+)
 from flora_secure.records.lock import UnlockableError, lock
-from flora_secure.records.reading import _lines, _read, read_unverified
+from flora_secure.records.reading import read_config, read_lines, read_unverified
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
 
 
-def require_new(path: Path) -> None:
-    """Raise `ConfigError` if a run cannot be written to `path`, before anything is computed for it."""
-    if path.exists() or path.is_symlink():
-        raise ConfigError(f"`out` {path} exists already; choose a new folder, nothing was overwritten")
-    nearest = next(parent for parent in path.absolute().parents if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigError(f"`out` {path} cannot be written below {nearest}; choose another folder")
+@contextmanager
+def claimed(path: Path | None) -> Iterator[Path]:
+    """The new folder of a run that is to begin, made before anything is computed for it: the `path`, or where there
+    is none a new name of the time of day in `runs/`. A folder that nothing was written to goes where the block ends
+    with an error. Raises `ConfigError` where it exists or cannot be made."""
+    with ExitStack() as stack:
+        for place in _names() if path is None else (path,):
+            try:
+                stack.enter_context(new_folder(place))
+                break
+            except FileExistsError:
+                if path is not None:
+                    raise _existing(place) from None
+            except (OSError, ValueError) as error:
+                raise _unwritable(place, error) from None
+        yield place
+
+
+def _names() -> Iterator[Path]:
+    """Two runs may begin in one second."""
+    now = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    yield now
+    for number in itertools.count(2):
+        yield now.with_name(f"{now.name}-{number}")
 
 
 class RunFolder:
@@ -50,16 +77,17 @@ class RunFolder:
     def __init__(self, path: Path, config: RunConfig, start: Checkpoint | None = None) -> None:
         """Make `path` (and its parents), write the state before the first round and the resolved config.
 
-        Without `start` the run cannot be resumed. Raises `ConfigError` if `path` exists or cannot be
+        Without `start` the run cannot be resumed. Raises `ConfigError` if `path` exists and is not empty, or cannot be
         written.
         """
-        require_new(path)
+        if os.path.lexists(path) and not (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
+            raise _existing(path)
         text = config.to_toml().encode()
         self._open(path, hashlib.sha256(text).hexdigest())
         with self._writing():
-            path.mkdir(parents=True)
+            path.mkdir(parents=True, exist_ok=True)
             if start is not None:
-                self._state.mkdir()
+                self._state.mkdir(PRIVATE_FOLDER)
                 self._lock = _locked(path)
                 checkpoints.write(self._state, start, self._previous)
             # last: a folder with a config has all that a run begins with
@@ -106,8 +134,8 @@ class RunFolder:
         """A file below `local/`: what is for the eyes of whoever runs it alone, and never leaves with the rest."""
         place = self.path / "local"
         with self._writing():
-            place.mkdir(mode=0o700, exist_ok=True)
-            replace_file(place / name, text.encode())
+            place.mkdir(PRIVATE_FOLDER, exist_ok=True)
+            replace_file(place / name, text.encode(), mode=PRIVATE)
 
     def write_adapter(self, save: Callable[[Path], None]) -> str:
         """`adapter/`, written by `save(folder)` beside its place and then moved there; SHA-256 of its weights."""
@@ -142,7 +170,7 @@ def reopen(path: Path) -> Interrupted:
     Raises `RunFolderError` or `CheckpointError` for what is missing, damaged or
     does not belong together, and for a run that another process is writing: nothing has changed then.
     """
-    text, state = _read(path, "config.toml"), path / "state"
+    text, state = read_config(path), path / "state"
     if not state.is_dir():
         raise RunFolderError(f"{state} is missing: without it the run cannot go on")
     try:
@@ -162,7 +190,7 @@ def _taken_up(path: Path, text: str, handle: int) -> Interrupted:
     run, breaks = read_unverified(path)
     if run.report is not None:
         raise RunFolderError(f"the run in {path} is complete, nothing is left to do")
-    lines, rest = _lines(path)
+    lines, rest = read_lines(path)
     if rest:
         breaks = breaks[:-1]  # what was being written when the run was killed
     if breaks:
@@ -179,6 +207,7 @@ def _taken_up(path: Path, text: str, handle: int) -> Interrupted:
     folder._open(path, last_hash, handle)
     if rest:
         replace_file(path / "rounds.jsonl", "".join(line + "\n" for line in lines).encode())
+    state.chmod(PRIVATE_FOLDER)  # older releases left it open
     checkpoints.keep_only(state, len(lines))
     for place in (path, state):
         remove_leftovers(place)
@@ -199,5 +228,10 @@ def _locked(path: Path) -> int:
         ) from None
 
 
-def _unwritable(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"`out` {path} cannot be written: {error.strerror or error}; choose another folder")
+def _existing(path: Path) -> ConfigError:
+    return ConfigError(f"`out` {path} exists already; choose a new folder, nothing was overwritten")
+
+
+def _unwritable(path: Path, error: Exception) -> ConfigError:
+    reason = getattr(error, "strerror", None) or error
+    return ConfigError(f"`out` {path} cannot be written: {reason}; choose another folder")

@@ -79,6 +79,7 @@ def statement(
     population: int | None = None,
     aborted_rounds: int = 0,
     lost_rounds: int = 0,
+    announced_rounds: int = 0,
     clip_rate: float | None = None,
     overflow_rate: float | None = None,
     corrupt: int = 0,
@@ -95,6 +96,7 @@ def statement(
         population: how many such units there are, to judge δ by; None for the clients that plan and ledger know of.
         aborted_rounds: rounds that began and released no sum.
         lost_rounds: rounds of the ledger that were in flight when the run was killed.
+        announced_rounds: rounds of the ledger that were aborted after their survivors had been told.
         clip_rate: fraction of uploads whose update was clipped, if measured.
         overflow_rate: fraction of the sums' coordinates that may have wrapped (`overflow_rate`), if measured.
         corrupt: how many of all clients may be corrupt; a server that deviates may invite them to every round.
@@ -125,6 +127,11 @@ def statement(
         rounds += (
             f" {lost_rounds} of the sums are counted although they are not in the model: the run was killed while they "
             f"were in flight, and may have released them; they count with the fewest survivors."
+        )
+    if announced_rounds:
+        rounds += (
+            f" {announced_rounds} of the sums are counted although the server never had them: these rounds were "
+            f"aborted after their survivors had been told, and who answered or colludes may have the sum."
         )
     rates = _rates(plan, unit, clip_rate, overflow_rate)
     if not plan.noisy:

@@ -34,6 +34,8 @@ class Outcome:
         sum: the released sum; None where there is none.
         aborted: why there is none, in one line; None where there is a sum.
         uploaded: the clients whose uploads were sent, whether or not there was a sum.
+        announced: where there is no sum, who had been told that their uploads are in it: others may have that sum, so
+            that it counts as released. Empty where nobody had.
         uniform: whether all who dropped out did so whatever they had computed: then the survivors are a uniform subset
             of the cohort. False where that is not known.
         contributions: updates or gradients in the uploads; clipped: how many of them were clipped; overflowed: how many
@@ -45,6 +47,7 @@ class Outcome:
     sum: RoundSum | None
     aborted: str | None
     uploaded: Collection[int]
+    announced: Collection[int] = ()
     uniform: bool = False
     contributions: int = 0
     clipped: int = 0
@@ -61,5 +64,9 @@ class Outcome:
             raise ValueError(f"clients {sorted(uploaded.difference(members))} uploaded, and were not invited")
         if (self.sum is None) != (self.aborted is not None):
             raise ValueError("an outcome has either a sum or the reason why there is none")
+        if self.sum is not None and self.announced:
+            raise ValueError("an outcome with a sum has its survivors there")
+        if not set(self.announced) <= uploaded:
+            raise ValueError(f"clients {sorted(set(self.announced) - uploaded)} were announced, and did not upload")
         if self.sum is not None and not set(self.sum.survivors) <= uploaded:
             raise ValueError(f"the sum has clients {sorted(set(self.sum.survivors) - uploaded)}, who did not upload")

@@ -62,8 +62,8 @@ class Server:
         self.selection = Selection.of(config)
         how = config.aggregation
         self.profile = None if how.secagg == "off" else Profile(how.secagg)
-        if enrolment.clients != config.data.clients:
-            raise ConfigError(f"{enrolment.clients} clients are enrolled, and clients is {config.data.clients}")
+        if enrolment.clients != config.clients:
+            raise ConfigError(f"{enrolment.clients} clients are enrolled, and clients is {config.clients}")
         if (self.profile is Profile.MALICIOUS_SERVER) != bool(enrolment.identities):
             raise ConfigError(f"secagg {how.secagg} and an enrolment with {len(enrolment.identities)} identity keys")
         if enrolment.revoked and self.selection.scheme is None:
@@ -202,7 +202,8 @@ class Server:
     def finish(self, invitation: Invitation, outcome: Outcome) -> RoundRecord:
         """End the round that `invitation` began: charge it, step, evaluate; returns its record, the last of `records`.
 
-        A round without a sum whose uploads were sent exposes them; nothing else is charged for it. Raises RuntimeError
+        A round without a sum is charged as released where its survivors had been announced, since others may have the
+        sum. Otherwise, uploads that were sent are exposed, and nothing else is charged for it. Raises RuntimeError
         where this round is not open, and ValueError for an outcome that cannot be of it; nothing has changed then.
         """
         if invitation is not self._open:
@@ -211,13 +212,14 @@ class Server:
         before, plan, number = time.perf_counter(), invitation.plan, invitation.round
         cohort, found, event = invitation.members, outcome.sum, None
         exhausted, uniform = self._invited
-        if found is not None:
-            survivors = len(found.survivors)
-            event = self._event(plan, number, survivors, cohort, uniform and outcome.uniform)
+        survivors = sorted(outcome.announced if found is None else found.survivors)
+        if survivors:
+            event = self._event(plan, number, len(survivors), cohort, uniform and outcome.uniform)
             self.ledger.record(event)
-            self._step(invitation, found)
         elif outcome.uploaded:
             self.ledger.expose()
+        if found is not None:
+            self._step(invitation, found)
         self._open = None
         for client in outcome.uploaded:
             self._known.setdefault(client, invitation)
@@ -227,7 +229,7 @@ class Server:
         record = dataclasses.replace(
             announcement(self.config, number, plan, cohort, exhausted, invitation.model_hash, self.masking(plan)),
             lost=False,
-            survivors=[] if found is None else list(found.survivors),
+            survivors=survivors,
             dropped=sorted(set(cohort).difference(outcome.uploaded)),
             recovered=0 if found is None else found.recovered,
             aborted=outcome.aborted,
@@ -287,7 +289,7 @@ class Server:
         if length != own:
             raise CheckpointError(f"the state has {length} values, the adapter {own}")
         for record in records:
-            if record.aborted is None or record.exposed:
+            if record.released or record.exposed:
                 self._charge(record)
         self.records = list(records)
         self.session, self.invitation_bytes = bytes.fromhex(checkpoint.session), checkpoint.invitation_bytes

@@ -56,14 +56,18 @@ class Exchange:
         return f"<Exchange {self.trip.name}, {len(self.outbox)} clients>"
 
 
-def conduct(params: SessionParams) -> Generator[Exchange, Replies, RoundResult]:
+def conduct(params: SessionParams, *, least_survivors: int = 2) -> Generator[Exchange, Replies, RoundResult]:
     """The server's side of one round.
+
+    `least_survivors`: fewest vectors whose sum the server wants; with fewer it announces nobody, so that nothing is
+    released. Where it knows its clients' floors, it sets theirs: whoever is announced beyond them counts for nothing.
 
     Yields what to carry and is sent the replies, of which it takes none once everybody in the outbox has been heard or
     refused. Who a reply is from is the transport's word; an impossible index is its mistake, hence MisuseError. Returns
     the result, with `refused`; raises RoundAborted where there is no sum.
     """
-    return _trips(require_params(params))
+    least = integer("least_survivors", least_survivors)
+    return _trips(require_params(params), least)
 
 
 def drive(loop: Generator[Exchange, Replies, RoundResult], carry: Callable[[Exchange], Replies]) -> RoundResult:
@@ -81,21 +85,26 @@ def drive(loop: Generator[Exchange, Replies, RoundResult], carry: Callable[[Exch
             return result
 
 
-def _trips(params: SessionParams) -> Generator[Exchange, Replies, RoundResult]:
+def _trips(params: SessionParams, least: int) -> Generator[Exchange, Replies, RoundResult]:
     position: _Position = ServerAdvertise(params)
     outbox: Outbox = dict.fromkeys(range(params.clients), b"")
     refused: dict[int, PeerError] = {}
+    announced: tuple[int, ...] = ()
     while True:
         exchange = Exchange(position.trip, outbox)
         _hear(position, set(outbox), (yield exchange), refused)
         try:
+            if isinstance(position, ServerMask) and len(position.heard) < least:
+                raise TooFewSurvivors("clients that uploaded", len(position.heard), least)
             closed = _sum(position, refused) if isinstance(position, ServerUnmask) else position.close()
         except (TooFewSurvivors, PeerError) as cause:
             told = MappingProxyType(refused)
-            raise RoundAborted(cause, exchange.trip, exchange.announced, told) from cause
+            raise RoundAborted(cause, exchange.trip, announced, told) from cause
         if isinstance(closed, RoundResult):
             return replace(closed, refused=MappingProxyType(refused))
         position, outbox = closed
+        if exchange.trip is Trip.MASK:
+            announced = tuple(sorted(outbox))
         if refused:
             outbox = {client: message for client, message in outbox.items() if client not in refused}
 

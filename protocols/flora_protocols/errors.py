@@ -100,8 +100,9 @@ class RoundAborted(ProtocolError):  # noqa: N818  (as above)
     """A round that ended without a sum.
 
     `cause`: too few were left, or a client's shares make the sum impossible. `trip`: the one that could not be
-    closed. `announced`: whether the survivors had been told by then; such a round counts as released, for those who
-    answered and corrupt holders may have the sum all the same. `refused`: whose message was refused, and why.
+    closed. `survivors`: who had been told by then that their vectors are in the sum, ascending; empty where nobody had.
+    Such a round is `announced` and counts as released, with these in it, for those who answered and corrupt holders may
+    have the sum all the same. `refused`: whose message was refused, and why.
     `left`: who left on its own account, and why, where that is known, as it is to `run_round`.
     """
 
@@ -111,12 +112,18 @@ class RoundAborted(ProtocolError):  # noqa: N818  (as above)
         self,
         cause: TooFewSurvivors | PeerError,
         trip: Trip,
-        announced: bool,
+        survivors: tuple[int, ...],
         refused: Mapping[int, PeerError],
     ) -> None:
-        self.cause, self.trip, self.announced, self.refused = cause, trip, announced, refused
+        self.cause, self.trip, self.survivors, self.refused = cause, trip, survivors, refused
         self.left: Mapping[int, ProtocolError] = {}
-        advice = "the survivors had been announced: count the round as released" if announced else "no sum was released"
+        told = f"{len(survivors)} survivors had been announced: count the round as released"
+        advice = told if survivors else "no sum was released"
         others = f"; refused: {len(refused)}, client {min(refused)} first" if refused else ""
         more = "; start a new round without it" if isinstance(cause, PeerError) else ""
         super().__init__(f"aborted in trip {trip.name}: {cause}{more}{others}; {advice}")
+
+    @property
+    def announced(self) -> bool:
+        """Whether the survivors had been told, so that the round counts as released."""
+        return bool(self.survivors)

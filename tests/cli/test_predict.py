@@ -75,6 +75,10 @@ def test_names_from_files(run: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text("a photo of a cat\n" + "long " * 30 + "\n")
     done = flora_here("predict", run, image, "--class-names", "names.txt", "--top", "2", cwd=tmp_path)
     assert {part.split()[0] for part in done.stdout.split("\t")[1:]} == {"bag", "boot"}
+    (tmp_path / "names.txt").write_text("bag\n1\n")
+    done = flora_here("predict", run, image, "--class-names", "names.txt", cwd=tmp_path)
+    assert "warning: 1 of 2 class names, '1', say nothing to a text tower" in done.stderr
+    assert "give words by --class-names" in done.stderr
     done = flora_here("predict", run, image, "--captions", "captions.txt", cwd=tmp_path)
     assert done.returncode == 0
     assert "flora-secure: warning: 1 of 2 texts are longer than the 16 tokens" in done.stderr

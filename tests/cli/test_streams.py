@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from command import ENVIRONMENT, PROGRAM
+
+from flora_cli.output import Work, emit, emit_json, fail, fields, log, table
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
@@ -43,3 +50,59 @@ def test_what_cannot_be_logged_ends_nothing(redirect: str) -> None:
     assert done.stdout.startswith("flora-secure plan\n")
     assert "warning" not in done.stdout
     assert shell(f"P plan --epsilon 0 {redirect}").returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize("what", ["--help", "simulate --help", "plan", "plan --json", "plan --delta 0.1", "vectors"])
+def test_what_a_terminal_cannot_show_ends_nothing(encoding: str, what: str) -> None:
+    command = [*PROGRAM, *what.split()]
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    text, errors = done.stdout.decode(encoding), done.stderr.decode(encoding)
+    assert "Traceback" not in errors
+    assert text
+    if "--json" in what:
+        assert json.loads(text)["schema"] == "flora-secure/plan/1"
+
+
+def test_a_whole_run_prints_its_report_in_the_c_locale(tmp_path: Path) -> None:
+    flags = ["simulate", "--dataset", "digits", "--clients", "4", "--rounds", "1", "--epsilon", "inf"]
+    environment = {**ENVIRONMENT, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([*PROGRAM, *flags], env=environment, cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"accuracy" in done.stdout
+    assert done.stdout.isascii()
+
+
+def shown(print_all: Callable[[], None]) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as stream, contextlib.redirect_stderr(stream):
+        print_all()
+    return stream.getvalue()
+
+
+HOSTILE = "\x1b[2J\x9b31m\u202e\r\n\tresult PASSED [red]x[/red] \udcff"
+
+
+def _print_hostile() -> None:
+    emit(*table([("what" + HOSTILE, "figure" + HOSTILE)], "title" + HOSTILE))
+    emit("line" + HOSTILE, fields("name" + HOSTILE, "other"))
+    emit_json(json.dumps({HOSTILE: HOSTILE}, ensure_ascii=False, indent=2))
+    log("log" + HOSTILE)
+    with Work() as work:
+        work.log("line" + HOSTILE)
+        work.round(1, 2, HOSTILE)
+    with pytest.raises(typer.Exit):
+        fail("message" + HOSTILE)
+
+
+def test_nothing_that_is_printed_is_a_command_to_the_terminal() -> None:
+    text = shown(_print_hostile)
+    assert all(letter.isprintable() or letter in "\n\t" for letter in text)
+    assert not any(line.startswith("result PASSED") for line in text.splitlines())
+    assert text.count("[red]x[/red]") == 11
+
+
+def test_json_stays_what_it_says() -> None:
+    document = {"a": HOSTILE, "b": "ε 🜁"}
+    assert json.loads(shown(lambda: emit_json(json.dumps(document, ensure_ascii=False)))) == document

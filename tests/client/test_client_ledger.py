@@ -72,7 +72,7 @@ def test_a_full_disk_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ledger = ClientLedger(path)
     ledger.enter(SESSION, event(1), 100, 1e-5)
 
-    def half(where: Path, data: bytes) -> None:
+    def half(where: Path, data: bytes, mode: int) -> None:
         with where.open("ab") as stream:
             stream.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")

@@ -56,7 +56,8 @@ def test_several_rows_of_an_image_are_several_pairs(tmp_path: Path) -> None:
     assert [part.tolist() for part in federation.clients] == [[0, 2], [1]]
     assert federation.lines == [
         "data table: 2 private, 0 public, 1 test images with 3, 0 and 1 captions; 1 / 1 / 1 images a client "
-        "(min, median, max)"
+        "(min, median, max)",
+        "read 4 rows of the table",
     ]
 
 
@@ -266,7 +267,7 @@ def test_verdicts_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "3.jpg").write_bytes(b"none")
     cache = ArrayCache(tmp_path / "cache", lambda line: pytest.fail(line))
     first = load_dataset("table", path, cache=cache)
-    monkeypatch.setattr("flora_secure.data.files.samples.damage", lambda file: pytest.fail("decoded again"))
+    monkeypatch.setattr("flora_secure.data.files.samples.check", lambda *_, **__: pytest.fail("decoded again"))
     second = load_dataset("table", path, cache=cache)
     assert first.data_hash == second.data_hash
     assert first.skipped == second.skipped != ()

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import io
+import multiprocessing.spawn
 import struct
 import zlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
-from images import encoded, picture, write
+from images import die_at_150, encoded, picture, write
 from PIL import Image
 
+from flora_secure.data.checking import Finding, check
 from flora_secure.data.files import decoding
-from flora_secure.data.files.decoding import damage, decode
-from flora_secure.data.files.pixels import Shape, UnreadableImageError, fitted, open_rgb
-from flora_secure.data.images import EncodedFile
+from flora_secure.data.files.decoding import decode
+from flora_secure.data.files.pixels import Shape, fitted, open_rgb
+from flora_secure.data.files.values import UnreadableImageError
+from flora_secure.data.images import EncodedFile, EncodedImages
 from flora_secure.errors import DataError
 
 
@@ -110,7 +114,7 @@ def test_damage_is_told_apart(raw: bytes, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match=f"^{reason}$"):
         open_rgb(raw)
     (tmp_path / "x").write_bytes(raw)
-    assert damage(EncodedFile("x", tmp_path / "x")) == reason
+    assert check(EncodedFile("x", tmp_path / "x")).damage == reason
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,33 +127,61 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_good_files_have_no_damage_and_missing_ones_say_so(tmp_path: Path) -> None:
-    assert damage(EncodedFile("a", write(tmp_path / "a.jpg", 1))) == ""
-    assert damage(EncodedFile("b", tmp_path / "b.jpg")) == "cannot be read: No such file or directory"
+    assert check(EncodedFile("a", write(tmp_path / "a.jpg", 1))) == Finding()
+    assert check(EncodedFile("b", tmp_path / "b.jpg")).damage == "cannot be read: No such file or directory"
 
 
-def files_of(folder: Path, count: int) -> tuple[list[EncodedFile], np.ndarray]:
-    files = [EncodedFile(f"{i}.png", write(folder / f"{i}.png", i, "PNG")) for i in range(count)]
+def files_of(folder: Path, count: int) -> EncodedImages:
+    files = tuple(EncodedFile(f"{i}.png", write(folder / f"{i}.png", i, "PNG")) for i in range(count))
     digests = b"".join(hashlib.sha256(file.read()).digest() for file in files)
-    return files, np.frombuffer(digests, np.uint8).reshape(-1, 32)
+    return EncodedImages(files, np.frombuffer(digests, np.uint8).reshape(-1, 32))
 
 
 def test_workers_keep_the_order_and_give_the_same_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, hashes = files_of(tmp_path, 150)
+    files = files_of(tmp_path, 150)
     shape = Shape((24, 32), "squash")
     monkeypatch.setattr(decoding.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    parts = list(decode(files, hashes, shape, chunk=60))
+    parts = list(decode(files, shape, chunk=60))
     assert [len(part) for part in parts] == [60, 60, 30]
     monkeypatch.setattr(decoding, "_FEW", 1000)
-    (here,) = decode(files, hashes, shape, chunk=1000)
+    (here,) = decode(files, shape, chunk=1000)
     assert np.array_equal(np.concatenate(parts), here)
     assert np.array_equal(here, np.stack([picture(i) for i in range(150)]))
 
 
 def test_a_file_that_changed_meanwhile_ends_the_run(tmp_path: Path) -> None:
-    files, hashes = files_of(tmp_path, 3)
+    files = files_of(tmp_path, 3)
     write(tmp_path / "1.png", 99, "PNG")
     with pytest.raises(DataError, match=r"image '1\.png' has changed since it was checked"):
-        list(decode(files, hashes, Shape((8, 8)), chunk=2))
+        list(decode(files, Shape((8, 8)), chunk=2))
+
+
+@pytest.mark.parametrize("moment", ["before", "while"])
+def test_a_killed_worker_ends_the_run_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    monkeypatch.setattr(decoding.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    if moment == "before":  # it ends before it has read what it is to do
+        monkeypatch.setattr(multiprocessing.spawn, "_python_exe", b"/bin/false")
+    with pytest.raises(DataError, match="a worker that decodes images was ended") as caught:
+        list(decoding_of(die_at_150, 200))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(11, "Resource temporarily unavailable")])
+def test_workers_that_cannot_be_started_end_the_run_in_one_line(
+    error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object) -> None:
+        raise error
+
+    monkeypatch.setattr(decoding.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(decoding._Process, "start", fail)
+    with pytest.raises(DataError, match=f"a worker that decodes images was ended: {error.strerror}"):
+        list(decoding_of(abs, 200))
+
+
+def decoding_of(function: Callable[[int], int], count: int) -> Iterator[int]:
+    with decoding.mapper(count) as over:
+        yield from over(function, iter(range(count)))
 
 
 def test_an_unknown_resize_mode_is_misuse() -> None:

@@ -110,14 +110,15 @@ def test_bad_images_are_counted_by_reason_and_named(tmp_path: Path) -> None:
     assert len(data.private) + len(data.test) == 20
     assert data.class_names == ("cat", "dog")
     assert skipped(data) == {
+        "hidden file": (1, ("dog/.hidden.jpg",)),
         "file that is no image by its name": (1, ("dog/notes.txt",)),
         "empty file": (7, tuple(f"cat/empty{i}.jpg" for i in range(7))),
         "corrupt or cut short": (1, ("dog/cut.jpg",)),
         "no image": (2, ("dog/text.png", "ghost/bad.jpg")),
         "class without a usable image": (1, ("ghost",)),
     }
-    assert "skipped 7: empty file (cat/empty0.jpg, " in data.skipped[1].line
-    assert data.skipped[1].line.endswith("cat/empty4.jpg, …)")
+    assert "skipped 7: empty file (cat/empty0.jpg, " in data.skipped[2].line
+    assert data.skipped[2].line.endswith("cat/empty4.jpg, …)")
 
 
 def test_the_cache_remembers_verdicts_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +126,7 @@ def test_the_cache_remembers_verdicts_and_changes_nothing(tmp_path: Path, monkey
     (tmp_path / "images" / "dog" / "cut.jpg").write_bytes(encoded(3)[:300])
     cache = ArrayCache(tmp_path / "cache", lambda line: pytest.fail(line))
     plain, first = (load_dataset("folder", tmp_path / "images", cache=c) for c in (None, cache))
-    monkeypatch.setattr("flora_secure.data.files.samples.damage", lambda file: pytest.fail("decoded again"))
+    monkeypatch.setattr("flora_secure.data.files.samples.check", lambda *_, **__: pytest.fail("decoded again"))
     second = load_dataset("folder", tmp_path / "images", cache=cache)
     assert plain.data_hash == first.data_hash == second.data_hash
     assert plain.skipped == first.skipped == second.skipped
@@ -150,7 +151,10 @@ def test_the_data_hash_sees_contents_labels_and_nothing_else(tmp_path: Path) -> 
     ("prepare", "message"),
     [
         (lambda root: None, "no image was found"),
-        (lambda root: write_classes(root, 6, ("cat",)), r"has 1 class\(es\) with a usable image: at least 2"),
+        (
+            lambda root: write_classes(root, 6, ("cat",)),
+            r"images of one class alone, 'cat' \(6 images\): expected ROOT",
+        ),
         (lambda root: write_classes(root, 3), "no usable test image left"),
         (lambda root: (write_classes(root / "train", 3), write_classes(root / "test", 0)), "no usable test image left"),
     ],

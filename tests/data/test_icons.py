@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from flora_secure.data.dataset import Dataset, Split
+from flora_secure.data.embedded.icons import ICONS_FOLDER, NAMES
+from flora_secure.data.embedded.packed import read_pack
 from flora_secure.data.federation import load_federation
-from flora_secure.data.files.packed import read_pack
-from flora_secure.data.icons import ICONS_FOLDER, NAMES
 from flora_secure.data.own import OwnData
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError
@@ -133,9 +133,8 @@ def test_the_notice_names_every_set_with_its_licence() -> None:
 
 
 def test_a_run_deals_them_as_they_are() -> None:
-    config = DataConfig(dataset="icons", partition="natural", clients=len(SETS) - len(MANIFEST["public_sets"]))
-    federation = load_federation(config, seed=0)
-    assert len(federation.clients) == config.clients
+    federation = load_federation(DataConfig(dataset="icons"), seed=0)
+    assert len(federation.clients) == len(SETS) - len(MANIFEST["public_sets"])
     assert (
         federation.image_counts[0]
         == MANIFEST["pieces"]["private"]["range"][1] - (MANIFEST["pieces"]["private"]["range"][0])

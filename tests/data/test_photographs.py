@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +189,40 @@ def test_missing_images_are_skipped_and_named(tmp_path: Path) -> None:
     (skipped,) = data.skipped
     assert (skipped.reason, skipped.count) == ("cannot be read: No such file or directory", 1)
     assert skipped.names == ("images/apple_pie/1001.jpg",)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "raw", "message"),
+    [
+        ("oxford-pets", "oxford-iiit-pet/annotations/test.txt", "a 1".encode("utf-16"), "it is UTF-16 text"),
+        ("oxford-pets", "oxford-iiit-pet/annotations/test.txt", "a_1 ²".encode(), "is no image name and class number"),
+        ("oxford-pets", "oxford-iiit-pet/annotations/test.txt", b"a_1 " + b"9" * 5000, "is no image name and class"),
+        ("food101", "food-101/meta/test.json", b'{"a": ["x"], "a": []}', "key 'a' occurs 2 times"),
+        ("food101", "food-101/meta/test.json", b'{"a": "xyz"}', "is no list of images by class"),
+        ("food101", "food-101/meta/test.json", b'{"a": [1]}', "is no list of images by class"),
+        ("food101", "food-101/meta/test.json", b"[" * 100_000, "nested deeper than 64 levels"),
+    ],
+)
+def test_hostile_lists(name: str, file: str, raw: bytes, message: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path)
+    (tmp_path / file).write_bytes(raw)
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset(name, tmp_path)
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["oxford-iiit-pet/annotations/test.txt", "flowers-102/setid.mat"])
+def test_pipes_in_the_place_of_lists_are_not_waited_for(file: str, tmp_path: Path) -> None:
+    name = "oxford-pets" if "pet" in file else "flowers102"
+    WRITERS[name](tmp_path)
+    (tmp_path / file).unlink()
+    os.mkfifo(tmp_path / file)
+    with pytest.raises(DataError, match="it is no regular file"):
+        load_dataset(name, tmp_path)
+
+
+def test_lists_with_a_byte_order_mark(tmp_path: Path) -> None:
+    write_pets(tmp_path)
+    path = tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert names(load_dataset("oxford-pets", tmp_path).test)[0] == "images/Abyssinian_4.jpg"

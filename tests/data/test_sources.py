@@ -14,8 +14,8 @@ import pytest
 
 from flora_secure.data import fixed
 from flora_secure.data.dataset import Dataset, Split
+from flora_secure.data.embedded.packed import pack_piece, read_pack
 from flora_secure.data.files.idx import read_idx
-from flora_secure.data.files.packed import pack_piece, read_pack
 from flora_secure.data.fixed import DEBIAN_FOLDER, EMBEDDED_FOLDER
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError
@@ -195,8 +195,8 @@ def test_unknown_name_and_missing_folder(tmp_path: Path, monkeypatch: pytest.Mon
         (struct.pack(">II", 0x00000801, 4) + b"abcd", "cut short|no IDX file"),
         (struct.pack(">IIII", 0x00000D03, 1, 1, 1) + b"a", "magic 0x00000d03, not 0x00000803"),
         (struct.pack(">IIII", 0x00000803, 2, 2, 2) + b"a" * 7, r"7 bytes of data.*8"),
-        (struct.pack(">IIII", 0x00000803, 2, 2, 2) + b"a" * 9, r"9 bytes of data.*8"),
-        (gzip.compress(b"x" * 100, mtime=0)[:-9], "cannot read"),
+        (struct.pack(">IIII", 0x00000803, 2, 2, 2) + b"a" * 9, r"more bytes of data.*8"),
+        (gzip.compress(struct.pack(">IIII", 0x00000803, 2, 2, 2) + b"a" * 8, mtime=0)[:-9], "cannot read"),
     ],
 )
 def test_damaged_idx(tmp_path: Path, content: bytes, message: str) -> None:
@@ -205,3 +205,28 @@ def test_damaged_idx(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read_idx(path, 3)
     assert re.match(r"[^\n]+$", str(caught.value))
+
+
+@pytest.mark.parametrize("promised", [(2, 2, 2), (4096, 1024, 1024)])
+def test_no_more_is_unpacked_than_the_header_promises_and_no_more_than_256_mib(
+    tmp_path: Path, promised: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three megabytes may hold three gigabytes."""
+    path = tmp_path / "images"
+    path.write_bytes(gzip.compress(struct.pack(">IIII", 0x00000803, *promised) + bytes(20_000_000), 1))
+    unpacked = []
+    read = gzip.GzipFile.read
+
+    def counted(self: gzip.GzipFile, size: int = -1) -> bytes:
+        unpacked.append(read(self, size))
+        return unpacked[-1]
+
+    monkeypatch.setattr(gzip.GzipFile, "read", counted)
+    monkeypatch.setattr(gzip, "decompress", lambda *_: pytest.fail("unpacked without a bound"))
+    with pytest.raises(DataError, match=r"more bytes of data, its header promises 8|promises 4,294,967,296 bytes"):
+        read_idx(path, 3)
+    assert sum(map(len, unpacked)) < 100
+    with path.open("wb") as stream:
+        stream.truncate(20 << 30)
+    with pytest.raises(DataError, match=r"cannot read .*268,435,456 are the most that are read"):
+        read_idx(path, 3)

@@ -79,7 +79,7 @@ def test_mixed_precision_gives_nearly_the_same(placement: str) -> None:
 
 
 def test_single_examples_train_on_any_placement() -> None:
-    changes = {"model__placement": "visual-projection", "privacy__unit": "example"}
+    changes = {"model__placement": "visual-projection", "privacy__unit": "example", "training__local_steps": 3}
     task = few_images(**changes)
     simulation = finish(small(**{**FEW, **changes}), task)
     assert sum(record.contributions for record in simulation.records) > 0
@@ -117,4 +117,6 @@ def test_what_captions_cannot_have_is_refused() -> None:
     task = prepare(config, federation)
     assert task.rule.name == "frozen-a"
     with pytest.raises(ConfigError, match="unit example needs labels"):
-        Simulation(override(config, {"privacy.unit": "example", "privacy.epsilon": 8.0}), task)
+        Simulation(
+            override(config, {"privacy.unit": "example", "privacy.epsilon": 8.0, "training.local_steps": 3}), task
+        )

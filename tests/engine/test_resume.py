@@ -141,7 +141,7 @@ def cut(path: Path) -> None:
         (lambda run: forge(run / "state/round-00002.npz", server=zeros(1920, 3)), "of shapes"),
         (lambda run: (run / "state/round-00002.npz").unlink(), "cannot be read, so the run cannot go on"),
         (lambda run: shutil.rmtree(run / "state"), "state is missing: without it the run cannot go on"),
-        (lambda run: (run / "state/announcement.json").write_text("{"), "is not what a run wrote"),
+        (lambda run: (run / "state/announcement.json").write_text("{"), "announcement.json cannot be read: not JSON"),
         (lambda run: cut(run / "rounds.jsonl"), r"round-00001.npz cannot be read"),
         (lambda run: edited(run / "rounds.jsonl", '"round": 1,', '"round": 2,'), "line 2: does not follow line 1"),
         (lambda run: edited(run / "config.toml", "seed = 0", "seed = 1"), "line 1: does not follow config.toml"),

@@ -103,7 +103,7 @@ def test_uploads_of_aborted_rounds_were_received_all_the_same(task) -> None:
     assert resumed.server.ledger.epsilon_local == simulation.server.ledger.epsilon_local
     with pytest.raises(ValueError, match="was aborted: it released nothing"):
         simulation.records[0].event()
-    with pytest.raises(ValueError, match="was not aborted after uploads"):
+    with pytest.raises(ValueError, match="was not aborted between uploads"):
         finish(small(), task).records[0].exposed_event()
 
 

@@ -38,7 +38,7 @@ def test_captions_longer_than_the_context_are_cut_and_named(tiny: Clip) -> None:
     assert torch.equal(tokens, tiny.tokenizer(list(captions)))
     assert torch.equal(tokens[0], tokens[1])
     assert cuts.skipped() == (
-        Skipped("caption cut to the 16 tokens that the model reads", ("album[101]", "album[104]")),
+        Skipped("caption cut to the 16 tokens that the model reads", ("album[101]", "album[104]"), True),
     )
     features = tiny.model.encode_text(tokens, normalize=True)
     assert bool(torch.isfinite(features).all())
@@ -97,7 +97,7 @@ def test_the_vocabulary_of_open_clip(tiny: Clip) -> None:
     cuts = Notes()
     captions = ("a " * 75, "a " * 76)
     assert torch.equal(caption_tokens(other, split_of(*captions), cuts), other.tokenizer(list(captions)))
-    assert cuts.skipped() == (Skipped("caption cut to the 77 tokens that the model reads", ("album[101]",)),)
+    assert cuts.skipped() == (Skipped("caption cut to the 77 tokens that the model reads", ("album[101]",), True),)
 
 
 def test_several_splits_are_counted_together_and_in_pieces(tiny: Clip, monkeypatch: pytest.MonkeyPatch) -> None:

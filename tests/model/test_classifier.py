@@ -273,7 +273,7 @@ def test_images_that_cannot_be_read_are_named(classifier: Classifier, tmp_path: 
     assert [Path(one.image).name for one in found] == ["good.png", "a.jpg"]
     assert [(Path(one.image).name, one.reason) for one in found.unreadable] == [
         ("bad.png", "corrupt or cut short"),
-        ("pipe.png", "cannot be read: not a regular file"),
+        ("pipe.png", "cannot be read: it is no regular file"),
         ("text.png", "no image"),
     ]
     assert [(one.reason, one.count) for one in found.left_out] == [("file that is no image by its name", 1)]

@@ -26,7 +26,7 @@ def test_defaults_survive_a_round_trip() -> None:
 )
 def test_any_config_survives_a_round_trip(epsilon, clients, bits, root, dropout, noise, unseen) -> None:
     config = RunConfig(
-        data=DataConfig(clients=clients, data_root=root, unseen_classes=unseen),
+        data=DataConfig(dataset="folder", clients=clients, data_root=root, unseen_classes=unseen),
         privacy=PrivacyConfig(epsilon=epsilon, bits=bits, simulation_noise=noise),
         aggregation=AggregationConfig(dropout=dropout),
     )

@@ -13,9 +13,11 @@ from invitations import enrolment_of, floors_of, invitation_of, secrets_of
 from flora_bench.mechanisms import compare_mechanisms
 from flora_secure.engine.exchange import MaskedExchange, PlainExchange, RoundExchange, Traffic
 from flora_secure.errors import ConfigError, PlotError
-from flora_secure.planning import architectures
+from flora_secure.planning import architectures, selection
 from flora_secure.planning.architectures import architecture
 from flora_secure.planning.config import RunConfig, override
+from flora_secure.planning.protection import ParticipationConfig
+from flora_secure.planning.sections import DataConfig, TrainingConfig
 from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.records.curves import curves, plot_budget
 from flora_secure.records.forecast import budget_of, forecast
@@ -39,9 +41,11 @@ def config(**changes) -> RunConfig:
     return override(RunConfig(), {key.replace("__", "."): value for key, value in changes.items()})
 
 
-@pytest.mark.parametrize("secagg", ["off", "semi-honest", "malicious-server"])
+@pytest.mark.parametrize(
+    ("secagg", "neighbours"),
+    [("off", None), ("semi-honest", None), ("semi-honest", 8), ("malicious-server", None), ("malicious-server", 8)],
+)
 @pytest.mark.parametrize("dropout", [0.0, 0.17])
-@pytest.mark.parametrize("neighbours", [None, 8])
 @pytest.mark.parametrize("rule", ["prompt-basis", "alternate"])
 def test_the_bytes_are_those_of_a_real_round(secagg, dropout, neighbours, rule) -> None:
     n = 12
@@ -302,3 +306,20 @@ def test_cohorts_and_examples_are_planned_as_they_are_run() -> None:
     assert example.privacy.noise_multiplier < 1.2
     assert 3.9 < example.privacy.epsilon <= 4.0
     assert budget_of(config(privacy__unit="example"), example.privacy.noise_multiplier) == pytest.approx(4.0, abs=0.02)
+
+
+def test_the_most_clients_that_the_help_allows_are_planned_for_or_told_what_would_do() -> None:
+    with pytest.raises(ConfigError, match=r"1,000,000 of data\.clients may be in one round, .* at most 65,536"):
+        forecast(RunConfig(data=DataConfig(clients=1_000_000), training=TrainingConfig(rounds=1)))
+    sampled = ParticipationConfig(rate=0.05, sampling="fixed")
+    found = forecast(
+        RunConfig(data=DataConfig(clients=1_000_000), training=TrainingConfig(rounds=1), participation=sampled)
+    )
+    assert found.aggregation.clients == 50_000
+
+
+def test_colluders_of_a_large_federation_are_no_fewer_than_the_finder_says(monkeypatch) -> None:
+    exact = selection._colluders(1000, 100, 0.05), selection._colluders(5000, 900, 0.1)
+    monkeypatch.setattr(selection, "MAX_CLIENTS", 999)
+    bound = selection._colluders(1000, 100, 0.05), selection._colluders(5000, 900, 0.1)
+    assert all(one <= other <= 1.2 * one for one, other in zip(exact, bound, strict=True))

@@ -233,6 +233,25 @@ def test_sealed_rubbish_makes_the_others_leave(make):
 
 
 @profiles
+def test_a_sum_of_too_few_is_never_announced(make):
+    """Two of nine do not upload: with eight wanted nobody is told of seven, with seven the sum is there."""
+    for least, announced in ((8, False), (7, True)):
+        faulty = Faulty(params_of(make), dict.fromkeys((3, 4), (Trip.MASK, "silence")))
+        loop = conduct(faulty.params, least_survivors=least)
+        if announced:
+            assert drive(loop, faulty).survivors == (0, 1, 2, 5, 6, 7, 8)
+            continue
+        with pytest.raises(RoundAborted) as caught:
+            drive(loop, faulty)
+        error = caught.value
+        assert isinstance(error.cause, TooFewSurvivors)
+        assert (error.cause.have, error.cause.need, error.trip, error.survivors) == (7, 8, Trip.MASK, ())
+        assert [exchange.trip for exchange in faulty.exchanges][-1] is Trip.MASK
+    with pytest.raises(MisuseError, match="least_survivors"):
+        conduct(faulty.params, least_survivors="8")
+
+
+@profiles
 @pytest.mark.parametrize("trip", Trip)
 def test_an_abort_says_whether_the_survivors_were_announced(make, trip):
     params = params_of(make)
@@ -241,6 +260,7 @@ def test_an_abort_says_whether_the_survivors_were_announced(make, trip):
     error = aborted(Faulty(params, dict.fromkeys(range(5), (trip, "silence"))))
     assert error.trip is trip
     assert error.announced == (trip > Trip.MASK)
+    assert error.survivors == (tuple(range(9)) if error.announced else ())
     assert isinstance(error.cause, TooFewSurvivors)
     assert str(error).startswith(f"aborted in trip {trip.name}: ")
 

@@ -38,6 +38,8 @@ GENUINE = AdapterCard(
     interpolation="bicubic",
     mean=[0.48, 0.46, 0.41],
     std=[0.27, 0.26, 0.28],
+    window="auto",
+    background="black",
     images="files",
     mirror=True,
     crops=2,
@@ -112,7 +114,7 @@ def test_the_published_schema_is_this_one() -> None:
         ("scale", 0.0, "scale must be a positive number"),
         ("logit_scale", -1.0, "logit_scale must be a positive number"),
         ("output_added", 1e999, "Infinity is not JSON"),
-        ("schema", "flora-secure/adapter/2", "schema must be 'flora-secure/adapter/1'.*use the release that wrote it"),
+        ("schema", "flora-secure/adapter/3", "schema must be 'flora-secure/adapter/2'.*use the release that wrote it"),
         ("more", 1, "unknown key 'more'"),
     ],
 )
@@ -142,9 +144,12 @@ def _pipe(name: str) -> Callable[[Path], None]:
     ("change", "what"),
     [
         (lambda folder: (folder / CARD).unlink(), "is missing"),
-        (lambda folder: (folder / CARD).write_bytes(b" " * (MOST_BYTES + 1)), "is larger than 16 MiB"),
-        (lambda folder: (folder / CARD).write_bytes(b"\xff"), "no JSON document in UTF-8"),
-        (lambda folder: (folder / CARD).write_text("[" * 100_000), "no JSON document in UTF-8"),
+        (
+            lambda folder: (folder / CARD).write_bytes(b" " * (MOST_BYTES + 1)),
+            "it has 16,777,217 bytes, and 16,777,216 are the most",
+        ),
+        (lambda folder: (folder / CARD).write_bytes(b"\xff"), "it is not UTF-8 text"),
+        (lambda folder: (folder / CARD).write_text("[" * 100_000), "nested deeper than 64 levels"),
         (lambda folder: (folder / CARD).write_text("[]"), "not a JSON object"),
         (lambda folder: (folder / CARD).write_text('{"rank": 1, "rank": 2}'), "occurs 2 times"),
         (_missing_key, "key 'rank' is missing"),

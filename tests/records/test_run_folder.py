@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_record import RECORD
 from test_report import example_report
@@ -11,8 +12,10 @@ from test_report import example_report
 from flora_secure.errors import ConfigError, RunFolderError
 from flora_secure.planning.config import RunConfig, load_config
 from flora_secure.records.adapter_card import WEIGHTS
+from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.reading import read_run
-from flora_secure.records.run_folder import RunFolder
+from flora_secure.records.run_folder import RunFolder, claimed
+from flora_secure.rounds.optimiser import ServerState
 
 
 def written(path: Path, rounds: int = 4) -> RunFolder:
@@ -86,7 +89,7 @@ def edit(place: int):
         (lambda lines: lines.clear(), "line 0: is not the last line"),
         (lambda lines: lines.insert(1, ""), "line 2: not JSON"),
         (lambda lines: lines.insert(1, "[]"), "line 2: not a JSON object"),
-        (lambda lines: lines.insert(1, '{"round": NaN}'), "line 2: not JSON: NaN"),
+        (lambda lines: lines.insert(1, '{"round": NaN}'), "line 2: NaN is not JSON"),
     ],
 )
 def test_a_log_that_was_changed_names_the_line(tmp_path, tamper, says) -> None:
@@ -150,14 +153,111 @@ def test_what_cannot_be_read_is_named(tmp_path) -> None:
 
 def test_an_existing_folder_is_left_alone(tmp_path) -> None:
     (tmp_path / "run").mkdir()
+    with pytest.raises(ConfigError, match=r"run exists already; choose a new folder"), claimed(tmp_path / "run"):
+        pass
+    (tmp_path / "run" / "notes").write_text("")
     with pytest.raises(ConfigError, match=r"run exists already; choose a new folder"):
         RunFolder(tmp_path / "run", RunConfig())
-    assert not list((tmp_path / "run").iterdir())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes"]
+
+
+def test_a_claimed_folder_is_the_run_s_and_goes_where_nothing_was_written(tmp_path) -> None:
+    def begin(write: bool) -> None:
+        with claimed(tmp_path / "deep" / "run") as place:
+            assert list(place.iterdir()) == []
+            if write:
+                RunFolder(place, RunConfig())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        begin(write=False)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        begin(write=True)
+    assert (tmp_path / "deep" / "run" / "config.toml").exists()
+
+
+def test_two_runs_of_one_second_have_two_folders(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
+    with claimed(None) as first, claimed(None) as second, claimed(None) as third:
+        names = [place.name for place in (first, second, third)]
+    assert names == ["20260101-000000", "20260101-000000-2", "20260101-000000-3"]
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/sys/x", "/dev/null/x", "file/x", "n" * 300, "a\0b"])
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_computed(tmp_path, monkeypatch, place) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot be written: .*; choose another folder"), claimed(Path(place)):
+        raise AssertionError("the run began")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_refused_too(tmp_path, monkeypatch) -> None:
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("flora_secure.records.durable.os.write", full)
+    with pytest.raises(ConfigError, match="No space left on device"), claimed(tmp_path / "run"):
+        raise AssertionError("the run began")
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o027, 0o077])
+def test_what_an_auditor_gets_follows_the_umask_and_the_rest_is_private(tmp_path, umask) -> None:
+    def save(place: Path) -> None:
+        (place / WEIGHTS).write_bytes(b"")
+        (place / WEIGHTS).chmod(0o600)  # as safetensors leaves it
+
+    before = os.umask(umask)
+    try:
+        folder = RunFolder(tmp_path / "run", RunConfig(seed=3), start())
+        folder.announce(RECORD)
+        folder.append_round(RECORD, start())
+        folder.write_local("skipped.tsv", "why\tname\n")
+        folder.write_adapter(save)
+        private = modes(folder.path / "state"), modes(folder.path / "local")
+        write_report(folder)
+        public = modes(folder.path)
+    finally:
+        os.umask(before)
+    assert [set(found.values()) for found in private] == [{0o600, 0o700}] * 2
+    assert private[0][folder.path / "state"] == private[1][folder.path / "local"] == 0o700
+    for name in ("config.toml", "rounds.jsonl", "report.json", f"adapter/{WEIGHTS}"):
+        assert public[folder.path / name] == 0o666 & ~umask, name
+    for name in (".", "adapter"):
+        assert public[folder.path / name] == 0o777 & ~umask, name
+
+
+def modes(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))}
+
+
+def start() -> Checkpoint:
+    one = np.zeros(1)
+    facts = {"clip_norm": 1.0, "session": "0" * 32, "invitation_bytes": 0, "model_hash": "", "data_hash": ""}
+    return Checkpoint(round=0, server=ServerState(one, one), last_round={}, compare_no_noise=False, **facts)
+
+
+def test_a_link_in_a_folder_of_others_has_no_other_file_written(tmp_path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    folder = RunFolder(tmp_path / "run", RunConfig(seed=3))
+    for name in (".report.json.tmp", "rounds.jsonl"):
+        (folder.path / name).symlink_to(victim)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        folder.append_round(RECORD)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_report(folder)
+    assert victim.read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"run cannot be written below .*file; choose another folder"):
+    with pytest.raises(ConfigError, match=r"run cannot be written: Not a directory; choose another folder"):
         RunFolder(tmp_path / "file" / "run", RunConfig())
 
 

@@ -9,6 +9,7 @@ import pytest
 from flora_secure.errors import ConfigError
 from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.rules import PROMPT_BASIS, TrainedValues
+from flora_secure.records.record import RoundRecord
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import MAGIC, SHORT_MAGIC, Invitation, decode_opening
 from flora_secure.rounds.sum import Outcome, RoundSum
@@ -119,3 +120,47 @@ def test_revoked_clients_are_not_invited_and_a_cohort_of_everybody_is_refused_wi
         us.finish(invitation, ended(invitation, invitation.members))
     with pytest.raises(ConfigError, match="2 clients are revoked, and everybody is to take part"):
         server(revoked=(2, 5))
+
+
+def test_a_round_that_is_aborted_after_its_survivors_were_told_is_charged_and_moves_nothing() -> None:
+    us, twin = server(privacy__dropout_tolerance=0.2), server(privacy__dropout_tolerance=0.2)
+    everybody = tuple(range(CLIENTS))
+    for told, server_ in (((), twin), (everybody[:9], us)):
+        invitation = server_.invite()
+        record = server_.finish(
+            invitation, Outcome(sum=None, aborted="too few revealed", uploaded=everybody[:9], announced=told)
+        )
+        assert record.dropped == [9]
+        assert record.survivors == list(told)
+        assert (record.announced, record.released, record.exposed, record.summed) == (
+            bool(told),
+            bool(told),
+            not told,
+            False,
+        )
+        assert not server_.adapter.any()
+        assert (server_.ledger.epsilon > 0) == bool(told)
+        assert (record.noise_multiplier is not None) == bool(told)
+        assert RoundRecord.from_dict(record.to_dict()) == record
+        again = server(privacy__dropout_tolerance=0.2)
+        again.restore([record], server_.checkpoint())
+        assert again.ledger.epsilon == server_.ledger.epsilon
+        assert again.ledger.epsilon_local == server_.ledger.epsilon_local > 0
+    assert us.ledger.events[0].survivors == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"announced": (0, 9), "uploaded": (0, 1)}, "were announced, and did not upload"),
+        ({"announced": (0,)}, "has its survivors"),
+    ],
+)
+def test_announced_survivors_are_those_of_a_round_without_a_sum(changes, message) -> None:
+    us = server()
+    invitation = us.invite()
+    good = ended(invitation, invitation.members)
+    if "uploaded" in changes:
+        good = replace(good, sum=None, aborted="late")
+    with pytest.raises(ValueError, match=message):
+        us.finish(invitation, replace(good, **changes))

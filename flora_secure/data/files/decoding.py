@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -22,25 +22,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from flora_secure.data.files.pixels import Shape, UnreadableImageError, fitted, open_rgb
-from flora_secure.data.images import ImageFile
+from flora_secure.data.files.pixels import Shape, fitted, open_rgb
+from flora_secure.data.files.values import UnreadableImageError
+from flora_secure.data.images import EncodedImages, ImageFile
+from flora_secure.data.rendering import Rendering
 from flora_secure.errors import DataError
+from flora_secure.processes import safely_started
 
 _FEW = 128  # that many are done in this process: starting workers takes longer
 _PIECE = 16  # a task: few enough that Ctrl-C waits for little
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-def damage(file: ImageFile) -> str:
-    """What is wrong with an image; nothing, "", with one that decodes to its end."""
-    try:
-        open_rgb(file.read(), draft=1)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    except UnreadableImageError as error:
-        return str(error)
-    return ""
 
 
 def digest(file: ImageFile) -> bytes | None:
@@ -51,26 +43,26 @@ def digest(file: ImageFile) -> bytes | None:
         return None
 
 
-def pixels(item: tuple[ImageFile, bytes], shape: Shape) -> np.ndarray | str:
+def pixels(item: tuple[ImageFile, bytes], shape: Shape, rendering: Rendering) -> np.ndarray | str:
     """The pixels, uint8 (height, width, 3), of a file whose SHA-256 is given, or a line that says it has changed."""
     file, wanted = item
     try:
         raw = file.read()
         if hashlib.sha256(raw).digest() == wanted:
-            return np.asarray(fitted(open_rgb(raw), shape))
+            return np.asarray(fitted(open_rgb(raw, rendering), shape))
     except (OSError, UnreadableImageError):
         pass
     return f"image {file.name!r} has changed since it was checked; start the run again"
 
 
-def decode(files: Sequence[ImageFile], hashes: np.ndarray, shape: Shape, chunk: int) -> Iterator[np.ndarray]:
-    """The files' pixels in order, uint8 (at most `chunk`, height, width, 3) at a time.
+def decode(images: EncodedImages, shape: Shape, chunk: int) -> Iterator[np.ndarray]:
+    """The pixels in order, uint8 (at most `chunk`, height, width, 3) at a time.
 
     Raises DataError for a file that is not what it was when it was checked.
     """
-    items = ((file, row.tobytes()) for file, row in zip(files, hashes, strict=True))
-    with mapper(len(files)) as over:
-        decoded = over(partial(pixels, shape=shape), items)
+    items = ((file, row.tobytes()) for file, row in zip(images.files, images.hashes, strict=True))
+    with mapper(len(images)) as over:
+        decoded = over(partial(pixels, shape=shape, rendering=images.rendering), items)
         while batch := list(islice(decoded, chunk)):
             for image in batch:
                 if isinstance(image, str):
@@ -87,7 +79,8 @@ class _Process(SpawnProcess):
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
-            return SpawnProcess._Popen(process_obj)
+            with safely_started():
+                return SpawnProcess._Popen(process_obj)
         finally:
             sys.modules["__main__"] = main
 
@@ -107,16 +100,20 @@ def mapper(count: int) -> Iterator[Mapper]:
         yield lambda function, items: map(function, items)
         return
     # Ctrl-C reaches the whole group; it is this process that ends the workers
-    pool = ProcessPoolExecutor(
-        min(cores, 16), mp_context=_Context(), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
+    with safely_started():  # a queue starts a process of multiprocessing's own
+        pool = ProcessPoolExecutor(
+            min(cores, 16), mp_context=_Context(), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+        )
 
     def over(function: Callable[[_T], _R], items: Iterator[_T]) -> Iterator[_R]:
         waiting: deque[Any] = deque()
         while True:
             piece = list(islice(items, _PIECE))
             if piece:
-                waiting.append(pool.submit(_each, function, piece))
+                try:
+                    waiting.append(pool.submit(_each, function, piece))
+                except OSError as error:  # of starting the workers; what they do comes back as their results
+                    raise DataError(_ended(f": {error.strerror or error}")) from None
             if not waiting:
                 return
             if not piece or len(waiting) > 2 * cores:
@@ -125,9 +122,13 @@ def mapper(count: int) -> Iterator[Mapper]:
     try:
         yield over
     except BrokenProcessPool:
-        raise DataError("a worker that decodes images was ended, most likely for want of memory") from None
+        raise DataError(_ended(", most likely for want of memory")) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _ended(why: str) -> str:
+    return f"a worker that decodes images was ended{why}; start the run again"
 
 
 def _each(function: Callable[[_T], _R], items: list[_T]) -> list[_R]:

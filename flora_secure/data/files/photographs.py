@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ from flora_secure.data.class_names import (
     FOOD_TEMPLATES,
     PETS_TEMPLATES,
 )
-from flora_secure.data.files.folders import list_folder
 from flora_secure.data.files.samples import Naming, Sample
+from flora_secure.data.folders.listing import list_folder
 from flora_secure.data.images import EncodedFile
+from flora_secure.data.labels import whole
 from flora_secure.data.notes import Notes
-from flora_secure.errors import DataError
+from flora_secure.errors import DataError, ForeignError, first_line
+from flora_secure.foreign import json_of, read_bytes, read_text
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,14 @@ def _below(root: Path, layout: str, marker: str, dataset: str) -> Path:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path)
+    except ForeignError as error:
         raise DataError(f"cannot read {path}: {error}") from None
 
 
 def _eurosat(root: Path, notes: Notes) -> tuple[Sequence[Sample], Naming]:
     folder = _below(root, "eurosat/2750", "AnnualCrop", "EuroSAT")
-    samples = list(list_folder(folder, natural=False, notes=notes))
+    samples = list_folder(folder, layout="classes", notes=notes, least=0)
     return samples, Naming(tuple(EUROSAT_CLASSES), tuple(EUROSAT_CLASSES.values()))
 
 
@@ -58,12 +60,13 @@ def _pets(root: Path, notes: Notes) -> tuple[Sequence[Sample], Naming]:
     samples, names = [], {}
     for file, split in (("trainval.txt", "private"), ("test.txt", "test")):
         path = folder / "annotations" / file
-        for number, line in enumerate(_read(path).splitlines(), 1):
+        for number, line in enumerate(_read(path).split("\n"), 1):
             if not line.strip() or line.startswith("#"):
                 continue
             image, label, *_ = [*line.split(), ""]  # name, class from 1, species, breed
-            if not label.isdigit() or label == "0":
-                raise DataError(f"{path}, line {number}: {line.strip()!r} is no image name and class number")
+            label = whole(label) or "0"
+            if label.startswith(("0", "-")) or len(label) > 6:
+                raise DataError(f"{path}, line {number}: {line.strip()!r:.80} is no image name and class number")
             names[int(label)] = image.rpartition("_")[0].replace("_", " ").lower()
             name = f"images/{image}.jpg"
             samples.append(Sample(EncodedFile(name, folder / name), label, split=split))
@@ -78,12 +81,12 @@ def _flowers(root: Path, notes: Notes) -> tuple[Sequence[Sample], Naming]:
         raise DataError("data set 'flowers102' needs scipy: pip install 'flora-secure[train]'") from None
     folder = _below(root, "flowers-102", "imagelabels.mat", "Flowers-102")
     try:
-        labels = loadmat(folder / "imagelabels.mat")["labels"].ravel().astype(int)
-        splits = loadmat(folder / "setid.mat")
+        labels = loadmat(io.BytesIO(read_bytes(folder / "imagelabels.mat")))["labels"].ravel().astype(int)
+        splits = loadmat(io.BytesIO(read_bytes(folder / "setid.mat")))
         chosen = {split: splits[key].ravel().astype(int) for key, split in
                   (("trnid", "private"), ("valid", "public"), ("tstid", "test"))}  # fmt: skip
     except Exception as error:  # scipy's reader fails in any way on damaged files
-        raise DataError(f"{folder} holds no readable imagelabels.mat and setid.mat: {error}") from None
+        raise DataError(f"{folder} holds no readable imagelabels.mat and setid.mat: {first_line(error)}") from None
     samples = []
     for split, numbers in chosen.items():
         for number in numbers.tolist():
@@ -94,17 +97,22 @@ def _flowers(root: Path, notes: Notes) -> tuple[Sequence[Sample], Naming]:
     return samples, Naming(tuple(str(number) for number in range(1, 103)), FLOWERS_CLASSES)
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
 def _food(root: Path, notes: Notes) -> tuple[Sequence[Sample], Naming]:
     folder = _below(root, "food-101", "meta", "Food-101")
     samples, labels = [], set()
     for part, split in (("train", "private"), ("test", "test")):
         path = folder / "meta" / f"{part}.json"
         try:
-            listed = json.loads(_read(path))
-            pairs = [(label, str(image)) for label, images in listed.items() for image in images]
-        except (ValueError, AttributeError, TypeError) as error:
+            listed = json_of(_read(path))
+        except ForeignError as error:
             raise DataError(f"{path} is no list of images by class: {error}") from None
-        for label, image in pairs:
+        if not isinstance(listed, dict) or not all(_is_texts(images) for images in listed.values()):
+            raise DataError(f"{path} is no list of images by class")
+        for label, image in ((label, image) for label, images in listed.items() for image in images):
             labels.add(label)
             name = f"images/{image}.jpg"
             samples.append(Sample(EncodedFile(name, folder / name), label, split=split))

@@ -10,20 +10,29 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flora_secure.data.cache import ArrayCache, cache_key
+from flora_secure.data.checking import Finding, check, tell
 from flora_secure.data.dataset import Dataset, Owners, Split
-from flora_secure.data.files.decoding import damage, digest, mapper
-from flora_secure.data.files.pixels import MOST_PIXELS, require_pillow
+from flora_secure.data.files.decoding import digest, mapper
+from flora_secure.data.files.pixels import readers, require_pillow
 from flora_secure.data.images import EncodedImages, ImageFile
+from flora_secure.data.labels import ordered
 from flora_secure.data.notes import Notes
+from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.errors import DataError
 
 TEST_SHARE = 5  # one in so many becomes a test image where the data set has none
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+IMAGE_SUFFIXES = frozenset(
+    (
+        *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
+        *(".avif", ".heic", ".heif", ".dcm", ".dicom"),
+    )
+)
 _SPLITS = {
     "train": "private", "training": "private", "private": "private",
     "test": "test", "testing": "test",
@@ -67,25 +76,27 @@ def assemble(
     mirror: bool,
     cache: ArrayCache | None,
     notes: Notes | None = None,
+    rendering: Rendering = PLAIN,
 ) -> Dataset:
     """The data set of all samples that can be used.
 
     Left out, and counted by reason: labels outside `naming.labels`, files that are missing, empty, no image, damaged
-    or of more than `decoding.MOST_PIXELS` pixels. Every such file is decoded once to its end; `cache` remembers what
+    or of more than `pixels.MOST_PIXELS` pixels. Every such file is decoded once to its end; `cache` remembers what
     came out. Where no sample is a test image, those of "val" are, else one in five of each client (of each class,
-    where no client is named), by a fixed seed and never the last one; with test images, "val" joins the public slice.
+    where no client is named), by a fixed seed and never the last one, each with all its copies; with test images,
+    "val" joins the public slice.
     Raises DataError where no private or no test image or only one class is left.
     """
     require_pillow()
     notes = Notes() if notes is None else notes
     listed = _listed(name, samples, notes)
-    order = naming.labels if naming.labels is not None else _sorted({sample.label for sample in listed})
+    order = naming.labels if naming.labels is not None else ordered({sample.label for sample in listed})
     admitted = {label: index for index, label in enumerate(order)}
     known = [sample for sample in listed if sample.label in admitted]
     for sample in listed:
         if sample.label not in admitted:
             notes.skip("label outside the class list", f"{sample.file.name}: {sample.label}")
-    usable, hashes = _usable(known, cache, notes)
+    usable, hashes = _usable(name, known, rendering, cache, notes)
     if naming.labels is None:
         # a class of which nothing can be used is no class
         present = {sample.label for sample in usable}
@@ -96,13 +107,16 @@ def assemble(
         admitted = {label: index for index, label in enumerate(order)}
     names = order if naming.names is None else naming.names
     if len(names) < 2:
+        held = f" ({names[0]!r}, {len(usable):,} images)" if names else ""
         raise DataError(
-            f"data set {name!r} has {len(names)} class(es) with a usable image: at least 2 are needed{notes.told()}"
+            f"data set {name!r} has {len(names)} class(es){held} with a usable image: at least 2 are needed"
+            + notes.told()
         )
 
     labels = np.array([admitted[sample.label] for sample in usable], np.int64)
-    where = _placed(usable, labels.tolist(), np.arange(len(usable)))
-    whole = Split(EncodedImages(tuple(sample.file for sample in usable), hashes), labels, name, np.arange(len(usable)))
+    images = EncodedImages(tuple(sample.file for sample in usable), hashes, rendering)
+    whole = Split(images, labels, name, np.arange(len(usable)))
+    where = _placed(usable, labels.tolist(), whole.distinct[1])
     private, public, test = _splits(whole, where, len(listed), notes)
     owners = _owners([usable[i] for i in private.indices], listed, notes)
     return Dataset(
@@ -111,7 +125,12 @@ def assemble(
 
 
 def assemble_captioned(
-    name: str, samples: Iterable[Sample], *, cache: ArrayCache | None, notes: Notes | None = None
+    name: str,
+    samples: Iterable[Sample],
+    *,
+    cache: ArrayCache | None,
+    notes: Notes | None = None,
+    rendering: Rendering = PLAIN,
 ) -> Dataset:
     """The captioned data set of all samples that can be used: pairs, several of one image where it has several
     captions.
@@ -123,12 +142,13 @@ def assemble_captioned(
     notes = Notes() if notes is None else notes
     listed = _listed(name, samples, notes)
     # a file is read, decoded and, if it is bad, counted once, however many captions it has
-    once, found = _usable([*{sample.file: sample for sample in listed}.values()], cache, notes)
+    distinct = [*{sample.file: sample for sample in listed}.values()]
+    once, found = _usable(name, distinct, rendering, cache, notes)
     row = {sample.file: place for place, sample in enumerate(once)}
     usable = [sample for sample in listed if sample.file in row]
     hashes = found[[row[sample.file] for sample in usable]]
     whole = Split(
-        EncodedImages(tuple(sample.file for sample in usable), hashes),
+        EncodedImages(tuple(sample.file for sample in usable), hashes, rendering),
         np.zeros(len(usable), np.int64),
         name,
         np.arange(len(usable)),
@@ -156,35 +176,25 @@ def _listed(name: str, samples: Iterable[Sample], notes: Notes) -> list[Sample]:
     return listed
 
 
-def _sorted(labels: set[str]) -> tuple[str, ...]:
-    """Whole numbers by value, those of one value (7, 07) and anything else as text."""
-    if all(label.isascii() and label.isdigit() for label in labels):
-        # not by int(): that has a limit of digits
-        return tuple(sorted(labels, key=lambda label: (len(label.lstrip("0")), label.lstrip("0"), label)))
-    return tuple(sorted(labels))
-
-
 def _usable(
-    samples: Sequence[Sample], cache: ArrayCache | None, notes: Notes
+    name: str, samples: Sequence[Sample], rendering: Rendering, cache: ArrayCache | None, notes: Notes
 ) -> tuple[list[Sample], NDArray[np.uint8]]:
     """The samples whose images can be decoded, and their SHA-256, uint8 (n, 32)."""
-    import PIL
-
     with ThreadPoolExecutor() as pool:  # reading and hashing let other threads run
         digests = list(pool.map(lambda sample: digest(sample.file), samples))
     found = np.frombuffer(b"".join(one or bytes(32) for one in digests), np.uint8).reshape(-1, 32)
-    key = cache_key("checked images", 1, PIL.__version__, MOST_PIXELS, found.tobytes().hex())
-    verdicts = None if cache is None else cache.get(key, len(samples), "U")
-    if verdicts is None:
+    key = cache_key("checked images", 2, readers(), rendering, found.tobytes().hex())
+    known = None if cache is None else cache.get(key, len(samples), "U")
+    if known is not None:
+        findings = [Finding.from_text(text) for text in known.tolist()]
+    else:
         with mapper(len(samples)) as over:
-            verdicts = np.array([*over(damage, (sample.file for sample in samples))], dtype=np.str_)
+            findings = [*over(partial(check, rendering=rendering), (sample.file for sample in samples))]
         # what cannot be read today may be there tomorrow, with the same (empty) hash
         if cache is not None and None not in digests:
-            cache.put(key, verdicts)
-    for sample, verdict in zip(samples, verdicts, strict=True):
-        if verdict:
-            notes.skip(str(verdict), sample.file.name)
-    good = np.flatnonzero(verdicts == "")
+            cache.put(key, np.array([finding.to_text() for finding in findings], dtype=np.str_))
+    tell(name, [(sample.file.name, one) for sample, one in zip(samples, findings, strict=True)], rendering, notes)
+    good = np.flatnonzero([not finding.damage for finding in findings])
     return [samples[i] for i in good.tolist()], found[good]
 
 
@@ -195,8 +205,10 @@ def _splits(whole: Split, where: NDArray[np.str_], listed: int, notes: Notes) ->
     )
     for part, what in ((private, "private"), (test, "test")):
         if len(part) == 0:
+            different = len(whole.digests())
+            copies = f", of which {different:,} differ" if different < len(whole) else ""
             raise DataError(
-                f"data set {whole.origin!r} has no usable {what} image left ({listed:,} listed){notes.told()}"
+                f"data set {whole.origin!r} has no usable {what} image left ({listed:,} listed{copies}){notes.told()}"
             )
     return private, public, test
 
@@ -224,7 +236,12 @@ def _placed(samples: Sequence[Sample], classes: Sequence[int], images: NDArray[n
 
 
 def _owners(private: Sequence[Sample], listed: Sequence[Sample], notes: Notes) -> Owners | None:
-    if any(sample.client is None for sample in private):
+    if nobodys := sum(sample.client is None for sample in private):
+        if nobodys < len(private):
+            notes.warn(
+                f"clients are ignored: {nobodys:,} of {len(private):,} private images name none; name a client for "
+                "every one, or for none"
+            )
         return None
     present = {str(sample.client) for sample in private}
     for client in sorted({s.client for s in listed if s.client is not None and s.split != "test"} - present):

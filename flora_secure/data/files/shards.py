@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from flora_secure.data.files.samples import IMAGE_SUFFIXES, Sample, split_named
+from flora_secure.data.folders.kinds import PLAIN, left_out_for
+from flora_secure.data.folders.tree import tree_of
 from flora_secure.data.images import EncodedFile
+from flora_secure.data.labels import client_named, said
 from flora_secure.data.notes import Notes
-from flora_secure.errors import DataError
+from flora_secure.errors import DataError, ForeignError, first_line
+from flora_secure.foreign import json_of, packed, text_of
 
 _MOST_TEXT = 1 << 20  # bytes of a label, of captions or of a sample's JSON
+_PACKED_SUFFIXES = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+Members = dict[str, tarfile.TarInfo]  # of one sample, by suffix
 
 
 def list_shards(root: Path, labels: tuple[str, ...] | None, *, notes: Notes) -> list[Sample]:
@@ -22,21 +28,48 @@ def list_shards(root: Path, labels: tuple[str, ...] | None, *, notes: Notes) -> 
     A sample's label is its .cls, or "label" (or "cls") in its .json, or its .txt where `labels` is given, since a .txt
     is else captions, one a line as CLIP_benchmark has them; without a .txt they are "caption" in its .json, a text or
     a list. Labels win: captions count where no sample has a label. A sample's client is "client" in its .json. A
-    shard's split is its folder's name, or its own up to the first dash, dot or digit. Raises DataError for a shard that
-    is no uncompressed tar.
+    shard's split is its folder's name, or its own up to the first dash, dot or digit. A sample whose texts cannot be
+    read is left out. Raises DataError for a shard that is no uncompressed tar.
     """
-    shards = [root] if root.is_file() else sorted(path for path in root.rglob("*.tar") if path.is_file())
+    shards = _shards(root, notes)
     listed: list[tuple[str, Sample]] = []
+    keys: dict[tuple[str | None, str], int] = {}
     for shard in shards:
         split = _split(root, shard)
         name = shard.name if root.is_file() else shard.relative_to(root).as_posix()
         for key, members in _grouped(shard, notes):
             sample = f"{name}/{key}"
-            listed += [(sample, one) for one in _samples(shard, sample, members, labels, split, notes)]
+            keys[split, key] = keys.get((split, key), 0) + 1
+            try:
+                listed += [(sample, one) for one in _samples(shard, sample, members, labels, split, notes)]
+            except ForeignError as error:
+                notes.skip("sample whose texts cannot be read", f"{sample}{error}")
+    notes.read = f"{sum(keys.values()):,} samples of {len(shards):,} shard{'s' * (len(shards) != 1)}"
+    if repeated := sum(count > 1 for count in keys.values()):
+        notes.warn(f"keys of shards that stand for more than one sample of a split: {repeated:,}; each of them counts")
     captioned = any(one.caption for _, one in listed) and not any(one.label for _, one in listed)
     for sample in dict.fromkeys(name for name, one in listed if not (one.caption if captioned else one.label)):
         notes.skip(f"sample without a {'caption' if captioned else 'label'}", sample)
     return [one for _, one in listed if (one.caption if captioned else one.label)]
+
+
+def _shards(root: Path, notes: Notes) -> list[Path]:
+    """The shards, in the order of their names; compressed ones, and what else is none, are told."""
+    if root.is_file():
+        return [root]
+    below = sorted(tree_of(root, notes).below())
+    found = [path for path in below if path.suffix == ".tar"]
+    compressed = [path for path in below if path.name.lower().endswith(_PACKED_SUFFIXES)]
+    if compressed and not found:
+        raise DataError(
+            f"`data.data_root` {str(root)!r} holds no .tar, but {len(compressed):,} compressed ones, such as "
+            f"{compressed[0].name}: unpack them to .tar (gunzip), since images are read where they lie in it"
+        )
+    for path in below:
+        reason = "compressed shard: unpack it to .tar" if path in compressed else left_out_for(path.name)
+        if path.suffix != ".tar" and reason != PLAIN:
+            notes.skip(reason, path.relative_to(root).as_posix())
+    return found
 
 
 def _split(root: Path, shard: Path) -> str | None:
@@ -51,15 +84,17 @@ def _split(root: Path, shard: Path) -> str | None:
     return None
 
 
-def _grouped(shard: Path, notes: Notes) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+def _grouped(shard: Path, notes: Notes) -> Iterator[tuple[str, Members]]:
     """Consecutive members of one key: (key, suffix → member)."""
     key = ""
-    members: dict[str, tarfile.TarInfo] = {}
+    members: Members = {}
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 folder, _, base = member.name.rpartition("/")
-                if not member.isreg() or member.issparse() or base.startswith(".") or "." not in base:
+                if (reason := _unused(member, base)) is not None:
+                    if reason:
+                        notes.skip(reason, f"{shard.name}/{member.name}")
                     continue
                 stem, _, suffix = base.partition(".")
                 this = f"{folder}/{stem}" if folder else stem
@@ -67,61 +102,86 @@ def _grouped(shard: Path, notes: Notes) -> Iterator[tuple[str, dict[str, tarfile
                     yield key, members
                     members = {}
                 key = this
-                members[f".{suffix.lower()}"] = member
+                if (kind := f".{suffix.lower()}") in members:
+                    notes.skip("member of a shard that comes again later, which counts", f"{shard.name}/{member.name}")
+                members[kind] = member
             # tarfile ends without a word where a header would begin and the file does not go on
             if EncodedFile("", shard, tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
                 notes.skip("shard cut short", shard.name)
     except (tarfile.TarError, OSError, EOFError) as error:
         if not members and not key:
-            raise DataError(f"shard {str(shard)!r} is no uncompressed tar file: {error}") from None
+            by = packed(EncodedFile("", shard, 0, 8).read())
+            why = f"it is compressed ({by}), unpack it" if by else first_line(error)
+            raise DataError(f"shard {str(shard)!r} is no uncompressed tar file: {why}") from None
         notes.skip("shard cut short", shard.name)
     if members:
         yield key, members
 
 
+def _unused(member: tarfile.TarInfo, base: str) -> str | None:
+    """Why a member is no part of a sample, "" where that goes without saying; `None` for one that is."""
+    if member.isdir():
+        return ""
+    if not member.isreg() or member.issparse():
+        return "member of a shard that is a link, or no plain file"
+    if base.startswith("."):
+        return "hidden member of a shard"
+    return None if "." in base else "member of a shard without a suffix"
+
+
 def _samples(
-    shard: Path,
-    name: str,
-    members: dict[str, tarfile.TarInfo],
-    labels: tuple[str, ...] | None,
-    split: str | None,
-    notes: Notes,
+    shard: Path, name: str, members: Members, labels: tuple[str, ...] | None, split: str | None, notes: Notes
 ) -> Iterator[Sample]:
-    """One with its label, or with "", or one for each of its captions."""
-    image = next((suffix for suffix in members if suffix in IMAGE_SUFFIXES), None)
-    if image is None:
+    """One with its label, or with "", or one for each of its captions. Raises ForeignError for a text or a value in it
+    that cannot be read."""
+    image, *others = [suffix for suffix in members if suffix in IMAGE_SUFFIXES] or [""]
+    if not image:
         notes.skip("sample without an image", name)
         return
+    for suffix in others:
+        notes.skip("further image of a sample", name + suffix)
 
     def text(suffix: str) -> str:
-        if suffix not in members or members[suffix].size > _MOST_TEXT:
+        member = members.get(suffix)
+        if member is None:
             return ""
-        member = members[suffix]
-        raw = EncodedFile(name, shard, member.offset_data, member.size).read()
-        return raw.decode("utf-8", errors="replace").strip()
-
-    about: dict[str, object] = {}
-    if ".json" in members:
+        if member.size > _MOST_TEXT:
+            raise ForeignError(f"{suffix}: more than {_MOST_TEXT:,} bytes")
         try:
-            found = json.loads(text(".json"))
-            about = found if isinstance(found, dict) else {}
-        except (ValueError, RecursionError):
-            notes.skip("JSON of a sample that cannot be read", name)
-    label = text(".cls") or _shard_text(about.get("label", about.get("cls")))
-    if not label and labels is not None:
+            return text_of(EncodedFile(name, shard, member.offset_data, member.size).read()).strip()
+        except (ForeignError, OSError) as error:
+            raise ForeignError(f"{suffix}: {first_line(error)}") from None
+
+    about = _about(text(".json")) if ".json" in members else {}
+    client = client_named(about.get("client"))
+    label: str | None = text(".cls") or said(about.get("label", about.get("cls")))
+    if label == "" and labels is not None:
         label = text(".txt")
-    member = members[image]
-    client = _shard_text(about.get("client")) or None
-    file = EncodedFile(name + image, shard, member.offset_data, member.size)
-    captions = [""]
+    if label is None or client is None:
+        raise ForeignError(".json: a label or client that is neither text nor a whole number")
+    if "\n" in label:
+        raise ForeignError(": a label of several lines")
+    captions: list[str] = []
     if not label:
-        given = text(".txt").splitlines() if labels is None and ".txt" in members else about.get("caption")
-        texts = given if isinstance(given, list) else [given]
-        captions = [found for one in texts if isinstance(one, str) and (found := one.strip())] or [""]
-    for caption in captions:
-        yield Sample(file, label, client, split, caption)
+        given = text(".txt").split("\n") if labels is None and ".txt" in members else about.get("caption")
+        captions = [_caption(one) for one in (given if isinstance(given, list) else [given])]
+    member = members[image]
+    file = EncodedFile(name + image, shard, member.offset_data, member.size)
+    for caption in [one for one in captions if one] or [""]:
+        yield Sample(file, label, client or None, split, caption)
 
 
-def _shard_text(value: object) -> str:
-    """A text or a whole number as text; anything else says nothing."""
-    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+def _about(text: str) -> dict[str, Any]:
+    try:
+        found = json_of(text)
+    except ForeignError as error:
+        raise ForeignError(f".json: {error}") from None
+    if not isinstance(found, dict):
+        raise ForeignError(".json: it is no object")
+    return found
+
+
+def _caption(value: object) -> str:
+    if value is not None and not isinstance(value, str):
+        raise ForeignError(".json: a caption that is no text")
+    return (value or "").strip()

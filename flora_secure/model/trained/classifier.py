@@ -24,7 +24,7 @@ from flora_secure.model.matrices import Matrix
 from flora_secure.model.peft_format import merge
 from flora_secure.model.tokenizers import cut_at_context
 from flora_secure.model.trained.answers import Answer, Guess, Predictions, Unreadable
-from flora_secure.model.trained.folder import open_adapter, views_of
+from flora_secure.model.trained.folder import open_adapter, rendering_of, views_of
 from flora_secure.model.trained.images import GivenImages, Listed, listed, prepared
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.records.adapter_card import FILES, AdapterCard
@@ -89,7 +89,7 @@ class Classifier:
         names, texts = self._names(class_names, captions)
         if not 1 <= top <= len(names):
             raise ConfigError(f"top must lie in 1…{len(names)}, the number of names to choose from; got {top}")
-        found = listed(images)
+        found = listed(images, rendering_of(self.card))
         features, places, unreadable = self._image_embeddings(found, skip_unreadable)
         answers = list[Answer]()
         rows = max(1, _AT_ONCE // len(names))
@@ -110,7 +110,7 @@ class Classifier:
         An image's views, as many as the run had, are embedded and averaged. Raises DataError for an image that cannot
         be read.
         """
-        return _array(self._image_embeddings(listed(images), skip=False)[0])
+        return _array(self._image_embeddings(listed(images, rendering_of(self.card)), skip=False)[0])
 
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit-norm embeddings, float32 (n, embed), of `texts`, each by itself and without a template.

@@ -12,7 +12,8 @@ import torch
 
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.images import EncodedImages
-from flora_secure.errors import AdapterError, ModelError, RunFolderError
+from flora_secure.data.rendering import PLAIN, Rendering
+from flora_secure.errors import AdapterError, DataError, ModelError, RunFolderError
 from flora_secure.model.clip import Clip
 from flora_secure.model.factors import Factors
 from flora_secure.model.image_views import ImageViews
@@ -26,6 +27,7 @@ from flora_secure.planning.sections import Crops
 from flora_secure.records.adapter_card import (
     ARRAYS,
     AVERAGING,
+    CARD,
     EMBEDDED,
     FILES,
     LOCAL,
@@ -47,7 +49,8 @@ def describe_adapter(folder: Path, config: RunConfig, clip: Clip, dataset: Datas
 
     `clip` is the frozen model and `dataset` the data of the run that `config` describes. Raises `OSError`.
     """
-    given = config.model
+    given, test = config.model, dataset.test.images
+    rendering = test.rendering if isinstance(test, EncodedImages) else PLAIN
     how, pretrained = _weights(given.model, given.pretrained)
     card = AdapterCard(
         adapter_hash=adapter_hash(folder),
@@ -61,7 +64,9 @@ def describe_adapter(folder: Path, config: RunConfig, clip: Clip, dataset: Datas
         interpolation=clip.shape.filter,
         mean=list(clip.mean),
         std=list(clip.std),
-        images=FILES if isinstance(dataset.test.images, EncodedImages) else ARRAYS,
+        images=FILES if isinstance(test, EncodedImages) else ARRAYS,
+        window=rendering.window,
+        background=rendering.background,
         mirror=dataset.mirror if given.mirror is None else given.mirror,
         crops=given.crops,
         captioned=dataset.captioned,
@@ -89,6 +94,11 @@ def _weights(model: str, pretrained: str | None) -> tuple[str, str | None]:
     return LOCAL, Path(pretrained or "").name.replace("\\", "_")  # some systems have it in names, others in paths
 
 
+def rendering_of(card: AdapterCard) -> Rendering:
+    """How the run showed the values of image files. Raises `DataError` for a card that says neither."""
+    return Rendering(card.window, card.background)
+
+
 def views_of(card: AdapterCard) -> ImageViews:
     """The views of an image that the run embedded together."""
     return ImageViews(card.mirror, cast(Crops, card.crops))
@@ -114,14 +124,14 @@ def open_adapter(run: Path, device: str | torch.device = "cpu", pretrained: str 
     report does not know, weights that are missing or another model's, and factors that do not fit.
     """
     folder, report, configured = run, None, None
-    if (run / "config.toml").exists():
+    if os.path.lexists(run / "config.toml"):
         folder = run / "adapter"
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise RunFolderError(f"{run} holds no adapter: finish the run with flora-secure simulate --resume {run}")
-        if (run / "report.json").exists():
+        if os.path.lexists(run / "report.json"):
             report = read_report(run)
         configured = load_config(run / "config.toml").model.pretrained
-    elif not run.is_dir():
+    elif not os.path.isdir(run):
         raise RunFolderError(f"there is no folder {run}: name a run folder, or the adapter/ in one")
     card = read_card(folder)
     told = None if report is None else report.provenance.adapter_hash
@@ -130,6 +140,10 @@ def open_adapter(run: Path, device: str | torch.device = "cpu", pretrained: str 
             f"{folder} is not the adapter of this run: its SHA-256 is {card.adapter_hash:.12}…, report.json knows "
             f"{told:.12}…; bring back the run's own, or name the adapter folder alone"
         )
+    try:
+        rendering_of(card)
+    except DataError as error:
+        raise AdapterError(f"{folder / CARD}: {error}") from None
     clip = _model(card, folder, device, pretrained, configured)
     matrices = matrices_of(clip.model, PLACEMENTS[card.placement], card.last_layers)
     factors = read_adapter(folder, matrices, card.rank, card.output_added)

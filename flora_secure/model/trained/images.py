@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from flora_secure.data.files.folders import files_below
-from flora_secure.data.files.pixels import Shape, UnreadableImageError, as_rgb, fitted, open_rgb
+from flora_secure.data.files.pixels import Shape, as_rgb, fitted, open_rgb
 from flora_secure.data.files.samples import IMAGE_SUFFIXES
+from flora_secure.data.files.values import UnreadableImageError
+from flora_secure.data.folders.kinds import left_out_for, suffix_of
+from flora_secure.data.folders.tree import tree_of
 from flora_secure.data.images import EncodedFile
 from flora_secure.data.notes import Notes, Skipped
+from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.errors import DataError, first_line
 from flora_secure.foreign import printable
 from flora_secure.model.trained.answers import Unreadable
@@ -40,23 +43,25 @@ _MOST_BYTES = 1 << 28  # of pixels held for that
 class Listed:
     """Images in order: files that are not yet read, or pixels uint8 (height, width) or (height, width, 3).
 
-    `names`: a file's path as it was given, and `None` for what has none. `left_out`: files in folders that are no
-    images by their names.
+    `names`: a file's path as it was given, and `None` for what has none. `left_out`: what folders hold beside images,
+    and why it is not read. `rendering`: how values of more than 8 bits and transparency are shown.
     """
 
     items: list[EncodedFile | np.ndarray]
     names: list[str | None]
     left_out: tuple[Skipped, ...]
+    rendering: Rendering = PLAIN
 
 
-def listed(images: GivenImages) -> Listed:
+def listed(images: GivenImages, rendering: Rendering = PLAIN) -> Listed:
     """What `images` names or holds.
 
     Args:
         images: a path of a file, or of a folder, which is searched to its ends for files with an image's suffix, in the
-            order of their paths (hidden ones are left alone, links into folders not followed); a Pillow image; a batch
+            order of their paths (hidden ones and links out of it are left out); a Pillow image; a batch
             of pixels, uint8 (n, height, width) or (n, height, width, 3) as array or tensor, for tensors (n, 3, height,
             width) too, and floats in 0…1; or a sequence of paths, Pillow images and single images (without the n).
+        rendering: the run's.
 
     Raises DataError for a path that is not there and ValueError for pixels of another type or shape.
     """
@@ -72,9 +77,10 @@ def listed(images: GivenImages) -> Listed:
             items += files
             names += [file.name for file in files]
         else:
-            items.append(_pixels(one, 0) if isinstance(one, np.ndarray | torch.Tensor) else _pillow(one, len(items)))
+            array = isinstance(one, np.ndarray | torch.Tensor)
+            items.append(_pixels(one, 0) if array else _pillow(one, len(items), rendering))
             names.append(None)
-    return Listed(items, names, notes.skipped())
+    return Listed(items, names, notes.skipped(), rendering)
 
 
 def _files(path: Path, notes: Notes) -> Iterator[EncodedFile]:
@@ -84,20 +90,20 @@ def _files(path: Path, notes: Notes) -> Iterator[EncodedFile]:
         there, folder = False, False
     if not there:
         raise DataError(f"image {printable(str(path))!r} does not exist")
-    for file in files_below(path) if folder else [path]:
-        if folder and file.suffix.lower() not in IMAGE_SUFFIXES:
-            notes.skip("file that is no image by its name", str(file))
+    for file in tree_of(path, notes).below() if folder else [path]:
+        if folder and suffix_of(file.name) not in IMAGE_SUFFIXES:
+            notes.skip(left_out_for(file.name), str(file))
         else:
             yield EncodedFile(printable(str(file)), file)
 
 
-def _pillow(image: Any, place: int) -> np.ndarray:
+def _pillow(image: Any, place: int, rendering: Rendering) -> np.ndarray:
     from PIL.Image import Image
 
     if not isinstance(image, Image):
         raise ValueError(f"images must be paths, Pillow images, uint8 arrays or tensors, not {type(image).__name__}")
     try:
-        return np.asarray(as_rgb(image))
+        return np.asarray(as_rgb(image, rendering))
     except Exception as error:  # what Pillow has not loaded yet fails in its decoders in any way there is
         raise DataError(f"image {place} cannot be read: {first_line(error)}") from None
 
@@ -140,7 +146,7 @@ def prepared(found: Listed, shape: Shape | None) -> Iterator[tuple[list[int], np
         for start in range(0, len(found.items), _CHUNK):
             part = found.items[start : start + _CHUNK]
             with warnings.catch_warnings():  # Pillow's are switched off by each thread, and filters are shared
-                ready = list(pool.map(partial(_opened, shape=shape), part))
+                ready = list(pool.map(partial(_opened, shape=shape, rendering=found.rendering), part))
             for place, pixels in enumerate(ready, start):
                 if isinstance(pixels, str):
                     yield [place], Unreadable(found.names[place] or f"image {place}", pixels)
@@ -161,12 +167,12 @@ def _batch(group: list[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndarray]:
     return [place for place, _ in group], np.stack([pixels for _, pixels in group])
 
 
-def _opened(item: EncodedFile | np.ndarray, shape: Shape | None) -> np.ndarray | str:
+def _opened(item: EncodedFile | np.ndarray, shape: Shape | None, rendering: Rendering) -> np.ndarray | str:
     """The pixels of an image, or why they cannot be had."""
     if isinstance(item, np.ndarray):
         return item if shape is None else np.asarray(fitted(_as_image(item), shape))
     try:
-        image = open_rgb(item.read())
+        image = open_rgb(item.read(), rendering)
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     except UnreadableImageError as error:

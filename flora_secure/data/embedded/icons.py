@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora_secure.data.dataset import Dataset, Owners, Split
-from flora_secure.data.files.packed import MANIFEST, Piece, read_pack
+from flora_secure.data.embedded.packed import MANIFEST, Piece, read_pack
 
-ICONS_FOLDER = Path(__file__).parent.parent / "assets" / "icons"
+ICONS_FOLDER = Path(__file__).parents[2] / "assets" / "icons"
 NAMES = "names.xz"  # "set:icon" of every image, a line each, in the order of the ranges in the manifest
 TEMPLATES = ("an icon of a {}", "a {} icon", "a pictogram of a {}", "a {}")
 

@@ -1,0 +1,64 @@
+"""What is seen of work that takes a while: lines that stay, and that it still goes on."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from command import ENVIRONMENT, PROGRAM
+
+from flora_cli import output
+from flora_cli.output import Work
+
+pty = pytest.importorskip("pty")
+
+
+def terminal(*arguments: str, cwd: Path) -> tuple[str, int]:
+    """What a terminal is sent on stderr, and the exit code."""
+    ours, theirs = pty.openpty()
+    run = subprocess.Popen(
+        [*PROGRAM, *arguments], cwd=cwd, env={**ENVIRONMENT, "TERM": "xterm"}, stderr=theirs, stdout=subprocess.PIPE
+    )
+    os.close(theirs)
+    sent = b""
+    while True:
+        try:
+            piece = os.read(ours, 1 << 16)
+        except OSError:  # nobody holds the other end any more
+            break
+        if not piece:
+            break
+        sent += piece
+    os.close(ours)
+    return sent.decode(), run.wait()
+
+
+def test_a_run_on_a_terminal_keeps_its_rounds(tmp_path: Path) -> None:
+    flags = ["simulate", "--dataset", "digits", "--clients", "4", "--rounds", "3", "--epsilon", "inf"]
+    sent, code = terminal(*flags, cwd=tmp_path)
+    assert code == 0, sent
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip("\r").rpartition("\r")[2] for line in sent.split("\n")]
+    for number in (1, 2, 3):
+        assert [line for line in lines if line.startswith(f"round {number}/3: accuracy")]
+    assert "embedding images" in sent
+
+
+def test_silence_is_broken_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(output, "_SILENCE", 0.3)
+    with Work(beats=True) as work:
+        work.log("loading …")
+        work.log("embedding images …")
+        time.sleep(0.9)
+        work.round(1, 2, "done")
+    first, *beats, last = stream.getvalue().splitlines()
+    assert first == "loading …"
+    assert beats
+    assert all(re.fullmatch(r"embedding images … \d s", beat) for beat in beats)
+    assert last == "round 1/2: done"

@@ -1,0 +1,116 @@
+"""Settings that somebody has set and that do nothing in the run: refused, with the other setting and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import flora_secure
+from flora_secure.errors import ConfigError
+from flora_secure.planning.config import _IDLE, RunConfig, from_toml
+from flora_secure.planning.names import proposed
+
+EXAMPLE, OFF, IMAGES = "[privacy]\nunit = 'example'", "[aggregation]\nsecagg = 'off'", "[model]\nplacement = "
+CASES = [
+    ("[data]\ndata_root = 'x'", "data.data_root x is not read by data.dataset embedded, which ships"),
+    ("[data]\ndataset = 'digits'\ndata_root = 'x'", "data.data_root x is not read by data.dataset digits"),
+    ("[data]\nlayout = 'classes'", "data.layout classes is for data.dataset folder, not embedded"),
+    ("[data]\ndataset = 'table'\nlayout = 'clients'", "data.layout clients is for data.dataset folder, not table"),
+    ("[data]\ndataset = 'folder'\nlayout = 'classes'\npartition = 'natural'", "data.layout classes has no clients"),
+    ("[model]\nrule = 'alternate'\n[training]\nrounds = 1", "model.rule alternate takes turns by round"),
+    ("[model]\nrule = 'local-alternate'\n[training]\nlocal_steps = 1", "and with training.local_steps 1 the second"),
+    (f"{EXAMPLE}\n[training]\nlocal_steps = 5", "training.local_steps 5 is for privacy.unit client"),
+    (f"{EXAMPLE}\n[training]\nlocal_rate = 0.5", "training.local_rate 0.5 is for privacy.unit client"),
+    (f"{EXAMPLE}\n[training]\ncontrol_variate = 0.5", "training.control_variate 0.5 is for privacy.unit client"),
+    (f"{IMAGES}'text-mlp'\n[training]\nwarm_start = 5", "training.warm_start 5 is for model.placement text-projection"),
+    (f"{IMAGES}'text-mlp'\n[training]\ncontrol_variate = 0.5", "text-projection, not text-mlp: leave it out"),
+    ("[privacy]\nepsilon = inf\ndelta = 1e-6", "privacy.delta 1e-06 is of a budget, and with privacy.epsilon inf"),
+    ("[privacy]\nadaptive_clip = 0.5\n[training]\nrounds = 1", "and training.rounds is 1: set privacy.clip_norm"),
+    (f"{OFF}\nneighbours = 8", "aggregation.neighbours 8 is of masks, and with aggregation.secagg off"),
+    (f"{OFF}\nthreshold = 8", "aggregation.threshold 8 is of masks, and with aggregation.secagg off"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), CASES)
+def test_a_setting_without_effect_is_refused(text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_toml(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(caught.value.settings) >= 2  # its own, and that which makes it idle
+
+
+def test_every_row_of_the_table_has_a_case() -> None:
+    assert {key for key, _, _ in _IDLE} <= {says.split()[0] for _, says in CASES} | {
+        f"{line.removesuffix(']')[1:]}.{following.split(' = ')[0]}"
+        for text, _ in CASES
+        for line, following in zip(text.split("\n"), text.split("\n")[1:], strict=False)
+        if line.startswith("[")
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[data]\ndataset = 'folder'\ndata_root = 'x'\nlayout = 'clients'",
+        f"{EXAMPLE}\n[training]\nlocal_steps = 3\ncontrol_variate = 0.0",  # the default; what happens anyway
+        f"{IMAGES}'text-mlp'\n[training]\nwarm_start = 0\ncontrol_variate = 0.0",
+        f"{OFF}\ncorrupt = 0.2\ndropout = 0.1",  # which size the noise
+        "[privacy]\nepsilon = inf\nsimulation_noise = true",  # which draws cohorts and coins, too
+        "[privacy]\nadaptive_clip = 0.5\nclip_norm = 0.2",  # where the norm begins
+    ],
+)
+def test_what_has_an_effect_or_says_what_happens_stays(text: str) -> None:
+    assert from_toml(from_toml(text).to_toml()) == from_toml(text)
+
+
+def test_the_commands_switches_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"images 50 is for privacy\.unit example"):
+        flora_secure.plan(images=50)
+    assert flora_secure.plan(images=50_000, unit="example").privacy.unit == "example"
+    with pytest.raises(ConfigError, match=r"compare_no_noise .* privacy\.epsilon inf is by itself"):
+        flora_secure.simulate(epsilon=float("inf"), compare_no_noise=True, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_data_set_is_proposed_by_what_lies_there(tmp_path: Path) -> None:
+    def root(*names: str) -> Path:
+        top = tmp_path / str(len([*tmp_path.iterdir()]))
+        for name in names:
+            (top / name).parent.mkdir(parents=True, exist_ok=True)
+            (top / name).touch()
+        return top
+
+    assert proposed(root("cat/0.jpg", "dog/0.jpg")).endswith("`data.dataset` folder")
+    assert proposed(root("train-000.tar")).endswith("`data.dataset` webdataset")
+    assert proposed(root("train/000.tar", "test/000.tar")).endswith("`data.dataset` webdataset")
+    top = root("labels.csv", "0.jpg")
+    assert (
+        proposed(top) == f"for the table in it, `data.dataset` table and `data.data_root` {str(top / 'labels.csv')!r}"
+    )
+    assert proposed(top / "labels.csv") == "a table is `data.dataset` table"
+    assert proposed(root("cifar-10-batches-py/test_batch")).endswith("`data.dataset` cifar10")
+    assert proposed(tmp_path / "nowhere") == "say what lies there by `data.dataset`: folder, table, webdataset"
+    with pytest.raises(ConfigError, match=r"leave it out; folders of images are data\.dataset folder"):
+        from_toml(f"[data]\ndata_root = {str(tmp_path / '0')!r}")
+
+
+def test_what_clients_do_is_looked_at_when_they_are_known() -> None:
+    """A data set of one's own may have more clients than the default."""
+    run = from_toml("[data]\ndataset = 'folder'\n[aggregation]\nthreshold = 120")
+    assert run.clients == 100
+    with pytest.raises(ConfigError, match=r"threshold must lie in 2…100"):
+        from_toml("[aggregation]\nthreshold = 120")
+    assert RunConfig().partition == "dirichlet:0.5"
+
+
+def test_a_plan_says_what_it_assumes() -> None:
+    assert flora_secure.plan(clients=50).assumed == ()
+    assert dict(flora_secure.plan().rows())["assumed"] == "100 clients, since none were given"
+    found = flora_secure.plan(dataset="folder", unit="example").to_dict()["assumed"]
+    assert found == [
+        "100 clients, since none were given; a run takes as many as the data have of their own",
+        "10 classes, each of which adds to the adapter",
+        "20,000 images of all clients together",
+    ]
