@@ -6,6 +6,7 @@
     flora_secure.plan(epsilon=4, clients=100)             # the same figures without training
     flora_secure.audit(run.folder)                        # every claim of the run derived again
     flora_secure.load(run.folder).predict("photos/")      # what images show, by the trained adapter
+    flora_secure.report("runs/a", "runs/b", out="ab.html")  # runs side by side, for a browser
 
 Importing this module imports neither torch nor numpy; a function imports what it needs. docs/api.md has all of it.
 """
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flora_secure.auditing.findings import Audit
     from flora_secure.data.own import OwnData
-    from flora_secure.engine.run import Progress, Run
+    from flora_secure.engine.run import Progress, Run, Surroundings
     from flora_secure.errors import InputError, RunInterrupted
     from flora_secure.model.trained.answers import Answer as Answer
     from flora_secure.model.trained.answers import Predictions as Predictions
@@ -65,6 +66,7 @@ __all__ = [
     "audit",
     "load",
     "plan",
+    "report",
     "simulate",
 ]
 
@@ -80,6 +82,7 @@ def simulate(
     log: Callable[[str], None] | None = None,
     cache: str | Path | bool = True,
     compare_no_noise: bool = False,
+    html: bool = True,
     **options: Any,
 ) -> Run:
     """Train LoRA adapters on CLIP over simulated clients; report accuracy, privacy budget and communication together.
@@ -90,9 +93,12 @@ def simulate(
         out: the run's folder, which must not exist; `runs/DATE-TIME` where it is left out.
         resume: the folder of a run that was interrupted, to go on with; takes no `config`, `out` and `options`.
         progress: called after every round with its number, how many there are, and its record.
-        log: called with lines for people: what the data hold, what is left out of them, what is about to run.
+        log: called with lines for people: what the data hold, what is left out of them, what is about to run; one that
+            ends in "…" says what is being done from then on.
         cache: the folder that keeps image features between runs; `True` for the user's own, `False` for none.
         compare_no_noise: also run without noise, for `report.accuracy.no_noise`.
+        html: write `report.html` into the folder at the end; `report` does so later. Where its libraries are missing,
+            `log` is told.
         options: settings by keyword, such as `epsilon=4, clients=100, rule="ab"`: docs/options.md has all. They
             override `config`.
 
@@ -119,11 +125,67 @@ def simulate(
             raise TypeError(f"resume takes the options of the run from its folder: leave out {', '.join(given)}")
         if isinstance(dataset, str):
             raise TypeError("resume takes the data set of the run from its folder: leave out dataset")
-        return resume_run(Path(resume), around)
+        return _shown(resume_run(Path(resume), around), html, around)
     settings = configured(config, {**options, "dataset": dataset} if isinstance(dataset, str) else options)
     if passed is not None:
         settings = settings_for(settings, passed)
-    return begin_run(settings, None if out is None else Path(out), around, compare_no_noise=compare_no_noise)
+    run = begin_run(settings, None if out is None else Path(out), around, compare_no_noise=compare_no_noise)
+    return _shown(run, html, around)
+
+
+def _shown(run: Run, html: bool, around: Surroundings) -> Run:
+    """The run, its page written; without one it is a run all the same."""
+    from flora_secure.errors import InputError
+
+    if html:
+        try:
+            report(run.folder)
+        except InputError as error:
+            around.say(f"report.html was left out: {error}")
+    return run
+
+
+def report(*runs: str | Path, out: str | Path | None = None, log: Callable[[str], None] | None = None) -> Path:
+    """One HTML file that shows a run, or several side by side; it opens without a network.
+
+    Args:
+        runs: their folders.
+        out: the file, which is replaced; `report.html` in the folder of a single run where it is left out.
+        log: called with a line for each of several runs that cannot be shown; the others are.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: no run can be shown, the file cannot be written, or a library is missing.
+        TypeError: no run, or several without `out`.
+    """
+    from flora_secure.errors import InputError, PlotError
+    from flora_secure.records.html.shown import read
+
+    if not runs or (len(runs) > 1 and out is None):
+        raise TypeError("give at least one run" if not runs else "give out: several runs are shown in one file")
+    found = []
+    for run in runs:
+        try:
+            found.append(read(Path(run)))
+        except InputError as error:
+            if len(runs) == 1:
+                raise
+            if log is not None:
+                log(f"left out: {error}")
+            last = error
+    if not found:
+        raise last
+    try:
+        from flora_secure.records.html.page import write
+    except ModuleNotFoundError as error:
+        if error.name not in ("jinja2", "markupsafe", "matplotlib"):
+            raise
+        raise PlotError(f"a report needs {error.name}: pip install 'flora-secure[report]'") from None
+    target = Path(runs[0]) / "report.html" if out is None else Path(out)
+    write(found, target)
+    return target
 
 
 def plan(

@@ -75,6 +75,11 @@ def read_bytes(path: Path, most: int = MOST_TEXT, *, start: int = 0, length: int
     return raw
 
 
+def first_bytes(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file of any size; links are followed. Raises ForeignError as `read_bytes`."""
+    return read_bytes(path, count, length=count)
+
+
 def packed(raw: bytes) -> str | None:
     """What the bytes are compressed with, by the mark that they begin with: "gzip", "ZIP", …; `None` for none."""
     return next((kind for mark, kind in _PACKED.items() if raw.startswith(mark)), None)

@@ -75,6 +75,9 @@ ROOMS = {
     "flora_secure.records": Room(
         6, libraries("numpy"), inside=(("matplotlib", ""),), never=frozenset({"flora_secure.data"})
     ),
+    "flora_secure.records.html": Room(  # the API imports `page` where its libraries are
+        6, libraries("matplotlib jinja2 markupsafe"), never=frozenset({"flora_secure.data"}), light=False
+    ),
     "flora_secure.model": Room(
         7,
         libraries("numpy torch open_clip timm peft safetensors"),
@@ -103,7 +106,7 @@ ROOMS = {
 }
 HEAVY = libraries(
     "torch torchvision open_clip timm peft transformers opacus sklearn PIL pydicom pillow_heif pyarrow matplotlib "
-    "flwr nvflare"
+    "jinja2 markupsafe flwr nvflare"
 )
 # in rooms that are not light: what is deployed where there is no model
 ENTRANCES = {

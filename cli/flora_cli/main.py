@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from flora_cli import audit, bench, completion, export, plan, predict, simulate, vectors
+from flora_cli import audit, bench, completion, export, plan, predict, report, simulate, vectors
 from flora_cli.options import takes_options
 from flora_cli.output import any_encoding, log, silence
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 COMMANDS = (
     simulate.simulate,
     plan.plan,
+    report.report,
     audit.audit,
     predict.predict,
     export.export,

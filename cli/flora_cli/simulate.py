@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flora_cli.options import Given, flagged, options, told
-from flora_cli.output import Work, emit, emit_json, fail, table
+from flora_cli.output import Work, emit, emit_json, fail, log, table
 
 if TYPE_CHECKING:
     import flora_secure
@@ -42,6 +42,7 @@ def simulate(given: Given) -> None:
                 log=lambda line: work.log(flagged(line)),
                 cache=not switches.no_feature_cache and (switches.feature_cache or True),
                 compare_no_noise=switches.compare_no_noise,
+                html=False,  # after the table, which nobody shall wait for
                 **given.settings,
             )
     except InputError as error:
@@ -55,7 +56,10 @@ def simulate(given: Given) -> None:
         if not isinstance(error, CrossCheckError):
             raise
         fail(str(error), code=1)
-    _show(run, switches.json)
+    try:
+        _show(run, switches.json)
+    finally:  # the page is written where nobody reads the table, too
+        _write_page(run)
 
 
 def _refuse_others(given: Given) -> None:
@@ -75,3 +79,13 @@ def _show(run: flora_secure.Run, as_json: bool) -> None:
     else:
         found = [(what, flagged(figure)) for what, figure in rows(run.report)]
         emit(*table(found, f"flora-secure simulate → {run.folder}"))
+
+
+def _write_page(run: flora_secure.Run) -> None:
+    import flora_secure
+    from flora_secure.errors import InputError
+
+    try:
+        log(f"wrote {flora_secure.report(run.folder)}")
+    except InputError as error:
+        log(f"report.html was left out: {error}")

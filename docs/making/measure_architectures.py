@@ -16,8 +16,9 @@ from open_clip.model import CustomTextCLIP
 from open_clip.transformer import VisionTransformer
 
 from flora_secure.errors import AdapterError
-from flora_secure.model.loading import BESIDES_TOWERS, hub_text_tower
+from flora_secure.model.loading import hub_text_tower
 from flora_secure.model.matrices import matrices_of
+from flora_secure.model.pretrained.configuration import BESIDES_TOWERS
 from flora_secure.planning.placements import PLACEMENTS
 
 ROOT = Path(__file__).resolve().parents[2]

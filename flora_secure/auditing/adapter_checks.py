@@ -7,6 +7,7 @@ import math
 from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import Finding, Problem, judged, unchecked
 from flora_secure.errors import RunFolderError
+from flora_secure.planning.names import pathless
 from flora_secure.records.adapter_card import CARD, WEIGHTS, AdapterCard, adapter_hash, read_card
 from flora_secure.records.report import TOP_1, Report
 
@@ -41,7 +42,7 @@ def _card(card: AdapterCard, case: Case, report: Report) -> list[Problem]:
     scale = model.scale(card.rank)
     pairs: tuple[tuple[str, object, object], ...] = (
         ("model_hash", card.model_hash, report.provenance.model_hash),
-        ("model", card.model, model.model),
+        ("model", card.model, pathless(model.model)),
         ("placement", card.placement, model.placement),
         ("last_layers", card.last_layers, model.last_layers),
         ("rank", card.rank, card.rank if model.rank is None else model.rank),

@@ -216,7 +216,7 @@ def delta_small(case: Case) -> Finding:
     units, what = case.config.clients, "clients"
     if case.records[0].unit == "example":
         drawn = sum(r.record.contributions for r in case.released)
-        known = [r.record for r in case.released if not r.record.lost]
+        known = [r.record for r in case.released if r.record.summed]
         chances = math.fsum(r.sampling_rate * len(r.survivors) for r in known)
         units, what = (
             max(units, round(units * drawn / chances) if chances else 0),

@@ -121,8 +121,8 @@ class Case:
 
     @functools.cached_property
     def released(self) -> list[Released]:
-        """The rounds that were not aborted, lost ones too, in their order."""
-        return [Released.of(record) for record in self.records if record.aborted is None]
+        """The rounds that count as released, lost ones and those aborted late too, in their order."""
+        return [Released.of(record) for record in self.records if record.released]
 
     @property
     def noisy(self) -> bool:
@@ -211,7 +211,7 @@ class Case:
     @functools.cached_property
     def sent(self) -> list[Released]:
         """Rounds in which uploads left clients, whether or not they became a sum."""
-        return [Released.of(record) for record in self.records if record.aborted is None or record.exposed]
+        return [Released.of(record) for record in self.records if record.released or record.exposed]
 
     @functools.cached_property
     def worst_local(self) -> list[Released]:

@@ -123,13 +123,13 @@ def sets(case: Case) -> Finding:
             problems.append((here, "lost in a crash, yet it says how it ended"))
         if r.aborted is None and not r.lost and set(r.dropped) != cohort - survivors:
             problems.append((here, f"{len(cohort)} participants, {len(survivors)} survived, {len(r.dropped)} dropped"))
-        if r.aborted is not None and survivors:
-            problems.append((here, f"aborted, yet {len(survivors)} survivors are in a sum"))
+        if r.announced and not survivors <= cohort - set(r.dropped):
+            problems.append((here, f"aborted, yet {len(survivors)} survivors are in a sum, and dropped out"))
         if r.recovered > len(r.dropped):
             problems.append((here, f"{r.recovered} recovered of {len(r.dropped)} dropped"))
         if set(r.exhausted) & cohort:
             problems.append((here, f"clients {sorted(set(r.exhausted) & cohort)} take part with their budget used up"))
-        if r.aborted is None and r.threshold is not None and len(survivors) < r.threshold:
+        if r.released and r.threshold is not None and len(survivors) < r.threshold:
             problems.append((here, f"{len(survivors)} survivors cannot reveal a sum with threshold {r.threshold}"))
     return judged(
         "A-04",

@@ -96,7 +96,7 @@ def honest(case: Case) -> Finding:
             problems.append(
                 (at(record), f"{record.colluders} colluders, corrupt = {config.aggregation.corrupt:g} says {corrupt}")
             )
-        if record.aborted is None and record.honest_minimum != expected:
+        if record.released and record.honest_minimum != expected:
             problems.append(
                 (at(record), f"honest minimum {record.honest_minimum}, the tolerated dropouts say {expected}")
             )

@@ -159,6 +159,7 @@ def aggregation(case: Case) -> Finding:
             ("recovered", told.recovered, [r.recovered for r in case.records]),
             ("aborted", told.aborted, [r.round for r in case.records if r.aborted is not None]),
             ("lost", told.lost, [r.round for r in case.records if r.lost]),
+            ("announced", told.announced, [r.round for r in case.records if r.announced]),
         )
         if case.everybody:
             for r in case.records:
@@ -198,7 +199,7 @@ def rates(case: Case) -> Finding:
 
 def rates_of(case: Case) -> tuple[float | None, float | None]:
     """The clip rate over all contributions and the overflow rate over all coordinates, `None` where there are none."""
-    records = [r.record for r in case.released if not r.record.lost]
+    records = [r.record for r in case.released if r.record.summed]
     inside = sum(r.contributions for r in records)
     coordinates = sum(r.dimension for r in records)
     clipped = sum(r.clipped for r in records) / inside if inside else None

@@ -61,7 +61,7 @@ def _statement(case: Case, report: Report) -> str:
         if record.exposed:  # its uploads were sent, and count for epsilon_local
             ledger.authorise(record.exposed_event())
             ledger.expose()
-        elif record.aborted is None:
+        elif record.released:
             ledger.authorise(record.event())
             ledger.record(record.event())
     cohort = max(len(record.participants) for record in case.records)
@@ -103,8 +103,9 @@ def _statement(case: Case, report: Report) -> str:
         secret_noise=not config.privacy.simulation_noise,
         unit=config.privacy.unit,
         population=config.clients,
-        aborted_rounds=len(case.records) - len(case.released),
-        lost_rounds=sum(r.record.lost for r in case.released),
+        aborted_rounds=sum(not record.released for record in case.records),
+        lost_rounds=sum(record.lost for record in case.records),
+        announced_rounds=sum(record.announced for record in case.records),
         clip_rate=clipped,
         overflow_rate=wrapped,
         corrupt=corrupt_clients(config),

@@ -24,7 +24,7 @@ def aborted(case: Case) -> Finding:
             problems.append((at(following), f"broadcasts another model than round {r.round}, which {what}: its sum "
                                             "was taken"))  # fmt: skip
     for r in case.records:
-        if r.aborted is not None and _could_be_summed(case, r):
+        if not r.released and _could_be_summed(case, r):
             who = f"{r.uploaded} of {len(r.participants)} clients uploaded, which is enough for a sum"
             problems.append((at(r), f"aborted ({r.aborted:.60}), but {who}"))
     ended = sum(r.aborted is not None or r.lost for r in case.records)

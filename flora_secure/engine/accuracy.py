@@ -22,7 +22,7 @@ def accuracy_of(simulation: Simulation, per_round: Sequence[float], no_noise: fl
     )
     return Accuracy(
         measures=TOP_1,
-        zero_shot=task.evaluator.accuracy(task.frozen),
+        zero_shot=task.zero_shot,
         warm_start=task.evaluator.accuracy(task.initial),
         final=per_round[-1],
         interval=list(found.interval),

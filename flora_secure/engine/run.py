@@ -182,7 +182,11 @@ class _Course:
         return f"rounds 1 to {self.done} are kept in {self.folder}"
 
     def _finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
-        around = self.around
+        config, around = self.config, self.around
+        if config.training.device != "cpu":  # bad devices are told at once; every machine has the other one
+            from flora_secure.model.devices import device_named
+
+            device_named(config.training.device)
         around.say("loading model and data …")
         # bad data is told at once; unpacking it leaves the interpreter time for torch
         with _collector_at_rest():
@@ -248,4 +252,6 @@ class _Course:
         self._over("report")
         report = self._timed(report, run.earlier_seconds)
         run.folder.write_report(report)
+        for line in report.warnings[len(task.warnings) :]:
+            around.say(f"warning: {line}")
         return Run(report, tuple(simulation.records), self.folder)

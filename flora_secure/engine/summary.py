@@ -38,6 +38,11 @@ from flora_secure.records.statement import statement
 
 PACKAGES = ("torch", "open_clip_torch", "peft", "numpy", "cryptography", "dp-accounting", "opacus")
 
+_NOTHING_LEARNED = (
+    "training has achieved nothing; more clients, images or rounds, less noise (--epsilon), or another model "
+    "(--model, --pretrained) may"
+)
+
 
 def summarise(
     simulation: Simulation,
@@ -75,7 +80,7 @@ def summarise(
         communication=_communication(simulation),
         aggregation=_aggregation(simulation),
         timing=_timing(simulation, total_seconds),
-        warnings=list(simulation.task.warnings),
+        warnings=[*task.warnings, *task.doubt(per_round[-1], "the trained adapter", _NOTHING_LEARNED)],
         provenance=Provenance(
             versions={"flora-secure": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
             config_hash=simulation.config.digest,

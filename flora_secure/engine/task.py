@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,24 @@ from flora_secure.errors import ConfigError
 from flora_secure.model.clip import Clip
 from flora_secure.model.devices import device_named
 from flora_secure.model.factors import Factors
-from flora_secure.model.loading import load_clip
+from flora_secure.model.loading import EMBEDDED, load_clip
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.rules import Rule, TrainedValues, rule_named
 from flora_secure.planning.sections import TrainingConfig
 from flora_secure.server.evaluator import Evaluator
+from flora_secure.server.scores import guessed
 from flora_secure.server.task import ServerTask
+
+CLOTHES = ("embedded", "fashion-mnist")  # the data sets that the embedded model was made for
+_CLOTHES_ALONE = (
+    f"the embedded model, {EMBEDDED}, was trained on grey pictures of clothes of 28 × 28 pixels and knows little "
+    "else; for other images use --model ViT-B-32 --pretrained laion2b_s34b_b79k"
+)
+_OTHER_MODEL = (
+    "it may not know such images or such class names (--class-names, --templates), or its weights may be another "
+    "model's (--model, --pretrained)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +79,26 @@ class Task:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Lines about what was guessed, replaced or looks wrong in data and model, and what to do about it."""
-        return (*self.federation.dataset.warnings, *self.clip.warnings)
+        doubt = self.doubt(self.zero_shot, "the frozen model", _OTHER_MODEL)
+        return (*self.federation.dataset.warnings, *self.clip.warnings, *doubt)
+
+    def doubt(self, accuracy: float, whose: str, remedy: str) -> tuple[str, ...]:
+        """A line about an accuracy on the test images that guessing explains as well, or none: see `guessed`."""
+        captioned, target = self.federation.dataset.captioned, self.evaluator.target
+        images = int(target.max()) + 1 if captioned else len(target)
+        choices = images if captioned else len(self.federation.dataset.class_names)
+        if not guessed(round(accuracy * images), images, 1 / choices):
+            return ()
+        among = "images" if captioned else "classes"
+        return (
+            f"accuracy of {whose}, {accuracy:.1%} of {images:,} test images, is no better than guessing among "
+            f"{choices:,} {among} ({1 / choices:.1%}): {remedy}",
+        )
+
+    @cached_property
+    def zero_shot(self) -> float:
+        """The accuracy of the frozen model, which the report has too: worked out once, before the first round."""
+        return self.evaluator.accuracy(self.frozen)
 
     def factors(self, values: NDArray[np.float32]) -> Factors:
         """The adapter with these trained values, float32 (trained.dimension,)."""
@@ -134,6 +165,8 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
     _require_public(config, data)
     precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.training.precision]
     clip = load_clip(config.model.model, config.model.pretrained, device, precision)
+    if config.model.model == EMBEDDED and config.model.pretrained in (None, "embedded") and data.name not in CLOTHES:
+        clip = replace(clip, warnings=(*clip.warnings, _CLOTHES_ALONE))
     setting, cuts = Setting.of(config, data, clip, rule, cache), Notes()
     closed = config.model.placement == "text-projection" and not data.captioned
     frame: Frame = Projection.of(setting) if closed else PlacedFrame.of(setting)

@@ -8,7 +8,8 @@ open_clip's tags does, through open_clip's own cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +34,9 @@ class Clip:
     """A frozen model in evaluation mode with what is needed to feed it.
 
     `mean` and `std` are per channel, of images scaled to 0..1; `shape` is the size of its images and how encoded ones
-    are brought to it; `model_hash` is the SHA-256 of all parameters and buffers with their names. `parameter_count`
-    is of the two towers and the logit's scale and bias: CoCa's decoder, which embeds nothing, is no part of the model.
+    are brought to it; `config` is open_clip's `model_cfg` of the model, and `model_hash` the SHA-256 of that, as far as
+    it matters to embeddings, and of all parameters and buffers with their names. `parameter_count` is of the two towers
+    and the logit's scale and bias: CoCa's decoder, which embeds nothing, is no part of the model.
     `precision` is that of the products inside a tower that stays frozen (`torch.autocast`); parameters and embeddings
     are float32. `warnings`: lines for people about what was guessed or replaced when it was loaded.
     """
@@ -47,6 +49,7 @@ class Clip:
     std: tuple[float, float, float]
     model_hash: str
     parameter_count: int
+    config: dict[str, Any] = field(repr=False)
     precision: torch.dtype = torch.float32
     warnings: tuple[str, ...] = ()
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from flora_secure.errors import ConfigError
+from flora_secure.errors import ConfigError, did_you_mean
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -38,10 +38,20 @@ def batch_map(function: Callable[[_Item], _Result], items: Sequence[_Item], devi
 
 
 def device_named(name: str) -> torch.device:
-    """The torch device "cpu", "cuda", "cuda:1", …. Raises `ConfigError` where this machine has no such device."""
+    """The torch device "cpu", "cuda", "cuda:1", …. Raises `ConfigError`, which names the devices that there are, where
+    this machine has no such one."""
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # "meta" makes tensors, but holds no values
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"`training.device` {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return device
+        if device.type != "cuda" or (device.index or 0) < torch.cuda.device_count():
+            torch.zeros(1, device=device).item()  # "meta" makes tensors, but holds no values
+            return device
+    except (RuntimeError, AssertionError):  # torch's own words are an essay
+        pass
+    why = " (torch is built without CUDA)" if name.startswith("cuda") and torch.version.cuda is None else ""
+    near = did_you_mean(name.lower(), there[1:])
+    raise ConfigError(
+        f"`training.device` {name!r:.60} is no device of this machine{why}, which has {', '.join(there)}{near}"
+    )

@@ -175,8 +175,8 @@ def read_adapter(folder: Path, matrices: Sequence[Matrix], rank: int, added: flo
         raise
     except Exception as error:  # safetensors and the file system each raise their own kinds
         raise AdapterError(f"{file} cannot be read: {first_line(error)}") from None
-    if not all(bool(value.isfinite().all()) for value in values.values()):
-        raise AdapterError(f"{file} holds values that are no finite numbers")
+    if bad := [name for name, value in values.items() if not bool(value.isfinite().all())]:
+        raise AdapterError(f"{file} is damaged: {bad[0]!r:.80} holds values that are no finite numbers")
     factors = _factors(matrices, values, rank, added)
     again = _values(matrices, factors, added)
     if beyond := [name for name, value in values.items() if not torch.equal(value, again[name])]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import open_clip
-from open_clip.tokenizer import SimpleTokenizer
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
 from flora_secure.errors import ModelError, first_line
-from flora_secure.model.weights import folder_config
+from flora_secure.foreign import printable
+
+_VOCABULARY = 49_408  # of open_clip's own tokenizer, and of its text towers where nothing else is said
+_OPTIONS: dict[str, tuple[object, ...]] = {  # of tokenizers, that a stranger's configuration may set
+    "clean": ("lower", "canonicalize", "whitespace"),
+    "strip_sep_token": (True, False),
+}
+_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt")
 
 
 class Tokenizer(Protocol):
@@ -32,11 +40,46 @@ def cut_at_context(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tens
     return tokens, (tokens != longer[:, :context]).any(1) | (longer[:, context] != filler)
 
 
-def folder_tokenizer(folder: Path, vocabulary: Path) -> Tokenizer:
-    """The tokenizer of an open_clip folder whose text tower reads byte pairs of this `vocabulary`."""
-    context = folder_config(folder)["model_cfg"]["text_cfg"]["context_length"]
+def embedded_tokenizer(vocabulary: Path, context: int) -> Tokenizer:
+    """The tokenizer of the embedded model, whose text tower reads byte pairs of this `vocabulary`."""
     tokenizer: Tokenizer = SimpleTokenizer(bpe_path=str(vocabulary), context_length=context)
     return tokenizer
+
+
+def folder_tokenizer(folder: Path, text: Mapping[str, Any]) -> Tokenizer | None:
+    """The tokenizer of an open_clip folder, of whose configuration `text` is the `text_cfg`: open_clip's own, or that
+    of transformers' files in the folder. None where those are needed and are not there.
+
+    What a stranger wrote may clean texts, and have no code run. Raises ModelError, one line, for a tokenizer that
+    cannot be loaded, for options that are not respected, and for one that knows more tokens than the text tower.
+    """
+    where, options = f"`model.pretrained`: folder {str(folder)!r}", text.get("tokenizer_kwargs") or {}
+    for key, value in options.items():
+        if key not in _OPTIONS or value not in _OPTIONS[key]:
+            raise ModelError(f"{where}: text_cfg.tokenizer_kwargs.{printable(key)[:60]} {value!r:.60} is not supported")
+    if mode := text.get("tokenizer_mode"):
+        raise ModelError(f"{where}: text_cfg.tokenizer_mode {mode!r:.60} is not supported")
+    context, most = text.get("context_length", DEFAULT_CONTEXT_LENGTH), text.get("vocab_size", _VOCABULARY)
+    tokenizer: Any
+    if not text.get("hf_tokenizer_name"):
+        tokenizer = SimpleTokenizer(context_length=context, **options)
+        known = tokenizer.vocab_size
+    else:
+        if not any((folder / name).is_file() for name in _FILES):
+            return None
+        try:
+            tokenizer = HFTokenizer(
+                str(folder), context_length=context, trust_remote_code=False, local_files_only=True, **options
+            )
+            known = len(tokenizer.tokenizer)
+        except Exception as error:  # transformers raises any kind for files that are not what they should be
+            raise ModelError(f"{where}: its tokenizer cannot be loaded: {printable(first_line(error))}") from None
+    if known > most and not text.get("hf_model_name"):
+        raise ModelError(
+            f"{where}: its tokenizer knows {known:,} tokens, its text tower {most:,} (text_cfg.vocab_size): the folder "
+            "must hold the tokenizer that the weights were trained with, and text_cfg.hf_tokenizer_name name it"
+        )
+    return cast(Tokenizer, tokenizer)
 
 
 def open_clip_tokenizer(model: str) -> Tokenizer:

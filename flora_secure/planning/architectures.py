@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flora_secure.errors import ConfigError, did_you_mean
-from flora_secure.planning.names import models
+from flora_secure.planning.names import LOCAL_DIR, models
 from flora_secure.planning.placements import PLACEMENTS, Shapes
 from flora_secure.planning.rules import rule_named
 from flora_secure.planning.sections import DataConfig, ModelConfig
@@ -77,8 +77,19 @@ def _table() -> dict[str, Any]:
     return table
 
 
+def of_size(values: int) -> list[str]:
+    """The architectures that weights of so many `values`, statistics of batch norms among them, may belong to."""
+    known = _table()["architectures"]
+    return [name for name in known if 0.99 * values <= known[name]["parameters"] <= values]
+
+
 def architecture(name: str) -> Architecture:
     """The architecture called `name`; ConfigError for one whose size is not known."""
+    if name.startswith(LOCAL_DIR):
+        raise ConfigError(
+            f"the size of `model.model` {name!r} is not known before it is loaded; use simulate, or plan with an "
+            "architecture of these sizes, such as tiny, ViT-B-32 or ViT-L-14"
+        )
     if hub := _table()["unmeasured"].get(name):
         raise ConfigError(
             f"the size of `model.model` {name!r} is not known before it is loaded: its text tower is {hub} of Hugging "

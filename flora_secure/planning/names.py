@@ -25,6 +25,8 @@ _MARKS = {
     "food-101": "food101",
 }
 
+LOCAL_DIR = "local-dir:"  # before the path of an open_clip folder in the place of a model's name, as open_clip has it
+
 
 def data_sets() -> tuple[str, ...]:
     """Every data set that `--dataset` takes."""
@@ -73,3 +75,13 @@ def _names(folder: Path) -> list[str]:
         return os.listdir(folder)
     except OSError:
         return []
+
+
+def pathless(model: str) -> str:
+    """A model's name as adapters carry it: of a folder its own name alone, and no path."""
+    return model if not model.startswith(LOCAL_DIR) else LOCAL_DIR + last_part(model.removeprefix(LOCAL_DIR))
+
+
+def last_part(path: str) -> str:
+    """The name of a file or folder, without what some systems have in names and others in paths."""
+    return Path(path).name.replace("\\", "_")

@@ -158,11 +158,17 @@ class DataConfig:
 class ModelConfig:
     """The frozen CLIP and where its adapter sits."""
 
-    model: str = option("tiny", "--model", "tiny (embedded) or an open_clip architecture.", everyday=True, known=models)
+    model: str = option(
+        "tiny",
+        "--model",
+        "tiny (embedded), an open_clip architecture, or local-dir:FOLDER, as an open_clip folder describes it.",
+        everyday=True,
+        known=models,
+    )
     pretrained: str | None = option(
         None,
         "--pretrained",
-        "open_clip tag, local file or open_clip folder, or none for random weights.",
+        "open_clip tag, local file or open_clip folder of the architecture, or none for random weights.",
         metavar="WEIGHTS",
         derived="the embedded model's own",
         commands=(SIMULATE,),

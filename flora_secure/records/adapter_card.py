@@ -35,10 +35,11 @@ ARRAYS, FILES = "arrays", "files"
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterCard:
-    """What an adapter is and how to use it. `adapter_hash`: SHA-256 of `adapter_model.safetensors`; `model_hash`:
-    of the frozen model's parameters. `weights`: how these were had, "embedded", by open_clip's "tag", "local" or
-    "random"; `pretrained`: the tag, or the name (no path) of the local file or folder. `images`: "arrays" are
-    stretched bilinearly to `image_size` (height, width), "files" are brought to it by `resize_mode` and
+    """What an adapter is and how to use it. `adapter_hash`: SHA-256 of `adapter_model.safetensors`; `model`: an
+    architecture, or "local-dir:" and the name (no path) of the open_clip folder that describes it; `model_hash`: of the
+    frozen model's configuration and parameters. `weights`: how these were had, "embedded", by open_clip's "tag",
+    "local" or "random"; `pretrained`: the tag, or the name (no path) of the local file or folder. `images`: "arrays"
+    are stretched bilinearly to `image_size` (height, width), "files" are brought to it by `resize_mode` and
     `interpolation`; `window`: which values of files with more than 8 bits are black and white, and `background`: what
     transparent ones show, both as in the run's settings. `averaging`: how an image's views and a class's prompts
     become one embedding. An adapter of a run on captions has neither `class_names` nor `templates`. `scale`: what A B
@@ -83,6 +84,7 @@ class AdapterCard:
         _require(
             self.pretrained is None or not re.search(r"[/\\\0]", self.pretrained), "pretrained", "a name and no path"
         )
+        _require(not re.search(r"[/\\\0]", self.model), "model", "a name and no path")
         _one_of("precision", self.precision, ("float32", "bfloat16"))
         _require(
             len(self.image_size) == 2 and all(1 <= side <= 1 << 14 for side in self.image_size),

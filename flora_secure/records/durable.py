@@ -14,13 +14,15 @@ from pathlib import Path
 
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700  # modes of what never leaves; all else follows the process's umask
 _SCRATCH = ".tmp"
+# a folder of a stranger's may hold a link, or a pipe, under the name that we are about to write
+_NO_TRAP = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _PROBE = 1 << 16  # bytes that fit on a disk with any room
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """`path` holds `data` from now on. `mode`: of the file, less the process's umask. Raises `OSError`."""
     scratch = path.with_name(f".{path.name}{_SCRATCH}")
-    _write(scratch, os.O_TRUNC, data, mode)
+    _write(scratch, os.O_TRUNC | _NO_TRAP, data, mode)
     os.replace(scratch, path)
     sync_folder(path.parent)
 

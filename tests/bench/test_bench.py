@@ -114,7 +114,7 @@ def test_stand_ins_pass_the_servers_checks_and_the_dropped_are_recovered() -> No
     [
         (["noise", "--quick", "--device", "cuda"], "--device cuda: bench noise runs on the processor"),
         (["training", "--quick", "--device", "mps"], "--device mps: bench training runs on cpu or cuda"),
-        (["training", "--quick", "--device", "cuda:99"], "device 'cuda:99' cannot be used"),
+        (["training", "--quick", "--device", "cuda:99"], "device 'cuda:99' is no device of this machine"),
     ],
 )
 def test_a_device_that_cannot_be_measured_is_refused(arguments: list[str], message: str) -> None:

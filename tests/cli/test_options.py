@@ -70,7 +70,7 @@ def test_help_fits_the_terminal_and_keeps_its_words(columns: str) -> None:
     assert "\x1b" not in text
 
 
-@pytest.mark.parametrize("command", ["simulate", "plan", "audit", "vectors", "bench"])
+@pytest.mark.parametrize("command", ["simulate", "plan", "report", "audit", "vectors", "bench"])
 def test_every_command_has_an_example_that_it_takes(command: str, tmp_path) -> None:
     text = help_of(command)
     assert re.search(r"Examples?:", text)

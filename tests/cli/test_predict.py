@@ -97,7 +97,7 @@ def test_names_from_files(run: Path, images: Path, tmp_path: Path) -> None:
         (["RUN", "IMAGE", "--class-names", "TWICE"], "lists 'a' twice"),
         (["RUN", "IMAGE", "--class-names", "LONG"], "shorten --class-names or"),
         (["RUN", "IMAGE", "--class-names", "FINE", "--captions", "FINE"], "give class names or captions, not both"),
-        (["RUN", "IMAGE", "--device", "nowhere"], "device 'nowhere' cannot be used"),
+        (["RUN", "IMAGE", "--device", "nowhere"], "device 'nowhere' is no device of this machine"),
         (["RUN", "IMAGE", "--pretrained", "nowhere"], "model 'tiny' has no weights 'nowhere'"),
         (["EXCHANGED", "IMAGE"], "is not the adapter of flora.json"),
         (["RUN"], "Missing argument 'IMAGES…'"),

@@ -229,7 +229,7 @@ def test_alternation_moves_one_factor_a_round_under_noise_and_masking(unit) -> N
 
 def test_a_device_that_is_not_there_is_named() -> None:
     config = small(training__device="cuda:7")
-    with pytest.raises(ConfigError, match="device 'cuda:7' cannot be used"):
+    with pytest.raises(ConfigError, match="device 'cuda:7' is no device of this machine"):
         task_of(config)
 
 

@@ -305,7 +305,7 @@ def test_folders_without_an_adapter(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(copy / "adapter")
     with pytest.raises(RunFolderError, match="holds no adapter: finish the run with flora-secure simulate --resume"):
         load(copy)
-    with pytest.raises(ConfigError, match="device 'nowhere' cannot be used"):
+    with pytest.raises(ConfigError, match="device 'nowhere' is no device of this machine"):
         load(run, device="nowhere")
 
 
@@ -331,7 +331,9 @@ def edited(run: Path, target: Path, **changes: Any) -> Path:
     ("changes", "error", "what"),
     [
         ({"model": "no-such"}, ModelError, "'no-such': use 'tiny'"),
-        ({"model": "hf-hub:a/b"}, ModelError, "unknown model"),
+        ({"model": "hf-hub:a/b"}, RunFolderError, "model must be a name and no path"),
+        ({"model": "local-dir:../x"}, RunFolderError, "model must be a name and no path"),
+        ({"model": "local-dir:x"}, ModelError, r"local file or folder 'local-dir:x': name it by model\.pretrained"),
         ({"weights": "random"}, ModelError, r"belongs to another model: .*pretrained"),
         ({"model": "ViT-B-32", "weights": "tag", "pretrained": "none-such"}, ModelError, "no weights 'none-such'"),
         ({"model": "RN50", "weights": "local", "pretrained": "w.pt"}, ModelError, r"needs the weights .*'w\.pt'"),

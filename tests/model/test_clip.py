@@ -141,8 +141,8 @@ def test_weights_from_a_file(clip: Clip, tmp_path: Path) -> None:
     ("model", "pretrained", "message"),
     [
         ("ViT-Z-9", None, "unknown model.model 'ViT-Z-9'"),
-        ("ViT-B-32", None, "'ViT-B-32' needs weights.*openai"),
-        ("ViT-B-32", "latest", "no weights 'latest'.*openai"),
+        ("ViT-B-32", None, "'ViT-B-32' needs weights.*laion2b_s34b_b79k"),
+        ("ViT-B-32", "latest", "no weights 'latest'.*laion2b_s34b_b79k"),
         ("tiny", "absent.pt", "no weights 'absent.pt'"),
     ],
 )

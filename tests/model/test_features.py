@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -20,7 +21,7 @@ from flora_secure.model import features as feature_module
 from flora_secure.model.clip import Clip, ModelError
 from flora_secure.model.features import split_features
 from flora_secure.model.image_views import ImageViews
-from flora_secure.model.loading import load_clip
+from flora_secure.model.loading import EMBEDDED_FOLDER, load_clip
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,8 @@ def cache(tmp_path: Path) -> ArrayCache:
 def test_features_are_those_of_open_clips_preprocessing(clip: Clip, root: Path) -> None:
     split = load_dataset("folder", root).test
     features = split_features(clip, split.images, views=ImageViews())
-    transform = image_transform_v2(PreprocessCfg(**clip.model.visual.preprocess_cfg), is_train=False)
+    theirs = open_clip.create_model(f"local-dir:{EMBEDDED_FOLDER}", load_weights=False).visual.preprocess_cfg
+    transform = image_transform_v2(PreprocessCfg(**theirs), is_train=False)
     for file, feature in zip(split.images.files, features, strict=True):
         x = transform(Image.open(io.BytesIO(file.read())))[None]
         with torch.no_grad():

@@ -12,15 +12,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import open_clip
 from open_clip.tokenizer import HFTokenizer, SigLipTokenizer, SimpleTokenizer
 from safetensors.torch import save_file
 
 from flora_secure.errors import ConfigError
 from flora_secure.model.clip import Clip
-from flora_secure.model.loading import BESIDES_TOWERS, EMBEDDED, EMBEDDED_FOLDER
+from flora_secure.model.pretrained.configuration import BESIDES_TOWERS, FOLDER_CONFIG
+from flora_secure.model.pretrained.weights import FOLDER_FILES
 from flora_secure.model.trained.folder import views_of
-from flora_secure.model.weights import FOLDER_CONFIG, FOLDER_FILES, folder_config
 from flora_secure.records.adapter_card import AdapterCard
 from flora_secure.records.durable import replace_folder
 from flora_secure.records.report import Report
@@ -57,9 +56,7 @@ def _write(card: AdapterCard, clip: Clip, report: Report | None, folder: Path) -
 
 def _config(clip: Clip) -> dict[str, Any]:
     """The architecture as open_clip's configuration says it: two towers, whose tokens nobody reads."""
-    own = clip.name == EMBEDDED
-    known = folder_config(EMBEDDED_FOLDER)["model_cfg"] if own else open_clip.get_model_config(clip.name)
-    config = {key: deepcopy(value) for key, value in known.items() if key not in BESIDES_TOWERS}
+    config = {key: deepcopy(value) for key, value in clip.config.items() if key not in BESIDES_TOWERS}
     for tower in ("vision_cfg", "text_cfg"):
         config[tower].pop("output_tokens", None)
     return {**config, "custom_text": True}
@@ -80,8 +77,7 @@ def _write_tokenizer(clip: Clip, text: dict[str, Any], folder: Path) -> None:
     """The files from which `open_clip.get_tokenizer("local-dir:…")` makes the model's tokenizer, where it is not
     open_clip's own; `text` is told of them."""
     tokenizer = clip.tokenizer
-    if clip.name == EMBEDDED:
-        assert isinstance(tokenizer, SimpleTokenizer)
+    if isinstance(tokenizer, SimpleTokenizer) and tokenizer.vocab_size != SimpleTokenizer().vocab_size:
         _byte_pairs(tokenizer, folder)
         text.update(hf_tokenizer_name="of this folder", tokenizer_kwargs={"clean": "lower"})
     elif isinstance(tokenizer, HFTokenizer | SigLipTokenizer):

@@ -22,8 +22,9 @@ from flora_secure.model.loading import load_clip
 from flora_secure.model.matrices import Matrix, matrices_of
 from flora_secure.model.peft_format import output_added, read_adapter
 from flora_secure.planning.config import RunConfig, load_config
+from flora_secure.planning.names import LOCAL_DIR, last_part
 from flora_secure.planning.placements import PLACEMENTS
-from flora_secure.planning.sections import Crops
+from flora_secure.planning.sections import Crops, ModelConfig
 from flora_secure.records.adapter_card import (
     ARRAYS,
     AVERAGING,
@@ -85,13 +86,15 @@ def describe_adapter(folder: Path, config: RunConfig, clip: Clip, dataset: Datas
 
 def _weights(model: str, pretrained: str | None) -> tuple[str, str | None]:
     """How `load_clip` has the weights, and their name; of a local file no more than that."""
+    if model.startswith(LOCAL_DIR) and pretrained is None:
+        return LOCAL, last_part(model.removeprefix(LOCAL_DIR))
     if pretrained == "none":
         return RANDOM, None
     if model == TINY and pretrained in (None, "embedded"):
         return EMBEDDED, None
     if model != TINY and pretrained in open_clip.list_pretrained_tags_by_model(model):
         return TAG, pretrained
-    return LOCAL, Path(pretrained or "").name.replace("\\", "_")  # some systems have it in names, others in paths
+    return LOCAL, last_part(pretrained or "")
 
 
 def rendering_of(card: AdapterCard) -> Rendering:
@@ -130,7 +133,7 @@ def open_adapter(run: Path, device: str | torch.device = "cpu", pretrained: str 
             raise RunFolderError(f"{run} holds no adapter: finish the run with flora-secure simulate --resume {run}")
         if os.path.lexists(run / "report.json"):
             report = read_report(run)
-        configured = load_config(run / "config.toml").model.pretrained
+        configured = _configured(load_config(run / "config.toml").model)
     elif not os.path.isdir(run):
         raise RunFolderError(f"there is no folder {run}: name a run folder, or the adapter/ in one")
     card = read_card(folder)
@@ -150,6 +153,11 @@ def open_adapter(run: Path, device: str | torch.device = "cpu", pretrained: str 
     return TrainedAdapter(card, clip, matrices, factors.to(clip.model.logit_scale.device), report)
 
 
+def _configured(model: ModelConfig) -> str | None:
+    """The path of the weights, or of the folder that is the model."""
+    return model.model.removeprefix(LOCAL_DIR) if model.model.startswith(LOCAL_DIR) else model.pretrained
+
+
 def _model(
     card: AdapterCard, folder: Path, device: str | torch.device, given: str | None, configured: str | None
 ) -> Clip:
@@ -157,11 +165,14 @@ def _model(
     which, but names no path: that of local ones is the run's `configured` one."""
     known: dict[str, str | None] = {EMBEDDED: None, RANDOM: "none", TAG: card.pretrained, LOCAL: configured}
     weights = known[card.weights] if given is None else given
-    if card.weights == LOCAL:
+    described = card.model.startswith(LOCAL_DIR)  # by a folder: without it there is no model
+    if described:
+        weights = configured if given is None else given
+    if card.weights == LOCAL or described:
         if weights is None:
             raise ModelError(
                 f"the adapter in {folder} needs the weights that it was trained on, a local file or folder "
-                f"{card.pretrained!r}: name it by `model.pretrained`"
+                f"{card.pretrained or card.model!r}: name it by `model.pretrained`"
             )
         if not (os.path.isfile(weights) or os.path.isdir(weights)):  # a pipe would be waited for
             raise ModelError(
@@ -174,7 +185,11 @@ def _model(
             f"model {card.model!r} of the adapter in {folder} has no weights {card.pretrained!r} in this release of "
             "open_clip; use the release that it was trained with"
         )
-    clip = load_clip(card.model, weights, device, PRECISIONS[card.precision])
+    if described:
+        random = "none" if card.weights == RANDOM else None
+        clip = load_clip(f"{LOCAL_DIR}{weights}", random, device, PRECISIONS[card.precision])
+    else:
+        clip = load_clip(card.model, weights, device, PRECISIONS[card.precision])
     if clip.model_hash != card.model_hash:
         raise ModelError(
             f"the adapter in {folder} belongs to another model: {card.model!r} with SHA-256 {card.model_hash:.12}…, "
