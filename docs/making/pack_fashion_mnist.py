@@ -17,7 +17,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from flora_secure.data.files.packed import MANIFEST, pack_piece  # noqa: E402
+from flora_secure.data.embedded.packed import MANIFEST, pack_piece  # noqa: E402
 from flora_secure.data.fixed import EMBEDDED_FOLDER, fashion_mnist_folder, read_fashion_mnist  # noqa: E402
 
 PIECES = {"private": ("train", 0, 20_000), "public": ("train", 50_000, 60_000), "test": ("t10k", 0, 4_000)}

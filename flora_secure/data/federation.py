@@ -124,6 +124,7 @@ def load_federation(
             templates=config.templates,
             rendering=Rendering(config.window, config.background),
             cache=cache,
+            test=config.test,
         )
     if config.unseen_classes is not None:
         dataset = set_apart(dataset, config.unseen_classes)
@@ -170,6 +171,7 @@ def _require_the_same(config: DataConfig, passed: Dataset | None) -> Dataset:
         )
     named = [key for key in ("data_root", "class_names", "label_base", "templates") if getattr(config, key) is not None]
     named += [key for key in ("window", "background") if getattr(config, key) != getattr(PLAIN, key)]
+    named += ["test"] * (config.test != "default")
     if named:
         raise DataError(
             f"a data set that is passed has its own: leave out {' and '.join(f'`data.{k}`' for k in named)}"

@@ -8,9 +8,9 @@ import numpy as np
 
 from flora_secure.data.class_names import CIFAR_TEMPLATES, TEMPLATES
 from flora_secure.data.dataset import Dataset, Split
+from flora_secure.data.embedded.packed import read_pack
 from flora_secure.data.files.cifar import cifar_names, read_cifar
 from flora_secure.data.files.idx import read_idx
-from flora_secure.data.files.packed import read_pack
 from flora_secure.data.folders.listing import require_folder
 from flora_secure.errors import DataError
 

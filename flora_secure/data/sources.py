@@ -3,6 +3,7 @@
 | name | private | public | test |
 |---|---|---|---|
 | embedded | Fashion-MNIST train[0:20000] | train[50000:60000] | t10k[0:4000] |
+| icons | icons of 157 sets | of Google's and MDI's | others of the same sets; or of unseen studios |
 | fashion-mnist | train[0:50000] | train[50000:60000] | all of t10k |
 | digits | scikit-learn's, two thirds | a sixth | a sixth |
 | cifar10, cifar100 | train[0:40000] | train[40000:50000] | test |
@@ -23,6 +24,7 @@ from pathlib import Path
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.class_names import TEMPLATES, odd_names, read_lines, read_templates, require_in_place
 from flora_secure.data.dataset import Dataset
+from flora_secure.data.embedded.icons import icons
 from flora_secure.data.files.photographs import PHOTOGRAPHS
 from flora_secure.data.files.samples import Naming, Sample, assemble, assemble_captioned
 from flora_secure.data.files.shards import list_shards
@@ -36,7 +38,7 @@ from flora_secure.data.notes import Notes
 from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.errors import DataError, did_you_mean
 from flora_secure.planning.names import FIXED, GENERIC, data_sets, proposed
-from flora_secure.planning.sections import Layout
+from flora_secure.planning.sections import Layout, Test
 
 CLASS_FILE, TEMPLATE_FILE = "classnames.txt", "zeroshot_classification_templates.txt"  # as CLIP_benchmark has them
 
@@ -51,18 +53,24 @@ def load_dataset(
     templates: str | Path | None = None,
     rendering: Rendering = PLAIN,
     cache: ArrayCache | None = None,
+    test: Test = "default",
 ) -> Dataset:
-    """The data set called `name`; `data_root` is where it lies ("embedded" and "digits" need none).
+    """The data set called `name`; `data_root` is where it lies ("embedded", "icons" and "digits" need none).
 
     `layout`: whether the folders of data set "folder" are classes or clients (`list_folder`). `class_names` and
     `templates` are files of one a line that take the place of the data set's own; `label_base` is the label that the
     first of the names is for, where labels are whole numbers. `rendering`: how the values of image files are shown.
-    `cache` remembers which of them are damaged. Raises DataError for an unknown name, a missing folder or files, files
-    that are not what they should be, and class names or templates for captions, which need neither.
+    `cache` remembers which of them are damaged. `test`: which test images; but for "icons", data sets have one split of
+    them.
+
+    Raises DataError for an unknown name, a missing folder or files, files that are not what they should be, class names
+    or templates for captions, which need neither, and a test split that the data set does not have.
     """
     root = None if data_root is None else Path(data_root)
     lines = None if class_names is None else read_lines(Path(class_names), "`data.class_names`")
     prompts = None if templates is None else read_templates(Path(templates))
+    if test != "default" and name != "icons" and name in data_sets():
+        raise DataError(f"`data.test` {test} is for data set icons; {name!r} has one test split: leave it out")
     if label_base is not None and name not in GENERIC and name in data_sets():
         raise DataError(f"data set {name!r} has class names of its own, in order: leave out `data.label_base`")
     if name in FIXED:
@@ -71,7 +79,7 @@ def load_dataset(
                 f"data set {name!r} holds 8-bit images that are never transparent: leave out `data.window` and "
                 "`data.background`"
             )
-        dataset = _fixed(name, root)
+        dataset = icons(test == "unseen-clients") if name == "icons" else _fixed(name, root)
         if lines is not None:
             require_in_place(lines, [(called,) for called in dataset.class_names], name)
             dataset = replace(dataset, class_names=lines, warnings=(*dataset.warnings, *odd_names(lines)))

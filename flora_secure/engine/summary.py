@@ -99,6 +99,7 @@ def _data(simulation: Simulation) -> Data:
     private, public, test = federation.image_counts
     return Data(
         dataset=dataset.name,
+        test=simulation.config.data.test,
         partition=simulation.config.partition,
         private_images=private,
         public_images=public,

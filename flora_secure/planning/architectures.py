@@ -18,7 +18,7 @@ from flora_secure.planning.rules import rule_named
 from flora_secure.planning.sections import DataConfig, ModelConfig
 
 CLASSES = 10  # of each data set that ships, and what is assumed of files of one's own: the default rank
-_OTHER_CLASSES = {"cifar100": 100, "oxford-pets": 37, "flowers102": 102, "food101": 101}
+_OTHER_CLASSES = {"icons": 20, "cifar100": 100, "oxford-pets": 37, "flowers102": 102, "food101": 101}
 
 
 def classes_of(data: DataConfig) -> int:

@@ -8,7 +8,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-FIXED = ("embedded", "fashion-mnist", "digits", "cifar10", "cifar100")
+FIXED = ("embedded", "icons", "fashion-mnist", "digits", "cifar10", "cifar100")
 PHOTOGRAPHS = ("eurosat", "oxford-pets", "flowers102", "food101")
 GENERIC = ("folder", "table", "webdataset")
 SHIPPED = ("embedded", "digits")  # which need no files of the user's

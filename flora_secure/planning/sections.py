@@ -30,6 +30,7 @@ Crops = Literal[1, 2, 4]
 LabelBase = Literal[0, 1]
 Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 Precision = Literal["float32", "bfloat16"]
+Test = Literal["default", "unseen-clients"]
 
 MOST_ROUNDS, MOST_CLIENTS = 100_000, 1_000_000  # what the accountants can count, in seconds
 # where neither a person nor the data say otherwise
@@ -43,8 +44,8 @@ class DataConfig:
     dataset: str = option(
         "embedded",
         "--dataset",
-        "A data set by name: embedded, fashion-mnist, digits, cifar10, cifar100, eurosat, oxford-pets, flowers102, "
-        "food101; or files of your own: folder, table, webdataset.",
+        "A data set by name: embedded, icons, fashion-mnist, digits, cifar10, cifar100, eurosat, oxford-pets, "
+        "flowers102, food101; or files of your own: folder, table, webdataset.",
         commands=(SIMULATE,),
         everyday=True,
         known=data_sets,
@@ -105,6 +106,13 @@ class DataConfig:
         "Of data set folder: whether the folders are classes, or clients with the classes inside.",
         metavar="KIND",
         derived="classes, where they cannot be clients",
+        commands=(SIMULATE,),
+    )
+    test: Test = option(
+        "default",
+        "--test",
+        "Test images: default, or unseen-clients (of studios that are no clients; data set icons).",
+        metavar="SPLIT",
         commands=(SIMULATE,),
     )
     clients: int | None = option(

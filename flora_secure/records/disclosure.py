@@ -39,6 +39,7 @@ REPORT: Mapping[str, str] = {
     "forgetting.classes": PUBLIC,  # the configuration names them
     "data": HOLDINGS,
     "data.dataset": PUBLIC,
+    "data.test": PUBLIC,
     "data.partition": PUBLIC,
     "data.public_images": PUBLIC,
     "data.skipped": FILES,

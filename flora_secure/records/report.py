@@ -103,11 +103,12 @@ class SkippedData:
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Images used, and how the private ones are dealt: images a client, the mean number of classes a client holds, and
-    the mean total variation distance between a client's labels and everybody's. `private_captions`: of a captioned
-    data set, whose examples they are; it has neither classes nor labels, and an image with several counts once. Unseen
-    classes are left out: see `Forgetting`."""
+    the mean total variation distance between a client's labels and everybody's. `test`: which test images, as
+    configured. `private_captions`: of a captioned data set, whose examples they are; it has neither classes nor labels,
+    and an image with several counts once. Unseen classes are left out: see `Forgetting`."""
 
     dataset: str
+    test: str
     partition: str
     private_images: int
     public_images: int

@@ -162,6 +162,8 @@ def _data(data: Data) -> list[Row]:
             f"(min, median, max){classes}",
         )
     ]
+    if data.test != "default":
+        found.append(("  test images", f"{data.test}: {data.test_images:,}"))
     found += [("  skipped", f"{skipped.count:,}: {skipped.reason}") for skipped in data.skipped]
     return found
 

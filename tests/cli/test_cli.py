@@ -56,7 +56,11 @@ BAD = [
     (["--seed", "99999999999999999999"], "--seed must be at most 2^63 - 1 = 9223372036854775807, got"),
     (["--clients", "30000"], "--clients 30000 for 20000 images"),
     (["--dropout", "1"], "--dropout must be at least 0 and below 1"),
-    (["--dataset", "cifar"], "unknown --dataset 'cifar': use one of embedded, fashion-mnist, "),
+    (
+        ["--dataset", "digits", "--test", "unseen-clients"],
+        "--test unseen-clients is for data set icons; 'digits'",
+    ),
+    (["--dataset", "cifar"], "unknown --dataset 'cifar': use one of embedded, icons, fashion-mnist, "),
     (["--dataset", "fashion-mnist", "--data-root", "EMPTY"], "--data-root 'EMPTY' lacks"),
     (["--partition", "dirichlet:-1"], "unknown --partition 'dirichlet:-1': use iid, dirichlet:A"),
     (

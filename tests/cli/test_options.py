@@ -45,7 +45,7 @@ def test_help_is_in_panels_with_the_everyday_options_first() -> None:
     assert shown == {
         "Everyday": ["--dataset", "--data-root", "--clients", "--model", "--rounds", "--epsilon"],
         "Data": ["--class-names", "--label-base", "--templates", "--window", "--background", "--unseen-classes",
-                 "--layout", "--partition", "--feature-cache", "--no-feature-cache"],
+                 "--layout", "--test", "--partition", "--feature-cache", "--no-feature-cache"],
         "Model and adapter": ["--pretrained", "--placement", "--rule", "--rank", "--alpha", "--last-layers", "--mirror",
                               "--crops"],
         "Training": ["--server-step", "--server-momentum", "--device", "--precision", "--seed"],

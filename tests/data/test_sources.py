@@ -14,8 +14,8 @@ import pytest
 
 from flora_secure.data import fixed
 from flora_secure.data.dataset import Dataset, Split
+from flora_secure.data.embedded.packed import pack_piece, read_pack
 from flora_secure.data.files.idx import read_idx
-from flora_secure.data.files.packed import pack_piece, read_pack
 from flora_secure.data.fixed import DEBIAN_FOLDER, EMBEDDED_FOLDER
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError
@@ -179,7 +179,7 @@ def test_folder_that_lacks_the_files(tmp_path: Path, prepare: object, message: s
 
 
 def test_unknown_name_and_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"unknown data.dataset 'cifar': use one of embedded, fashion-mnist, digits"):
+    with pytest.raises(DataError, match=r"unknown data.dataset 'cifar': use one of embedded, icons, fashion-mnist"):
         load_dataset("cifar")
     with pytest.raises(DataError, match="is no folder"):
         load_dataset("fashion-mnist", tmp_path / "absent")

@@ -57,6 +57,7 @@ def example_report() -> Report:
         forgetting=None,
         data=Data(
             dataset="folder",
+            test="default",
             partition="natural",
             private_images=900,
             public_images=0,
@@ -275,6 +276,12 @@ def test_unseen_classes_stand_in_the_table_and_only_some_by_name(report: Report)
         "all; images of all classes 90.0% → 80.0%"
     )
     assert "  unseen classes" not in dict(rows(report))
+
+
+def test_test_images_that_are_not_the_usual_ones_stand_in_the_table(report: Report) -> None:
+    assert "  test images" not in dict(rows(report))
+    away = dataclasses.replace(report, data=dataclasses.replace(report.data, test="unseen-clients"))
+    assert dict(rows(away))["  test images"] == "unseen-clients: 4,000"
 
 
 def test_a_captioned_report_survives_its_file(report: Report) -> None:

@@ -20,17 +20,20 @@ _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """Images uint8 (n, H, W), labels int64 (n,) and their positions, int64 (n,), in the original file `origin`."""
+    """Images uint8 (n, H, W), labels int64 (n,) and their positions, int64 (n,), in the original file `origin`.
+    `columns` int64 (k, n): what else the pack says of each image."""
 
     images: np.ndarray
     labels: np.ndarray
     origin: str
     indices: np.ndarray
+    columns: np.ndarray
 
 
-def pack_piece(images: np.ndarray, labels: np.ndarray) -> bytes:
-    """The bytes of a piece's file; equal input gives equal bytes with the same liblzma."""
-    plain = images.astype(np.uint8).tobytes() + labels.astype(np.uint8).tobytes()
+def pack_piece(images: np.ndarray, labels: np.ndarray, *columns: np.ndarray) -> bytes:
+    """The bytes of a piece's file, each of `columns` of values below 256; equal input gives equal bytes with the same
+    liblzma."""
+    plain = b"".join(part.astype(np.uint8).tobytes() for part in (images, labels, *columns))
     return lzma.compress(plain, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC32, filters=_FILTERS)
 
 
@@ -60,5 +63,5 @@ def _read_piece(folder: Path, entry: dict[str, Any]) -> Piece:
     count, (height, width) = stop - start, entry["shape"]
     plain = np.frombuffer(lzma.decompress(packed), np.uint8)
     images = plain[: count * height * width].reshape(count, height, width)
-    labels = plain[count * height * width :].astype(np.int64)
-    return Piece(images, labels, entry["origin"], np.arange(start, stop))
+    columns = plain[count * height * width :].reshape(-1, count).astype(np.int64)
+    return Piece(images, columns[0], entry["origin"], np.arange(start, stop), columns[1:])

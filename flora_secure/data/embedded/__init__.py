@@ -1,0 +1,1 @@
+"""The data sets that ship: packed images, and the icons."""
