@@ -22,7 +22,7 @@ from flora_bench.keystream_limit import adding_trials, keystream_seconds, trials
 from flora_bench.measure import Row, Scale, Trial, installed, medians
 from flora_bench.our_client import OurClient, forget
 from flora_bench.our_server import StandIns, serve
-from flora_protocols import SessionParams, Trip, find_parameters, keys, lane, run_round, shamir
+from flora_protocols import Floors, SessionParams, Trip, find_parameters, keys, lane, run_round, shamir
 from flora_protocols.keystream import apply_masks
 
 MISSING = "peer not installed"
@@ -278,6 +278,7 @@ def simulated_round(scale: Scale) -> Iterator[Row]:
     clients, dimension, bits = (10, 500, 11) if quick else (100, 1_920, 11)
     vector = np.random.default_rng(0).integers(0, 1 << bits, dimension, np.uint32)
     harary = (4, 2) if quick else (16, 6)
+    floors = Floors(clients=clients, threshold=2, survivors=clients)
     for neighbours, threshold in ((clients - 1, clients // 2 + 1), harary):
         params = SessionParams(
             clients=clients, neighbours=neighbours, threshold=threshold, bits=bits, dimension=dimension
@@ -285,7 +286,7 @@ def simulated_round(scale: Scale) -> Iterator[Row]:
 
         def trial(params: SessionParams = params) -> Callable[[], object]:
             forget()
-            return lambda: run_round(params, [vector] * params.clients)
+            return lambda: run_round(params, [vector] * params.clients, floors=floors)
 
         own = medians(1 if quick else 3, trial)[0]
         yield Row(

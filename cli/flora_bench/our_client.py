@@ -16,6 +16,7 @@ from flora_protocols import (
     ClientAdvertise,
     ClientMask,
     ClientUnmask,
+    Floors,
     ServerAdvertise,
     SessionParams,
     keys,
@@ -36,12 +37,13 @@ class OurClient:
 
     def __init__(self, params: SessionParams) -> None:
         self._params = params
+        self._floors = Floors(clients=params.clients, threshold=params.threshold, survivors=params.clients)
         self._drawn = os.urandom(keys.SECRET), os.urandom(keys.KEY)
         advertise = ServerAdvertise(params)
         sharers = {}
         for index in range(params.clients):
             randomness = self._replayed() if index == ME else os.urandom
-            sharers[index], message = ClientAdvertise(params, index).advertise(randomness)
+            sharers[index], message = ClientAdvertise(params, index, floors=self._floors).advertise(randomness)
             advertise.receive(index, message)
         share, rosters = advertise.close()
         self._roster = rosters[ME]
@@ -69,7 +71,7 @@ class OurClient:
         return self._round
 
     def _round(self) -> None:
-        sharing, _ = ClientAdvertise(self._fresh(), ME).advertise(self._replayed())
+        sharing, _ = ClientAdvertise(self._fresh(), ME, floors=self._floors).advertise(self._replayed())
         masking, _ = sharing.share(self._roster)
         unmasking, _ = masking.mask(self._inbox, self._vector)
         assert isinstance(unmasking, ClientUnmask)

@@ -304,7 +304,7 @@ def _communication(
         upload, download = stay * packed, broadcast
     else:
         profile = Profile(config.aggregation.secagg)
-        signed = range(n) if profile is Profile.MALICIOUS_SERVER else ()
+        signed = range(2, n + 2) if profile is Profile.MALICIOUS_SERVER else ()  # 0 and 1 would have small order
         keys = tuple(i.to_bytes(32, "little") for i in signed)  # whose they are does not change a size
         size_of = message_bytes(masking.session(plan, profile, identities=keys))
         late = stay * (size_of[Kind.UPLOAD] + size_of[Kind.REVEAL] + size_of.get(Kind.ENDORSEMENT, 0))

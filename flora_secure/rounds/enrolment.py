@@ -11,9 +11,9 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from flora_protocols import MisuseError, check_identities
 from flora_secure.errors import ConfigError, require
 
-KEY = 32
 _LABEL = b"flora-secure enrolment 1\0"
 
 
@@ -26,8 +26,8 @@ class Enrolment:
         identities: everybody's Ed25519 public key of 32 bytes, by number; empty in the semi-honest profile.
         revoked: numbers of clients that must not be invited any more. They keep their place.
 
-    Raises ConfigError for keys that are no keys, that occur twice or are not one a client, and for numbers that nobody
-    has.
+    Raises ConfigError for keys that are none or of small order, that occur twice or are not one a client, and for
+    numbers that nobody has.
     """
 
     clients: int
@@ -40,9 +40,10 @@ class Enrolment:
             len(self.identities) in (0, self.clients),
             f"{len(self.identities)} identity keys for {self.clients} clients; give one each, or none",
         )
-        wrong = [place for place, key in enumerate(self.identities) if len(key) != KEY]
-        require(not wrong, f"identity key {wrong[:1]} is no Ed25519 public key of {KEY} bytes")
-        require(len(set(self.identities)) == len(self.identities), "two clients have the same identity key")
+        try:
+            check_identities(self.identities)
+        except MisuseError as error:
+            raise ConfigError(str(error)) from None
         strangers = [client for client in self.revoked if not 0 <= client < self.clients]
         require(not strangers, f"revoked client {strangers[:1]} is not among the {self.clients} that are enrolled")
 

@@ -4,6 +4,7 @@ Bonawitz et al. CCS'17 (SecAgg) and Bell et al. CCS'20 (SecAgg+), without I/O: p
 `run_round` shows a whole round; `client`, `reveal` and `server` hold the positions.
 """
 
+from flora_protocols.answering import Answer, answer
 from flora_protocols.client import ClientAdvertise, ClientMask, ClientShare
 from flora_protocols.codec import Kind
 from flora_protocols.conduct import Exchange, Replies, conduct, drive
@@ -16,10 +17,11 @@ from flora_protocols.errors import (
     ProtocolError,
     RoundAborted,
     TooFewSurvivors,
+    UnsoundShares,
 )
 from flora_protocols.keys import Randomness, identity_public
 from flora_protocols.loading import Client, load_position
-from flora_protocols.params import Floors, Profile, SessionParams
+from flora_protocols.params import Floors, Profile, SessionParams, check_identities
 from flora_protocols.planning import corrupt_holders, find_parameters
 from flora_protocols.recovery import WrongShares
 from flora_protocols.reveal import ClientAgree, ClientDone, ClientUnmask
@@ -38,6 +40,7 @@ from flora_protocols.sizes import message_bytes
 from flora_protocols.trips import Trip
 
 __all__ = [
+    "Answer",
     "Carry",
     "Client",
     "ClientAdvertise",
@@ -70,7 +73,10 @@ __all__ = [
     "SessionParams",
     "TooFewSurvivors",
     "Trip",
+    "UnsoundShares",
     "WrongShares",
+    "answer",
+    "check_identities",
     "conduct",
     "corrupt_holders",
     "drive",

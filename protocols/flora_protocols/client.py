@@ -47,8 +47,8 @@ class _Own:
 class ClientAdvertise(ClientPosition):
     """The first position, in which a client makes its keys for the round.
 
-    `index`: the client's place in the roster, 0 .. n - 1. `identity`: its Ed25519 secret key of 32 bytes, in the
-    malicious-server profile only. `exchange`: for simulations; it sees the client's secrets.
+    `index`: the client's place in the roster, 0 .. n - 1. `floors`: what it insists on. `identity`: its Ed25519 secret
+    key of 32 bytes, in the malicious-server profile only. `exchange`: for simulations; it sees the client's secrets.
     Raises MisuseError, or ParameterError if `params` fall short of its floors.
     """
 
@@ -60,20 +60,20 @@ class ClientAdvertise(ClientPosition):
         params: SessionParams,
         index: int,
         *,
-        floors: Floors | None = None,
+        floors: Floors,
         identity: bytes | None = None,
         exchange: keys.Exchange = keys.exchange_all,
     ) -> None:
         index = integer("client index", index)
         require_params(params)
-        if floors is not None and not isinstance(floors, Floors):
+        if not isinstance(floors, Floors):
             raise MisuseError(f"floors must be Floors, not {type(floors).__name__}")
         if not 0 <= index < params.clients:
             raise MisuseError(f"client index {shown(index)}; 0 .. {params.clients - 1} are possible")
-        super().__init__(Member(params, index, floors or Floors(), exchange))
+        super().__init__(Member(params, index, floors, exchange))
         for name, offered, floor in (
-            ("clients", params.clients, self._me.floors.clients),
-            ("threshold", params.threshold, self._me.floors.threshold),
+            ("clients", params.clients, floors.clients),
+            ("threshold", params.threshold, floors.threshold),
         ):
             if offered < floor:
                 raise ParameterError(

@@ -7,6 +7,7 @@
 
 `drive` is that loop. A client that sends what must be refused costs itself, never the round: its error is kept, and
 it counts as dropped from then on. So does one that reveals wrong shares, as far as the other shares tell who it was.
+What a transport merely repeats costs nobody anything.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from flora_protocols.errors import MisuseError, PeerError, RoundAborted, TooFewSurvivors
+from flora_protocols.codec import CHECKSUM
+from flora_protocols.errors import MisuseError, PeerError, RoundAborted, TooFewSurvivors, UnsoundShares
 from flora_protocols.params import SessionParams, require_params
 from flora_protocols.ranges import integer
 from flora_protocols.recovery import WrongShares
@@ -90,14 +92,15 @@ def _trips(params: SessionParams, least: int) -> Generator[Exchange, Replies, Ro
     outbox: Outbox = dict.fromkeys(range(params.clients), b"")
     refused: dict[int, PeerError] = {}
     announced: tuple[int, ...] = ()
+    taken: dict[int, set[bytes]] = {client: set() for client in outbox}
     while True:
         exchange = Exchange(position.trip, outbox)
-        _hear(position, set(outbox), (yield exchange), refused)
+        _hear(position, set(outbox), (yield exchange), refused, taken)
         try:
             if isinstance(position, ServerMask) and len(position.heard) < least:
                 raise TooFewSurvivors("clients that uploaded", len(position.heard), least)
             closed = _sum(position, refused) if isinstance(position, ServerUnmask) else position.close()
-        except (TooFewSurvivors, PeerError) as cause:
+        except (TooFewSurvivors, PeerError, UnsoundShares) as cause:
             told = MappingProxyType(refused)
             raise RoundAborted(cause, exchange.trip, announced, told) from cause
         if isinstance(closed, RoundResult):
@@ -109,8 +112,18 @@ def _trips(params: SessionParams, least: int) -> Generator[Exchange, Replies, Ro
             outbox = {client: message for client, message in outbox.items() if client not in refused}
 
 
-def _hear(position: _Position, waiting: set[int], replies: Replies, refused: dict[int, PeerError]) -> None:
-    """Takes the replies of those who have not been refused, until nobody is left to wait for."""
+def _hear(
+    position: _Position,
+    waiting: set[int],
+    replies: Replies,
+    refused: dict[int, PeerError],
+    taken: dict[int, set[bytes]],
+) -> None:
+    """Takes the replies of those who have not been refused, until nobody is left to wait for.
+
+    `taken`: the checksums of all that was taken from a client, by which what is delivered again is known. Who sends
+    other bytes with the same checksum has achieved that they are ignored.
+    """
     if not isinstance(replies, Iterable):
         raise MisuseError(f"replies must be an iterable of (client, message), not {type(replies).__name__}; send them")
     if not waiting:
@@ -119,10 +132,14 @@ def _hear(position: _Position, waiting: set[int], replies: Replies, refused: dic
         client = integer("client index", index)
         if client in refused:
             continue
+        # Of what type a message is may be the client's choice, too: what is not bytes is no message at all.
+        given = message if isinstance(message, bytes) else b""
         try:
-            # Of what type a message is may be the client's choice, too: what is not bytes is no message at all.
-            position.receive(client, message if isinstance(message, bytes) else b"")
+            position.receive(client, given)
+            taken[client].add(given[-CHECKSUM:])
         except PeerError as error:
+            if given[-CHECKSUM:] in taken[client]:
+                continue
             refused[client] = error
         waiting.discard(client)
         if not waiting:

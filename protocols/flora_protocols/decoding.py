@@ -2,6 +2,7 @@
 
 m shares of threshold t determine their polynomials, and all that lie off them, as long as at most (m - t) / 2 of the
 holders are wrong. Beyond that no decoding is unique, and nobody is named. Needed only where a round has met a liar.
+Whether those that lie off were not made to look so by others is another question, see `recovery`.
 """
 
 from __future__ import annotations

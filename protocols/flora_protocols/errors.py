@@ -5,7 +5,8 @@
     │   └── ParameterError    session parameters that cannot work together
     ├── PeerError             the peer misbehaved; `culprit` says whose message was refused
     ├── TooFewSurvivors       nobody misbehaved, but too few clients are left to finish the round
-    └── RoundAborted          a whole round ended without a sum; `cause` is one of the two above
+    ├── UnsoundShares         somebody misbehaved, and nobody can say who
+    └── RoundAborted          a whole round ended without a sum; `cause` is one of the three above
 
 A refused message leaves the position that refused it unchanged, so the caller may drop it and go on.
 No message of any error holds key material, shares or vector elements. Its `code`, from a fixed list, tells even less,
@@ -44,6 +45,7 @@ class Code(Enum):
     BAD_ROSTER = "bad-roster"
     BAD_INBOX = "bad-inbox"
     BAD_SHARE = "bad-share"
+    UNSOUND_SHARES = "unsound-shares"
     BAD_SURVIVORS = "bad-survivors"
     BAD_DUMP = "bad-dump"
     SECOND_MESSAGE = "second-message"
@@ -96,11 +98,27 @@ class TooFewSurvivors(ProtocolError):  # noqa: N818  (the name says what happene
         super().__init__(f"{what}: {have} left, {need} needed; start a new round, or plan for more dropouts")
 
 
+class UnsoundShares(ProtocolError):  # noqa: N818  (as above)
+    """The shares of one secret contradict one another, or the key that its owner advertised, and whoever were named for
+    it might be innocent: the round ends without a sum. `owner`: whose secret it is, which is no accusation.
+    """
+
+    code = Code.UNSOUND_SHARES
+
+    def __init__(self, owner: int, what: str, revealed: int) -> None:
+        self.owner = owner
+        super().__init__(
+            f"the shares of client {owner}'s secret that {revealed} holders revealed {what}; too few to tell whether "
+            "the owner dealt or holders revealed wrong ones, so nobody is named; start a new round"
+        )
+
+
 class RoundAborted(ProtocolError):  # noqa: N818  (as above)
     """A round that ended without a sum.
 
-    `cause`: too few were left, or a client's shares make the sum impossible. `trip`: the one that could not be
-    closed. `survivors`: who had been told by then that their vectors are in the sum, ascending; empty where nobody had.
+    `cause`: too few were left, or a client's shares make the sum impossible, whether or not somebody can be named for
+    it. `trip`: the one that could not be closed. `survivors`: who had been told by then that their vectors are in the
+    sum, ascending; empty where nobody had.
     Such a round is `announced` and counts as released, with these in it, for those who answered and corrupt holders may
     have the sum all the same. `refused`: whose message was refused, and why.
     `left`: who left on its own account, and why, where that is known, as it is to `run_round`.
@@ -110,7 +128,7 @@ class RoundAborted(ProtocolError):  # noqa: N818  (as above)
 
     def __init__(
         self,
-        cause: TooFewSurvivors | PeerError,
+        cause: TooFewSurvivors | PeerError | UnsoundShares,
         trip: Trip,
         survivors: tuple[int, ...],
         refused: Mapping[int, PeerError],

@@ -1,7 +1,7 @@
 """Who shares masks with whom: the complete graph (Bonawitz et al. CCS'17) or a Harary graph (Bell et al. CCS'20).
 
 The Harary graph places the clients on a circle in an order drawn from a public seed and joins each to the k/2 next on
-either side. The seed binds the set-up without the model hash, which a server could grind (see params).
+either side. The seed binds n, k, the round's number and the identities, and nothing else that a server could grind.
 Holders of a client's shares: in the complete graph everybody including the client itself, as in CCS'17, so that any
 t clients can finish; in the Harary graph its k neighbours, as in CCS'20.
 """

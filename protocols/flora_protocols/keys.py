@@ -32,12 +32,12 @@ SIGNATURE = 64
 TAG = 16
 
 # Purposes: the first part of every HKDF info and of every signed text.
-MASK_KEY = b"flora-secure/1 mask key\0"
-SELF_MASK = b"flora-secure/1 self mask\0"
-PAIR_MASK = b"flora-secure/1 pairwise mask\0"
-TRANSPORT = b"flora-secure/1 transport\0"
-ADVERTISEMENT = b"flora-secure/1 advertisement\0"
-SURVIVORS = b"flora-secure/1 survivors\0"
+MASK_KEY = b"flora-secure/2 mask key\0"
+SELF_MASK = b"flora-secure/2 self mask\0"
+PAIR_MASK = b"flora-secure/2 pairwise mask\0"
+TRANSPORT = b"flora-secure/2 transport\0"
+ADVERTISEMENT = b"flora-secure/2 advertisement\0"
+SURVIVORS = b"flora-secure/2 survivors\0"
 
 _INDICES = struct.Struct("<II")
 # HMAC (RFC 2104) as four plain hashes: half the time of an HKDF object, of which a client needs two a neighbour.
@@ -54,6 +54,16 @@ SMALL_ORDER = frozenset(
         _FIELD - 1,
         325606250916557431795983626356110631294008115727848805560023387167927233504,
         39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    )
+)
+# y-coordinates of all points of order 1, 2, 4 or 8 on edwards25519: what they sign anybody can sign.
+_SMALL_IDENTITIES = frozenset(
+    (
+        0,
+        1,
+        _FIELD - 1,
+        2707385501144840649318225287225658788936804267575313519463743609750303402022,
+        _FIELD - 2707385501144840649318225287225658788936804267575313519463743609750303402022,
     )
 )
 
@@ -141,6 +151,14 @@ def identity_public(identity: bytes) -> bytes:
     if not isinstance(identity, bytes) or len(identity) != KEY:
         raise MisuseError(f"an identity is an Ed25519 secret key of {KEY} bytes")
     return Ed25519PrivateKey.from_private_bytes(identity).public_key().public_bytes_raw()
+
+
+def identity_fault(public: bytes) -> str | None:
+    """What is wrong with an Ed25519 public key of 32 bytes; None for one that may be an identity."""
+    height = int.from_bytes(public, "little") & (1 << 255) - 1
+    if height >= _FIELD:
+        return "is not canonically encoded"
+    return "has small order: anybody could sign for it" if height in _SMALL_IDENTITIES else None
 
 
 def verify(public: bytes, signature: bytes, purpose: bytes, text: bytes, culprit: Culprit) -> None:

@@ -9,7 +9,8 @@ version, position, client or session; but it has no key, so it stops nobody who 
 could as well read it: *a dump holds the client's secrets of the session in the clear*. Store it like a key, where the
 server cannot reach it, and delete it after the round. Identity keys are never in it; they are given to `load` again.
 
-Dumping spends the position, for a client is in one place at a time. The library cannot see whether one dump is loaded
+Dumping spends the position, for a client is in one place at a time; once loaded, it belongs to the process that loaded
+it. The library cannot see whether one dump is loaded
 twice; the caller must overwrite it before the answer leaves. Two answers from one position seal different shares under
 one nonce (`ClientShare`), or mask two vectors with one mask, or reveal both secrets of a peer.
 """
@@ -31,8 +32,8 @@ from flora_protocols.shamir import SHARE, canonical_bytes
 from flora_protocols.trips import Trip
 
 DUMP_MAGIC = b"fD"
-DUMP_VERSION = 1
-_LABEL = b"flora-secure/1 dump\0"
+DUMP_VERSION = 2
+_LABEL = b"flora-secure/2 dump\0"
 _HEAD = struct.Struct("<2sBBB32sIIII")
 _DIGEST = 32
 _HOLDING = 2 * SHARE
@@ -63,6 +64,11 @@ class ClientPosition(Position):
     def __init__(self, me: Member) -> None:
         super().__init__(me.name)
         self._me = me
+
+    @property
+    def index(self) -> int:
+        """The client's place in the roster; of an unspent position."""
+        return self._me.index
 
     @property
     def trip(self) -> Trip | None:

@@ -15,7 +15,7 @@ from functools import cached_property
 from flora_protocols.codec import SUITE, VERSION
 from flora_protocols.errors import Code, MisuseError, ParameterError, PeerError
 from flora_protocols.graph import Graph
-from flora_protocols.keys import KEY
+from flora_protocols.keys import KEY, identity_fault
 from flora_protocols.ranges import integer, shown, whole
 from flora_protocols.ring import MAX_BITS, MIN_BITS, packed_bytes
 
@@ -23,6 +23,7 @@ MAX_CLIENTS = 1 << 16  # a share's x-coordinate, index + 1, must stay below p
 MAX_DIMENSION = 1 << 30
 _MAGIC = b"fP"
 _NUMBERS = struct.Struct("<BBBBBIIIIIQ")  # from the wire version to the round
+_GRAPH = struct.Struct("<IIQ")  # clients, neighbours, round
 _MODEL_HASH = 32
 _SETUP_TAG = 8
 PARAMS_BYTES = len(_MAGIC) + _NUMBERS.size + _MODEL_HASH + _SETUP_TAG
@@ -37,15 +38,16 @@ class Profile(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Floors:
-    """A client's own policy, never sent and never taken from the server.
+    """A client's own policy, never sent and never taken from the server. Nothing of it has a default: what protects a
+    client in its federation nobody else can say.
 
-    `clients`: smallest cohort that it joins. `threshold`: smallest t that it accepts.
+    `clients`: smallest cohort that it joins. `threshold`: smallest t that it accepts, above all who may be corrupt.
     `survivors`: smallest number of vectors, its own included, in whose sum it lets its own disappear.
     """
 
-    clients: int = 2
-    threshold: int = 2
-    survivors: int = 2
+    clients: int
+    threshold: int
+    survivors: int
 
     def __post_init__(self) -> None:
         _make_int(self, "clients", "threshold", "survivors")
@@ -122,7 +124,7 @@ class SessionParams:
         what the server says. Raises PeerError naming the server for anything but bytes of `to_bytes` with the same
         identities; MisuseError or ParameterError for `identities` that no session can have.
         """
-        _check_keys(identities)
+        check_identities(identities)
         if not isinstance(data, bytes):
             raise MisuseError(f"parameters are bytes, not {type(data).__name__}")
         if len(data) < 4 or data[:2] != _MAGIC:
@@ -175,7 +177,7 @@ class SessionParams:
 
     def _check_identities(self) -> None:
         keys = self.identities
-        _check_keys(keys)
+        check_identities(keys)
         if self.malicious and len(keys) != self.clients:
             raise ParameterError(f"malicious-server profile: {len(keys)} identity keys for {self.clients} clients")
         if not self.malicious and keys:
@@ -199,13 +201,16 @@ class SessionParams:
     @cached_property
     def setup_id(self) -> bytes:
         """32 bytes that bind every field of this object, the wire version and the suite."""
-        return hashlib.sha256(b"flora-secure/1 set-up\0" + self._cohort + self.model_hash).digest()
+        return hashlib.sha256(
+            b"flora-secure/2 set-up\0" + self._numbers + self._identities_hash + self.model_hash
+        ).digest()
 
     @cached_property
     def graph(self) -> Graph:
-        """Who is whose neighbour. The seed leaves the model out: the server makes the model, and could grind it."""
-        seed = hashlib.sha256(b"flora-secure/1 graph\0" + self._cohort).digest()
-        return Graph(self.clients, self.neighbours, seed)
+        """Who is whose neighbour. Its seed is of size, round and identities alone: among as many values as it binds of
+        what the server proposes, the server could look for a graph that it likes."""
+        drawn = _GRAPH.pack(self.clients, self.neighbours, self.round) + self._identities_hash
+        return Graph(self.clients, self.neighbours, hashlib.sha256(b"flora-secure/2 graph\0" + drawn).digest())
 
     @property
     def _numbers(self) -> bytes:
@@ -215,16 +220,20 @@ class SessionParams:
         return _NUMBERS.pack(*small, *large)
 
     @cached_property
-    def _cohort(self) -> bytes:
-        return self._numbers + hashlib.sha256(b"".join(self.identities)).digest()
+    def _identities_hash(self) -> bytes:
+        return hashlib.sha256(b"".join(self.identities)).digest()
 
     def session_id(self, present: bytes, entries_hash: bytes) -> bytes:
         """32 bytes. `present`: the roster's bitmap. `entries_hash`: SHA-256 of all its entries, in order."""
-        return hashlib.sha256(b"flora-secure/1 session\0" + self.setup_id + present + entries_hash).digest()
+        return hashlib.sha256(b"flora-secure/2 session\0" + self.setup_id + present + entries_hash).digest()
 
 
-def _check_keys(keys: object) -> None:
-    """MisuseError unless `keys` is a tuple of Ed25519 public keys; ParameterError if one is there twice."""
+def check_identities(keys: object) -> None:
+    """Raise MisuseError unless `keys` is a tuple of Ed25519 public keys, such as an enrolment has.
+
+    ParameterError if one is there twice, or is none that a signature could be trusted under: of small order, or not
+    canonically encoded.
+    """
     if not isinstance(keys, tuple):
         raise MisuseError(f"identities must be a tuple of Ed25519 public keys of {KEY} bytes, not {_kind(keys)}")
     for index, key in enumerate(keys):
@@ -234,6 +243,10 @@ def _check_keys(keys: object) -> None:
             )
     if len(set(keys)) != len(keys):
         raise ParameterError("two clients have the same identity key")
+    for index, key in enumerate(keys):
+        fault = identity_fault(key)
+        if fault is not None:
+            raise ParameterError(f"the identity key of client {index} {fault}; enrol another", Code.BAD_KEY)
 
 
 def require_params(params: object) -> SessionParams:

@@ -1,5 +1,8 @@
 """Secrets from the shares that the survivors reveal: of all clients at once, and who is at fault where one is wrong.
 
+Whom to name is a matter of how many may lie. Of m shares, m - t + 1 - e holders that agree on what they reveal make e
+others look wrong, and an innocent owner, too. Somebody is named only where that takes more than `corrupt` holders.
+
 A survivor's self-mask seed and a dropped client's mask secret are shared alike. Clients whose shares the same holders
 have revealed are reconstructed with one matrix, others in batches with a matrix each (see shamir).
 """
@@ -12,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora_protocols.decoding import misfits
-from flora_protocols.errors import Code, PeerError
+from flora_protocols.errors import Code, PeerError, UnsoundShares
 from flora_protocols.keys import SECRET
 from flora_protocols.shamir import LIMBS, Field, Raw, combine
 
@@ -34,12 +37,13 @@ def recover(
     shares: Mapping[int, Raw],
     owners: NDArray[np.uint16],
     threshold: int,
+    corrupt: int,
 ) -> dict[int, bytes]:
     """The 16-byte secret of each client in `needed`, ascending; at least t holders have revealed a share of each.
 
     `shares`: by holder, ascending, uint8 (m, 17), canonical. `owners`: whose they are, one holder after another.
-    Raises WrongShares naming all holders that are found to have revealed a wrong share; where none is, PeerError naming
-    an owner whose shares cannot be.
+    Raises WrongShares naming all holders that are found to have revealed a wrong share, if no more than `corrupt` of an
+    owner's lie; where none is found, UnsoundShares.
     """
     order, first, last = turned(owners, needed)
     table = picked(shares.values(), order)
@@ -65,7 +69,7 @@ def recover(
             for place, at in zip(alike[part].tolist(), range(0, len(joined), SECRET), strict=True):
                 secrets[needed[place]] = joined[at : at + SECRET]
     if unsound:
-        raise _blame(unsound, threshold)
+        raise _blame(unsound, threshold, corrupt)
     return secrets
 
 
@@ -88,11 +92,16 @@ def picked(parts: Iterable[Raw], order: Places) -> Raw:
     return items.reshape(-1, rows.shape[1])
 
 
-def _blame(unsound: Sequence[tuple[int, Field, Raw]], threshold: int) -> PeerError:
+def tellable(revealed: int, threshold: int, corrupt: int, wrong: int = 0) -> bool:
+    """Whether `corrupt` holders (one, where nobody is meant to be) are too few to have forged what is seen: that all of
+    so many shares `revealed`, but so many `wrong` ones, lie on one polynomial."""
+    return wrong + max(corrupt, 1) <= revealed - threshold
+
+
+def _blame(unsound: Sequence[tuple[int, Field, Raw]], threshold: int, corrupt: int) -> WrongShares | UnsoundShares:
     """Who is at fault, given (owner, points, shares) of all whose shares lie on no polynomial: all holders that are
-    found out, of whichever owner; or, where nobody is, the first of the owners."""
+    found out, of whichever owner; or nobody."""
     faults: dict[int, PeerError] = {}
-    hopeless: PeerError | None = None
     for owner, points, shares in sorted(unsound, key=lambda one: one[0]):
         rest = ~np.isin(points - 1, list(faults))
         if int(rest.sum()) > threshold:
@@ -100,16 +109,11 @@ def _blame(unsound: Sequence[tuple[int, Field, Raw]], threshold: int) -> PeerErr
             if sound.all():
                 continue  # those found out already are all that is wrong here
         wrong = misfits(points, shares, threshold)
-        if wrong is not None:
+        if wrong is not None and tellable(len(points), threshold, corrupt, len(wrong)):
             for holder in (points[wrong] - 1).tolist():
                 reason = f"revealed a wrong share of client {owner}'s secret, unless client {owner} dealt it so"
                 faults.setdefault(holder, PeerError(holder, reason, Code.BAD_SHARE))
-        elif hopeless is None:
-            most = max(0, len(points) - threshold) // 2
-            reason = f"its shares, revealed by {len(points)} holders, lie on no polynomial of degree t - 1"
-            reason += f": it dealt bad ones, or more than {most} of the holders revealed wrong ones"
-            hopeless = PeerError(owner, reason, Code.BAD_SHARE)
     if faults:
         return WrongShares(faults)
-    assert hopeless is not None  # whoever is unsound is one or the other
-    return hopeless
+    owner, points, _ = min(unsound, key=lambda one: one[0])
+    return UnsoundShares(owner, "are not those of one secret", len(points))

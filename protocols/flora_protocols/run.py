@@ -96,16 +96,17 @@ def run_round(
     params: SessionParams,
     vectors: Sequence[Vector] | Callable[[int], Vector],
     *,
+    floors: Floors,
     dropouts: Mapping[Trip, Collection[int]] | None = None,
     randomness: Randomness = os.urandom,
     carry: Carry | None = None,
-    floors: Floors | None = None,
     identities: Sequence[bytes] | None = None,
 ) -> RoundResult:
     """Run one round among `params.clients` clients and a server.
 
     `vectors`: uint32 (d,) by client index, every element < 2^b; a callable is asked only for clients that upload.
-    `dropouts`: who vanishes before sending in a trip. `carry(trip, client, direction, message)` sees every message.
+    `floors`: everybody's. `dropouts`: who vanishes before sending in a trip. `carry(trip, client, direction, message)`
+    sees every message.
     `identities`: Ed25519 secret keys by index (malicious-server profile). A client that must refuse what it gets, or
     sees too few others, leaves; the result's `left` says why. Raises RoundAborted (with `left`, too), MisuseError.
     """

@@ -23,13 +23,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from flora_protocols import keys, messages
-from flora_protocols.errors import Code, MisuseError, PeerError, ProtocolError, TooFewSurvivors
+from flora_protocols.errors import Code, MisuseError, PeerError, ProtocolError, TooFewSurvivors, UnsoundShares
 from flora_protocols.keystream import apply_masks
 from flora_protocols.masked import Masked
 from flora_protocols.params import SessionParams, require_params
 from flora_protocols.position import Position, fresh, transition
 from flora_protocols.ranges import integer, shown
-from flora_protocols.recovery import picked, recover, turned
+from flora_protocols.recovery import picked, recover, tellable, turned
 from flora_protocols.ring import from_lanes, lane
 from flora_protocols.shamir import Raw
 from flora_protocols.trips import Trip
@@ -245,12 +245,13 @@ class ServerUnmask(_Server):
     @transition
     def close(self) -> RoundResult:
         """End the round. Raises TooFewSurvivors, WrongShares naming all holders found to have revealed wrong ones (see
-        `recovery`), which may be set aside, or PeerError naming an owner whose shares are of no use."""
+        `recovery`), which may be set aside, PeerError naming an owner that shared another secret than its key's, or
+        UnsoundShares where nobody can be named."""
         state, params = self._state, self._params
         revealed = self._require("clients that revealed shares")
         owned = params.graph.holdings[list(revealed)]
         shares = {holder: self._shares[holder] for holder in revealed}
-        secrets = recover(state.needed(revealed), shares, owned[state.shared[owned]], params.threshold)
+        secrets = recover(state.needed(revealed), shares, owned[state.shared[owned]], params.threshold, params.corrupt)
         gone = np.flatnonzero(state.shared & ~state.alive).tolist()
         recovered = tuple(owner for owner in gone if state.near_survivors(owner))
         plus: list[bytes] = []
@@ -272,6 +273,10 @@ class ServerUnmask(_Server):
     def _mask_key(self, owner: int, secret: bytes) -> X25519PrivateKey:
         private = keys.mask_key(secret, self._params.setup_id, owner)
         if private.public_key().public_bytes_raw() != self._state.publics[owner]:
+            params, holders = self._params, self._params.graph.holders(owner)
+            revealed = sum(holder in self._heard for holder in holders)
+            if not tellable(revealed, params.threshold, params.corrupt):
+                raise UnsoundShares(owner, "do not give the mask key that it advertised", revealed)
             reason = "shared a secret that does not belong to the mask key it advertised"
             raise PeerError(owner, reason, Code.BAD_SHARE)
         return private

@@ -28,6 +28,8 @@ from flora_secure.engine.workers import Positions, Workers
 PRIVATES = [X25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in range(6)]
 PUBLICS = [private.public_key().public_bytes_raw() for private in PRIVATES]
 
+LEAST = Floors(clients=2, threshold=2, survivors=2)
+
 
 def session(neighbours: int, **more) -> SessionParams:
     return SessionParams(clients=9, neighbours=neighbours, threshold=5, bits=16, dimension=20, **more)
@@ -66,7 +68,8 @@ def replayed(params: SessionParams, exchange) -> tuple[list[bytes], list[int]]:
 
     own = identities(params)
     clients = {
-        index: ClientAdvertise(params, index, identity=own[index], exchange=exchange) for index in range(params.clients)
+        index: ClientAdvertise(params, index, floors=LEAST, identity=own[index], exchange=exchange)
+        for index in range(params.clients)
     }
     server, mail, seen = ServerAdvertise(params), dict.fromkeys(clients, b""), []
     for trip in TRIPS if params.malicious else [trip for trip in TRIPS if trip != "agree"]:
@@ -143,7 +146,7 @@ def test_a_secret_is_given_once_and_forgotten_on_request() -> None:
 def test_no_client_shares_secrets_unless_it_is_told_to() -> None:
     assert inspect.signature(ClientAdvertise).parameters["exchange"].default is keys.exchange_all
     params = session(6)
-    sharing, _ = ClientAdvertise(params, 0, exchange=SharedSecrets().exchange).advertise()
+    sharing, _ = ClientAdvertise(params, 0, floors=LEAST, exchange=SharedSecrets().exchange).advertise()
     assert "xchange" not in repr(sharing._me)
     restored = ClientShare.load(params, sharing.dump())
     assert restored._me.exchange is keys.exchange_all  # a dump leaves the simulation's process
@@ -177,7 +180,7 @@ def uploads(params: SessionParams) -> dict[int, np.ndarray]:
 def simulated(params: SessionParams, clients: Positions) -> float:
     """CPU seconds of all clients in a round with a dropped client; nothing may be kept after a trip."""
     server = ServerAdvertise(params)
-    replies, total = clients.timed("begin", params, Floors(), identities(params), uploads(params))
+    replies, total = clients.timed("begin", params, LEAST, identities(params), uploads(params))
     for _ in TRIPS[1:] if params.malicious else [trip for trip in TRIPS[1:] if trip != "agree"]:
         for index, message in replies.items():
             server.receive(index, message)
@@ -210,7 +213,7 @@ def test_what_is_taken_counts_as_the_mean_of_what_was_computed() -> None:
 def test_nothing_is_kept_when_a_trip_fails() -> None:
     params, clients = session(6), Positions()
     server = ServerAdvertise(params)
-    replies, _ = clients.timed("begin", params, Floors(), identities(params), uploads(params))
+    replies, _ = clients.timed("begin", params, LEAST, identities(params), uploads(params))
     for index, message in replies.items():
         server.receive(index, message)
     _, mail = server.close()
@@ -226,7 +229,7 @@ def test_neighbours_live_together(workers) -> None:
     params = SessionParams(clients=100, neighbours=10, threshold=5, bits=16, dimension=1)
     cohort = Workers(workers)
     try:
-        cohort.open(params, Floors(), dict.fromkeys(range(100)), {})
+        cohort.open(params, LEAST, dict.fromkeys(range(100)), {})
         assert len(list(cohort.exchange(dict.fromkeys(range(100), b"")))) == 100
     finally:
         cohort.close()
@@ -240,7 +243,9 @@ def test_neighbours_live_together(workers) -> None:
 def test_a_loaded_client_masks_as_one_that_shared_secrets() -> None:
     """Positions carry no secret of the simulation: what leaves the process works by itself."""
     params, shared = session(6), SharedSecrets()
-    clients = {index: ClientAdvertise(params, index, exchange=shared.exchange) for index in range(params.clients)}
+    clients = {
+        index: ClientAdvertise(params, index, floors=LEAST, exchange=shared.exchange) for index in range(params.clients)
+    }
     server = ServerAdvertise(params)
     sharing = {}
     for index, client in clients.items():

@@ -8,12 +8,14 @@ import numpy as np
 
 from flora_protocols import (
     ClientAdvertise,
+    Floors,
     Profile,
     ServerAdvertise,
     SessionParams,
     identity_public,
 )
 
+LEAST = Floors(clients=2, threshold=2, survivors=2)
 IDENTITIES = [hashlib.sha256(b"identity %d" % index).digest() for index in range(16)]
 
 
@@ -49,7 +51,7 @@ def duplicate(position):
 class Cohort:
     """All clients and the server, moved trip by trip; `mail[i]` is what client i gets next."""
 
-    def __init__(self, params, floors=None):
+    def __init__(self, params, floors=LEAST):
         self.params = params
         self.vectors = vectors_for(params)
         self.clients = {

@@ -107,7 +107,7 @@ class DumpTarget(Target):
         self.cls, self.params, self.identity = cls, params, identity
 
     def mended(self, frame):
-        return frame + hashlib.sha256(b"flora-secure/1 dump\0" + frame).digest()
+        return frame + hashlib.sha256(b"flora-secure/2 dump\0" + frame).digest()
 
     def framed(self, body):
         return self.mended(self.truth[: DUMP_HEAD.size] + body)

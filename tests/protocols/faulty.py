@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 import numpy as np
 from attacker import body_of, reframed
-from cohorts import IDENTITIES, vectors_for
+from cohorts import IDENTITIES, LEAST, vectors_for
 
 from flora_protocols import ClientAdvertise, Code, PeerError, TooFewSurvivors, Trip, conduct, drive, shamir
 
@@ -18,9 +18,10 @@ WAYS = {
     "flipped": (tuple(Trip), {Code.NOT_A_MESSAGE}),
     "long": (tuple(Trip), {Code.NOT_A_MESSAGE}),
     "short": (tuple(Trip), {Code.BAD_BODY}),
-    "twice": (tuple(Trip), {Code.SECOND_MESSAGE}),
+    "twice": (tuple(Trip), set()),
+    "second": (tuple(Trip), {Code.SECOND_MESSAGE}),
     "late": (tuple(Trip)[:-1], {Code.STRANGER}),
-    "old": (tuple(Trip)[1:], {Code.OTHER_KIND, Code.NOT_A_MESSAGE}),
+    "old": (tuple(Trip)[1:], set()),
     "own shares": ((Trip.UNMASK,), {Code.BAD_SHARE}),
     "all shares": ((Trip.UNMASK,), {Code.BAD_SHARE}),
     "dealt rubbish": ((Trip.SHARE,), set()),
@@ -43,7 +44,7 @@ class Faulty:
     def __init__(self, params, faults=()):
         self.params, self.faults, self.vectors = params, dict(faults), vectors_for(params)
         self.clients = {
-            i: ClientAdvertise(params, i, identity=IDENTITIES[i] if params.malicious else None)
+            i: ClientAdvertise(params, i, floors=LEAST, identity=IDENTITIES[i] if params.malicious else None)
             for i in range(params.clients)
         }
         self.exchanges, self.left, self.sent, self.late = [], {}, {}, set()
@@ -79,8 +80,8 @@ class Faulty:
         spoilt = {"garbage": os.urandom(100), "text": "text", "flipped": flipped, "long": message + bytes(2000)}
         spoilt |= {"short": reframed(message, body_of(message)[:-1]), "old": old}
         yield index, spoilt.get(how, message)
-        if how == "twice":
-            yield index, message
+        if how in ("twice", "second"):
+            yield index, message if how == "twice" else message[::-1]
 
     def move(self, trip, index, mail, how):
         client = self.clients[index]

@@ -3,13 +3,14 @@
 Each is refused with a typed error that names the culprit, changes nothing, and the round then ends in the right sum.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from attacker import body_of, entries_of, reframed, refused
-from cohorts import IDENTITIES, Cohort, malicious, semi_honest
+from cohorts import IDENTITIES, LEAST, Cohort, malicious, semi_honest
 
 from flora_protocols import (
-    Floors,
     MisuseError,
     PeerError,
     TooFewSurvivors,
@@ -117,7 +118,7 @@ def test_false_survivors(cohort):
 
 
 def test_survivors_below_the_floor():
-    cohort = Cohort(semi_honest(), floors=Floors(survivors=4)).trip().trip().trip(dropping={3})
+    cohort = Cohort(semi_honest(), floors=replace(LEAST, survivors=4)).trip().trip().trip(dropping={3})
     with pytest.raises(TooFewSurvivors, match="3 left, 4 needed"):
         cohort.move(0)
 

@@ -5,7 +5,7 @@ from itertools import chain, combinations, product
 import numpy as np
 import pytest
 from attacker import body_of, reframed
-from cohorts import IDENTITIES, Cohort, duplicate, malicious, plain_sum, semi_honest, vectors_for
+from cohorts import IDENTITIES, LEAST, Cohort, duplicate, malicious, plain_sum, semi_honest, vectors_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +38,7 @@ def run(params, fate):
     result = run_round(
         params,
         vectors,
+        floors=LEAST,
         dropouts={trip: {i for i, when in enumerate(fate) if when is trip} for trip in Trip},
         identities=IDENTITIES[: params.clients] if params.malicious else None,
     )

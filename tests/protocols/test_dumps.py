@@ -1,9 +1,10 @@
 """Positions written down and read back: a round of nothing else, and every way to spoil a dump."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
-from cohorts import IDENTITIES, Cohort, malicious, semi_honest
+from cohorts import IDENTITIES, LEAST, Cohort, malicious, semi_honest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,7 +49,7 @@ def reload(cohort, index):
 
 def stages(make):
     """(cohort, dump of client 0 at that point) for every position of a round in which one client drops."""
-    cohort = Cohort(make(), floors=Floors(clients=3, survivors=3))
+    cohort = Cohort(make(), floors=replace(LEAST, clients=3, survivors=3))
     for trip in range(6):
         yield cohort, reload(cohort, 0)
         if type(cohort.clients[0]) is ClientDone:
@@ -61,7 +62,7 @@ def stages(make):
 
 def mended(data):
     """`data` with the digest that belongs to it: what somebody does who knows this source."""
-    return data + hashlib.sha256(b"flora-secure/1 dump\0" + data).digest()
+    return data + hashlib.sha256(b"flora-secure/2 dump\0" + data).digest()
 
 
 @cohorts
@@ -127,7 +128,7 @@ def test_cut_grown_and_foreign_dumps_are_refused(make):
                 cls.load(other, data, identity=own)
 
 
-@pytest.mark.parametrize(("at", "text"), [(0, "not a dump"), (2, "version 3"), (3, "suite 2"), (4, "position")])
+@pytest.mark.parametrize(("at", "text"), [(0, "not a dump"), (2, "version 4"), (3, "suite 2"), (4, "position")])
 def test_another_version_with_a_right_digest(at, text):
     cohort = Cohort(semi_honest())
     body = bytearray(cohort.clients[0].dump()[:-32])
@@ -221,7 +222,7 @@ def test_a_moved_position_cannot_be_dumped(cohort):
 
 
 def test_floors_survive_and_still_bind():
-    cohort = Cohort(semi_honest(), floors=Floors(survivors=4)).trip().trip().trip(dropping={3})
+    cohort = Cohort(semi_honest(), floors=replace(LEAST, survivors=4)).trip().trip().trip(dropping={3})
     reload(cohort, 0)
     with pytest.raises(TooFewSurvivors, match="3 left, 4 needed"):
         cohort.move(0)

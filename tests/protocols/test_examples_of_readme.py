@@ -4,15 +4,17 @@ import asyncio
 import datetime
 import inspect
 import ipaddress
+import random
 import re
 import ssl
 import sys
 import types
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cohorts import IDENTITIES, malicious, plain_sum, semi_honest, vectors_for
+from cohorts import IDENTITIES, LEAST, malicious, plain_sum, semi_honest, vectors_for
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,7 +24,7 @@ from flora_protocols import RoundResult, ServerAdvertise, codec, member
 
 TEXT = (Path(__file__).parents[2] / "protocols/README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-MEMORY, SOCKETS, RESTING, FLOWER = BLOCKS
+MEMORY, SOCKETS, FLOWER = BLOCKS
 
 
 def run(block):
@@ -33,7 +35,7 @@ def run(block):
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_examples_are_short(block):
-    assert len([line for line in block.splitlines() if line.strip()]) < 40
+    assert len([line for line in block.splitlines() if line.strip()]) < 45
 
 
 def test_a_round_in_memory():
@@ -102,11 +104,11 @@ def test_asyncio_over_tls(tmp_path):
 
     async def leaver():
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls["4"], server_hostname="localhost")
-        position, message = flora_protocols.ClientAdvertise(params, 4, identity=IDENTITIES[4]).advertise()
+        position, message = flora_protocols.ClientAdvertise(params, 4, floors=LEAST, identity=IDENTITIES[4]).advertise()
         await example.write(writer, message)
-        position, message = position.share(await example.read(reader))
+        position, message = position.share(await example.read(reader, params))
         await example.write(writer, message)
-        await example.read(reader)
+        await example.read(reader, params)
         await example.write(writer, b"rubbish")
         writer.close()
 
@@ -114,7 +116,7 @@ def test_asyncio_over_tls(tmp_path):
         server = asyncio.create_task(example.serve(params, tls["server"], port, patience=1.0))
         await asyncio.sleep(0.1)
         clients = [
-            example.take_part(params, index, IDENTITIES[index], vectors[index], tls[str(index)], port)
+            example.take_part(params, index, b"", LEAST, IDENTITIES[index], vectors[index], tls[str(index)], port)
             for index in (0, 1, 2, 5)
         ]
         await asyncio.gather(*clients, leaver())
@@ -126,6 +128,76 @@ def test_asyncio_over_tls(tmp_path):
     assert result.recovered == (4,)
     assert {client: error.code for client, error in result.refused.items()} == {4: flora_protocols.Code.NOT_A_MESSAGE}
     assert (result.sum == plain_sum(params, vectors, result.survivors)).all()
+
+
+class Doubling:
+    """The example's `write`, over which everything goes that was ever written to the same peer, before and after what
+    should go; in TLS that takes a peer who does so."""
+
+    def __init__(self, write, seed):
+        self.write, self.rng, self.written = write, random.Random(seed), {}
+
+    async def __call__(self, stream, message):
+        before = self.written.setdefault(id(stream), [])
+        for old in (old for old in before if self.rng.random() < 0.5):
+            await self.write(stream, old)
+        before.append(message)
+        for new in [message] + [old for old in before if self.rng.random() < 0.5]:
+            await self.write(stream, new)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_asyncio_through_a_carrier_that_replays(tmp_path, seed):
+    """Both ways, in two rounds: every message comes at least once, many twice, old ones again."""
+    example = run(SOCKETS)
+    space = example.serve.__globals__
+    space["write"] = Doubling(example.write, seed)
+    tls = contexts(tmp_path, ["server", *map(str, range(4))])
+    kept = dict.fromkeys(range(4), b"")
+
+    async def everything(params):
+        port = space["port"]
+        server = asyncio.create_task(example.serve(params, tls["server"], port, patience=5.0))
+        await asyncio.sleep(0.1)
+        vectors = vectors_for(params)
+        clients = [
+            example.take_part(params, i, kept[i], LEAST, IDENTITIES[i], vectors[i], tls[str(i)], port) for i in kept
+        ]
+        kept.update(enumerate(await asyncio.gather(*clients)))
+        return await server
+
+    for number in (1, 2):
+        params, space["port"] = malicious(round=number), free_port()
+        result = asyncio.run(asyncio.wait_for(everything(params), 30))
+        assert (result.survivors, result.refused) == ((0, 1, 2, 3), {})
+        assert (result.sum == plain_sum(params, vectors_for(params), range(4))).all()
+    for index in kept:
+        with pytest.raises(flora_protocols.PeerError, match="asks to begin round 2"):
+            flora_protocols.answer(
+                malicious(round=2, bits=10),
+                index,
+                b"",
+                kept[index],
+                floors=LEAST,
+                identity=IDENTITIES[index],
+                vector=lambda: 1 // 0,
+            )
+
+
+def test_a_stream_that_announces_too_much_is_not_read():
+    """Nothing is buffered for it: the longest message of the round is the most that a peer can make the other keep."""
+    example, params = run(SOCKETS), malicious(direct_reveal=True)
+    longest = max(map(int, flora_protocols.message_bytes(params, params.neighbours).values()))
+
+    async def ask(size, data):
+        stream = asyncio.StreamReader()
+        stream.feed_data(size.to_bytes(4, "little") + data)
+        return await example.read(stream, params)
+
+    assert asyncio.run(ask(longest, bytes(longest))) == bytes(longest)
+    for size in (longest + 1, 2**32 - 1):
+        with pytest.raises(ConnectionError, match=f"{size} bytes announced"):
+            asyncio.run(ask(size, b""))
 
 
 def by_messages(params, answer):
@@ -141,21 +213,24 @@ def by_messages(params, answer):
         (server, mail), trip = closed, trip + 1
 
 
-@pytest.mark.parametrize("make", [semi_honest, malicious])
-def test_positions_at_rest(make):
-    """A fresh copy of the code for every message: only str and bytes live from call to call."""
-    params, states = make(), {index: {} for index in range(4)}
-    vectors = vectors_for(params)
+def replaying(answer, rng):
+    """`answer`, asked again whatever it was asked before; each time it must give the same reply or none."""
+    asked = {}
 
-    def answer(index, mail):
-        identity = IDENTITIES[index] if params.malicious else None
-        reply = run(RESTING).answer(params, index, identity, lambda: vectors[index], mail, states[index])
-        assert {type(value) for value in states[index].values()} == {bytes}
+    def again(index):
+        for mail, reply in list(asked.get(index, {}).items()):
+            for _ in range(rng.randrange(3)):
+                with suppress(flora_protocols.PeerError):
+                    assert answer(index, mail) == reply
+
+    def once(index, mail):
+        again(index)
+        reply = answer(index, mail)
+        asked.setdefault(index, {})[mail] = reply
+        again(index)
         return reply
 
-    result = by_messages(params, answer)
-    assert (result.sum == plain_sum(params, vectors, (0, 1, 3))).all()
-    assert result.recovered == (2,)
+    return once
 
 
 class Record(dict):
@@ -171,8 +246,10 @@ class Reply:
         self.content, self.reply_to = content, reply_to
 
 
-def test_shape_for_flower(monkeypatch):
-    """The handler carries a round, whether Flower is installed or not: its classes have stand-ins of the same names."""
+@pytest.fixture
+def in_flower(monkeypatch):
+    """The handler, whether Flower is installed or not: its classes have stand-ins of the same names. Gives a function
+    from `make` of parameters to what answers (index, mail) with a node's state alone."""
 
     class ClientApp:
         def query(self):
@@ -183,23 +260,50 @@ def test_shape_for_flower(monkeypatch):
     clientapp.ClientApp = ClientApp
     for name, module in (("flwr", types.ModuleType("flwr")), ("flwr.app", common), ("flwr.clientapp", clientapp)):
         monkeypatch.setitem(sys.modules, name, module)
-    params = semi_honest()
-    vectors = vectors_for(params)
     nodes = {index: types.SimpleNamespace(state=Record(), index=index) for index in range(4)}
-    example = run(RESTING + FLOWER)
-    space = example.secagg.__globals__
-    space["session"] = lambda message, context: (params, context.index)
-    space["train"] = lambda message, context: vectors[context.index]
-    space["identity"] = lambda context: None
 
-    def answer(index, mail):
-        message = Reply(Record(secagg=Record(mail=mail)))
-        reply = example.secagg(message, nodes[index])
-        assert reply.reply_to is message
-        return reply.content["secagg"]["mail"]
+    def of(params):
+        vectors = vectors_for(params)
 
-    result = by_messages(params, answer)
-    assert (result.sum == plain_sum(params, vectors, (0, 1, 3))).all()
+        def answer(index, mail):
+            example = run(FLOWER)  # a fresh process: only what is in the node's state lives
+            space = example.secagg.__globals__
+            space["session"] = lambda message, context: (params, context.index)
+            space["floors"] = lambda context: LEAST
+            space["train"] = lambda message, context: vectors[context.index]
+            space["identity"] = lambda context: IDENTITIES[context.index] if params.malicious else None
+            message = Reply(Record(secagg=Record(mail=mail)))
+            reply = example.secagg(message, nodes[index])
+            assert reply.reply_to is message
+            assert {type(value) for value in nodes[index].state["secagg"].values()} == {bytes}
+            return reply.content["secagg"]["mail"]
+
+        return answer
+
+    return of
+
+
+@pytest.mark.parametrize("make", [semi_honest, malicious])
+def test_shape_for_flower(in_flower, make):
+    params = make()
+    result = by_messages(params, in_flower(params))
+    assert (result.sum == plain_sum(params, vectors_for(params), (0, 1, 3))).all()
+    assert result.recovered == (2,)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("make", [semi_honest, malicious])
+def test_flower_through_a_carrier_that_replays(in_flower, make, seed):
+    """The empty message at any point, too: it restarts nothing, in this round or after it."""
+    rng = random.Random(seed)
+    for number in (1, 2):
+        params = make(round=number)
+        answer = in_flower(params)
+        result = by_messages(params, replaying(answer, rng))
+        assert (result.sum == plain_sum(params, vectors_for(params), (0, 1, 3))).all()
+        for other in (params, make(round=number, bits=10), make(round=0)):
+            with pytest.raises(flora_protocols.PeerError, match="asks to begin"):
+                in_flower(other)(0, b"")
 
 
 def test_in_flower_itself():
@@ -208,10 +312,11 @@ def test_in_flower_itself():
     params = malicious(direct_reveal=True)
     vectors = vectors_for(params)
     nodes = {i: flwr.Context(1, i, {}, flwr.RecordDict(), {"index": i}) for i in range(4)}
-    example = run(RESTING + FLOWER)
+    example = run(FLOWER)
     space = example.secagg.__globals__
     space["session"] = lambda message, context: (params, context.run_config["index"])
     space["train"] = lambda message, context: vectors[context.run_config["index"]]
+    space["floors"] = lambda context: LEAST
     space["identity"] = lambda context: IDENTITIES[context.run_config["index"]]
 
     def answer(index, mail):

@@ -1,15 +1,16 @@
 """The masked sum equals the plain sum, or the round ends in RoundAborted: for every pattern of dropouts."""
 
 import inspect
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
-from cohorts import IDENTITIES, malicious, plain_sum, semi_honest, vectors_for
+from cohorts import IDENTITIES, LEAST, malicious, plain_sum, semi_honest, vectors_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flora_protocols import Direction, Floors, MisuseError, RoundAborted, Trip, run_round
+from flora_protocols import Direction, MisuseError, RoundAborted, Trip, run_round
 
 SEMI_HONEST_TRIPS = [Trip.ADVERTISE, Trip.SHARE, Trip.MASK, Trip.UNMASK]
 
@@ -19,7 +20,7 @@ def run(params, fate, **more):
     dropouts = {trip: {i for i, when in enumerate(fate) if when is trip} for trip in Trip}
     vectors = vectors_for(params)
     identities = IDENTITIES[: params.clients] if params.malicious else None
-    result = run_round(params, vectors, dropouts=dropouts, identities=identities, **more)
+    result = run_round(params, vectors, dropouts=dropouts, identities=identities, **{"floors": LEAST} | more)
     assert (result.sum == plain_sum(params, vectors, result.survivors)).all()
     return result
 
@@ -94,6 +95,7 @@ def test_masks_differ_from_round_to_round_and_hide_the_vector():
         run_round(
             params,
             [np.zeros(64, np.uint32)] * 3,
+            floors=LEAST,
             carry=lambda trip, client, direction, message: (
                 uploads.append(message[13:-4]) if (trip, direction) == (Trip.MASK, Direction.UP) else None
             ),
@@ -111,7 +113,9 @@ def test_carry_sees_every_message_and_vectors_may_be_lazy():
         asked.append(index)
         return np.full(params.dimension, index, np.uint32)
 
-    result = run_round(params, vector, dropouts={Trip.MASK: {3}}, carry=lambda *event: seen.append(event[:3]))
+    result = run_round(
+        params, vector, floors=LEAST, dropouts={Trip.MASK: {3}}, carry=lambda *event: seen.append(event[:3])
+    )
     assert asked == [0, 1, 2]
     assert result.sum.tolist() == [3] * params.dimension
     up, down = Direction.UP, Direction.DOWN
@@ -131,7 +135,13 @@ def test_same_randomness_same_bytes():
             return np.random.default_rng(next(counter)).bytes(size)
 
         params = semi_honest()
-        run_round(params, vectors_for(params), randomness=randomness, carry=lambda *event: messages.append(event))
+        run_round(
+            params,
+            vectors_for(params),
+            floors=LEAST,
+            randomness=randomness,
+            carry=lambda *event: messages.append(event),
+        )
         return messages
 
     assert replay() == replay()
@@ -139,16 +149,16 @@ def test_same_randomness_same_bytes():
 
 def test_clients_leave_below_their_own_floor():
     with pytest.raises(RoundAborted):
-        run(semi_honest(5, threshold=3), [Trip.ADVERTISE, None, None, None, None], floors=Floors(clients=5))
+        run(semi_honest(5, threshold=3), [Trip.ADVERTISE, None, None, None, None], floors=replace(LEAST, clients=5))
     with pytest.raises(RoundAborted):
-        run(semi_honest(5, threshold=3), [Trip.MASK, None, None, None, None], floors=Floors(survivors=5))
+        run(semi_honest(5, threshold=3), [Trip.MASK, None, None, None, None], floors=replace(LEAST, survivors=5))
 
 
 def test_one_vector_and_one_identity_each():
     with pytest.raises(MisuseError, match="3 vectors for 4 clients"):
-        run_round(semi_honest(), vectors_for(semi_honest())[:3])
+        run_round(semi_honest(), vectors_for(semi_honest())[:3], floors=LEAST)
     with pytest.raises(MisuseError, match="3 identity keys for 4 clients"):
-        run_round(malicious(), vectors_for(malicious()), identities=IDENTITIES[:3])
+        run_round(malicious(), vectors_for(malicious()), floors=LEAST, identities=IDENTITIES[:3])
 
 
 @pytest.mark.parametrize(
@@ -166,16 +176,16 @@ def test_one_vector_and_one_identity_each():
 def test_bad_vectors_are_refused_before_any_key_is_made(bad, text):
     drawn = []
     with pytest.raises(MisuseError, match=text):
-        run_round(semi_honest(), [*vectors_for(semi_honest())[:3], bad], randomness=drawn.append)
+        run_round(semi_honest(), [*vectors_for(semi_honest())[:3], bad], floors=LEAST, randomness=drawn.append)
     assert drawn == []
 
 
 def test_dropouts_of_clients_that_there_are():
     with pytest.raises(MisuseError, match=r"dropouts name client 4; 0 .. 3 are possible"):
-        run_round(semi_honest(), vectors_for(semi_honest()), dropouts={Trip.MASK: {1, 4}})
+        run_round(semi_honest(), vectors_for(semi_honest()), floors=LEAST, dropouts={Trip.MASK: {1, 4}})
     with pytest.raises(MisuseError, match="a dropout's index must be an int, not True"):
-        run_round(semi_honest(), vectors_for(semi_honest()), dropouts={Trip.MASK: {True}})
-    result = run_round(semi_honest(), vectors_for(semi_honest()), dropouts={Trip.MASK: np.array([1])})
+        run_round(semi_honest(), vectors_for(semi_honest()), floors=LEAST, dropouts={Trip.MASK: {True}})
+    result = run_round(semi_honest(), vectors_for(semi_honest()), floors=LEAST, dropouts={Trip.MASK: np.array([1])})
     assert result.dropped == (1,)
 
 
@@ -191,7 +201,7 @@ def test_traffic_of_a_hundred_clients():
     def carry(trip, client, direction, message):
         total[trip, direction] = total.get((trip, direction), 0) + len(message)
 
-    run_round(params, vectors_for(params), dropouts={Trip.MASK: range(0, 100, 5)}, carry=carry)
+    run_round(params, vectors_for(params), floors=LEAST, dropouts={Trip.MASK: range(0, 100, 5)}, carry=carry)
     heard = dict.fromkeys(Trip, 100) | {Trip.MASK: 80, Trip.UNMASK: 80}
     mean = sum(size / heard[trip] for (trip, _), size in total.items())
     assert mean - params.payload_bytes < 19_000

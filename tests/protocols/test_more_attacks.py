@@ -1,17 +1,17 @@
 """Attacks that need two sessions, a dishonest dealer, or bytes made up from nothing."""
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from attacker import body_of, reframed
-from cohorts import Cohort, malicious, plain_sum, semi_honest, vectors_for
+from cohorts import LEAST, Cohort, malicious, plain_sum, semi_honest, vectors_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flora_protocols import (
     ClientAdvertise,
-    Floors,
     ParameterError,
     PeerError,
     Profile,
@@ -36,7 +36,7 @@ def test_clients_with_different_models_never_share_a_sum():
     is below t. Nothing was uploaded.
     """
     halves = {i: semi_honest(model_hash=bytes([i // 2]) * 32) for i in range(4)}
-    moved = {i: ClientAdvertise(halves[i], i).advertise() for i in range(4)}
+    moved = {i: ClientAdvertise(halves[i], i, floors=LEAST).advertise() for i in range(4)}
     template = {i: message for i, (_, message) in moved.items()}
     joined = b"\x0f" + b"".join(body_of(message) for _, message in moved.values())
     rosters = {i: encode_frame(Kind.ROSTER, halves[i].setup_id, joined) for i in range(4)}
@@ -77,7 +77,7 @@ def test_old_agreement_is_refused_whatever_its_header():
 def test_threshold_lowered_by_the_server():
     """Openly, below the client's floor; or behind its back, where the client goes on to insist on its own."""
     with pytest.raises(ParameterError, match="threshold is 2, below this client's floor of 3"):
-        ClientAdvertise(semi_honest(threshold=2), 0, floors=Floors(threshold=3))
+        ClientAdvertise(semi_honest(threshold=2), 0, floors=replace(LEAST, threshold=3))
     cohort, low = Cohort(semi_honest(threshold=3)), Cohort(semi_honest(threshold=2))
     with pytest.raises(PeerError, match="another session"):
         low.server.receive(0, cohort.move_again(0))
@@ -225,6 +225,7 @@ def test_found_parameters_carry_a_round_with_dropouts(profile):
     result = run_round(
         params,
         vectors,
+        floors=LEAST,
         dropouts={Trip.MASK: {3, 17}, Trip.UNMASK: {8, 30}},
         identities=identities if params.malicious else None,
     )

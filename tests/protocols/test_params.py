@@ -1,8 +1,10 @@
 """Session parameters and floors: what cannot work together, what is of the wrong type, what the set-up id binds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from cohorts import malicious, semi_honest
+from cohorts import IDENTITIES, LEAST, malicious, semi_honest
 
 from flora_protocols import (
     ClientAdvertise,
@@ -13,6 +15,7 @@ from flora_protocols import (
     Profile,
     ServerAdvertise,
     SessionParams,
+    identity_public,
     run_round,
 )
 
@@ -33,7 +36,7 @@ from flora_protocols import (
         ({"dimension": 0}, "dimension is 0"),
         ({"dimension": 2**30 + 1}, "dimension"),
         ({"round": -1}, "round is -1"),
-        ({"identities": (bytes(32),)}, "semi-honest profile has no identity keys"),
+        ({"identities": (b"a" * 32,)}, "semi-honest profile has no identity keys"),
     ],
 )
 def test_impossible_parameters(change, text):
@@ -45,12 +48,15 @@ def test_impossible_parameters(change, text):
     ("call", "text"),
     [
         (lambda params: ServerAdvertise(None), "params must be SessionParams, not NoneType"),
-        (lambda params: ClientAdvertise({}, 0), "params must be SessionParams, not dict"),
+        (lambda params: ClientAdvertise({}, 0, floors=LEAST), "params must be SessionParams, not dict"),
         (lambda params: ClientAdvertise(params, 0, floors=3), "floors must be Floors, not int"),
         (lambda params: ClientShare.load("a", b""), "params must be SessionParams, not str"),
-        (lambda params: run_round("a", []), "params must be SessionParams, not str"),
-        (lambda params: run_round(params, None), "vectors must be a sequence or a callable, not NoneType"),
-        (lambda params: run_round(params, []), "0 vectors for 4 clients"),
+        (lambda params: run_round("a", [], floors=LEAST), "params must be SessionParams, not str"),
+        (
+            lambda params: run_round(params, None, floors=LEAST),
+            "vectors must be a sequence or a callable, not NoneType",
+        ),
+        (lambda params: run_round(params, [], floors=LEAST), "0 vectors for 4 clients"),
     ],
 )
 def test_arguments_of_another_type(call, text):
@@ -128,7 +134,25 @@ def test_numpy_integers_are_ints(kind):
     assert all(type(getattr(params, name)) is int for name in NUMBERS)
     assert (params, params.setup_id, params.payload_bytes) == (same, same.setup_id, same.payload_bytes)
     floors = Floors(clients=kind(3), threshold=kind(2), survivors=kind(2))
-    assert (type(floors.clients), floors) == (int, Floors(clients=3))
+    assert (type(floors.clients), floors) == (int, replace(LEAST, clients=3))
+
+
+@pytest.mark.parametrize("missing", ["clients", "threshold", "survivors"])
+def test_floors_have_no_defaults(missing):
+    """Nobody takes part at two of two by leaving something out."""
+    given = vars(LEAST) | {}
+    del given[missing]
+    with pytest.raises(TypeError, match=missing):
+        Floors(**given)
+
+
+def test_nobody_takes_part_without_floors():
+    with pytest.raises(TypeError, match="floors"):
+        ClientAdvertise(semi_honest(), 0)
+    with pytest.raises(TypeError, match="floors"):
+        run_round(semi_honest(), [])
+    with pytest.raises(MisuseError, match="floors must be Floors, not NoneType"):
+        ClientAdvertise(semi_honest(), 0, floors=None)
 
 
 def test_numbers_beyond_printing():
@@ -141,7 +165,7 @@ def test_numbers_beyond_printing():
 @pytest.mark.parametrize("value", ["2", 2.0, None, True])
 def test_floors_of_the_wrong_type(value):
     with pytest.raises(MisuseError, match="survivors must be an int, not ") as caught:
-        Floors(survivors=value)
+        replace(LEAST, survivors=value)
     assert not isinstance(caught.value, ParameterError)
 
 
@@ -171,16 +195,52 @@ def test_every_parameter_is_bound_into_the_set_up_id():
     assert len(ids) == len(changes) + 2
 
 
+def order(params):
+    return params.graph.circle
+
+
+@pytest.mark.parametrize("make", [semi_honest, malicious])
+def test_the_graph_cannot_be_ground(make):
+    """The attack: a server varies what it likes until a client has the neighbours that it wants. It gets one graph."""
+    base = {"clients": 12, "neighbours": 8, "threshold": 7, "bits": 9, "dimension": 7, "corrupt": 1, "round": 5}
+    changes = [
+        *({"threshold": t, "corrupt": corrupt} for t in (7, 8) for corrupt in range(t)),
+        *({"dimension": d} for d in range(1, 100)),
+        *({"bits": b} for b in range(8, 33)),
+        {"direct_reveal": True},
+        {"model_hash": b"m" * 32},
+    ]
+    changes = [change for change in changes if make is semi_honest or 8 + change.get("corrupt", 1) < 2 * 7]
+    assert len({order(make(**base | change)) for change in changes}) == 1
+
+
+def test_the_graph_binds():
+    """What makes one round another, each by itself: size, degree, number, who takes part and in which order."""
+    base = {"clients": 12, "neighbours": 8, "threshold": 7, "round": 5}
+    keys = malicious(**base).identities
+    graphs = [
+        semi_honest(**base),
+        semi_honest(**base | {"clients": 13}),
+        semi_honest(**base | {"neighbours": 10}),
+        semi_honest(**base | {"round": 6}),
+        malicious(**base),
+        malicious(**base | {"round": 6}),
+        replace(malicious(**base), identities=(keys[1], keys[0], *keys[2:])),
+        replace(malicious(**base), identities=(*keys[:11], identity_public(IDENTITIES[12]))),
+    ]
+    assert len(set(map(order, graphs))) == len(graphs)
+
+
 def test_a_client_has_its_own_floors():
     with pytest.raises(ParameterError, match="threshold is 3, below this client's floor of 4"):
-        ClientAdvertise(semi_honest(), 0, floors=Floors(threshold=4))
+        ClientAdvertise(semi_honest(), 0, floors=replace(LEAST, threshold=4))
     with pytest.raises(ParameterError, match="clients is 4, below this client's floor of 5"):
-        ClientAdvertise(semi_honest(), 0, floors=Floors(clients=5))
+        ClientAdvertise(semi_honest(), 0, floors=replace(LEAST, clients=5))
     with pytest.raises(ParameterError):
-        Floors(survivors=1)
+        replace(LEAST, survivors=1)
 
 
 @pytest.mark.parametrize("index", [-1, 4, "0", None])
 def test_impossible_index(index):
     with pytest.raises(MisuseError):
-        ClientAdvertise(semi_honest(), index)
+        ClientAdvertise(semi_honest(), index, floors=LEAST)

@@ -22,11 +22,11 @@ def refused(data, identities=()):
 
 def proposal(identities=b"", model=bytes(32), **changes):
     """Bytes as SPEC.md, section 16, has them, whatever they say."""
-    fields = {"version": 1, "suite": 1, "malicious": 0, "direct": 0, "bits": 9}
+    fields = {"version": 2, "suite": 1, "malicious": 0, "direct": 0, "bits": 9}
     fields |= {"n": 4, "k": 3, "t": 3, "corrupt": 0, "d": 5, "round": 0} | changes
     head = struct.pack("<5B5IQ", *fields.values())
     cohort = head + hashlib.sha256(identities).digest()
-    return b"fP" + head + model + hashlib.sha256(b"flora-secure/1 set-up\0" + cohort + model).digest()[:8]
+    return b"fP" + head + model + hashlib.sha256(b"flora-secure/2 set-up\0" + cohort + model).digest()[:8]
 
 
 def test_layout():
@@ -66,8 +66,8 @@ def test_what_is_no_parameters():
     good = proposal()
     for bad in (b"", b"f", b"fS" + good[2:], b"fp" + good[2:], good[:-1], good + b"\0", good[:3]):
         assert refused(bad) is Code.NOT_A_MESSAGE
-    assert refused(proposal(version=2)) is Code.OTHER_VERSION
-    assert refused(proposal(version=2) + b"more") is Code.OTHER_VERSION
+    assert refused(proposal(version=1)) is Code.OTHER_VERSION
+    assert refused(proposal(version=1) + b"more") is Code.OTHER_VERSION
     assert refused(proposal(suite=2)) is Code.OTHER_SUITE
     for bad in (None, "fP", bytearray(good), memoryview(good)):
         with pytest.raises(MisuseError, match="parameters are bytes"):

@@ -75,7 +75,7 @@ def test_table_in_the_specification(profile):
 def test_found_parameters_hold_and_make_a_session(clients, corrupt, dropped, profile):
     k, t = find_parameters(clients, corrupt / 100, dropped / 100, profile)
     resisted = corrupt_holders(clients, k, corrupt / 100)
-    public = tuple(index.to_bytes(32, "little") for index in range(clients)) if profile is MALICIOUS else ()
+    public = tuple(index.to_bytes(32, "little") for index in range(2, clients + 2)) if profile is MALICIOUS else ()
     params = SessionParams(
         clients=clients,
         neighbours=k,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flora_protocols import MisuseError, ParameterError, SessionParams, keystream, messages, ring
-from flora_protocols.codec import Kind, encode_frame, encode_long_frame
+from flora_protocols.codec import Kind, encode_frame
 
 KEYS = [bytes([value]) * 32 for value in range(7)]
 
@@ -149,13 +149,6 @@ def test_a_tile_at_a_time_gives_the_same(bits, dimension):
     found = messages.encode_upload(params, bytes(32), tiles)
     assert found == encode_frame(Kind.UPLOAD, bytes(32), ring.pack(expected, bits))
     assert (vector == kept).all()
-
-
-def test_parts_that_break_a_block_are_refused():
-    halves = [np.zeros(5000, np.uint8)] * 2
-    with pytest.raises(MisuseError, match="whole blocks of 4096 bytes"):
-        encode_long_frame(Kind.UPLOAD, bytes(32), halves)
-    assert encode_long_frame(Kind.UPLOAD, bytes(32), halves[:1]) == encode_frame(Kind.UPLOAD, bytes(32), bytes(5000))
 
 
 def test_more_streams_than_are_open_at_once(monkeypatch):

@@ -1,13 +1,14 @@
 """Attacks with the roster of keys, and with the advertisements that it is made of."""
 
+from dataclasses import replace
+
 import pytest
 from attacker import body_of, entries_of, reframed, refused
-from cohorts import IDENTITIES, Cohort, malicious, semi_honest
+from cohorts import IDENTITIES, LEAST, Cohort, malicious, semi_honest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from flora_protocols import (
     ClientAdvertise,
-    Floors,
     MisuseError,
     PeerError,
     TooFewSurvivors,
@@ -118,13 +119,13 @@ def test_server_refuses_an_advertisement_signed_by_another(signed_cohort):
 def test_identity_key_must_match_the_parameters():
     for identity in (None, IDENTITIES[1], b"short"):
         with pytest.raises(MisuseError):
-            ClientAdvertise(malicious(), 0, identity=identity)
+            ClientAdvertise(malicious(), 0, floors=LEAST, identity=identity)
     with pytest.raises(MisuseError):
-        ClientAdvertise(semi_honest(), 0, identity=IDENTITIES[0])
+        ClientAdvertise(semi_honest(), 0, floors=LEAST, identity=IDENTITIES[0])
 
 
 def test_roster_below_the_floor():
-    cohort = Cohort(semi_honest(), floors=Floors(clients=4)).trip(dropping={3})
+    cohort = Cohort(semi_honest(), floors=replace(LEAST, clients=4)).trip(dropping={3})
     with pytest.raises(TooFewSurvivors, match="3 left, 4 needed"):
         cohort.move(0)
 

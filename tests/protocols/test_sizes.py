@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from cohorts import IDENTITIES
+from cohorts import IDENTITIES, LEAST
 
 from flora_protocols import Direction, Kind, Profile, SessionParams, Trip, identity_public, message_bytes, run_round
 from flora_protocols.codec import OVERHEAD
@@ -43,6 +43,7 @@ def test_sizes_are_those_of_a_real_round(neighbours, profile, direct) -> None:
     run_round(
         params,
         [np.zeros(21, np.uint32)] * clients,
+        floors=LEAST,
         dropouts={Trip.MASK: dropped},
         identities=identities or None,
         carry=lambda trip, client, direction, message: sent[KINDS[trip, direction]].append(len(message)),

@@ -57,7 +57,7 @@ class Client:
         self.transport = X25519PrivateKey.from_private_bytes(randomness(32))
         self.entry = self.mask_key.public_key().public_bytes_raw() + self.transport.public_key().public_bytes_raw()
         if s.malicious:
-            self.entry += self.identity.sign(b"flora-secure/1 advertisement\0" + s.setup + u32(self.i) + self.entry)
+            self.entry += self.identity.sign(b"flora-secure/2 advertisement\0" + s.setup + u32(self.i) + self.entry)
         return s.frame(ADVERTISEMENT, s.setup, self.entry)
 
     def share(self, message, randomness):
@@ -301,18 +301,23 @@ class Server:
     def close_UNMASK(self, revealed):
         s = self.s
         self.enough_holders(revealed)
-        total, key_of = self.total, {}
+        total, key_of, secrets, unsound = self.total, {}, {}, {}
         for owner in self.needed(revealed):
             shares = {j + 1: revealed[j][0][owner] for j in s.holders(owner) if j in revealed}
-            secret, sound = reconstruct(shares, s.t)
+            secrets[owner], sound = reconstruct(shares, s.t)
             if not sound:
-                raise peer("C-69", self.at_fault(owner, shares))
+                unsound[owner] = self.found_out(shares)
+        if unsound:
+            found = [holder for holders in unsound.values() for holder in holders]
+            raise peer("C-69", min(found)) if found else Refused("C-69", "unsound")
+        for owner, secret in secrets.items():
             if owner in self.survivors:
                 total = s.add(total, s.mask(derive(secret, b"self mask", self.session, owner, owner)), -1)
                 continue
             key = X25519PrivateKey.from_private_bytes(derive(secret, b"mask key", s.setup, owner, owner))
             if key.public_key().public_bytes_raw() != self.entries[owner][:32]:
-                raise peer("C-70", owner)
+                m = sum(j in revealed for j in s.holders(owner))
+                raise peer("C-70", owner) if s.liars <= m - s.t else Refused("C-70", "unsound")
             key_of[owner] = key
         recovered = [owner for owner in sorted(self.shared - self.survivors) if self.near(owner)]
         for owner in recovered:
@@ -328,10 +333,11 @@ class Server:
         result = {"sum": total, "survivors": survivors, "dropped": dropped, "recovered": recovered}
         return result, "DONE", ()
 
-    def at_fault(self, owner, shares):
-        for size in range(1, (len(shares) - self.s.t) // 2 + 1):
+    def found_out(self, shares):
+        surplus = len(shares) - self.s.t
+        for size in range(1, surplus // 2 + 1):
             for wrong in combinations(sorted(shares), size):
                 rest = {x: share for x, share in shares.items() if x not in wrong}
-                if reconstruct(rest, self.s.t)[1]:
-                    return wrong[0] - 1
-        return owner
+                if reconstruct(rest, self.s.t)[1] and size + self.s.liars <= surplus:
+                    return [x - 1 for x in wrong]
+        return []

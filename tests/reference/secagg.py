@@ -27,11 +27,18 @@ SMALL = (
     325606250916557431795983626356110631294008115727848805560023387167927233504,
     39382357235489614581723060781553021112529911719440698176882885853963445705823,
 )
+TORSION = (
+    0,
+    1,
+    2**255 - 20,
+    2707385501144840649318225287225658788936804267575313519463743609750303402022,
+    2**255 - 19 - 2707385501144840649318225287225658788936804267575313519463743609750303402022,
+)
 ADVERTISEMENT, ROSTER, SHARES, INBOX, UPLOAD, SURVIVORS, ENDORSEMENT, AGREEMENT, REVEAL = range(1, 10)
 
 
 class Refused(Exception):  # noqa: N818
-    """A check failed: its number, "peer" or "too few" or "misuse", and whose message it was."""
+    """A check failed: its number, "peer" or "too few" or "unsound" or "misuse", and whose message it was."""
 
     def __init__(self, check, error, culprit=None):
         super().__init__(check)
@@ -39,12 +46,13 @@ class Refused(Exception):  # noqa: N818
 
 
 def checksum(frame):
-    folded = frame[13:]
-    if len(folded) > 4096:
-        folded = bytearray(4096)
-        for at, byte in enumerate(frame[13:]):
-            folded[at % 4096] ^= byte
-    return u32(zlib.crc32(frame[:13] + folded))
+    if len(frame) <= 4084:
+        return u32(zlib.crc32(frame))
+    folded = [0] * 1021
+    for row, first in enumerate(range(0, len(frame), 4084)):
+        words = struct.unpack("<1021I", frame[first : first + 4084].ljust(4084, b"\0"))
+        folded = [(total + (2 * row + 1) * word) % 2**32 for total, word in zip(folded, words, strict=True)]
+    return u32(zlib.crc32(struct.pack("<1021I", *folded)))
 
 
 def peer(check, culprit):
@@ -69,7 +77,7 @@ def keystream(key, counter, size):
 
 
 def derive(secret, purpose, ident, i, j):
-    info = b"flora-secure/1 " + purpose + b"\0" + ident + u32(i) + u32(j)
+    info = b"flora-secure/2 " + purpose + b"\0" + ident + u32(i) + u32(j)
     return HKDF(SHA256(), 32, None, info).derive(secret)
 
 
@@ -85,18 +93,22 @@ class Session:
     def __init__(self, params):
         self.n, self.k, self.t = params["clients"], params["neighbours"], params["threshold"]
         self.b, self.d = params["bits"], params["dimension"]
+        self.liars = max(params["corrupt"], 1)
         self.malicious = params["profile"] == "malicious-server"
         self.direct = params["direct_reveal"]
         self.identities = [bytes.fromhex(key) for key in params["identities"]]
-        cohort = bytes((1, 1, self.malicious, self.direct, self.b))
+        if not all(map(identity_possible, self.identities)):
+            raise Refused("C-25", "parameters")
+        cohort = bytes((2, 1, self.malicious, self.direct, self.b))
         cohort += struct.pack("<IIIII", self.n, self.k, self.t, params["corrupt"], self.d)
         cohort += struct.pack("<Q", params["round"]) + sha(b"".join(self.identities))
-        self.setup = sha(b"flora-secure/1 set-up\0" + cohort + bytes.fromhex(params["model_hash"]))
+        self.setup = sha(b"flora-secure/2 set-up\0" + cohort + bytes.fromhex(params["model_hash"]))
         self.complete = self.k == self.n - 1
         self.everybody = list(range(self.n))
         self.entry_size = 128 if self.malicious else 64
         self.packed = (self.d * self.b + 7) // 8
-        self.circle = circle(self.n, sha(b"flora-secure/1 graph\0" + cohort))
+        seed = struct.pack("<IIQ", self.n, self.k, params["round"]) + sha(b"".join(self.identities))
+        self.circle = circle(self.n, sha(b"flora-secure/2 graph\0" + seed))
 
     def members(self, i):
         if self.complete:
@@ -108,18 +120,18 @@ class Session:
         return [j for j in self.members(i) if self.complete or j != i]
 
     def session_id(self, present, entries_hash):
-        return sha(b"flora-secure/1 session\0" + self.setup + bitmap(self.everybody, present) + entries_hash)
+        return sha(b"flora-secure/2 session\0" + self.setup + bitmap(self.everybody, present) + entries_hash)
 
     # Section 5
 
     def frame(self, kind, ident, body):
-        frame = b"fS" + bytes((1, 1, kind)) + ident[:8] + body
+        frame = b"fS" + bytes((2, 1, kind)) + ident[:8] + body
         return frame + checksum(frame)
 
     def open(self, message, kind, ident, culprit, longest):
         if not 17 <= len(message) <= 17 + longest:
             raise peer("C-10", culprit)
-        if message[:4] != b"fS\1\1":
+        if message[:4] != b"fS\2\1":
             raise peer("C-11", culprit)
         if checksum(message[:-4]) != message[-4:]:
             raise peer("C-12", culprit)
@@ -141,12 +153,12 @@ class Session:
         if mask == transport:
             raise peer("C-22", culprit)
         if self.malicious:
-            text = b"flora-secure/1 advertisement\0" + self.setup + u32(index) + mask + transport
+            text = b"flora-secure/2 advertisement\0" + self.setup + u32(index) + mask + transport
             if not verifies(self.identities[index], entry[64:], text):
                 raise peer("C-23", culprit)
 
     def endorsed(self, session, survivors):
-        return b"flora-secure/1 survivors\0" + session + sha(bitmap(self.everybody, survivors))
+        return b"flora-secure/2 survivors\0" + session + sha(bitmap(self.everybody, survivors))
 
     def pack(self, vector):
         return sum(x << (e * self.b) for e, x in enumerate(vector)).to_bytes(self.packed, "little")
@@ -186,6 +198,11 @@ class Body:
     def end(self):
         if self.raw:
             raise peer("C-15", self.culprit)
+
+
+def identity_possible(key):
+    y = int.from_bytes(key, "little") % 2**255
+    return y < FIELD and y not in TORSION
 
 
 def verifies(public, signature, text):

@@ -52,6 +52,8 @@ def translated(act):
         raise Refused(None, "peer", error.culprit) from None
     except ours.TooFewSurvivors:
         raise Refused(None, "too few") from None
+    except ours.UnsoundShares:
+        raise Refused(None, "unsound") from None
     except ours.MisuseError:
         raise Refused(None, "misuse") from None
 
@@ -122,10 +124,21 @@ def test_every_remote_check_is_in_a_bad_vector():
     text = (ROOT / "protocols/SPEC.md").read_text(encoding="utf-8")
     numbered = set(re.findall(r"^- \*\*(C-\d\d)\*\*", text, re.MULTILINE))
     shown = {step["refused"]["check"] for name in SCRIPTS for step in VECTORS[name]["script"] if "refused" in step}
-    local = {"C-01", "C-02", "C-03", "C-04", "C-05", "C-06", "C-07", "C-09", "C-51", "C-71", "C-72"}
+    local = {"C-01", "C-02", "C-03", "C-04", "C-05", "C-06", "C-07", "C-09", "C-25", "C-51", "C-71", "C-72"}
     unreachable = {"C-24"}  # C-21 has refused every point that could give zero
     invisible = {"C-52", "C-53"}  # properties of every REVEAL
-    beside = {"C-80", "C-81", "C-82", "C-85", "C-86", "C-87"}  # parameters as bytes and the server's loop: no steps
+    beside = {
+        "C-80",
+        "C-81",
+        "C-82",
+        "C-85",
+        "C-86",
+        "C-87",
+        "C-88",
+        "C-90",
+        "C-91",
+        "C-92",
+    }  # parameters as bytes and the server's loop: no steps
     assert numbered - shown == local | unreachable | invisible | beside
     assert shown <= numbered
 
@@ -134,7 +147,7 @@ def test_every_remote_check_is_in_a_bad_vector():
 def test_checksums_of_long_bodies(case):
     frame = bytes.fromhex(case["header"]) + bytes(place % 251 for place in range(case["size"]))
     assert secagg.checksum(frame).hex() == case["checksum"]
-    assert codec.checksum(frame[:13], memoryview(frame)[13:]).hex() == case["checksum"]
+    assert codec.checksum(frame).hex() == case["checksum"]
 
 
 @pytest.mark.parametrize("case", PRIMITIVES["keystream"], ids=lambda case: str(case["size"]))
@@ -181,11 +194,25 @@ def test_reference_finds_the_same_liars(wrong):
     rows = shamir.split(rng.bytes(16), tuple(points.tolist()), 3, rng.bytes)
     rows[list(wrong)] = shamir.encode(rng.integers(0, 65537, (len(wrong), 8)))
     server = object.__new__(parties.Server)
-    server.s = SimpleNamespace(t=3)
-    owner = server.at_fault(99, {x: secagg.decode_share(rows[x - 1].tobytes()) for x in points.tolist()})
+    server.s = SimpleNamespace(t=3, liars=1)
+    holders = server.found_out({x: secagg.decode_share(rows[x - 1].tobytes()) for x in points.tolist()})
     found = decoding.misfits(points, rows, 3)
     assert (None if found is None else tuple(found)) == (wrong if len(wrong) < 3 else None)
-    assert owner == (wrong[0] if len(wrong) < 3 else 99)
+    assert holders == (list(wrong) if len(wrong) < 3 else [])
+
+
+def test_both_refuse_the_same_identities():
+    """All 32-byte encodings of points of small order, the second encodings of others, and some sound keys."""
+    low = (0, 1, 2**255 - 21, 2**255 - 20, 2**255 - 19, 2**255 - 18, 2**255 - 1, *secagg.TORSION, 3, 2**200)
+    for number in low:
+        for sign in (0, 1 << 255):
+            key = (number | sign).to_bytes(32, "little")
+            if secagg.identity_possible(key):
+                ours.check_identities((key,))
+                continue
+            with pytest.raises(ours.ParameterError) as caught:
+                ours.check_identities((key,))
+            assert caught.value.code is ours.Code.BAD_KEY
 
 
 def test_the_reference_is_independent():

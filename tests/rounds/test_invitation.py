@@ -136,7 +136,10 @@ def test_openings_hold_invitation_and_broadcast() -> None:
     [
         ({"clients": 1}, "at least 2 clients"),
         ({"identities": (b"a" * 32,)}, "1 identity keys for 3 clients"),
-        ({"identities": (b"a" * 32, b"b" * 32, b"c" * 31)}, "no Ed25519 public key"),
+        (
+            {"identities": (b"a" * 32, b"b" * 32, b"c" * 31)},
+            "must be Ed25519 public keys of 32 bytes; that of client 2",
+        ),
         ({"identities": (b"a" * 32, b"b" * 32, b"a" * 32)}, "the same identity key"),
         ({"revoked": frozenset({3})}, "not among the 3"),
     ],
@@ -147,7 +150,7 @@ def test_enrolments_that_cannot_be(changes, message) -> None:
 
 
 def test_an_enrolment_knows_its_keys() -> None:
-    keys = tuple(bytes([i]) * 32 for i in range(3))
+    keys = tuple(bytes([i]) * 32 for i in range(1, 4))
     enrolment = Enrolment(clients=3, identities=keys, revoked=frozenset({2}))
     assert enrolment.number_of(keys[1]) == 1
     assert enrolment.identities_of([2, 0]) == (keys[2], keys[0])

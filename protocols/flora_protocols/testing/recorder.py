@@ -14,12 +14,14 @@ import numpy as np
 
 from flora_protocols.client import ClientAdvertise
 from flora_protocols.codec import CHECKSUM, HEADER, checksum
-from flora_protocols.errors import MisuseError, PeerError, TooFewSurvivors
+from flora_protocols.errors import MisuseError, PeerError, ProtocolError, TooFewSurvivors, UnsoundShares
 from flora_protocols.keys import identity_public
 from flora_protocols.params import Floors, Profile, SessionParams
 from flora_protocols.server import RoundResult, ServerAdvertise, ServerUnmask
 
 Json = dict[str, Any]
+LEAST = Floors(clients=2, threshold=2, survivors=2)
+_KINDS: dict[type[ProtocolError], str] = {TooFewSurvivors: "too few", UnsoundShares: "unsound"}
 _DO = ("advertise", "share", "mask", "agree", "unmask")
 
 
@@ -30,7 +32,7 @@ class Recorder:
     `malicious` stands for the profile and its identities.
     """
 
-    def __init__(self, name: str, says: str, *, floors: Floors | None = None, **params: Any) -> None:
+    def __init__(self, name: str, says: str, *, floors: Floors = LEAST, **params: Any) -> None:
         clients = params["clients"]
         malicious = params.pop("malicious", False)
         self.keys = [stream(b"identity", index, 32) for index in range(clients)] if malicious else []
@@ -40,7 +42,6 @@ class Recorder:
             model_hash=hashlib.sha256(b"model").digest(),
             **{"neighbours": clients - 1, "bits": 9, "dimension": 5, "round": 7} | params,
         )
-        floors = floors or Floors()
         self.head: Json = {
             "name": name,
             "says": says,
@@ -142,11 +143,10 @@ class Recorder:
     def _attempt(self, entry: Json, check: str, act: Callable[[], Any]) -> Any:
         try:
             result = act()
-        except (PeerError, TooFewSurvivors, MisuseError) as error:
+        except (PeerError, TooFewSurvivors, UnsoundShares, MisuseError) as error:
             if not check:
                 raise
-            kind = "too few" if isinstance(error, TooFewSurvivors) else "misuse"
-            entry["refused"] = {"check": check, "error": kind}
+            entry["refused"] = {"check": check, "error": _KINDS.get(type(error), "misuse")}
             if isinstance(error, PeerError):
                 entry["refused"] |= {"error": "peer", "culprit": error.culprit}
             return None
@@ -171,12 +171,12 @@ def reframed(message: bytes, body: bytes) -> bytes:
 
 def mended(frame: bytes) -> bytes:
     """A frame that lacks its checksum, with the right one."""
-    return frame + checksum(frame[:HEADER], memoryview(frame)[HEADER:])
+    return frame + checksum(frame)
 
 
 def stream(label: bytes, number: int, size: int) -> bytes:
     """`size` bytes that anybody can make again, from a label and a number."""
-    return hashlib.shake_256(b"flora-secure/1 vectors\0" + label + b"\0" + number.to_bytes(4, "little")).digest(size)
+    return hashlib.shake_256(b"flora-secure/2 vectors\0" + label + b"\0" + number.to_bytes(4, "little")).digest(size)
 
 
 def _plain(params: SessionParams) -> Json:

@@ -5,11 +5,14 @@ A bad step stands where a careless party would take it; the round then goes on a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from flora_protocols import keys, messages
 from flora_protocols.codec import HEADER, encode_subset
-from flora_protocols.params import Floors
-from flora_protocols.shamir import SHARE, split
-from flora_protocols.testing.recorder import Recorder, body_of, mended, reframed
+from flora_protocols.shamir import SHARE, P, decode, encode, split
+from flora_protocols.testing.recorder import LEAST, Recorder, body_of, mended, reframed
 
 
 def around(r: Recorder) -> list[int]:
@@ -40,7 +43,7 @@ def bad_frames(name: str) -> Recorder:
 def bad_roster(name: str) -> Recorder:
     """The attack that this vector records: a client takes keys that are not canonical."""
     says = "a client takes keys that are not canonical, of small order, doubled or its own but changed; a small cohort"
-    r = Recorder(name, says, clients=5, threshold=3, floors=Floors(clients=3)).trip()
+    r = Recorder(name, says, clients=5, threshold=3, floors=replace(LEAST, clients=3)).trip()
     good = r.mail[0]
     entries = messages.decode_roster(r.params, good, 1, r.clients[1]._advertisement).entries
     raw = [entries[i].entry for i in range(5)]
@@ -107,7 +110,7 @@ def bad_inbox(name: str) -> Recorder:
 def bad_survivors(name: str) -> Recorder:
     """The attack that this vector records: a client takes survivors without itself."""
     says = "a client takes survivors without itself, with others than shared, or too few; or answers twice"
-    r = Recorder(name, says, clients=5, threshold=3, floors=Floors(survivors=4)).trip().trip({4}).trip()
+    r = Recorder(name, says, clients=5, threshold=3, floors=replace(LEAST, survivors=4)).trip().trip({4}).trip()
     good = r.mail[0]
     r.step(0, reframed(good, encode_subset(range(5), (1, 2, 3))), check="C-40")
     r.step(0, reframed(good, b"\x1f"), check="C-41")
@@ -259,18 +262,47 @@ def bad_share_of_a_holder(name: str) -> Recorder:
 
 
 def bad_share_of_somebody(name: str) -> Recorder:
-    """The attack in which five shares where four are needed: only the owner can be named."""
-    r = Recorder(name, "five shares where four are needed: only the owner can be named", clients=6, threshold=4)
+    """The attack in which five shares where four are needed: it may be anybody's."""
+    r = Recorder(name, "five shares where four are needed: nobody can be named", clients=6, threshold=4)
     return _with_wrong_share(r.trip().trip().trip({5}), liar=1, owner=2)
+
+
+def bad_forged_blame(name: str) -> Recorder:
+    """Three of nine holders, all that may be corrupt, agree on another polynomial that goes through four true shares:
+    seven fit, and the two that do not are innocent."""
+    says = "three agree on shares that make two others look wrong, and `corrupt` is three: nobody can be named"
+    r = Recorder(name, says, clients=9, threshold=5, corrupt=3).trip().trip().trip()
+    r.move()
+    owner, forged = 0, dict(r.sent)
+    for liar in (6, 7, 8):
+        body = bytearray(body_of(r.sent[liar]))
+        place = slice(owner * SHARE, (owner + 1) * SHARE)
+        values = decode(np.frombuffer(bytes(body[place]), np.uint8)[None])
+        zero_at_four = np.prod([liar - true for true in (0, 1, 2, 3)])
+        body[place] = encode((values + zero_at_four) % P).tobytes()
+        forged[liar] = reframed(r.sent[liar], bytes(body))
+    r.deliver(forged)
+    r.close(check="C-69")
+    return r
+
+
+def _other_secret(r: Recorder, liar: int, threshold: int) -> Recorder:
+    r.move()
+    client, others = r.clients[liar], [index for index in r.clients if index != liar]
+    rows = split(bytes(32), tuple(index + 1 for index in r.clients), threshold, bytes)
+    sealed = [client._channels[peer].seal(rows[peer].tobytes(), liar, peer) for peer in others]
+    r.deliver({liar: messages.encode_shares(client._session, sealed)})
+    r.trip({liar})
+    return r.finish(check="C-70")
 
 
 def bad_mask_secret(name: str) -> Recorder:
     """The attack in which a client shares another secret than its mask key's, and drops."""
-    r = Recorder(name, "a client shares another secret than its mask key's, and drops", clients=4, threshold=3).trip()
-    r.move()
-    liar = r.clients[3]
-    rows = split(bytes(32), (1, 2, 3, 4), 3, bytes)
-    sealed = [liar._channels[peer].seal(rows[peer].tobytes(), 3, peer) for peer in range(3)]
-    r.deliver({3: messages.encode_shares(liar._session, sealed)})
-    r.trip({3})
-    return r.finish(check="C-70")
+    says = "a client shares another secret than its mask key's, and drops; one share more than needed tells that it did"
+    return _other_secret(Recorder(name, says, clients=5, threshold=3).trip(), 4, 3)
+
+
+def bad_mask_secret_of_somebody(name: str) -> Recorder:
+    """The same without surplus: a holder may have made it look so."""
+    says = "a dropped client's shares do not give its mask key, just as many as are needed: nobody can be named"
+    return _other_secret(Recorder(name, says, clients=4, threshold=3).trip(), 3, 3)

@@ -93,6 +93,8 @@ SCRIPTS: dict[str, Callable[[str], Recorder]] = {
     "bad-direct-reveal": vector_attacks.bad_direct,
     "bad-share-of-a-holder": vector_attacks.bad_share_of_a_holder,
     "bad-share-of-somebody": vector_attacks.bad_share_of_somebody,
+    "bad-forged-blame": vector_attacks.bad_forged_blame,
     "bad-mask-secret": vector_attacks.bad_mask_secret,
+    "bad-mask-secret-of-somebody": vector_attacks.bad_mask_secret_of_somebody,
 }
 """File name without its ending -> what happens."""
