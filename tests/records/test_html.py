@@ -282,7 +282,9 @@ def test_what_cannot_be_shown_is_said_in_a_line(folder: Path, tmp_path: Path, sp
         assert (told["file"], told["runs"]) == ("both.html", 1)
         assert says in told["left_out"][0]
         assert says in both.stderr
-        assert "embedded" not in both.stdout
+        neither = flora_here("report", "bad", "nowhere", "--out", "both.html", cwd=tmp_path)
+        assert (neither.returncode, neither.stderr.count("\n")) == (2, 2)
+        assert says in neither.stderr
 
 
 def test_the_command_writes_where_it_is_told(folder: Path, tmp_path: Path) -> None:
