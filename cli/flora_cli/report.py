@@ -43,6 +43,9 @@ def report(
         with working("drawing the page"):
             written = flora_secure.report(*runs, out=out, log=said.append)
     except InputError as error:
+        for line in said:
+            if str(error) not in line:  # which is said last
+                log(line)
         fail(told(error))
     for line in said:
         log(line)

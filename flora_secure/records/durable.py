@@ -14,15 +14,13 @@ from pathlib import Path
 
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700  # modes of what never leaves; all else follows the process's umask
 _SCRATCH = ".tmp"
-# a folder of a stranger's may hold a link, or a pipe, under the name that we are about to write
-_NO_TRAP = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _PROBE = 1 << 16  # bytes that fit on a disk with any room
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """`path` holds `data` from now on. `mode`: of the file, less the process's umask. Raises `OSError`."""
     scratch = path.with_name(f".{path.name}{_SCRATCH}")
-    _write(scratch, os.O_TRUNC | _NO_TRAP, data, mode)
+    _write(scratch, os.O_TRUNC, data, mode)
     os.replace(scratch, path)
     sync_folder(path.parent)
 
@@ -122,8 +120,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _write(path: Path, how: int, data: bytes, mode: int = 0o666) -> None:
-    # a link in a folder of others would have another file written
-    how |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    # in a folder of others, a link would have another file written, and a pipe would wait for a reader
+    how |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | how, mode)
     try:
         rest = memoryview(data)

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ from flora_secure.records.html.verdict import what_would_change
 from flora_secure.records.report import Report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
-HOSTILE = ("<script>alert(1)</script>", '" onload="x', "</svg><b>", "$\\frac{", "{{ 7*7 }}", "\u202eevil", "--><i>")
+HOSTILE = ("<script>alert(1)</script>", '" onload="x', "</svg><b>", "$\\frac{$", "{{ 7*7 }}", "\u202eevil", "--><i>")
 
 
 class Seen(HTMLParser):
@@ -119,7 +120,7 @@ def test_a_page_is_whole_and_needs_nothing_else(folder: Path, count: int) -> Non
 def test_the_same_run_is_the_same_file_wherever_it_lies(folder: Path, tmp_path: Path) -> None:
     first = flora_secure.report(folder, out=tmp_path / "first.html").read_bytes()
     copy = shutil.copytree(folder, tmp_path / "elsewhere")
-    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": False}):
+    with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.fonttype": "path"}):
         assert flora_secure.report(copy) == copy / "report.html"
     assert (copy / "report.html").read_bytes() == first
     program = f"import flora_secure; flora_secure.report({str(folder)!r}, out={str(tmp_path / 'again.html')!r})"
@@ -281,7 +282,9 @@ def test_what_cannot_be_shown_is_said_in_a_line(folder: Path, tmp_path: Path, sp
         assert (told["file"], told["runs"]) == ("both.html", 1)
         assert says in told["left_out"][0]
         assert says in both.stderr
-        assert "embedded" not in both.stdout
+        neither = flora_here("report", "bad", "nowhere", "--out", "both.html", cwd=tmp_path)
+        assert (neither.returncode, neither.stderr.count("\n")) == (2, 2)
+        assert says in neither.stderr
 
 
 def test_the_command_writes_where_it_is_told(folder: Path, tmp_path: Path) -> None:
@@ -302,6 +305,10 @@ def test_a_trap_in_the_folder_is_not_written_through(folder: Path, tmp_path: Pat
     victim.write_text("mine")
     (copy / ".report.html.tmp").symlink_to(victim)
     (copy / "report.html").symlink_to(victim)
+    with pytest.raises(PlotError, match="cannot be written"):
+        flora_secure.report(copy)
+    (copy / ".report.html.tmp").unlink()
+    os.mkfifo(copy / ".report.html.tmp")
     with pytest.raises(PlotError, match="cannot be written"):
         flora_secure.report(copy)
     (copy / ".report.html.tmp").unlink()
