@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flora_cli.options import Given, flagged, options, told
@@ -58,8 +59,10 @@ def simulate(given: Given) -> None:
         fail(str(error), code=1)
     try:
         _show(run, switches.json)
-    finally:  # the page is written where nobody reads the table, too
-        _write_page(run)
+    except BaseException:
+        _write_page(run, log=None)  # it is written where nobody can read the table, too
+        raise
+    _write_page(run, log)
 
 
 def _refuse_others(given: Given) -> None:
@@ -81,11 +84,13 @@ def _show(run: flora_secure.Run, as_json: bool) -> None:
         emit(*table(found, f"flora-secure simulate → {run.folder}"))
 
 
-def _write_page(run: flora_secure.Run) -> None:
+def _write_page(run: flora_secure.Run, log: Callable[[str], None] | None) -> None:
     import flora_secure
     from flora_secure.errors import InputError
 
     try:
-        log(f"wrote {flora_secure.report(run.folder)}")
+        line = f"wrote {flora_secure.report(run.folder)}"
     except InputError as error:
-        log(f"report.html was left out: {error}")
+        line = f"report.html was left out: {error}"
+    if log is not None:
+        log(line)

@@ -104,7 +104,7 @@ class Audit:
         if not quiet:
             rows += _figures(self.figures)
             rows += [(f"  {name}", f"left out: {why}") for name, why in self.left_out.items()]
-        return [*rows, verdict]
+        return [*rows, verdict] if len(rows) > 1 else rows
 
     def _repr_html_(self) -> str:
         return html_table(f"Audit of {self.run}", self.rows())

@@ -39,8 +39,8 @@ from flora_secure.records.statement import statement
 PACKAGES = ("torch", "open_clip_torch", "peft", "numpy", "cryptography", "dp-accounting", "opacus")
 
 _NOTHING_LEARNED = (
-    "training has achieved nothing; more clients, images or rounds, less noise (--epsilon), or another model "
-    "(--model, --pretrained) may"
+    "training has achieved nothing; more clients, images or rounds, less noise (`privacy.epsilon`), or another "
+    "model (`model.model`, `model.pretrained`) may"
 )
 
 
@@ -110,7 +110,7 @@ def _data(simulation: Simulation) -> Data:
         client_maximum=skew.maximum,
         mean_classes=skew.mean_classes,
         mean_label_distance=skew.mean_distance,
-        skipped=[SkippedData(reason=one.reason, count=one.count) for one in dataset.skipped],
+        skipped=[SkippedData(reason=one.reason, count=one.count, used=one.used) for one in dataset.skipped],
     )
 
 

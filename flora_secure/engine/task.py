@@ -35,11 +35,11 @@ from flora_secure.server.task import ServerTask
 CLOTHES = ("embedded", "fashion-mnist")  # the data sets that the embedded model was made for
 _CLOTHES_ALONE = (
     f"the embedded model, {EMBEDDED}, was trained on grey pictures of clothes of 28 × 28 pixels and knows little "
-    "else; for other images use --model ViT-B-32 --pretrained laion2b_s34b_b79k"
+    "else; for other images use `model.model` ViT-B-32 and `model.pretrained` laion2b_s34b_b79k"
 )
 _OTHER_MODEL = (
-    "it may not know such images or such class names (--class-names, --templates), or its weights may be another "
-    "model's (--model, --pretrained)"
+    "it may not know such images or such class names (`data.class_names`, `data.templates`), or its weights "
+    "may be another model's (`model.model`, `model.pretrained`)"
 )
 
 

@@ -93,11 +93,12 @@ class Forgetting:
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedData:
-    """What the data set holds beside, left out (or cut) for `reason`: how many. Names may be private, and stand in
-    `local/skipped.tsv` of the run's folder alone."""
+    """What the data set holds beside, left out (or noted, and `used` all the same) for `reason`: how many. Names may be
+    private, and stand in `local/skipped.tsv` of the run's folder alone."""
 
     reason: str
     count: int
+    used: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,7 +164,7 @@ def _data(data: Data) -> list[Row]:
     ]
     if data.test != "default":
         found.append(("  test images", f"{data.test}: {data.test_images:,}"))
-    found += [("  skipped", f"{skipped.count:,}: {skipped.reason}") for skipped in data.skipped]
+    found += [("  noted" if one.used else "  skipped", f"{one.count:,}: {one.reason}") for one in data.skipped]
     return found
 
 

@@ -15,7 +15,8 @@ import pytest
 from command import ENVIRONMENT, PROGRAM, flora, flora_here, said
 from PIL import Image
 
-from flora_secure.planning.option_table import rows_of
+from flora_secure.errors import worded
+from flora_secure.planning.option_table import flag_of, rows_of
 from flora_secure.records.reading import read_run
 from flora_secure.records.report import json_schema
 
@@ -183,10 +184,14 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
     folder, done = finished
     assert done.returncode == 0, done.stderr
     # no library has a word of its own there
-    assert [line.split()[0] for line in said(done)] == ["loading", "data", "8", "round", "round"]
+    assert [line.split()[0] for line in said(done)] == [
+        "loading", "data", "warning:", "8", "round", "round", "wrote",
+    ]  # fmt: skip
     for figure in ("accuracy", "privacy", "communication", "ε = ", "× less"):
         assert figure in done.stdout
-    assert sorted(path.name for path in folder.iterdir()) == ["adapter", "config.toml", "report.json", "rounds.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "adapter", "config.toml", "report.html", "report.json", "rounds.jsonl",
+    ]  # fmt: skip
     assert sorted(path.name for path in (folder / "adapter").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -247,7 +252,8 @@ def test_a_folder_of_images_with_bad_ones_and_a_cache(tmp_path) -> None:
         assert "skipped 1: empty file (client0/cat/empty.jpg)\n" in done.stderr
         warned = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
         guesses = [line for line in warned if "is no better than guessing among 2 classes (50.0%)" in line]
-        assert warned == ["warning: " + line for line in json.loads(done.stdout)["warnings"]]
+        told = [worded(line, lambda key: flag_of(key) or key) for line in json.loads(done.stdout)["warnings"]]
+        assert warned == ["warning: " + line for line in told]
         assert len(warned) == 1 + len(guesses)  # pictures of noise; and tiny knows clothes
         runs.append(json.loads(done.stdout))
         jsonschema.validate(runs[-1], json_schema())
@@ -256,7 +262,7 @@ def test_a_folder_of_images_with_bad_ones_and_a_cache(tmp_path) -> None:
     data = runs[0]["data"]
     assert (data["partition"], data["private_images"], data["test_images"]) == ("natural", 50, 10)
     assert (data["client_minimum"], data["client_median"], data["client_maximum"]) == (10, 10, 10)
-    assert data["skipped"] == [{"reason": "empty file", "count": 1}]
+    assert data["skipped"] == [{"reason": "empty file", "count": 1, "used": False}]
     assert len(list((tmp_path / "cache").iterdir())) == 3  # what is damaged, private features, test features
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(path.read_bytes()[:-1])

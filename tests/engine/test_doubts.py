@@ -52,7 +52,7 @@ def doubts(task: Task) -> list[str]:
 
 def test_the_embedded_model_and_other_images(task: Task) -> None:
     (line,) = [line for line in task.warnings if CLOTHES in line]
-    assert "--model ViT-B-32 --pretrained laion2b_s34b_b79k" in line
+    assert "`model.model` ViT-B-32 and `model.pretrained` laion2b_s34b_b79k" in line
     config = small(data__dataset="embedded")
     data = load_federation(config.data, 0).dataset
     few = np.arange(300)

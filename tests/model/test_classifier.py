@@ -276,7 +276,10 @@ def test_images_that_cannot_be_read_are_named(classifier: Classifier, tmp_path: 
         ("pipe.png", "cannot be read: it is no regular file"),
         ("text.png", "no image"),
     ]
-    assert [(one.reason, one.count) for one in found.left_out] == [("file that is no image by its name", 1)]
+    assert [(one.reason, one.count) for one in found.left_out] == [
+        ("hidden file", 1),
+        ("file that is no image by its name", 1),
+    ]
     for missing in (tmp_path / "none.png", "a\0b"):
         with pytest.raises(DataError, match="does not exist"):
             classifier.predict([missing])

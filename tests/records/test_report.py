@@ -68,7 +68,7 @@ def example_report() -> Report:
             client_maximum=70,
             mean_classes=1.5,
             mean_label_distance=0.4,
-            skipped=[SkippedData(reason="empty file", count=3)],
+            skipped=[SkippedData(reason="empty file", count=3, used=False)],
         ),
         privacy=Privacy(
             target_epsilon=4.0,

@@ -135,6 +135,7 @@ def test_every_remote_check_is_in_a_bad_vector():
         "C-86",
         "C-87",
         "C-88",
+        "C-89",
         "C-90",
         "C-91",
         "C-92",

@@ -111,7 +111,9 @@ def described_by_name(model: str, file: Path | None = None, openai: bool = False
         config["quick_gelu"] = True
         assumed.append(f"QuickGELU, since the file is OpenAI's (built as {other})")
     elif other:
-        assumed.append(f"the activation GELU (weights of OpenAI, MetaCLIP or DFN want QuickGELU: --model {other})")
+        assumed.append(
+            f"the activation GELU (weights of OpenAI, MetaCLIP or DFN want QuickGELU: `model.model` {other})"
+        )
     if found and (len(set(found)) > 1 or found[0] != _preprocessing({}, config, "")[0]):
         like = ", ".join(tag for tag, one in zip(tags, found, strict=True) if one == preprocessing)
         unlike = [tag for tag, one in zip(tags, found, strict=True) if one != preprocessing]

@@ -109,7 +109,7 @@ def skew(run: Shown) -> list[Fact]:
     if acc.client_mean is not None and acc.client_worst_decile is not None:
         mixed = f"on test images mixed like each client's own; mean {acc.client_mean:.1%}"
         found.append(Fact("worst tenth of clients", f"{acc.client_worst_decile:.1%}", mixed))
-    found += [Fact("left out", f"{one.count:,}", one.reason) for one in data.skipped]
+    found += [Fact("noted" if one.used else "left out", f"{one.count:,}", one.reason) for one in data.skipped]
     return found
 
 
