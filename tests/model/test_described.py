@@ -318,8 +318,8 @@ def test_what_is_assumed_of_a_bare_file_is_said(tmp_path: Path, monkeypatch: pyt
     clip = load_clip(NAME, tmp_path / "w.pt")
     assert clip.warnings == (
         "weights 'w.pt' do not say how they were trained; assumed: the activation GELU (weights of OpenAI, MetaCLIP or "
-        f"DFN want QuickGELU: `model.model` {NAME}-quickgelu); images prepared as for the tags here, there (mean 0.5 …, "
-        "bicubic, squash), unlike odd. A folder with open_clip_config.json says it",
+        f"DFN want QuickGELU: `model.model` {NAME}-quickgelu); images prepared as for the tags here, there (mean "
+        "0.5 …, bicubic, squash), unlike odd. A folder with open_clip_config.json says it",
     )
     assert (clip.mean, clip.shape.mode) == ((0.5, 0.5, 0.5), "squash")
     assert load_clip(NAME, "none").warnings == ()
