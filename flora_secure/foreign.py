@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tomllib
 from collections import Counter
@@ -28,6 +29,7 @@ _PACKED = {
     b"\x28\xb5\x2f\xfd": "Zstandard",
     b"PK\3\4": "ZIP",
 }
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|#.*')
 _WIDE = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32"}
 
 
@@ -166,6 +168,12 @@ def _require_plain(value: Any) -> None:
 
 def toml_of(text: str) -> dict[str, Any]:
     """The table of a TOML text. Raises ForeignError for what is none."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > MOST_DEPTH and _QUOTED.sub("", line).count(".") > MOST_DEPTH:
+            # tomllib takes a time that grows with the square of a key's parts
+            raise ForeignError(
+                f"not TOML that is read: line {number} has more than {MOST_DEPTH} dots outside of quotes"
+            )
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

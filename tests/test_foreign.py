@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -270,3 +271,14 @@ def test_anything_can_be_printed(text: str) -> None:
     assert shown.isprintable()
     shown.encode()
     assert printable(shown) == shown
+
+
+def test_a_key_of_many_parts_takes_no_time() -> None:
+    began = time.perf_counter()
+    for text in (".".join(["a"] * 100_000) + " = 1", "x = {" + ".".join(["a"] * 100_000) + " = 1}",
+                 "[" + ".".join(["a"] * 100_000) + "]"):  # fmt: skip
+        with pytest.raises(ForeignError, match="line 1 has more than 64 dots"):
+            toml_of(text)
+    assert time.perf_counter() - began < 5
+    dots = "." * 200
+    assert toml_of(f"a = '{dots}' # {dots}\n# {dots}\nb = \"{dots}\"") == {"a": dots, "b": dots}

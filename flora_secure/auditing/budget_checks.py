@@ -215,8 +215,8 @@ def delta_small(case: Case) -> Finding:
     """A-25: δ is below one over the number of clients, or of examples, that are protected."""
     units, what = case.config.clients, "clients"
     if case.records[0].unit == "example":
-        drawn = sum(r.record.contributions for r in case.released)
         known = [r.record for r in case.released if r.record.summed]
+        drawn = sum(r.contributions for r in known)
         chances = math.fsum(r.sampling_rate * len(r.survivors) for r in known)
         units, what = (
             max(units, round(units * drawn / chances) if chances else 0),

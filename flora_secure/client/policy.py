@@ -69,7 +69,7 @@ class Policy:
     def read(cls, path: Path) -> Policy:
         """The policy in a TOML file that gives every key of this class. Raises ConfigError naming the file."""
         try:
-            table = toml_of(read_text(path))
+            table = toml_of(read_text(path, 1 << 20))
             table["placements"] = list(table["placements"])
             return cls(**{**vars(from_plain(_PolicyFile, table)), "placements": tuple(table["placements"])})
         except ForeignError as error:

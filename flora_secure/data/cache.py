@@ -34,6 +34,7 @@ class ArrayCache:
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         self.folder, self._warn = folder, warn
+        self._told = False
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.npy"
@@ -69,6 +70,12 @@ class ArrayCache:
         temporary = None
         try:
             self.folder.mkdir(0o700, parents=True, exist_ok=True)
+            if os.name == "posix" and self.folder.stat().st_mode & 0o077 and not self._told:
+                self._told = True
+                self._warn(
+                    f"warning: others may list {self.folder}, and names of cached features tell which images were "
+                    f"used: chmod 700 {self.folder}"
+                )
             handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
             with os.fdopen(handle, "wb") as file:
                 file.write(raw + hashlib.sha256(raw).digest())

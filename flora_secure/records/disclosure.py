@@ -18,13 +18,22 @@ ACCURACY = "accuracy, over rounds and by class too, as far as the test images ar
 OF_CLIENTS = "accuracy weighted like the clients' own classes, and that of their worst tenth"
 WITHOUT_NOISE = "the accuracy of the same run without noise"
 HOLDINGS = "how many images (captions, classes) clients hold, and how unlike they are"
-CLASSES = "class names, where the clients' own labels make the list"
-FILES = "how many files were left out, and warnings about files and labels"
+CLASSES = (
+    "class names, where the clients' own labels make the list, and with them the adapter's first factor, sizes and hash"
+)
+FILES = "how many files were left out, and warnings about files, labels and accuracy"
+PLANNED = (
+    "noise, grid and delta as planned, from the size of a cohort, and for unit example from the number of the "
+    "clients' images"
+)
+REPEATED = "what this statement repeats of all that"
 RATES = "how many contributions there were, how many were clipped, how many coordinates wrapped"
 TIMES = "how long the parts of the run took, and how much memory"
 HASHES = "hashes of these, by which a guess can be confirmed"
 
-NAMED = (TAKING_PART, ACCURACY, OF_CLIENTS, WITHOUT_NOISE, HOLDINGS, CLASSES, FILES, RATES, TIMES, HASHES)
+NAMED = (
+    TAKING_PART, ACCURACY, OF_CLIENTS, WITHOUT_NOISE, HOLDINGS, CLASSES, FILES, PLANNED, RATES, TIMES, HASHES, REPEATED,
+)  # fmt: skip
 
 # a name stands for all fields below it that have no longer one
 REPORT: Mapping[str, str] = {
@@ -45,6 +54,9 @@ REPORT: Mapping[str, str] = {
     "data.skipped": FILES,
     "warnings": FILES,
     "privacy": PUBLIC,  # of the plan, and of who took part
+    "privacy.delta": PLANNED,
+    "privacy.noise_multiplier": PLANNED,
+    "privacy.honest_minimum": PLANNED,
     "privacy.epsilon": TAKING_PART,
     "privacy.mu": TAKING_PART,
     "privacy.epsilon_outsider": TAKING_PART,
@@ -54,29 +66,29 @@ REPORT: Mapping[str, str] = {
     "privacy.exhausted": TAKING_PART,
     "privacy.cross_check": TAKING_PART,
     "privacy.cross_check_outsiders": TAKING_PART,
-    "privacy.aliasing_slack": TAKING_PART,
+    "privacy.aliasing_slack": PLANNED,
     "privacy.clip_rate": RATES,
     "privacy.overflow_rate": RATES,
-    "privacy.statement": RATES,  # it repeats them, and says so
+    "privacy.statement": REPEATED,
     "communication": TAKING_PART,
     "communication.full_model_bytes": PUBLIC,
-    "communication.parameters": PUBLIC,
-    "communication.upload_values": PUBLIC,
-    "communication.parameter_ratio": PUBLIC,
-    "communication.bits": PUBLIC,
+    "communication.parameters": CLASSES,
+    "communication.upload_values": CLASSES,
+    "communication.parameter_ratio": CLASSES,
+    "communication.bits": PLANNED,
     "aggregation": TAKING_PART,
     "aggregation.profile": PUBLIC,
     "aggregation.clients": PUBLIC,
     "aggregation.participation": PUBLIC,
     "aggregation.sampling": PUBLIC,
     "aggregation.min_separation": PUBLIC,
-    "aggregation.neighbours": PUBLIC,
-    "aggregation.threshold": PUBLIC,
+    "aggregation.neighbours": PLANNED,
+    "aggregation.threshold": PLANNED,
     "aggregation.seconds": TIMES,
     "timing": TIMES,
     "provenance": PUBLIC,
     "provenance.rounds_hash": HASHES,
-    "provenance.adapter_hash": PAID,
+    "provenance.adapter_hash": CLASSES,
 }
 ROUND: Mapping[str, str] = {
     "round": PUBLIC,
@@ -92,21 +104,21 @@ ROUND: Mapping[str, str] = {
     "lost": TAKING_PART,
     "model_hash": PAID,
     "noise_multiplier": TAKING_PART,
-    "sigma_local": PUBLIC,
-    "scale": PAID,  # they follow the clip norm, which follows a count in the released sums where it adapts
-    "clip_norm": PAID,
-    "dimension": PUBLIC,
-    "bits": PUBLIC,
-    "colluders": PUBLIC,
-    "honest_minimum": PUBLIC,
+    "sigma_local": PLANNED,
+    "scale": PLANNED,
+    "clip_norm": PAID,  # it follows a count in the released sums where it adapts
+    "dimension": CLASSES,
+    "bits": PLANNED,
+    "colluders": PLANNED,
+    "honest_minimum": PLANNED,
     "sampling_rate": PUBLIC,
     "population": PUBLIC,
-    "count_scale": PUBLIC,
-    "neighbours": PUBLIC,
-    "threshold": PUBLIC,
+    "count_scale": PLANNED,
+    "neighbours": PLANNED,
+    "threshold": PLANNED,
     "target_epsilon": PUBLIC,
     "epsilon": TAKING_PART,
-    "delta": PUBLIC,
+    "delta": PLANNED,
     "accuracy": ACCURACY,
     "contributions": RATES,
     "clipped": RATES,
@@ -117,14 +129,15 @@ ROUND: Mapping[str, str] = {
     "seconds": TIMES,
     "previous": HASHES,
 }
-ADAPTER: Mapping[str, str] = {  # of `adapter/flora.json`; peft's own files beside it are paid for
-    "adapter_hash": PAID,
+ADAPTER: Mapping[str, str] = {  # of `adapter/flora.json`; in peft's own files B is paid for, A follows the classes
+    "adapter_hash": CLASSES,
+    "rank": CLASSES,
     "class_names": CLASSES,
     **dict.fromkeys(
         (
             "model", "weights", "pretrained", "model_hash", "precision", "image_size", "resize_mode", "interpolation",
             "mean", "std", "images", "window", "background", "mirror", "crops", "captioned", "templates", "averaging",
-            "logit_scale", "placement", "last_layers", "rank", "scale", "output_added",
+            "logit_scale", "placement", "last_layers", "scale", "output_added",
         ),
         PUBLIC,
     ),

@@ -12,6 +12,7 @@ from typing import Literal
 
 from flora_secure.privacy.accounting import epsilon_of, gaussian_epsilon
 from flora_secure.privacy.cross_check import CLOSED_FORM, accountant_versions, headline_accountant
+from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.ledger import Ledger
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.records.disclosure import NAMED
@@ -62,9 +63,9 @@ _NOT_COVERED = (
 )
 _BESIDE = (
     "Beside the budget. Report, log and adapter folder hold figures that follow from the clients' data without noise, "
-    f"and that no epsilon covers: {'; '.join(NAMED)}. They are meant for whoever ran it: publish the adapter, this "
-    "statement and the epsilons, and of the rest what the clients agree to. The folders local/ and state/ are for "
-    "nobody else."
+    f"and that no epsilon covers: {'; '.join(NAMED)}. They are meant for whoever ran it: of all these, and of "
+    "what is in the adapter's folder beside the trained factor, publish what the clients agree to. The folders local/ "
+    "and state/ are for nobody else."
 )
 
 
@@ -135,7 +136,7 @@ def statement(
         )
     rates = _rates(plan, unit, clip_rate, overflow_rate)
     if not plan.noisy:
-        return "\n\n".join((_NO_PRIVACY, _TRUST[profile], rounds, rates))
+        return "\n\n".join((_NO_PRIVACY, _TRUST[profile], rounds, rates, _BESIDE))
     upload = (
         f"One upload alone. If the server and all other clients collude, or the masks fail, a client is protected by "
         f"its own share of the noise only: epsilon_local = {ledger.epsilon_local:.4g} at delta = {ledger.delta:g}, "
@@ -145,7 +146,7 @@ def statement(
         unspent = f"Guarantee. No sum was released, so nothing of epsilon = {plan.epsilon:g} was spent."
         seen = [_SUMS_ONLY] if profile == "off" else []
         sent = [*seen, _TRUST[profile], upload] if ledger.epsilon_local > 0 else []
-        return "\n\n".join((unspent, rounds, *sent))
+        return "\n\n".join((unspent, rounds, *sent, _BESIDE))
     units = max(plan.clients, len(ledger.clients)) if population is None else population
     paragraphs = [
         None if secret_noise else _REPRODUCIBLE,
@@ -279,22 +280,27 @@ def _accountants(ledger: Ledger, cross_check: Mapping[str, float]) -> str:
 
 
 def _draw(ledger: Ledger, corrupt: int) -> str:
-    """What holds where the server picks cohorts instead of drawing them."""
-    placed = [
-        dataclasses.replace(event, colluders=max(event.colluders, min(corrupt, event.survivors - 1)))
-        for event in ledger.worst_events
-    ]
-    all_honest_gone = any(corrupt >= event.survivors for event in ledger.worst_events)
-    worst = (
-        "there is no bound but that of one upload alone"
-        if all_honest_gone
-        else (f"epsilon = {epsilon_of(placed, ledger.delta):.4g}")
-    )
+    """What holds where the server picks cohorts instead of drawing them: of the client that it costs most."""
+    worst = "there is no bound but that of one upload alone"
+    if all(corrupt < event.survivors for event in ledger.events):
+        placed = [
+            [dataclasses.replace(event, colluders=max(event.colluders, corrupt)) for event in history]
+            for history in {ledger.events_of(client) for client in ledger.clients}
+        ]
+        worst = f"epsilon = {epsilon_of(max(placed, key=_loss), ledger.delta):.4g}"
     return (
         "Draw of cohorts. The server draws who takes part, and no client can check that it drew at random. The honest "
         f"minimum counts the corrupt clients of a random cohort; had the server placed all of its {corrupt} in every "
         f"cohort, the guarantee above would not hold: {worst} at the same delta."
     )
+
+
+def _loss(events: Iterable[RoundEvent]) -> float:
+    """Orders the rounds of clients by what they cost: μ², of sampled examples that of the central limit."""
+    zs = [(event.noise_multiplier, event.sampling_rate) for event in events]
+    if any(z == 0 for z, _ in zs):
+        return math.inf
+    return math.fsum(z**-2 if q == 1 else q * q * math.expm1(min(z**-2, 700.0)) for z, q in zs)
 
 
 def _rates(plan: NoisePlan, unit: Unit, clip_rate: float | None, overflow_rate: float | None) -> str:

@@ -143,7 +143,8 @@ class Server:
         # secret, where the noise is: the report publishes the seed, and outsiders must not know who took part
         seed = self.config.seed if self.repeats else None
         cohort = self.selection.draw(seed, number, [i for i in candidates if i not in exhausted])
-        uniform = self.selection.uniform
+        # who is revoked is never drawn: the others are no uniform subset of all clients
+        uniform = self.selection.uniform and not self.enrolment.revoked
         broadcast = self.broadcast
         model_hash = hashlib.sha256(bytes.fromhex(self.task.model_hash) + broadcast).digest()
         plan, masking = self.plan.with_clip(self._clip_norm), None
@@ -182,8 +183,8 @@ class Server:
     def openings(self, invitation: Invitation) -> dict[int, bytes]:
         """The message that opens the round at each member: the invitation and the adapter.
 
-        The invitation is short for members who have uploaded in a round that a long one had opened for them; others may
-        have missed it. Invitations are counted in `invitation_bytes`.
+        The invitation is short for members who have uploaded in a round that a long one had opened for them, and in
+        every one since; others may have missed or lost it. Invitations are counted in `invitation_bytes`.
         """
         broadcast, encoded = self.broadcast, dict[bytes, bytes]()
         openings = {}
@@ -223,6 +224,8 @@ class Server:
         self._open = None
         for client in outcome.uploaded:
             self._known.setdefault(client, invitation)
+        for client in set(cohort).difference(outcome.uploaded):
+            self._known.pop(client, None)  # it may have lost the long one, and with it the way back
         accuracy = self.task.accuracy(self.adapter)
         seconds = {part: outcome.seconds.get(part, 0.0) for part in (*PARTS, "client_mean", "server")}
         seconds["evaluation"] += time.perf_counter() - before

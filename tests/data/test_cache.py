@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,17 @@ def test_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_folder() == Path("/somewhere/flora-secure")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, the specification says
     assert default_folder() == Path.home() / ".cache" / "flora-secure"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_a_folder_that_others_may_list_is_told_of_once(tmp_path: Path) -> None:
+    """Names are hashes over images: whoever lists them can tell whether a set that he has was used."""
+    for mode, lines in ((0o700, 0), (0o755, 1)):
+        folder, told = tmp_path / oct(mode), list[str]()
+        folder.mkdir()
+        folder.chmod(mode)
+        cache = ArrayCache(folder, told.append)
+        for key in ("a", "b"):
+            cache.put(key, np.zeros(3, np.float32))
+        assert len(told) == lines
+        assert all("chmod 700" in line for line in told)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flora_secure.data.files.cifar import _batch
+from flora_secure.data.files.cifar import _batch, read_pickle
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError
 
@@ -268,3 +268,11 @@ def test_a_folder_without_the_batches(tmp_path: Path) -> None:
         load_dataset("cifar10", tmp_path)
     with pytest.raises(DataError, match=r"needs data\.data_root"):
         load_dataset("cifar100")
+
+
+@pytest.mark.parametrize("filler", [b"\x94", b"}", b"]", b"N"])
+def test_a_pickle_of_many_instructions_is_refused_before_it_fills_the_memory(tmp_path: Path, filler: bytes) -> None:
+    path = tmp_path / "many"
+    path.write_bytes(b"\x80\x04N" + filler * 3_000_000 + b".")
+    with pytest.raises(DataError, match="it has more than 2,000,000 instructions"):
+        read_pickle(path)

@@ -230,3 +230,10 @@ def test_no_more_is_unpacked_than_the_header_promises_and_no_more_than_256_mib(
         stream.truncate(20 << 30)
     with pytest.raises(DataError, match=r"cannot read .*268,435,456 are the most that are read"):
         read_idx(path, 3)
+
+
+def test_an_array_that_there_cannot_be_is_a_line(tmp_path) -> None:
+    path = tmp_path / "none-idx3-ubyte"
+    path.write_bytes(struct.pack(">I3I", 0x803, 0, 2**32 - 1, 2**32 - 1))
+    with pytest.raises(DataError, match="which there cannot be"):
+        read_idx(path, 3)

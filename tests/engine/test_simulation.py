@@ -155,12 +155,12 @@ def test_the_report_adds_up(task) -> None:
     jsonschema.validate(json.loads(report.to_json()), json_schema())
     comm = report.communication
     assert comm.upload_bytes + comm.download_bytes == pytest.approx(comm.payload_bytes + comm.masking_bytes)
-    # two of ten vanish each round, and who has not uploaded since is sent the long form again
+    # two of ten vanish each round, and are sent the long form again
     long, short = Invitation.sizes(10, "text-projection", "prompt-basis", masked=True)
     uploaded, sent = set[int](), list[int]()
     for record in simulation.records:
         sent += [short if client in uploaded else long for client in record.participants]
-        uploaded.update(set(record.participants) - set(record.dropped))
+        uploaded = set(record.participants) - set(record.dropped)
     assert comm.invitation_bytes == pytest.approx(sum(sent) / len(sent))
     assert comm.reduction == pytest.approx(2 * comm.full_model_bytes / (comm.upload_bytes + comm.download_bytes))
     packed = -(-simulation.server.plan.length * comm.bits // 8)

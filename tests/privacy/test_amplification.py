@@ -264,3 +264,12 @@ def test_huge_losses_get_wider_cells_and_no_more_time(z: float, cells: float, mo
 def test_no_noise_costs_everything() -> None:
     assert poisson_epsilon({(0.0, 0.5): 1, (1.0, 0.5): 3}, 1e-5) == math.inf
     assert poisson_epsilon({}, 1e-5) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("z", "delta", "published"), [(1.391, 1e-5, 2.8768), (2.154, 1e-8, 2.1008), (2.716, 1e-12, 2.1660)]
+)
+def test_rare_losses_of_small_cohorts_stay_in_the_second_accountants_window(z, delta, published) -> None:
+    found = cross_check_outsiders([event(z, 1, 1.0, 55, 1000)], delta)
+    assert found[PLD] == pytest.approx(published, abs=2e-3)
+    assert found[QUADRATURE] == pytest.approx(found[PLD], abs=5e-3)

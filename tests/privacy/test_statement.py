@@ -281,3 +281,27 @@ def test_bad_input_is_refused() -> None:
         write(plan, ledger, unit="image")
     with pytest.raises(ValueError, match="the plan's budget is epsilon 4"):
         write(plan, Ledger(3.0, 1e-5))
+
+
+def test_the_worst_client_of_a_server_that_picks_is_not_the_worst_of_one_that_draws() -> None:
+    """One client in three rounds of thirty, one in two of eight: the second loses more where seven are corrupt."""
+    plan, _ = run((40,), clients=40, rounds=5, colluders=2, epsilon=8.0)
+    ledger = Ledger(plan.epsilon, plan.delta)
+    rosters = [range(30)] * 3 + [range(50, 58)] * 2
+    base = plan.event(1, 40)
+    for t, roster in enumerate(rosters, 1):
+        event = dataclasses.replace(
+            base, round=t, survivors=len(roster), participants=frozenset(roster),
+            sigma_local=base.sigma_local * math.sqrt(40 / len(roster)),
+        )  # fmt: skip
+        ledger.authorise(event)
+        ledger.record(event)
+
+    def placed(client: int, corrupt: int) -> float:
+        events = [dataclasses.replace(e, colluders=corrupt) for e in ledger.events_of(client)]
+        return gaussian_epsilon(math.sqrt(math.fsum(e.noise_multiplier**-2 for e in events)), plan.delta)
+
+    text = write(plan, ledger, profile="malicious-server", corrupt=7)
+    assert placed(50, 7) > placed(0, 7)
+    assert f"epsilon = {placed(50, 7):.4g} at the same delta" in text
+    assert "no bound but that of one upload alone" in write(plan, ledger, profile="malicious-server", corrupt=8)

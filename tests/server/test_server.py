@@ -68,7 +68,7 @@ def test_a_member_is_sent_the_short_form_once_it_has_shown_that_it_has_the_long_
             if data[:2] == MAGIC and member in uploaded:
                 held[member] = read
         us.finish(invitation, ended(invitation, uploaded))
-    assert short_to == [set(), set(everybody[:8]), set(everybody[:8]), set(everybody)]
+    assert short_to == [set(), set(everybody[:8]), set(everybody[:8]), set(everybody[1:])]
     assert us.invitation_bytes == sum(
         Invitation.sizes(CLIENTS, "text-projection", "prompt-basis", masked=True)[member in short]
         for short in short_to
@@ -164,3 +164,26 @@ def test_announced_survivors_are_those_of_a_round_without_a_sum(changes, message
         good = replace(good, sum=None, aborted="late")
     with pytest.raises(ValueError, match=message):
         us.finish(invitation, replace(good, **changes))
+
+
+def test_nothing_is_amplified_where_clients_are_revoked() -> None:
+    """Who is revoked is never drawn, so that cohorts come from fewer clients than there are."""
+    sampled = {"participation__rate": 0.5, "participation__sampling": "fixed", "training__rounds": 1}
+    for revoked, population in (((), CLIENTS), ((2, 5), None)):
+        us = server(revoked=revoked, **sampled)
+        assert us.selection.uniform
+        invitation = us.invite()
+        record = us.finish(invitation, replace(ended(invitation, invitation.members), uniform=True))
+        assert record.population == population
+        assert us.ledger.events[0].population == population
+
+
+def test_a_member_that_does_not_upload_is_sent_the_long_form_again() -> None:
+    """It may have lost what it kept, and could never come back."""
+    us = server(privacy__dropout_tolerance=0.2)
+    everybody, forms = tuple(range(CLIENTS)), []
+    for uploaded in (everybody, everybody[:9], everybody):
+        invitation = us.invite()
+        forms.append(decode_opening(us.openings(invitation)[9])[0][:2])
+        us.finish(invitation, ended(invitation, uploaded))
+    assert forms == [MAGIC, SHORT_MAGIC, MAGIC]

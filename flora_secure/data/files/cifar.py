@@ -21,6 +21,7 @@ from flora_secure.errors import DataError, ForeignError, first_line
 from flora_secure.foreign import printable, read_bytes
 
 _MOST_BYTES = 256 << 20  # of a file; CIFAR-100's training images have 155 MB
+_MOST_STEPS = 2_000_000  # CIFAR-100's have some 300,000
 _KINDS = frozenset(f"{sign}{size}" for sign in "ui" for size in (1, 2, 4, 8)) | {"b1"}
 
 
@@ -147,13 +148,27 @@ def _instructions() -> dict[int, Callable[[Any], None]]:
         unpickler.append(unpickler.read(size))
 
     own = {pickle.SETITEM: set_one, pickle.SETITEMS: set_all, pickle.DICT: make, pickle.BYTEARRAY8: take}
-    return {code: known[code] for code in b"".join(_PLAIN)} | {code[0]: does for code, does in own.items()}
+    found = {code: known[code] for code in b"".join(_PLAIN)} | {code[0]: does for code, does in own.items()}
+    return {code: _counted(does) for code, does in found.items()}
+
+
+def _counted(does: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A byte of a pickle may put a hundred bytes on stack or memo."""
+
+    def step(unpickler: Any) -> None:
+        unpickler.steps += 1
+        if unpickler.steps > _MOST_STEPS:
+            raise pickle.UnpicklingError(f"it has more than {_MOST_STEPS:,} instructions")
+        does(unpickler)
+
+    return step
 
 
 class _Unpickler(pickle._Unpickler):
     """Python's own in Python: that in C takes memory for as many memos as a pickle says that it has."""
 
     dispatch = _instructions()
+    steps = 0
 
     def find_class(self, module: str, name: str) -> Any:
         return _named(module, name)

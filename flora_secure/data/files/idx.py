@@ -49,4 +49,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     if len(raw) - header != promised:
         held = f"{len(raw) - header}" if len(raw) - header < promised else "more"
         raise DataError(f"{path} holds {held} bytes of data, its header promises {promised} {shape}")
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+    try:
+        return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+    except ValueError:  # a side of none beside sides that no array has
+        raise DataError(f"{path} promises an array {shape}, which there cannot be") from None
