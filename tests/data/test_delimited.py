@@ -156,14 +156,14 @@ def test_other_separators_are_found_and_told(tmp_path: Path, separator: str, wor
     text = "\n".join(line.replace(",", separator, 1) for line in lines)
     data = load_dataset("table", table(tmp_path, text, encoding="utf-8-sig"))
     assert data.class_names == ("cat", "dog, big")
-    assert data.warnings == (f"table 't.csv' has {word} between its columns, not commas",)
+    assert data.warnings == (f"the table has {word} between its columns, not commas",)
 
 
 def test_commas_in_a_tsv(tmp_path: Path) -> None:
     told: list[str] = []
     names, found = read_delimited(table(tmp_path, "path,label\na,b\n", "t.tsv"), usable, told.append)
     assert (names, list(found)) == (["path", "label"], [{"path": "a", "label": "b"}])
-    assert told == ["table 't.tsv' has commas between its columns, not tabs"]
+    assert told == ["the table has commas between its columns, not tabs"]
     assert rows(table(tmp_path, "path\tlabel\na,b\tc;d\n", "u.tsv")) == [{"path": "a,b", "label": "c;d"}]
 
 

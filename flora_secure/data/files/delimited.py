@@ -43,7 +43,7 @@ def read_delimited(
     separator = next((one for one, names in columns.items() if usable(names)), usual)
     names = columns[separator]
     if separator != usual:
-        warn(f"table {path.name!r} has {SEPARATORS[separator]} between its columns, not {SEPARATORS[usual]}")
+        warn(f"the table has {SEPARATORS[separator]} between its columns, not {SEPARATORS[usual]}")
     # pandas writes the numbers of its rows into a column without a name, before all others
     twice = next((name for place, name in enumerate(names) if name in names[:place] or (place and not name)), None)
     if twice is not None and usable(names):
