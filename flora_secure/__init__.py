@@ -111,11 +111,13 @@ def simulate(
         TypeError: a keyword that is no option.
     """
     from flora_secure.data.cache import ArrayCache, default_folder
-    from flora_secure.data.own import settings_for
+    from flora_secure.data.own import OwnData, settings_for
     from flora_secure.engine.run import Surroundings, begin_run, resume_run
     from flora_secure.planning.option_table import configured
 
-    passed = None if dataset is None or isinstance(dataset, str) else dataset.load()
+    if not (dataset is None or isinstance(dataset, str | OwnData)):
+        raise TypeError(f"dataset is a {type(dataset).__name__}: give a name, or OwnData(…) with your images")
+    passed = dataset.load() if isinstance(dataset, OwnData) else None
     folder = default_folder() if cache is True else Path(cache) if cache else None
     warn = log if log is not None else lambda line: None
     around = Surroundings(passed, None if folder is None else ArrayCache(folder, warn), progress, log)

@@ -34,7 +34,7 @@ KeyboardInterrupt
 Exception
 ├── RefusalError            a client does not do what its server asks; the server counts it as dropped out
 ├── Skipped                 server.server: nobody was invited to the round, since its cohort is none the plan is for
-├── ForeignError            foreign: a file or text of others that is not read; who asked for it says which file
+├── ForeignError            a file or text of others that is not read; who asked for it names it
 └── UnreadableImageError    data.files.values: an image that is skipped, counted and named
 UnreadableImageError
 └── OddValuesError          data.files.values: one of which nothing says what is black; a data set of them is refused

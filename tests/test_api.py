@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -324,3 +325,17 @@ def test_the_reference_is_that_of_the_docstrings() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.whole(PAGE) == PAGE, "run python docs/making/api_reference.py"
+
+
+def test_what_is_no_data_set_of_ones_own_is_told(tmp_path) -> None:
+    with pytest.raises(TypeError, match=r"dataset is a dict: give a name, or OwnData"):
+        flora_secure.simulate(dataset={"a": []}, out=tmp_path / "run")
+    data = own()
+    for change, says in (
+        ({"class_names": "ab"}, "class_names is one text, 'ab': give a list"),
+        ({"templates": "a {}"}, "templates is one text"),
+        ({"class_names": ["a"]}, "class_names has 1 of them: at least 2"),
+        ({"test": iter(())}, "whose items have no places: give a list"),
+    ):
+        with pytest.raises(DataError, match=re.escape(says)):
+            replace(data, **change).load()

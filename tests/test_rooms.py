@@ -53,8 +53,7 @@ ROOMS = {
     "flora_protocols": Room(0, libraries("numpy cryptography")),
     "flora_secure.errors": Room(0),
     "flora_secure.plain": Room(1),
-    "flora_secure.foreign": Room(1),
-    "flora_secure.processes": Room(1),
+    "flora_secure.boundary": Room(1),
     "flora_secure.privacy": Room(
         2,
         libraries("numpy cryptography dp_accounting mpmath"),
@@ -116,7 +115,7 @@ ENTRANCES = {
     "flora_secure.client.store",
     "flora_secure.server.server",
 }
-MOST_FILES, MOST_LOOSE, MOST_FLOORS = 14, 5, 10
+MOST_FILES, MOST_LOOSE, MOST_FLOORS = 14, 4, 10
 PROTOCOLS_NEVER = {"random", "pickle", "logging", "time", "datetime", "socket", "pathlib", "io", "asyncio", "threading"}
 
 

@@ -14,12 +14,12 @@ from statistics import median
 import numpy as np
 
 from flora_bench.measure import Row, Scale, installed, medians
+from flora_secure.boundary.processes import fresh_python, surroundings
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.encoding import encode
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.privacy.rotation import Rotation
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
-from flora_secure.processes import fresh_python, surroundings
 
 MISSING = "peer not installed"
 _CALIBRATION_LIMIT = 0.010

@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from statistics import median
 
 from flora_bench.measure import Row, Scale, medians
+from flora_secure.boundary.processes import fresh_python, surroundings
 from flora_secure.errors import InputError
 from flora_secure.planning.config import RunConfig, override
-from flora_secure.processes import fresh_python, surroundings
 from flora_secure.records.record import PARTS
 
 MISSING = "torch, open_clip and peft are not installed"

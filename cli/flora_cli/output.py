@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from flora_secure.foreign import printable
+from flora_secure.boundary.foreign import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress

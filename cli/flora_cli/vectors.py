@@ -59,8 +59,8 @@ def _write(folder: Path, as_json: bool) -> None:
 
 def _check(directory: Path | None, as_json: bool) -> None:
     from flora_protocols.testing.vectors import differences
+    from flora_secure.boundary.foreign import read_bytes
     from flora_secure.errors import ForeignError
-    from flora_secure.foreign import read_bytes
 
     folder = directory or _shipped()
     try:

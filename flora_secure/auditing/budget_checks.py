@@ -1,30 +1,15 @@
-"""A-20 to A-28: the claimed ε is what the rounds cost, for whom it is claimed, and within the budget."""
+"""A-20 to A-22, A-24, A-25 and A-28: the claimed ε is what the rounds cost, and within the budget."""
 
 from __future__ import annotations
 
 import bisect
 import math
-from collections import Counter
-from collections.abc import Mapping
 
-from flora_secure.auditing.derivation import CELLS, CLOSED, COUNTED, Case, Released, epsilon, weight
-from flora_secure.auditing.findings import Finding, Problem, judged, unchecked
+from flora_secure.auditing.derivation import CELLS, CLOSED, Case, Released, epsilon, weight
+from flora_secure.auditing.findings import Finding, Problem, judged
 from flora_secure.auditing.log_checks import at
 from flora_secure.auditing.noise_checks import near
-from flora_secure.errors import ConfigError
-from flora_secure.planning.selection import Selection
-from flora_secure.privacy.accounting import epsilon_outsider
-from flora_secure.privacy.amplification import CALIBRATION_CELL, poisson_epsilon
-from flora_secure.privacy.cross_check import (
-    CLOSED_FORM,
-    PLD,
-    PRV,
-    RDP,
-    CrossCheckError,
-    cross_check,
-    cross_check_outsiders,
-)
-from flora_secure.records.report import Report
+from flora_secure.privacy.amplification import CALIBRATION_CELL
 
 _PREFIXES, _HEAVIEST = 8, 4  # where examples are sampled: rounds after which ε is derived, and histories tried
 _MOST_PREFIXES = 250  # where none are: all rounds of nearly every run
@@ -51,7 +36,7 @@ def headline(case: Case) -> Finding:
     """A-20: the claimed ε is what all rounds cost the worst client."""
     derived = case.headline if case.noisy else math.inf
     problems = [
-        (where, f"claims ε = {_said(told)}, {len(case.released)} rounds cost {_said(derived)}")
+        (where, f"claims ε = {said(told)}, {len(case.released)} rounds cost {said(derived)}")
         for where, told in claims(case)
         if not agree(told, derived, case.tolerance)
     ]
@@ -63,7 +48,7 @@ def headline(case: Case) -> Finding:
             "The claimed ε is not what all rounds cost the worst client",
         ),
         problems,
-        f"ε = {_said(derived)} at δ = {case.delta:g}, clients in {least} to {most} rounds, within {case.tolerance:g}",
+        f"ε = {said(derived)} at δ = {case.delta:g}, clients in {least} to {most} rounds, within {case.tolerance:g}",
         "publish the derived figure",
     )
 
@@ -79,7 +64,7 @@ def so_far(case: Case) -> Finding:
         record = case.records[number]
         derived = _after(case, record.round) if case.noisy else math.inf
         if not agree(record.epsilon, derived, case.tolerance):
-            problems.append((at(record), f"claims ε = {_said(record.epsilon)} so far, derived {_said(derived)}"))
+            problems.append((at(record), f"claims ε = {said(record.epsilon)} so far, derived {said(derived)}"))
     return judged(
         "A-21",
         ("ε after each round is what the rounds so far cost", "ε after a round is not what the rounds so far cost"),
@@ -109,7 +94,7 @@ def single_round(case: Case) -> Finding:
             for number, one in ones.items():
                 below = told is not None and told < case.server - case.tolerance
                 if below and told is not None and near(told, one, 0.01):
-                    all_of_them = f"{len(case.worst)} rounds cost {_said(case.server)}"
+                    all_of_them = f"{len(case.worst)} rounds cost {said(case.server)}"
                     problems.append((where, f"ε = {told:.4g} is that of round {number} alone; {all_of_them}"))
                     break
     return judged(
@@ -125,73 +110,6 @@ def _distinct(rounds: list[Released]) -> list[Released]:
     return sorted({(r.z, r.record.sampling_rate): r for r in reversed(rounds)}.values(), key=lambda r: r.z)
 
 
-def amplification(case: Case) -> Finding:
-    """A-23: no amplification by sampling clients is claimed against the server, which knows who takes part."""
-    problems: list[Problem] = []
-    rate, uniform = case.config.sampling_rate, _uniform(case)
-    for r in (released.record for released in case.released):
-        if r.unit == "client" and r.sampling_rate != 1:
-            problems.append(
-                (at(r), f"claims sampling at rate {r.sampling_rate:g} for whole clients, whom the server knows")
-            )
-        elif r.unit == "example" and r.sampling_rate != rate:
-            problems.append((at(r), f"claims examples sampled at rate {r.sampling_rate:g}, config.toml says {rate:g}"))
-        if r.population is not None and (not uniform or case.everybody or r.exhausted):
-            problems.append((at(r), "claims a uniform cohort for outsiders, but cohorts were not drawn uniformly"))
-    if case.report is not None and case.report.privacy.view != "server":
-        problems.append(("report.json", f"the headline is of the {case.report.privacy.view} view, not the server's"))
-    if case.noisy and case.released and case.server <= COUNTED:
-        amplified = _amplified(case)
-        for where, told in claims(case):
-            if told is None or told >= case.server - case.tolerance:
-                continue
-            for how, value in amplified.items():
-                if abs(told - value) <= max(CELLS, 0.01 * value):
-                    text = f"ε = {told:.4g} is amplified by {how}; against the server, who knows the cohorts, it is"
-                    problems.append((where, f"{text} {_said(case.server)}"))
-    return judged(
-        "A-23",
-        (
-            "No amplification by sampling clients is claimed against the server",
-            "Amplification by sampling clients is claimed against the server",
-        ),
-        problems,
-        "the server knows who takes part, and each client pays for its rounds in full",
-        "publish the worst client's ε; the amplified one is the outsiders'",
-    )
-
-
-def _uniform(case: Case) -> bool:
-    """Whether a run of this configuration draws each cohort uniformly, whatever the earlier ones were."""
-    try:
-        return Selection.of(case.config).uniform
-    except ConfigError:  # no cohort can be drawn: nothing may be claimed
-        return False
-
-
-def _amplified(case: Case) -> dict[str, float]:
-    """What an accountant would say that took cohorts for secret."""
-    found = {}
-    if any(len(r.record.participants) < r.record.clients for r in case.released):
-        counts = Counter(
-            (r.z, r.record.sampling_rate * len(r.record.participants) / r.record.clients) for r in case.released
-        )
-        found["Poisson sampling of clients"] = poisson_epsilon(counts, case.delta, CALIBRATION_CELL)
-    if any(r.record.population is not None for r in case.released):
-        found["the draw of cohorts that outsiders do not know"] = outsider(case)
-    return found
-
-
-def outsider(case: Case) -> float:
-    """ε for those who see only the released models; the sums', without masking too."""
-    if case.server > COUNTED or all(r.record.population is None for r in case.released):
-        return case.server
-    try:
-        return min(case.server, epsilon_outsider([r.event() for r in case.released], case.delta))
-    except ValueError:  # impossible numbers, which A-10 names
-        return case.server
-
-
 def within_budget(case: Case) -> Finding:
     """A-24: no round ran beyond the budget of the configuration."""
     target, problems = case.config.privacy.epsilon, list[Problem]()
@@ -203,7 +121,7 @@ def within_budget(case: Case) -> Finding:
             first = bisect.bisect_right(case.released, allowed, key=lambda r: _after(case, r.record.round))
             last = case.released[min(first, len(case.released) - 1)]
             problems.append(
-                (at(last.record), f"raised ε above the budget of {target:g} and was not refused; in all {_said(total)}")
+                (at(last.record), f"raised ε above the budget of {target:g} and was not refused; in all {said(total)}")
             )
     return judged(
         "A-24", ("No round ran beyond the budget", "A round ran beyond the budget"), problems, f"within {target:g}",
@@ -242,109 +160,6 @@ def delta_small(case: Case) -> Finding:
     )
 
 
-def other_views(case: Case) -> Finding:
-    """A-26: ε of single uploads, ε for outsiders and μ follow from the rounds."""
-    title = (
-        "ε of single uploads, for outsiders, and μ follow from the rounds",
-        "ε of single uploads, for outsiders, or μ does not follow from the rounds",
-    )
-    if case.report is None:
-        return unchecked("A-26", title, "report.json is missing")
-    told, problems = case.report.privacy, list[Problem]()
-    local, outside = (case.local, outsider(case)) if case.noisy else (math.inf, math.inf)
-    for name, claimed, derived in (
-        ("epsilon_local", told.epsilon_local, local),
-        ("epsilon_outsider", told.epsilon_outsider, outside),
-    ):
-        if not agree(claimed, derived, case.tolerance):
-            problems.append(("report.json", f"{name} {_said(claimed)}, derived {_said(derived)}"))
-    mu = derived_mu(case)
-    if mu is not None and (told.mu is None or not near(told.mu, mu)):
-        problems.append(("report.json", f"mu {_said(told.mu)}, derived {_said(mu)}"))
-    released = [r.z for r in case.released]
-    ends = [min(released), max(released)] if released else []
-    if len(told.noise_released) != len(ends) or not all(
-        near(said, end) for said, end in zip(told.noise_released, ends, strict=True)
-    ):
-        problems.append(("report.json", f"noise_released {told.noise_released!s:.60}, derived {ends}"))
-    return judged(
-        "A-26",
-        title,
-        problems,
-        f"one upload alone {_said(local)}, outsiders {_said(outside)}",
-        "publish the derived figures",
-    )
-
-
-def derived_mu(case: Case) -> float | None:
-    """μ of the worst client's Gaussian rounds; None where there is none, or where examples were sampled."""
-    worst = case.worst if case.masked else case.worst_local
-    if not case.noisy or case.sampled or case.headline == math.inf or not worst:
-        return None
-    return math.sqrt(math.fsum((r.z if case.masked else r.z_local) ** -2 for r in worst))
-
-
-def accountants(case: Case, opacus: bool) -> tuple[Finding, dict[str, float]]:
-    """A-27, and what the accountants found for the worst client's rounds."""
-    title, problems, found = (
-        ("Independent accountants agree", "Accountants disagree"),
-        list[Problem](),
-        dict[str, float](),
-    )
-    if case.noisy and case.server <= COUNTED and case.worst:
-        try:
-            found = cross_check([r.event() for r in case.worst], case.delta, opacus=opacus)
-        except (CrossCheckError, ValueError) as error:
-            problems.append(("", str(error)))
-    for first, second in case.spent.values():
-        if first is not None and second is not None and not agree(first, second, CELLS):
-            problems.append(("", f"a client's ε is {_said(first)} by one accountant and {_said(second)} by another"))
-        outsiders = _outsiders(case, problems)
-        if case.report is not None and not _same(case.report.privacy.cross_check_outsiders, outsiders):
-            told = case.report.privacy.cross_check_outsiders
-            problems.append(("report.json", f"accountants of the outsiders' ε {told!s:.90}, derived {outsiders}"))
-    if case.report is not None:
-        problems += _named(case, case.report, found)
-    fine = ", ".join(f"{name} {value:.4f}" for name, value in found.items()) or "nothing to count"
-    told_too = [] if case.report is None else [name for name in case.report.privacy.cross_check if name not in found]
-    if told_too and not problems:
-        why = f"{', '.join(told_too)} was not asked again; {fine}"
-        return unchecked("A-27", title, why, "audit with opacus, without --no-opacus"), found
-    return judged("A-27", title, problems, fine, "publish neither figure before it is known which one is wrong"), found
-
-
-def _outsiders(case: Case, problems: list[Problem]) -> dict[str, float]:
-    """What both accountants find for outsiders, where their ε is amplified."""
-    if not (case.noisy and outsider(case) < case.server):
-        return {}
-    try:
-        return cross_check_outsiders([r.event() for r in case.released], case.delta)
-    except (CrossCheckError, ValueError) as error:
-        problems.append(("", str(error)))
-        return {}
-
-
-def _same(told: Mapping[str, float], derived: Mapping[str, float]) -> bool:
-    return told.keys() == derived.keys() and all(agree(told[name], derived[name], CELLS) for name in told)
-
-
-def _named(case: Case, report: Report, found: Mapping[str, float]) -> list[Problem]:
-    """Accountants that the report names: none that a run does not ask, and those asked again say the same."""
-    told, problems = report.privacy, list[Problem]()
-    counted = case.noisy and case.server <= COUNTED and bool(case.worst)
-    for name, epsilon_told in told.cross_check.items():
-        if name in found:
-            if not agree(epsilon_told, found[name], CELLS):
-                problems.append(("report.json", f"{name} {epsilon_told:.5g}, derived {found[name]:.5g}"))
-        elif not counted or name not in (PLD, RDP, PRV):
-            problems.append(("report.json", f"cross-check {name!r:.60} is none that this run could make"))
-    first = PLD if any(r.record.sampling_rate != 1 for r in case.worst) else CLOSED_FORM
-    accountant = {"name": first, "dp-accounting": report.provenance.versions.get("dp-accounting")}
-    if told.accountant != accountant:
-        problems.append(("report.json", f"accountant {told.accountant!s:.80}, expected {accountant}"))
-    return problems
-
-
 def unmasked(case: Case) -> Finding:
     """A-28: without masking the headline is the ε of single uploads, which the server received."""
     problems: list[Problem] = []
@@ -358,12 +173,13 @@ def unmasked(case: Case) -> Finding:
         told = case.report.privacy.epsilon
         if told is not None and told < case.local - case.tolerance * max(1.0, case.local):
             problems.append(
-                ("report.json", f"claims ε = {told:.4g}, but the server received every upload: {_said(case.local)}")
+                ("report.json", f"claims ε = {told:.4g}, but the server received every upload: {said(case.local)}")
             )
         if "SWITCHED OFF" not in case.report.privacy.statement:
             problems.append(("report.json", "the statement does not say that masking was switched off"))
-    return judged("A-28", title, problems, f"ε = {_said(case.local)}", "publish epsilon_local as the headline")
+    return judged("A-28", title, problems, f"ε = {said(case.local)}", "publish epsilon_local as the headline")
 
 
-def _said(value: float | None) -> str:
+def said(value: float | None) -> str:
+    """An ε for people; infinity where there is none."""
     return "∞" if value is None or value == math.inf else f"{value:.6g}"

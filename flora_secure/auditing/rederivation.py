@@ -15,6 +15,7 @@ from flora_secure.auditing import (
     report_checks,
     statement_checks,
     unsummed_checks,
+    view_checks,
 )
 from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import (
@@ -55,11 +56,11 @@ _DERIVED: dict[str, Check | None] = {
     "A-20": budget_checks.headline,
     "A-21": budget_checks.so_far,
     "A-22": budget_checks.single_round,
-    "A-23": budget_checks.amplification,
+    "A-23": view_checks.amplification,
     "A-24": budget_checks.within_budget,
     "A-25": budget_checks.delta_small,
-    "A-26": budget_checks.other_views,
-    "A-27": None,  # budget_checks.accountants, which is told whether to ask opacus
+    "A-26": view_checks.other_views,
+    "A-27": None,  # view_checks.accountants, which is told whether to ask opacus
     "A-28": budget_checks.unmasked,
     "A-30": statement_checks.words,
     "A-31": report_checks.accuracy,
@@ -91,7 +92,7 @@ def audit(path: Path, *, opacus: bool = True) -> Audit:
     found: dict[str, float] = {}
 
     def counted(case: Case) -> Finding:
-        finding, epsilons = budget_checks.accountants(case, opacus=not left_out)
+        finding, epsilons = view_checks.accountants(case, opacus=not left_out)
         found.update(epsilons)
         return finding
 
@@ -148,8 +149,8 @@ def _figures(case: Case) -> list[Figure]:
         told = case.report.privacy
         add("epsilon", told.epsilon, case.headline, within)
         add("epsilon_local", told.epsilon_local, case.local, within)
-        add("epsilon_outsider", told.epsilon_outsider, budget_checks.outsider(case), within)
-        add("mu", told.mu, budget_checks.derived_mu(case), near)
+        add("epsilon_outsider", told.epsilon_outsider, view_checks.outsider(case), within)
+        add("mu", told.mu, view_checks.derived_mu(case), near)
         add("delta", told.delta, case.delta, 0.0)
         add("honest_minimum", told.honest_minimum, case.records[0].honest_minimum, 0.0)
         add("rounds", told.rounds, len(case.records), 0.0)

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flora_secure.boundary.foreign import json_of, read_bytes, text_of
 from flora_secure.errors import ForeignError, PlainError, Refusal, RefusalError, RunFolderError
-from flora_secure.foreign import json_of, read_bytes, text_of
 from flora_secure.plain import from_plain
 from flora_secure.privacy.events import RoundEvent
 from flora_secure.records.durable import PRIVATE, append, replace_file

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flora_protocols import Floors
+from flora_secure.boundary.foreign import read_text, toml_of
 from flora_secure.errors import ConfigError, ForeignError, PlainError, Refusal, RefusalError, require
-from flora_secure.foreign import read_text, toml_of
 from flora_secure.plain import from_plain
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.privacy.events import RoundEvent

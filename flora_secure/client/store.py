@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from flora_secure.boundary.foreign import read_bytes
 from flora_secure.errors import ForeignError, RunFolderError
-from flora_secure.foreign import read_bytes
 from flora_secure.records.durable import PRIVATE, PRIVATE_FOLDER, remove_file, replace_file
 from flora_secure.records.lock import lock
 

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from flora_secure.boundary.foreign import read_bytes
+from flora_secure.errors import ForeignError
+
 _DIGEST = 32
 
 
@@ -43,10 +46,12 @@ class ArrayCache:
         """The array of `key`; `None`, with a warning if it is damaged, where there is none of `length` rows whose
         dtype is of `kind` ("f4" or "U", as NumPy names them)."""
         try:
-            raw = self._path(key).read_bytes()
+            size = self._path(key).stat().st_size
+            self._tell_who_may_list()
+            raw = read_bytes(self._path(key), size)
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except (OSError, ForeignError) as error:
             self._warn(f"warning: the cache cannot be read: {error}")
             return None
         reason = "its SHA-256 is not that of its bytes"
@@ -62,6 +67,14 @@ class ArrayCache:
         self._warn(f"warning: cached {self._path(key)} is damaged ({reason}); computed again")
         return None
 
+    def _tell_who_may_list(self) -> None:
+        if os.name == "posix" and self.folder.stat().st_mode & 0o077 and not self._told:
+            self._told = True
+            self._warn(
+                f"warning: others may list {self.folder}, and names of cached features tell which images were used: "
+                f"chmod 700 {self.folder}"
+            )
+
     def put(self, key: str, array: np.ndarray) -> None:
         """Keep `array` under `key`, whole or not at all; a warning where that cannot be done."""
         stream = io.BytesIO()
@@ -70,12 +83,7 @@ class ArrayCache:
         temporary = None
         try:
             self.folder.mkdir(0o700, parents=True, exist_ok=True)
-            if os.name == "posix" and self.folder.stat().st_mode & 0o077 and not self._told:
-                self._told = True
-                self._warn(
-                    f"warning: others may list {self.folder}, and names of cached features tell which images were "
-                    f"used: chmod 700 {self.folder}"
-                )
+            self._tell_who_may_list()
             handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
             with os.fdopen(handle, "wb") as file:
                 file.write(raw + hashlib.sha256(raw).digest())

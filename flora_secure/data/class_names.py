@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from flora_secure.boundary.foreign import read_text
 from flora_secure.data.labels import alike, likeness, some
 from flora_secure.errors import DataError, ForeignError
-from flora_secure.foreign import read_text
 
 TEMPLATES = ("a photo of a {}", "a {}", "an image of a {}", "a picture of a {}")
 _LOOKS = ("", "blurry ", "black and white ", "low contrast ", "high contrast ", "bad ", "good ", "small ", "big ")

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from flora_secure.boundary.foreign import printable
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset, Owners, Split, Unseen
 from flora_secure.data.files.overlaps import with_overlaps
@@ -26,7 +27,6 @@ from flora_secure.data.partitions import (
 from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError, did_you_mean
-from flora_secure.foreign import printable
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.names import PASSED
 from flora_secure.planning.sections import CLIENTS, PARTITION, DataConfig

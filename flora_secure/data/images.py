@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flora_secure.boundary.foreign import read_bytes
 from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.errors import ForeignError
-from flora_secure.foreign import read_bytes
 
 MOST_BYTES = 512 << 20  # of an encoded image; 100 million pixels of 32 bits fit in
 

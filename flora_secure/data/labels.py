@@ -14,7 +14,7 @@ from decimal import Decimal
 from flora_secure.errors import DataError
 
 # an exponent only behind a point, as NumPy writes it (3.000e+00): 12e5 may well be a name
-_WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.([0-9]*)(?:e([+-]?[0-9]{1,2}))?)?", re.IGNORECASE)
+_WHOLE = re.compile(r"([+-]?)([0-9]+)(?:\.([0-9]*)(?:e([+-]?[0-9]{1,2}))?)?", re.IGNORECASE)
 _NUMBER = re.compile(r"^([0-9]+)\.0+$")
 _SHOWN = 3  # labels in a message
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flora_secure.foreign import printable
+from flora_secure.boundary.foreign import printable
 
 _NAMED = 5  # in a line; a run's folder has the names of all
 

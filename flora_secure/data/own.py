@@ -75,7 +75,12 @@ class OwnData:
         require_pillow()
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.name):
             raise DataError(f"the name of a data set is of letters, digits and ._-, got {self.name!r}")
+        for what, texts in (("class_names", self.class_names), ("templates", self.templates)):
+            if isinstance(texts, str):
+                raise DataError(f"{what} is one text, {texts!r}: give a list of them")
         names = tuple(map(str, self.class_names))
+        if len(names) < 2:
+            raise DataError(f"class_names has {len(names)} of them: at least 2 classes are needed")
         if len(set(names)) != len(names):
             raise DataError(f"class names must differ, got {', '.join(names)}")
         for template in self.templates:
@@ -101,6 +106,8 @@ class OwnData:
             parts.append((None, "public", self.public))
         for client, split, items in parts:
             what = split if client is None else f"client {client}"
+            if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
+                raise DataError(f"{what} is a {type(items).__name__}, whose items have no places: give a list")
             if len(items) == 0 and split != "public":
                 raise DataError(f"data set {self.name!r}: {what} has no item")
             for place in range(len(items)):

@@ -239,6 +239,6 @@ def _timing(simulation: Simulation, total_seconds: float) -> Timing:
             other=max(0.0, total_seconds - sum(parts.values())),
             **parts,
         ),
-        clients_per_second=sum(len(record.participants) for record in simulation.records) / rounds,
+        clients_per_second=sum(len(r.participants) for r in simulation.records if r.download_bytes) / rounds,
         peak_memory_bytes=peak_memory(),
     )

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora_protocols import ClientAdvertise, Floors, PeerError, SessionParams, TooFewSurvivors, Trip
+from flora_secure.boundary.processes import fresh_python, surroundings
 from flora_secure.engine.shared_secrets import SharedSecrets
 from flora_secure.errors import WorkerError
-from flora_secure.processes import fresh_python, surroundings
 
 Vectors = Mapping[int, NDArray[np.uint32]]
 Replies = dict[int, bytes]

@@ -10,8 +10,8 @@ import open_clip
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
+from flora_secure.boundary.foreign import printable
 from flora_secure.errors import ModelError, first_line
-from flora_secure.foreign import printable
 
 _VOCABULARY = 49_408  # of open_clip's own tokenizer, and of its text towers where nothing else is said
 _OPTIONS: dict[str, tuple[object, ...]] = {  # of tokenizers, that a stranger's configuration may set

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import tomli_w
 
+from flora_secure.boundary.foreign import read_text, toml_of
 from flora_secure.errors import ConfigError, ForeignError, did_you_mean, require
-from flora_secure.foreign import read_text, toml_of
 from flora_secure.planning.names import GENERIC, PASSED, SHIPPED, proposed
 from flora_secure.planning.options import SIMULATE, option
 from flora_secure.planning.protection import (
@@ -128,6 +128,7 @@ class RunConfig:
         return hashlib.sha256(self.to_toml().encode()).hexdigest()
 
 
+MOST_CONFIG = 1 << 20  # bytes of a file; ours have two thousand
 _Where = Callable[[RunConfig], bool]
 
 
@@ -201,7 +202,7 @@ def from_toml(text: str) -> RunConfig:
 def load_config(path: Path) -> RunConfig:
     """Read a TOML file. Raises `ConfigError`, naming the file."""
     try:
-        return from_toml(read_text(path))
+        return from_toml(read_text(path, MOST_CONFIG))
     except ForeignError as error:
         raise ConfigError(f"`config` {path} cannot be read: {error}") from None
     except ConfigError as error:
@@ -211,7 +212,7 @@ def load_config(path: Path) -> RunConfig:
 def keys_of(path: Path) -> frozenset[str]:
     """The keys ("section.key" or "seed") that a TOML file sets, known or not; none where it cannot be read."""
     try:
-        table = toml_of(read_text(path))
+        table = toml_of(read_text(path, MOST_CONFIG))
     except ForeignError:
         return frozenset()
     sections = [(key, value) for key, value in table.items() if isinstance(value, dict)]

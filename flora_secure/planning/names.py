@@ -11,7 +11,7 @@ from pathlib import Path
 FIXED = ("embedded", "icons", "fashion-mnist", "digits", "cifar10", "cifar100")
 PHOTOGRAPHS = ("eurosat", "oxford-pets", "flowers102", "food101")
 GENERIC = ("folder", "table", "webdataset")
-SHIPPED = ("embedded", "digits")  # which need no files of the user's
+SHIPPED = ("embedded", "digits", "icons")  # which need no files of the user's
 PASSED = "own:"  # before the name of a data set that a program passes and that is in no file
 _TABLES = (".csv", ".tsv", ".parquet")
 # a folder or file that tells a named data set by itself

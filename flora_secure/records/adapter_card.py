@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flora_secure.boundary.foreign import open_regular, read_text
 from flora_secure.errors import ForeignError, PlainError, RunFolderError
-from flora_secure.foreign import open_regular, read_text
 from flora_secure.plain import document_schema, from_plain
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.records.reading import parse_object

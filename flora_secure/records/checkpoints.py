@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flora_secure.boundary.foreign import json_of, read_bytes, read_text
 from flora_secure.errors import CheckpointError, ForeignError, PlainError, first_line
-from flora_secure.foreign import json_of, read_bytes, read_text
 from flora_secure.plain import from_plain
 from flora_secure.records.durable import PRIVATE, remove_file, replace_file
 from flora_secure.records.record import RoundRecord

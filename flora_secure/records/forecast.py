@@ -260,7 +260,14 @@ def _privacy(config: RunConfig, plan: NoisePlan, cohort: NoisePlan, selection: S
     events = plan.worst_events()
     # outsiders do not know who was in a cohort, where it is a uniform one; they see every round
     population = selection.clients if selection.uniform else None
-    released = [cohort.event(t, cohort.survivors_minimum, population=population) for t in range(1, plan.rounds + 1)]
+    # more survivors bring more noise, and take more of the doubt who is among them: either may cost outsiders more
+    outsiders = [
+        epsilon_outsider(
+            [cohort.event(t, survivors, population=population) for t in range(1, plan.rounds + 1)], plan.delta
+        )
+        for survivors in {cohort.survivors_minimum, cohort.clients}
+        if plan.noisy
+    ]
     checks = cross_check(events, plan.delta, opacus=False) if plan.noisy else {}
     headline = headline_accountant(events)
     local = epsilon_local(events, plan.delta) if plan.noisy else math.inf
@@ -273,7 +280,7 @@ def _privacy(config: RunConfig, plan: NoisePlan, cohort: NoisePlan, selection: S
         unit=config.privacy.unit,
         adjacency="zero-out",
         view="server",
-        epsilon_outsider=min(spent, epsilon_outsider(released, plan.delta)) if plan.noisy else None,
+        epsilon_outsider=min(spent, max(outsiders)) if plan.noisy else None,
         epsilon_local=finite_or_none(local),
         noise_multiplier=plan.noise_multiplier,
         sigma_local=cohort.sigma_local,

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flora_secure.boundary.foreign import json_of, read_bytes
 from flora_secure.errors import CheckpointError, ConfigError, ForeignError, PlainError, RunFolderError
-from flora_secure.foreign import json_of, read_bytes
 from flora_secure.plain import from_plain
 from flora_secure.planning.config import RunConfig, from_toml
 from flora_secure.records import checkpoints

@@ -37,9 +37,10 @@ from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.record import PARTS, RoundRecord, announcement
 from flora_secure.rounds.broadcast import from_wire, to_wire
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import SESSION, Invitation, encode_opening
+from flora_secure.rounds.invitation import SESSION, Invitation
 from flora_secure.rounds.optimiser import ServerState, server_optimiser
 from flora_secure.rounds.sum import Outcome, RoundSum
+from flora_secure.server.openings import Openings
 from flora_secure.server.task import ServerTask
 
 Announce = Callable[[RoundRecord], None]
@@ -81,9 +82,8 @@ class Server:
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
         self.records: list[RoundRecord] = []
         self.session = os.urandom(SESSION)
-        self.invitation_bytes = 0
         self._open: Invitation | None = None  # of the round that is not over
-        self._known: dict[int, Invitation] = {}  # client → the last one that it certainly has in long form
+        self._openings = Openings(enrolment)
         self.optimiser = server_optimiser(config, self.plan, self._expected, task.width)
         quantile = config.privacy.adaptive_clip
         self._clip_rule = None if quantile is None else AdaptiveClip(quantile)
@@ -106,6 +106,11 @@ class Server:
     def repeats(self) -> bool:
         """Whether a round that is run again releases the same sum, or none that a budget protects."""
         return self.config.privacy.simulation_noise or not self.plan.noisy
+
+    @property
+    def invitation_bytes(self) -> int:
+        """Bytes of all invitations that were sent so far."""
+        return self._openings.invitation_bytes
 
     @property
     def done(self) -> bool:
@@ -181,24 +186,8 @@ class Server:
         return self._open
 
     def openings(self, invitation: Invitation) -> dict[int, bytes]:
-        """The message that opens the round at each member: the invitation and the adapter.
-
-        The invitation is short for members who have uploaded in a round that a long one had opened for them, and in
-        every one since; others may have missed or lost it. Invitations are counted in `invitation_bytes`.
-        """
-        broadcast, encoded = self.broadcast, dict[bytes, bytes]()
-        openings = {}
-        for member in invitation.members:
-            known = self._known.get(member)
-            if known is not None and not invitation.follows(known):
-                del self._known[member]  # it keeps the last long one, and which that is shows when it uploads
-                known = None
-            tag = b"" if known is None else known.tag
-            if tag not in encoded:
-                encoded[tag] = invitation.to_bytes(self.enrolment, known)
-            self.invitation_bytes += len(encoded[tag])
-            openings[member] = encode_opening(encoded[tag], broadcast)
-        return openings
+        """The message that opens the round at each member, see `Openings.of`."""
+        return self._openings.of(invitation, self.broadcast)
 
     def finish(self, invitation: Invitation, outcome: Outcome) -> RoundRecord:
         """End the round that `invitation` began: charge it, step, evaluate; returns its record, the last of `records`.
@@ -222,10 +211,7 @@ class Server:
         if found is not None:
             self._step(invitation, found)
         self._open = None
-        for client in outcome.uploaded:
-            self._known.setdefault(client, invitation)
-        for client in set(cohort).difference(outcome.uploaded):
-            self._known.pop(client, None)  # it may have lost the long one, and with it the way back
+        self._openings.ended(invitation, outcome.uploaded)
         accuracy = self.task.accuracy(self.adapter)
         seconds = {part: outcome.seconds.get(part, 0.0) for part in (*PARTS, "client_mean", "server")}
         seconds["evaluation"] += time.perf_counter() - before
@@ -295,7 +281,8 @@ class Server:
             if record.released or record.exposed:
                 self._charge(record)
         self.records = list(records)
-        self.session, self.invitation_bytes = bytes.fromhex(checkpoint.session), checkpoint.invitation_bytes
+        self.session = bytes.fromhex(checkpoint.session)
+        self._openings.invitation_bytes = checkpoint.invitation_bytes
         self._state = checkpoint.server
         self._clip_norm = checkpoint.clip_norm
         self._last_round = dict(checkpoint.last_round)

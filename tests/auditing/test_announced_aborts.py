@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from falsifying import falsified, found, small, written
+from federations import task_of
 
 from flora_protocols import RoundAborted, TooFewSurvivors, Trip
 from flora_secure.auditing.findings import VIOLATION
@@ -14,21 +15,45 @@ from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.records.record import RoundRecord
 
 
-@pytest.fixture(scope="module")
-def late(digits, tmp_path_factory) -> Path:
-    """A run whose second round lost its holders when everybody but them had answered."""
+def aborted_late(config, task, path: Path, *numbers: int) -> Path:
+    """A run whose rounds of these numbers lost their holders when everybody but them had answered."""
     summed = MaskedExchange.round
 
     def round_(self, invitation, floors, uploads, traffic):
         carried = summed(self, invitation, floors, uploads, traffic)
-        if invitation.round == 2:
+        if invitation.round in numbers:
             survivors = tuple(invitation.members.index(client) for client in carried.sum.survivors)
             raise RoundAborted(TooFewSurvivors("clients that revealed shares", 2, 5), Trip.UNMASK, survivors, {})
         return carried
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MaskedExchange, "round", round_)
-        return written(small(aggregation__dropout=0.1), digits, tmp_path_factory.mktemp("late") / "run")
+        return written(config, task, path)
+
+
+@pytest.fixture(scope="module")
+def late(digits, tmp_path_factory) -> Path:
+    return aborted_late(small(aggregation__dropout=0.1), digits, tmp_path_factory.mktemp("late") / "run", 2)
+
+
+def test_their_survivors_are_clients_and_not_places_in_the_cohort(tmp_path: Path) -> None:
+    config = small(
+        data__clients=20, training__rounds=3, participation__rate=0.5, participation__sampling="fixed",
+        aggregation__dropout=0.1,
+    )  # fmt: skip
+    folder = aborted_late(config, task_of(config), tmp_path / "run", 2)
+    line = json.loads((folder / "rounds.jsonl").read_text().splitlines()[1])
+    assert line["aborted"]
+    assert line["survivors"] == [client for client in line["participants"] if client not in line["dropped"]]
+    assert line["survivors"] != list(range(len(line["survivors"])))
+    assert not {f.check: f.evidence for f in audit(folder, opacus=False).findings if f.severity == VIOLATION}
+
+
+def test_examples_are_counted_from_the_sums_that_there_were(digits, tmp_path: Path) -> None:
+    """Two rounds of three are aborted late: their examples must not make the data look three times as large."""
+    config = small(training__rounds=3, privacy__unit="example", privacy__delta=5e-4)
+    folder = aborted_late(config, digits, tmp_path / "run", 2, 3)
+    assert not {f.check: f.evidence for f in audit(folder, opacus=False).findings if f.severity == VIOLATION}
 
 
 def test_such_a_round_is_charged_and_the_audit_agrees(late: Path) -> None:

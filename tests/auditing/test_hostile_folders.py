@@ -251,3 +251,10 @@ def test_a_finding_says_what_was_found(folder: Path) -> None:
     checks = [text for what, text in rows if what.startswith("A-")]
     assert len(set(checks)) == len(checks)  # no two rows say the same
     assert not any("grid units" in text for _, text in rows)
+
+
+def test_a_quiet_audit_of_a_sound_run_is_its_verdict(genuine) -> None:
+    result = audit(genuine)
+    assert result.passed
+    if all(finding.severity == "ok" for finding in result.findings):
+        assert result.rows(quiet=True) == [("result", result.verdict)]

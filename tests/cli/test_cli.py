@@ -96,6 +96,7 @@ BAD = [
     (["--dataset", "folder"], "data set 'folder' needs --data-root"),
     (["--dataset", "folder", "--data-root", "EMPTY"], "holds 0 folders: no image was found; expected ROOT/CLASS/IMAGE"),
     (["--data-root", "EMPTY"], "--data-root EMPTY is not read by --dataset embedded, which ships with the program"),
+    (["--dataset", "icons", "--data-root", "EMPTY"], "--data-root EMPTY is not read by --dataset icons, which ships"),
     (["--layout", "clients"], "--layout clients is for --dataset folder, not embedded"),
     (["--secagg", "off", "--neighbours", "8"], "--neighbours 8 is of masks, and with --secagg off there are none"),
     (["--epsilon", "inf", "--compare-no-noise"], "--compare-no-noise compares with a run without noise"),
@@ -353,6 +354,7 @@ def test_the_report_is_kept_before_it_is_printed(tmp_path) -> None:
     assert done.stderr.splitlines()[-1] == "flora-secure: the result cannot be printed: No space left on device"
     (folder,) = (tmp_path / "runs").iterdir()
     assert (folder / "report.json").exists()
+    assert (folder / "report.html").exists()
 
 
 def test_help_lists_every_option_and_needs_no_torch(tmp_path) -> None:

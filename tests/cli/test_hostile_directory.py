@@ -13,7 +13,7 @@ import pytest
 from command import ENVIRONMENT, ROOT
 from PIL import Image
 
-from flora_secure import processes
+from flora_secure.boundary import processes
 from flora_secure.data.files import decoding
 from flora_secure.engine.workers import Workers
 

@@ -100,3 +100,11 @@ def test_a_folder_that_others_may_list_is_told_of_once(tmp_path: Path) -> None:
             cache.put(key, np.zeros(3, np.float32))
         assert len(told) == lines
         assert all("chmod 700" in line for line in told)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_in_the_cache_is_not_waited_for(tmp_path: Path) -> None:
+    told = list[str]()
+    os.mkfifo(tmp_path / "a.npy")
+    assert ArrayCache(tmp_path, told.append).get("a", 3, "f4") is None
+    assert "cannot be read: it is no regular file" in told[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -342,3 +343,14 @@ def _pictures(count: int) -> list[object]:
     from images import picture
 
     return [picture(i) for i in range(count)]
+
+
+def test_long_labels_and_many_columns_take_no_time(tmp_path) -> None:
+    began = time.perf_counter()
+    assert whole("0" * 100_000 + "x") is None
+    assert whole("0" * 100_000 + "7") == "7"
+    path = tmp_path / "wide.csv"
+    path.write_text(",".join(["path", "label", *map(str, range(30_000))]) + "\n")
+    with pytest.raises(DataError):
+        load_dataset("table", path)
+    assert time.perf_counter() - began < 5

@@ -161,3 +161,13 @@ def test_compressed_shards_are_told(tmp_path: Path) -> None:
         for root in (tmp_path / "alone", tmp_path / "alone" / "data.tar"):
             with pytest.raises(DataError, match=rf"is no uncompressed tar file: it is compressed \({word}\), un"):
                 load_dataset("webdataset", root)
+
+
+@pytest.mark.parametrize("headers", [{"GNU.sparse.map": "x,y"}, {"GNU.sparse.size": "x"}, {"size": "9" * 23}])
+def test_headers_that_no_tar_has_are_a_line(tmp_path: Path, headers: dict[str, str]) -> None:
+    with tarfile.open(tmp_path / "odd.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("a.jpg")
+        member.pax_headers = headers
+        tar.addfile(member)
+    with pytest.raises(DataError):
+        load_dataset("webdataset", tmp_path / "odd.tar")

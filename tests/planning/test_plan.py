@@ -16,9 +16,10 @@ from flora_secure.errors import ConfigError, PlotError
 from flora_secure.planning import architectures, selection
 from flora_secure.planning.architectures import architecture
 from flora_secure.planning.config import RunConfig, override
+from flora_secure.planning.noise import plan_noise
 from flora_secure.planning.protection import ParticipationConfig
 from flora_secure.planning.sections import DataConfig, TrainingConfig
-from flora_secure.privacy.accounting import noise_multiplier_for
+from flora_secure.privacy.accounting import epsilon_outsider, noise_multiplier_for
 from flora_secure.records.curves import curves, plot_budget
 from flora_secure.records.forecast import budget_of, forecast
 
@@ -323,3 +324,29 @@ def test_colluders_of_a_large_federation_are_no_fewer_than_the_finder_says(monke
     monkeypatch.setattr(selection, "MAX_CLIENTS", 999)
     bound = selection._colluders(1000, 100, 0.05), selection._colluders(5000, 900, 0.1)
     assert all(one <= other <= 1.2 * one for one, other in zip(exact, bound, strict=True))
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 1.0, 2.0])
+def test_outsiders_are_planned_for_at_their_worst(epsilon) -> None:
+    """More survivors bring more noise and leave less doubt who is among them: which costs outsiders more depends."""
+    chosen = config(
+        data__clients=200, training__rounds=2, participation__rate=0.3, participation__sampling="fixed",
+        privacy__epsilon=epsilon, privacy__dropout_tolerance=0.4, aggregation__corrupt=0.0,
+    )  # fmt: skip
+    planned = selection.Selection.of(chosen)
+    assert planned.uniform
+    plan = plan_noise(chosen, planned, 1920, 20_000).for_cohort(60)
+    each = [
+        epsilon_outsider([plan.event(t, k, population=200) for t in (1, 2)], plan.delta)
+        for k in (plan.survivors_minimum, 48, 60)
+    ]
+    found = forecast(chosen).privacy
+    assert max(each) > 1.05 * each[0]
+    assert found.epsilon_outsider == pytest.approx(min(found.epsilon, max(each)), rel=1e-3)
+
+
+def test_amplification_is_planned_only_where_nobody_can_run_out() -> None:
+    """Twenty rounds at one in ten pay for fewer than twenty of a client."""
+    planned = selection.Selection.of(config(participation__rate=0.1, participation__sampling="fixed"))
+    assert planned.participations < planned.rounds
+    assert not planned.uniform

@@ -24,7 +24,7 @@ from flora_secure.errors import PlotError, RunFolderError
 from flora_secure.privacy.accounting import epsilon_for, epsilon_of
 from flora_secure.records import html
 from flora_secure.records.html.facts import differences
-from flora_secure.records.html.page import page
+from flora_secure.records.html.page import page, write
 from flora_secure.records.html.shown import MOST_ROWS, Shown, Table, read
 from flora_secure.records.html.verdict import what_would_change
 from flora_secure.records.report import Report
@@ -331,3 +331,16 @@ def test_a_call_without_a_run_or_without_a_place_is_a_mistake(folder: Path) -> N
         flora_secure.report(folder, folder)
     with pytest.raises(RunFolderError, match="none is no run folder"):
         flora_secure.report("nowhere", "none", out="x.html")
+
+
+def test_a_file_that_is_no_page_is_not_written_over(tmp_path) -> None:
+    """Whoever names his table by mistake keeps it; a page of before is replaced."""
+    precious = tmp_path / "precious.csv"
+    precious.write_text("path,label\n")
+    with pytest.raises(PlotError, match="exists already and is no page by its name"):
+        write([everybody()], precious)
+    assert precious.read_text() == "path,label\n"
+    old = tmp_path / "old.html"
+    old.write_text("old")
+    write([everybody()], old)
+    assert "<!DOCTYPE html>" in old.read_text(encoding="utf-8")

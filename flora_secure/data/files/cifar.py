@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from flora_secure.boundary.foreign import printable, read_bytes
 from flora_secure.errors import DataError, ForeignError, first_line
-from flora_secure.foreign import printable, read_bytes
 
 _MOST_BYTES = 256 << 20  # of a file; CIFAR-100's training images have 155 MB
 _MOST_STEPS = 2_000_000  # CIFAR-100's have some 300,000

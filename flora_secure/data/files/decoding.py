@@ -22,12 +22,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from flora_secure.boundary.processes import safely_started
 from flora_secure.data.files.pixels import Shape, fitted, open_rgb
 from flora_secure.data.files.values import UnreadableImageError
 from flora_secure.data.images import EncodedImages, ImageFile
 from flora_secure.data.rendering import Rendering
 from flora_secure.errors import DataError
-from flora_secure.processes import safely_started
 
 _FEW = 128  # that many are done in this process: starting workers takes longer
 _PIECE = 16  # a task: few enough that Ctrl-C waits for little

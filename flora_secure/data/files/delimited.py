@@ -9,12 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from flora_secure.boundary.foreign import printable, read_text
 from flora_secure.data.files.samples import IMAGE_SUFFIXES
 from flora_secure.errors import DataError, ForeignError, first_line
-from flora_secure.foreign import printable, read_text
 
 MOST_TABLE = 1 << 30  # bytes
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -45,7 +46,8 @@ def read_delimited(
     if separator != usual:
         warn(f"the table has {SEPARATORS[separator]} between its columns, not {SEPARATORS[usual]}")
     # pandas writes the numbers of its rows into a column without a name, before all others
-    twice = next((name for place, name in enumerate(names) if name in names[:place] or (place and not name)), None)
+    seen = Counter(names)
+    twice = next((name for place, name in enumerate(names) if seen[name] > 1 or (place and not name)), None)
     if twice is not None and usable(names):
         what = f"two columns called {twice!r}" if twice else "a column without a name"
         raise DataError(f"{where} has {what}: {_seen(head)}")

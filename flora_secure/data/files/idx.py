@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flora_secure.boundary.foreign import read_bytes
 from flora_secure.errors import DataError, ForeignError
-from flora_secure.foreign import read_bytes
 
 _UINT8 = 0x08
 _MOST_BYTES = 256 << 20  # of a file, and of what is in it; 60,000 images of 28 × 28 have 47 MB

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flora_secure.boundary.foreign import json_of, read_bytes, read_text
 from flora_secure.data.class_names import (
     EUROSAT_CLASSES,
     EUROSAT_TEMPLATES,
@@ -21,7 +22,6 @@ from flora_secure.data.images import EncodedFile
 from flora_secure.data.labels import whole
 from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError, ForeignError, first_line
-from flora_secure.foreign import json_of, read_bytes, read_text
 
 
 @dataclass(frozen=True)

@@ -207,8 +207,10 @@ def _splits(whole: Split, where: NDArray[np.str_], listed: int, notes: Notes) ->
         if len(part) == 0:
             different = len(whole.digests())
             copies = f", of which {different:,} differ" if different < len(whole) else ""
+            why = "; one in five images of a class, and never its only one, is a test image where none are given"
             raise DataError(
-                f"data set {whole.origin!r} has no usable {what} image left ({listed:,} listed{copies}){notes.told()}"
+                f"data set {whole.origin!r} has no usable {what} image left ({listed:,} listed{copies})"
+                f"{why if what == 'test' else ''}{notes.told()}"
             )
     return private, public, test
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flora_secure.boundary.foreign import json_of, packed, text_of
 from flora_secure.data.files.samples import IMAGE_SUFFIXES, Sample, split_named
 from flora_secure.data.folders.kinds import PLAIN, left_out_for
 from flora_secure.data.folders.tree import tree_of
@@ -15,7 +16,6 @@ from flora_secure.data.images import EncodedFile
 from flora_secure.data.labels import client_named, said
 from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError, ForeignError, first_line
-from flora_secure.foreign import json_of, packed, text_of
 
 _MOST_TEXT = 1 << 20  # bytes of a label, of captions or of a sample's JSON
 _PACKED_SUFFIXES = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -59,11 +59,11 @@ def _shards(root: Path, notes: Notes) -> list[Path]:
         return [root]
     below = sorted(tree_of(root, notes).below())
     found = [path for path in below if path.suffix == ".tar"]
-    compressed = [path for path in below if path.name.lower().endswith(_PACKED_SUFFIXES)]
+    compressed = dict.fromkeys(path for path in below if path.name.lower().endswith(_PACKED_SUFFIXES))
     if compressed and not found:
         raise DataError(
             f"`data.data_root` {str(root)!r} holds no .tar, but {len(compressed):,} compressed ones, such as "
-            f"{compressed[0].name}: unpack them to .tar (gunzip), since images are read where they lie in it"
+            f"{next(iter(compressed)).name}: unpack them to .tar (gunzip), since images are read where they lie in it"
         )
     for path in below:
         reason = "compressed shard: unpack it to .tar" if path in compressed else left_out_for(path.name)
@@ -108,7 +108,7 @@ def _grouped(shard: Path, notes: Notes) -> Iterator[tuple[str, Members]]:
             # tarfile ends without a word where a header would begin and the file does not go on
             if EncodedFile("", shard, tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
                 notes.skip("shard cut short", shard.name)
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, RecursionError, OverflowError, MemoryError) as error:
         if not members and not key:
             by = packed(EncodedFile("", shard, 0, 8).read())
             why = f"it is compressed ({by}), unpack it" if by else first_line(error)

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from flora_secure.boundary.foreign import printable
 from flora_secure.data.files.samples import IMAGE_SUFFIXES, Sample, split_named
 from flora_secure.data.folders.kinds import PLAIN, left_out_for, suffix_of
 from flora_secure.data.folders.tree import Folder, tree_of
 from flora_secure.data.images import EncodedFile
 from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError
-from flora_secure.foreign import printable
 from flora_secure.planning.names import proposed
 from flora_secure.planning.sections import Layout
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flora_secure.boundary.foreign import MOST_DEPTH
 from flora_secure.data.notes import Notes
 from flora_secure.errors import DataError
-from flora_secure.foreign import MOST_DEPTH
 
 
 @dataclass(frozen=True)

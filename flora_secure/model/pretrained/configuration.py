@@ -22,9 +22,9 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.pretrained import get_pretrained_cfg
 from open_clip.transform import PreprocessCfg
 
+from flora_secure.boundary.foreign import json_of, printable, read_text
 from flora_secure.data.files.pixels import Shape
 from flora_secure.errors import ForeignError, ModelError
-from flora_secure.foreign import json_of, printable, read_text
 from flora_secure.planning.names import LOCAL_DIR
 
 FOLDER_CONFIG = "open_clip_config.json"

@@ -16,8 +16,8 @@ from open_clip.convert import convert_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from flora_secure.boundary.foreign import first_bytes, printable
 from flora_secure.errors import ForeignError, ModelError, first_line
-from flora_secure.foreign import first_bytes, printable
 from flora_secure.model.pretrained.configuration import FOLDER_CONFIG, towers
 from flora_secure.planning.architectures import of_size
 

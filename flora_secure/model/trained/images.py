@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from flora_secure.boundary.foreign import printable
 from flora_secure.data.files.pixels import Shape, as_rgb, fitted, open_rgb
 from flora_secure.data.files.samples import IMAGE_SUFFIXES
 from flora_secure.data.files.values import UnreadableImageError
@@ -27,7 +28,6 @@ from flora_secure.data.images import EncodedFile
 from flora_secure.data.notes import Notes, Skipped
 from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.errors import DataError, first_line
-from flora_secure.foreign import printable
 from flora_secure.model.trained.answers import Unreadable
 
 if TYPE_CHECKING:

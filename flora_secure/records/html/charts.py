@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from flora_secure.foreign import printable
+from flora_secure.boundary.foreign import printable
 from flora_secure.records.html.shown import Shown, Table, epsilon_text, size_text
 from flora_secure.records.html.svg import GROUND, INK, SERIES, SOFT, inline
 from flora_secure.records.report import TOP_1

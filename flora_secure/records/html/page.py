@@ -9,8 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from flora_secure.boundary.foreign import printable
 from flora_secure.errors import PlotError, RunFolderError
-from flora_secure.foreign import printable
 from flora_secure.records.durable import replace_file
 from flora_secure.records.html import charts, facts, verdict
 from flora_secure.records.html.shown import Shown, Table
@@ -18,7 +18,7 @@ from flora_secure.records.html.svg import drawing
 
 
 def write(runs: Sequence[Shown], path: Path) -> None:
-    """Make the page of these runs, and put it in `path`, which is replaced.
+    """Make the page of these runs, and put it in `path`, which is replaced where it is a page.
 
     Raises `RunFolderError` for figures that no run can have, and `PlotError` where nothing can be written.
     """
@@ -29,6 +29,8 @@ def write(runs: Sequence[Shown], path: Path) -> None:
         raise RunFolderError(
             f"{names}: figures that no run can have ({printable(str(error)):.80}): flora-secure audit names them"
         ) from None
+    if path.exists() and path.suffix.lower() not in (".html", ".htm"):
+        raise PlotError(f"{path} exists already and is no page by its name: choose another file, it was left as it is")
     try:
         replace_file(path, text.encode())
     except OSError as error:

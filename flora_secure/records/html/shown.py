@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flora_secure.boundary.foreign import printable
 from flora_secure.errors import RunFolderError, worded
-from flora_secure.foreign import printable
 from flora_secure.planning.option_table import flag_of
 from flora_secure.records.reading import read_unverified
 from flora_secure.records.record import RoundRecord

@@ -12,7 +12,7 @@ import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from flora_secure.foreign import printable
+from flora_secure.boundary.foreign import printable
 
 # what charts draw with, and the page's name for it; style.css has the values, for light and for dark
 INK, SOFT, LINE, GROUND = "#1b1f24", "#57606a", "#d0d7de", "#ffffff"

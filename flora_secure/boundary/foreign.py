@@ -29,7 +29,15 @@ _PACKED = {
     b"\x28\xb5\x2f\xfd": "Zstandard",
     b"PK\3\4": "ZIP",
 }
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|#.*')
+# every part ends somewhere, so that nothing is looked through twice
+_QUOTED = re.compile(
+    r'"""(?:[^\\]|\\.)*?(?:"""|\\?\Z)'
+    r"|'''.*?(?:'''|\Z)"
+    r'|"(?:[^"\\\n]|\\.)*(?:"|(?=\n)|\\?\Z)'
+    r"|'[^'\n]*(?:'|(?=\n)|\Z)"
+    r"|#[^\n]*",
+    re.DOTALL,
+)
 _WIDE = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32"}
 
 
@@ -168,12 +176,9 @@ def _require_plain(value: Any) -> None:
 
 def toml_of(text: str) -> dict[str, Any]:
     """The table of a TOML text. Raises ForeignError for what is none."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.count(".") > MOST_DEPTH and _QUOTED.sub("", line).count(".") > MOST_DEPTH:
-            # tomllib takes a time that grows with the square of a key's parts
-            raise ForeignError(
-                f"not TOML that is read: line {number} has more than {MOST_DEPTH} dots outside of quotes"
-            )
+    # tomllib takes a time that grows with the square of a key's parts
+    if any(line.count(".") > MOST_DEPTH for line in _QUOTED.sub("", text).split("\n")):
+        raise ForeignError(f"not TOML that is read: a line has more than {MOST_DEPTH} dots outside of quotes")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

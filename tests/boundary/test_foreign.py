@@ -18,8 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flora_secure.errors import ForeignError
-from flora_secure.foreign import (
+from flora_secure.boundary.foreign import (
     MOST_DEPTH,
     json_of,
     packed,
@@ -29,6 +28,7 @@ from flora_secure.foreign import (
     text_of,
     toml_of,
 )
+from flora_secure.errors import ForeignError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and words of Linux")
 
@@ -276,9 +276,14 @@ def test_anything_can_be_printed(text: str) -> None:
 def test_a_key_of_many_parts_takes_no_time() -> None:
     began = time.perf_counter()
     for text in (".".join(["a"] * 100_000) + " = 1", "x = {" + ".".join(["a"] * 100_000) + " = 1}",
-                 "[" + ".".join(["a"] * 100_000) + "]"):  # fmt: skip
-        with pytest.raises(ForeignError, match="line 1 has more than 64 dots"):
+                 "[" + ".".join(["a"] * 100_000) + "]",
+                 'x = {y = """\n""", ' + ".".join(["a"] * 100_000) + ' = 1, z = """\n"""}'):  # fmt: skip
+        with pytest.raises(ForeignError, match="a line has more than 64 dots"):
             toml_of(text)
+    for quotes in ('"' + '\\"' * 200_000, '"' + '\\"' * 200_000 + "\\", "'" * 200_001, '"""' * 200_001):
+        with pytest.raises(ForeignError):
+            toml_of("." * 65 + quotes)
     assert time.perf_counter() - began < 5
     dots = "." * 200
+    assert toml_of(f'a = """\n{dots}\n"""') == {"a": dots + "\n"}
     assert toml_of(f"a = '{dots}' # {dots}\n# {dots}\nb = \"{dots}\"") == {"a": dots, "b": dots}

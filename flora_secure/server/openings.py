@@ -1,0 +1,44 @@
+"""The messages that open rounds at their members: which of them know the invitation's long form already."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from flora_secure.rounds.enrolment import Enrolment
+from flora_secure.rounds.invitation import Invitation, encode_opening
+
+
+class Openings:
+    """Openings of one run's rounds, and the bytes of the invitations in them."""
+
+    def __init__(self, enrolment: Enrolment) -> None:
+        """`enrolment`: whose members the invitations name."""
+        self.invitation_bytes = 0
+        self._enrolment = enrolment
+        self._known: dict[int, Invitation] = {}  # client → the last one that it certainly has in long form
+
+    def of(self, invitation: Invitation, broadcast: bytes) -> dict[int, bytes]:
+        """The message that opens the round at each member: the invitation and the adapter's bytes, `broadcast`.
+
+        The invitation is short for members who have uploaded in a round that a long one had opened for them, and in
+        every one since; others may have missed or lost it. Each is counted in `invitation_bytes`.
+        """
+        encoded, openings = dict[bytes, bytes](), {}
+        for member in invitation.members:
+            known = self._known.get(member)
+            if known is not None and not invitation.follows(known):
+                del self._known[member]  # it keeps the last long one, and which that is shows when it uploads
+                known = None
+            tag = b"" if known is None else known.tag
+            if tag not in encoded:
+                encoded[tag] = invitation.to_bytes(self._enrolment, known)
+            self.invitation_bytes += len(encoded[tag])
+            openings[member] = encode_opening(encoded[tag], broadcast)
+        return openings
+
+    def ended(self, invitation: Invitation, uploaded: Collection[int]) -> None:
+        """What the end of a round shows: who has `uploaded` has its long form."""
+        for client in uploaded:
+            self._known.setdefault(client, invitation)
+        for client in set(invitation.members).difference(uploaded):
+            self._known.pop(client, None)  # it may have lost the long one, and with it the way back
