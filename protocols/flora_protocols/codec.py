@@ -1,6 +1,6 @@
 """Frames: the envelope of every message, and a strict reader for what is inside.
 
-    magic "fS" · version u8 · suite u8 · kind u8 · session 8 bytes · body · checksum u32
+    magic "fS" · version u8 · suite u8 · kind u8 · scope 8 bytes · body · checksum u32
 
 Integers are little-endian. Decoding is canonical: one value has one encoding, left-over bytes and non-zero padding are
 errors, and lengths are checked against what the session allows before anything is allocated. The checksum catches
@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora_protocols.errors import Code, Culprit, MisuseError, PeerError
+from flora_protocols.ranges import integer, whole
+from flora_protocols.suites import Suite
 
 MAGIC = b"fS"
 VERSION = 2
-SUITE = 1  # X25519, HKDF-SHA256, AES-256 keystream, AES-256-GCM, Shamir mod 65537, Ed25519
-SESSION_TAG = 8
-HEADER = len(MAGIC) + 3 + SESSION_TAG
+TAG = 8
+HEADER = len(MAGIC) + 3 + TAG
 CHECKSUM = 4
 OVERHEAD = HEADER + CHECKSUM
 ROW = 4084  # bytes of 1021 words, a prime number of them: what is cut into round sizes never falls into step with it
@@ -39,28 +40,31 @@ class Kind(IntEnum):
 
     ADVERTISEMENT = 1
     ROSTER = 2
-    SHARES = 3
-    INBOX = 4
-    UPLOAD = 5
-    SURVIVORS = 6
-    ENDORSEMENT = 7
-    AGREEMENT = 8
-    REVEAL = 9
+    CIPHERTEXTS = 3
+    DELIVERY = 4
+    SHARES = 5
+    INBOX = 6
+    START = 7
+    UPLOAD = 8
+    SURVIVORS = 9
+    ENDORSEMENT = 10
+    AGREEMENT = 11
+    REVEAL = 12
 
 
-def encode_frame(kind: Kind, session: bytes, body: bytes) -> bytes:
-    """Wrap `body`; `session` is the 32-byte id of the session (or of its set-up, before there is a roster)."""
-    frame = _header(kind, session) + body
+def encode_frame(kind: Kind, suite: Suite, scope: bytes, body: bytes) -> bytes:
+    """Wrap `body`; `scope` is the 32-byte id of the set-up, the session or the round that it belongs to."""
+    frame = _header(kind, suite, scope) + body
     return frame + checksum(frame)
 
 
-def encode_long_frame(kind: Kind, session: bytes, parts: Iterable[NDArray[np.uint8]]) -> bytes:
+def encode_long_frame(kind: Kind, suite: Suite, scope: bytes, parts: Iterable[NDArray[np.uint8]]) -> bytes:
     """The frame, as `encode_frame` makes it, of `parts`, uint8 (n,), one after another.
 
     Each is copied and folded before the next is asked for, while it is in the cache, and may then be overwritten.
     """
     frame, fold = BytesIO(), _Fold()
-    frame.write(_header(kind, session))
+    frame.write(_header(kind, suite, scope))
     for part in parts:
         frame.write(part.data)
         with frame.getbuffer() as written:
@@ -71,8 +75,8 @@ def encode_long_frame(kind: Kind, session: bytes, parts: Iterable[NDArray[np.uin
     return frame.getvalue()  # no copy: nobody else holds the buffer
 
 
-def _header(kind: Kind, session: bytes) -> bytes:
-    return MAGIC + bytes((VERSION, SUITE, kind)) + session[:SESSION_TAG]
+def _header(kind: Kind, suite: Suite, scope: bytes) -> bytes:
+    return MAGIC + bytes((VERSION, suite, kind)) + scope[:TAG]
 
 
 def checksum(frame: bytes | memoryview) -> bytes:
@@ -112,7 +116,7 @@ class _Fold:
         self._sum = words if self._sum is None else self._sum + words
 
 
-def decode_frame(message: bytes, kind: Kind, session: bytes, culprit: Culprit, limit: int) -> Reader:
+def decode_frame(message: bytes, kind: Kind, suite: Suite, scope: bytes, culprit: Culprit, limit: int) -> Reader:
     """Unwrap `message`, whose body may have at most `limit` bytes.
 
     Raises MisuseError if `message` is not bytes, PeerError naming `culprit` for everything else.
@@ -129,22 +133,19 @@ def decode_frame(message: bytes, kind: Kind, session: bytes, culprit: Culprit, l
         raise PeerError(
             culprit, f"not a message of this protocol: it starts with {message[:2].hex()}", Code.NOT_A_MESSAGE
         )
-    version, suite, got = message[2:5]
+    version, spoken, got = message[2:5]
     if version != VERSION:
         raise PeerError(culprit, f"wire version {version}; this side speaks {VERSION}", Code.OTHER_VERSION)
-    if suite != SUITE:
-        raise PeerError(culprit, f"cipher suite {suite}; this side speaks {SUITE}", Code.OTHER_SUITE)
+    if spoken != suite:
+        raise PeerError(culprit, f"cipher suite {spoken}; this session's is {suite:d}", Code.OTHER_SUITE)
     whole = memoryview(message)
     if checksum(whole[:-CHECKSUM]) != message[-CHECKSUM:]:
         raise PeerError(culprit, "checksum does not match: the message was damaged in transit", Code.NOT_A_MESSAGE)
     if got != kind:
         raise PeerError(culprit, f"message kind {got}; {kind.name} ({kind:d}) expected", Code.OTHER_KIND)
-    if message[5:HEADER] != session[:SESSION_TAG]:
-        raise PeerError(
-            culprit,
-            "the message belongs to another session: other parameters, round, model or roster",
-            Code.OTHER_SESSION,
-        )
+    if message[5:HEADER] != scope[:TAG]:
+        reason = "the message belongs to another session or round: other parameters, roster, slot, model or invited"
+        raise PeerError(culprit, reason, Code.OTHER_SESSION)
     return Reader(whole[HEADER:-CHECKSUM], culprit)
 
 
@@ -155,6 +156,25 @@ class Bitmap:
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
+
+    @classmethod
+    def of(cls, size: int, members: Iterable[int]) -> Bitmap:
+        """The set of these `members`, all of them in 0 .. size - 1 (otherwise ParameterError)."""
+        flags = np.zeros(size, np.bool_)
+        for member in members:
+            index = integer("a client's index", member)
+            whole("a client's index", index, 0, size - 1)
+            flags[index] = True
+        return cls(np.packbits(flags, bitorder="little").tobytes())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bitmap) and self.raw == other.raw
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __repr__(self) -> str:
+        return f"<Bitmap of {len(self)}>"
 
     def __contains__(self, index: int) -> bool:
         return bool(self.raw[index >> 3] >> (index & 7) & 1)
@@ -214,9 +234,13 @@ class Reader:
         self._padding(raw, size)
         return Bitmap(raw)
 
+    def refusal(self, reason: str, code: Code = Code.BAD_BODY) -> PeerError:
+        """The error that names whose message this is."""
+        return PeerError(self._culprit, reason, code)
+
     def _padding(self, raw: bytes, size: int) -> None:
         if size % 8 and raw[-1] >> size % 8:
-            raise PeerError(self._culprit, f"bitmap has bits beyond its {size} members", Code.BAD_BODY)
+            raise self.refusal(f"bitmap has bits beyond its {size} members")
 
     def finish(self) -> None:
         """Raise PeerError where bytes are left over."""

@@ -1,41 +1,40 @@
-"""The server's loop of a whole round, for every transport: a generator that says what to carry, and takes what came.
+"""The server's loops, for every transport: generators that say what to carry, and take what came.
 
-    loop = conduct(params)
+    prepared = drive(set_up(params), carry)             once a session
+    result = drive(conduct(prepared, round), carry)     once a round
+
+    loop = conduct(prepared, round)
     exchange = next(loop)
     while True:  # until StopIteration, whose value is the RoundResult; or RoundAborted
         exchange = loop.send(replies to exchange.outbox)
 
 `drive` is that loop. A client that sends what must be refused costs itself, never the round: its error is kept, and
-it counts as dropped from then on. So does one that reveals wrong shares, as far as the other shares tell who it was.
-What a transport merely repeats costs nobody anything.
+it counts as dropped from then on, in this round or for the session that is set up. So does one that reveals wrong
+shares, as far as the other shares tell who it was. What a transport merely repeats costs nobody anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TypeVar
 
-from flora_protocols.codec import CHECKSUM
+from flora_protocols.codec import CHECKSUM, HEADER, TAG
 from flora_protocols.errors import MisuseError, PeerError, RoundAborted, TooFewSurvivors, UnsoundShares
 from flora_protocols.params import SessionParams, require_params
+from flora_protocols.prepared import ServerPrepared
 from flora_protocols.ranges import integer
 from flora_protocols.recovery import WrongShares
-from flora_protocols.server import (
-    Outbox,
-    RoundResult,
-    ServerAdvertise,
-    ServerAgree,
-    ServerMask,
-    ServerShare,
-    ServerUnmask,
-)
+from flora_protocols.round_params import RoundParams
+from flora_protocols.server import ServerAdvertise, ServerEncapsulate, ServerShare
+from flora_protocols.server_position import Outbox, ServerPosition
+from flora_protocols.server_round import RoundResult, ServerAgree, ServerMask, ServerUnmask
 from flora_protocols.trips import Trip
 
+T = TypeVar("T")
 Replies = Iterable[tuple[int, bytes]]
 """(client, its message), in any order, taken one by one as they come. It ends when patience does."""
-
-_Position = ServerAdvertise | ServerShare | ServerMask | ServerAgree | ServerUnmask
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,11 +42,14 @@ class Exchange:
     """What the transport has to carry now.
 
     `trip`: the one that begins. `outbox`: the message for each client that is still in, by index, to which it
-    answers; in ADVERTISE, where the clients begin, all of them get b"".
+    answers; in ADVERTISE, where the clients begin, all of them get b"". In MASK it is the START frame, and after it the
+    inbox of whoever has not uploaded since the session was set up. `start`: how long that frame is, for transports
+    whose own invitation says what it says; 0 elsewhere.
     """
 
     trip: Trip
     outbox: Mapping[int, bytes]
+    start: int = 0
 
     @property
     def announced(self) -> bool:
@@ -58,22 +60,38 @@ class Exchange:
         return f"<Exchange {self.trip.name}, {len(self.outbox)} clients>"
 
 
-def conduct(params: SessionParams, *, least_survivors: int = 2) -> Generator[Exchange, Replies, RoundResult]:
-    """The server's side of one round.
+def set_up(params: SessionParams) -> Generator[Exchange, Replies, ServerPrepared]:
+    """The server's side of a session's set-up.
+
+    Yields what to carry and is sent the replies, of which it takes none once everybody in the outbox has been heard or
+    refused. Who a reply is from is the transport's word; an impossible index is its mistake, hence MisuseError. Returns
+    the session, whose `refused` says whose messages were refused and why; raises RoundAborted where too few are left.
+    """
+    return _set_up(require_params(params))
+
+
+def conduct(
+    prepared: ServerPrepared,
+    round: RoundParams,
+    *,
+    least_survivors: int = 2,
+) -> Generator[Exchange, Replies, RoundResult]:
+    """The server's side of one round of a session that is set up; the round's slot is used, whatever becomes of it.
 
     `least_survivors`: fewest vectors whose sum the server wants; with fewer it announces nobody, so that nothing is
     released. Where it knows its clients' floors, it sets theirs: whoever is announced beyond them counts for nothing.
 
-    Yields what to carry and is sent the replies, of which it takes none once everybody in the outbox has been heard or
-    refused. Who a reply is from is the transport's word; an impossible index is its mistake, hence MisuseError. Returns
-    the result, with `refused`; raises RoundAborted where there is no sum.
+    Yields and takes as `set_up`. Returns the result, with `refused`; raises RoundAborted where there is no sum, and
+    what `ServerPrepared.begin` raises.
     """
     least = integer("least_survivors", least_survivors)
-    return _trips(require_params(params), least)
+    if not isinstance(prepared, ServerPrepared):
+        raise MisuseError(f"prepared must be what set_up gives, not {type(prepared).__name__}")
+    return _round(prepared, round, prepared.begin(round), least)
 
 
-def drive(loop: Generator[Exchange, Replies, RoundResult], carry: Callable[[Exchange], Replies]) -> RoundResult:
-    """Carries a round through: `carry` delivers an exchange and gives the replies. Raises RoundAborted.
+def drive(loop: Generator[Exchange, Replies, T], carry: Callable[[Exchange], Replies]) -> T:
+    """Carries a set-up or a round through: `carry` delivers an exchange and gives the replies. Raises RoundAborted.
 
     Whatever else `carry` raises ends the loop, too; `Exchange.announced` says how such a round counts.
     """
@@ -83,67 +101,97 @@ def drive(loop: Generator[Exchange, Replies, RoundResult], carry: Callable[[Exch
         try:
             exchange = loop.send(replies)
         except StopIteration as end:
-            result: RoundResult = end.value
+            result: T = end.value
             return result
 
 
-def _trips(params: SessionParams, least: int) -> Generator[Exchange, Replies, RoundResult]:
-    position: _Position = ServerAdvertise(params)
+def _set_up(params: SessionParams) -> Generator[Exchange, Replies, ServerPrepared]:
+    position: ServerAdvertise | ServerEncapsulate | ServerShare = ServerAdvertise(params)
     outbox: Outbox = dict.fromkeys(range(params.clients), b"")
-    refused: dict[int, PeerError] = {}
-    announced: tuple[int, ...] = ()
-    taken: dict[int, set[bytes]] = {client: set() for client in outbox}
+    heard = _Heard()
     while True:
-        exchange = Exchange(position.trip, outbox)
-        _hear(position, set(outbox), (yield exchange), refused, taken)
+        heard.take(position, set(outbox), (yield Exchange(position.trip, outbox)))
+        try:
+            following, outbox = position.close()
+        except TooFewSurvivors as cause:
+            raise RoundAborted(cause, position.trip, (), MappingProxyType(heard.refused)) from cause
+        outbox = heard.spared(outbox)
+        if isinstance(following, ServerPrepared):
+            following.deliver(outbox, heard.refused)
+            return following
+        position = following
+
+
+def _round(
+    prepared: ServerPrepared,
+    round: RoundParams,
+    position: ServerMask | ServerAgree | ServerUnmask,
+    least: int,
+) -> Generator[Exchange, Replies, RoundResult]:
+    start = round.to_bytes(prepared.params, prepared.session)
+    outbox = {client: start + prepared.undelivered.get(client, b"") for client in round.invited}
+    heard, announced = _Heard(prepared.stale), tuple[int, ...]()
+    while True:
+        exchange = Exchange(position.trip, outbox, len(start) if position.trip is Trip.MASK else 0)
+        heard.take(position, set(outbox), (yield exchange))
         try:
             if isinstance(position, ServerMask) and len(position.heard) < least:
                 raise TooFewSurvivors("clients that uploaded", len(position.heard), least)
-            closed = _sum(position, refused) if isinstance(position, ServerUnmask) else position.close()
+            closed = _sum(position, heard.refused) if isinstance(position, ServerUnmask) else position.close()
         except (TooFewSurvivors, PeerError, UnsoundShares) as cause:
-            told = MappingProxyType(refused)
+            told = MappingProxyType({**prepared.accused, **heard.refused})
             raise RoundAborted(cause, exchange.trip, announced, told) from cause
         if isinstance(closed, RoundResult):
-            return replace(closed, refused=MappingProxyType(refused))
+            return replace(closed, refused=MappingProxyType(heard.refused))
         position, outbox = closed
         if exchange.trip is Trip.MASK:
             announced = tuple(sorted(outbox))
-        if refused:
-            outbox = {client: message for client, message in outbox.items() if client not in refused}
+        outbox = heard.spared(outbox)
 
 
-def _hear(
-    position: _Position,
-    waiting: set[int],
-    replies: Replies,
-    refused: dict[int, PeerError],
-    taken: dict[int, set[bytes]],
-) -> None:
-    """Takes the replies of those who have not been refused, until nobody is left to wait for.
+class _Heard:
+    """Who was heard in a set-up or a round. `refused`: whose message was, and why.
 
-    `taken`: the checksums of all that was taken from a client, by which what is delivered again is known. Who sends
-    other bytes with the same checksum has achieved that they are ignored.
+    `_stale`: tags of the set-up and of earlier rounds, whose messages may come late. `_taken`: the checksums of all
+    that was taken from a client, by which what is delivered again is known. Who sends other bytes with the same
+    checksum has achieved that they are ignored.
     """
-    if not isinstance(replies, Iterable):
-        raise MisuseError(f"replies must be an iterable of (client, message), not {type(replies).__name__}; send them")
-    if not waiting:
-        return
-    for index, message in replies:
-        client = integer("client index", index)
-        if client in refused:
-            continue
-        # Of what type a message is may be the client's choice, too: what is not bytes is no message at all.
-        given = message if isinstance(message, bytes) else b""
-        try:
-            position.receive(client, given)
-            taken[client].add(given[-CHECKSUM:])
-        except PeerError as error:
-            if given[-CHECKSUM:] in taken[client]:
-                continue
-            refused[client] = error
-        waiting.discard(client)
+
+    def __init__(self, stale: Collection[bytes] = ()) -> None:
+        self.refused: dict[int, PeerError] = {}
+        self._stale = stale
+        self._taken: dict[int, set[bytes]] = {}
+
+    def spared(self, outbox: Outbox) -> Outbox:
+        """The messages for those that have not been refused."""
+        if not self.refused:
+            return outbox
+        return {client: message for client, message in outbox.items() if client not in self.refused}
+
+    def take(self, position: ServerPosition, waiting: set[int], replies: Replies) -> None:
+        """Takes the replies of those who have not been refused, until nobody is left to wait for."""
+        if not isinstance(replies, Iterable):
+            reason = f"replies must be an iterable of (client, message), not {type(replies).__name__}; send them"
+            raise MisuseError(reason)
         if not waiting:
             return
+        for index, message in replies:
+            client = integer("client index", index)
+            if client in self.refused:
+                continue
+            # Of what type a message is may be the client's choice, too: what is not bytes is no message at all.
+            given = message if isinstance(message, bytes) else b""
+            taken = self._taken.setdefault(client, set())
+            try:
+                position.receive(client, given)
+                taken.add(given[-CHECKSUM:])
+            except PeerError as error:
+                if given[-CHECKSUM:] in taken or given[HEADER - TAG : HEADER] in self._stale:
+                    continue
+                self.refused[client] = error
+            waiting.discard(client)
+            if not waiting:
+                return
 
 
 def _sum(position: ServerUnmask, refused: dict[int, PeerError]) -> RoundResult:

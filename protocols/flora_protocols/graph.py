@@ -1,7 +1,7 @@
 """Who shares masks with whom: the complete graph (Bonawitz et al. CCS'17) or a Harary graph (Bell et al. CCS'20).
 
 The Harary graph places the clients on a circle in an order drawn from a public seed and joins each to the k/2 next on
-either side. The seed binds n, k, the round's number and the identities, and nothing else that a server could grind.
+either side. The seed binds n, k, the session's number and the identities, and nothing else that a server could grind.
 Holders of a client's shares: in the complete graph everybody including the client itself, as in CCS'17, so that any
 t clients can finish; in the Harary graph its k neighbours, as in CCS'20.
 """
@@ -47,6 +47,28 @@ class Graph:
             near.remove(index)
             self._holders[index] = tuple(near)
         return self._members[index]
+
+    def encapsulates(self, index: int, other: int) -> bool:
+        """Of two neighbours, whether it is `index` that makes the KEM's ciphertext, and `other` whose key it is for.
+
+        It is the one from which the other stands clockwise; of two that face each other, the lower index.
+        """
+        steps = (self._place_of(other) - self._place_of(index)) % self.clients
+        return 2 * steps < self.clients or (2 * steps == self.clients and index < other)
+
+    def _place_of(self, index: int) -> int:
+        return index if self.complete else self._place[index]
+
+    @cached_property
+    def clockwise(self) -> NDArray[np.bool_]:
+        """For each of `neighbourhoods` whether the row's client encapsulates to it, (n, k + 1); not to itself."""
+        everybody = np.arange(self.clients)
+        place = everybody if self.complete else np.array(self._place)
+        near = self.neighbourhoods.astype(np.int64)
+        steps = (place[near] - place[:, None]) % self.clients
+        facing = (2 * steps == self.clients) & (everybody[:, None] < near)
+        found: NDArray[np.bool_] = (steps > 0) & ((2 * steps < self.clients) | facing)
+        return found
 
     @property
     def circle(self) -> Members:

@@ -1,11 +1,11 @@
 """Keys: X25519 (RFC 7748), HKDF-SHA256 (RFC 5869), AES-256-GCM (SP 800-38D), Ed25519 (RFC 8032).
 
-Every derived key is bound to a purpose, to the session and to two roster indices, so that no key can serve twice.
-A client has two X25519 keys, both fresh each round: the *mask key*, whose secret the server may reconstruct if the
-client drops, and the *transport key*, which protects shares and is never revealed (Bonawitz et al. CCS'17, section 6).
+Every derived key is bound to a purpose, to the session or round and to two roster indices, so that no key can serve
+twice. A client has one channel key, fresh in each session (in the hybrid suite two, see `suites`): what it agrees on
+with a neighbour seals the shares between them, and is the root of the keys of their pairwise masks, one for each slot.
 
-The mask key and the self mask both start from a 16-byte secret: 128 bits is the strength of X25519 itself, binding
-to session and index keeps one search from covering several secrets, and shares are half as long as with 32 bytes.
+Secrets that are shared, and slots' keys, have 16 bytes: 128 bits is the strength of X25519 itself, binding to session
+and index keeps one search from covering several secrets, and shares are half as long as with 32 bytes.
 """
 
 from __future__ import annotations
@@ -30,12 +30,18 @@ KEY = 32
 SECRET = 16
 SIGNATURE = 64
 TAG = 16
+PAIR_TAG_BYTES = 8
+COMMITMENT_BYTES = 16
 
 # Purposes: the first part of every HKDF info and of every signed text.
-MASK_KEY = b"flora-secure/2 mask key\0"
+BOX = b"flora-secure/2 box\0"
+PAIR_ROOT = b"flora-secure/2 pair root\0"
+SHARING = b"flora-secure/2 sharing\0"
+OPENER = b"flora-secure/2 opener\0"
+COMMITMENT = b"flora-secure/2 commitment\0"
 SELF_MASK = b"flora-secure/2 self mask\0"
 PAIR_MASK = b"flora-secure/2 pairwise mask\0"
-TRANSPORT = b"flora-secure/2 transport\0"
+PAIR_TAG = b"flora-secure/2 pair tag\0"
 ADVERTISEMENT = b"flora-secure/2 advertisement\0"
 SURVIVORS = b"flora-secure/2 survivors\0"
 
@@ -86,14 +92,25 @@ def hkdf(secret: bytes, info: bytes) -> bytes:
     return sha256(extracted.translate(_OUTER) + expanded).digest()
 
 
-def derive(secret: bytes, purpose: bytes, session: bytes, low: int, high: int) -> bytes:
-    """A 32-byte key from `hkdf` with info = purpose · session · low u32 · high u32."""
-    return hkdf(secret, purpose + session + _INDICES.pack(low, high))
+def derive(secret: bytes, purpose: bytes, scope: bytes, low: int, high: int) -> bytes:
+    """A 32-byte key from `hkdf` with info = purpose · scope · low u32 · high u32. `scope`: id of a session or round."""
+    return hkdf(secret, purpose + scope + _INDICES.pack(low, high))
 
 
-def mask_key(secret: bytes, setup: bytes, index: int) -> X25519PrivateKey:
-    """The mask key that grows from a client's 16-byte secret. `setup`: the session's set-up id."""
-    return X25519PrivateKey.from_private_bytes(derive(secret, MASK_KEY, setup, index, index))
+def pair_mask(key: bytes, scope: bytes, own: int, other: int) -> bytes:
+    """The key of the pairwise mask of two clients in the round of id `scope`, from their 16-byte key of its slot."""
+    low, high = (own, other) if own < other else (other, own)
+    return derive(key, PAIR_MASK, scope, low, high)
+
+
+def pair_tag(mask: bytes) -> bytes:
+    """8 bytes by which the keys of a pairwise mask are compared, without telling them."""
+    return sha256(PAIR_TAG + mask).digest()[:PAIR_TAG_BYTES]
+
+
+def commitment(seed: bytes, session: bytes, index: int, slot: int) -> bytes:
+    """16 bytes that bind a client to its self-mask seed of a slot."""
+    return sha256(COMMITMENT + session + _INDICES.pack(index, slot) + seed).digest()[:COMMITMENT_BYTES]
 
 
 def check_publics(publics: Sequence[bytes], culprit: Culprit) -> None:
@@ -130,17 +147,6 @@ def exchange_all(private: X25519PrivateKey, publics: Mapping[int, bytes]) -> dic
     return {peer: exchange(private, public, peer) for peer, public in publics.items()}
 
 
-def pair_key(private: X25519PrivateKey, public: bytes, session: bytes, own: int, other: int) -> bytes:
-    """The 32-byte key of the pairwise mask of clients `own` (its mask key) and `other` (its public mask key)."""
-    return derive_pair_key(exchange(private, public, other), session, own, other)
-
-
-def derive_pair_key(shared: bytes, session: bytes, own: int, other: int) -> bytes:
-    """The key that `pair_key` gives, from the X25519 secret that the two mask keys agree on."""
-    low, high = (own, other) if own < other else (other, own)
-    return derive(shared, PAIR_MASK, session, low, high)
-
-
 def sign(identity: bytes, purpose: bytes, text: bytes) -> bytes:
     """An Ed25519 signature (64 bytes) of purpose · text by the 32-byte secret key `identity`."""
     return Ed25519PrivateKey.from_private_bytes(identity).sign(purpose + text)
@@ -171,40 +177,31 @@ def verify(public: bytes, signature: bytes, purpose: bytes, text: bytes, culprit
         ) from None
 
 
-class Channel:
-    """What two clients share for one session: an AES-256-GCM key that seals one message in each direction.
+class Box:
+    """What seals the shares between two clients: an AES-256-GCM key for one message in each direction.
 
-    The nonce is the sender's index: sent implicitly, and never twice, because a position seals once.
+    The nonce is the sender's index: sent implicitly, and never twice, because what a client seals in a session is
+    always the same (see `slots`).
     """
 
-    __slots__ = ("_cipher", "_session", "key")
+    __slots__ = ("_cipher", "_session")
 
     def __init__(self, key: bytes, session: bytes) -> None:
-        self.key = key
         self._cipher = AESGCM(key)
         self._session = session
 
-    @classmethod
-    def between(cls, shared: bytes, masks: tuple[bytes, bytes], session: bytes, low: int, high: int) -> Channel:
-        """The channel of clients `low` < `high`, from the X25519 secret that their transport keys agree on.
-
-        `masks`: their public mask keys, in that order. Who was told another key of the other finds nothing to open.
-        """
-        return cls(derive(shared + masks[0] + masks[1], TRANSPORT, session, low, high), session)
-
     def __repr__(self) -> str:
-        return "<Channel>"
+        return "<Box>"
 
     def seal(self, plaintext: bytes, sender: int, recipient: int) -> bytes:
         """Ciphertext and 16-byte tag; session, sender and recipient are authenticated with it."""
         context = self._session + _INDICES.pack(sender, recipient)
         return self._cipher.encrypt(sender.to_bytes(12, "little"), plaintext, context)
 
-    def open(self, sealed: bytes, sender: int, recipient: int) -> bytes:
-        """The plaintext; PeerError naming the sender if it was not sealed for this session, sender and recipient."""
+    def open(self, sealed: bytes, sender: int, recipient: int) -> bytes | None:
+        """The plaintext; None if it was not sealed for this session, sender and recipient."""
         context = self._session + _INDICES.pack(sender, recipient)
         try:
             return self._cipher.decrypt(sender.to_bytes(12, "little"), sealed, context)
         except InvalidTag:
-            reason = f"sealed shares do not open at client {recipient}: the sender or the server tampered with them"
-            raise PeerError(sender, reason, Code.BAD_SHARE) from None
+            return None

@@ -63,6 +63,15 @@ _SHORT_STREAM = _by_gcm if _gcm_works() else _by_ctr
 _LONG_STREAM = _SHORT_STREAM if backend.openssl_version_number() >= 0x4000_0000 else _by_ctr
 
 
+def keystream(key: bytes, size: int) -> bytes:
+    """The first `size` bytes of the stream of a 32-byte key."""
+    fill, found = _opener(size)(key), bytearray(size + _TAG)
+    for tile, start in enumerate(range(0, size, TILE)):
+        length = min(TILE, size - start)
+        fill(tile.to_bytes(12, "big"), _ZEROS[:length], None, memoryview(found)[start : start + length + _TAG])
+    return bytes(found[:size])
+
+
 def apply_masks(values: Lanes, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
     """Add the masks of the keys `plus` to `values` (d,) and subtract those of `minus`, in place, wrapping."""
     opened, scratch = _opener(values.nbytes), _scratch(values.nbytes)

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from flora_protocols.client import ClientAdvertise, ClientMask, ClientShare
+from typing import get_args
+
+from flora_protocols.client import (
+    ClientAdvertise,
+    ClientDecapsulate,
+    ClientEncapsulate,
+    ClientShare,
+)
+from flora_protocols.client_round import ClientAgree, ClientDone, ClientReady, ClientUnmask
+from flora_protocols.dealing import ClientCollect
 from flora_protocols.errors import Code
 from flora_protocols.member import opened, position_code, refuse
 from flora_protocols.params import SessionParams, require_params
-from flora_protocols.reveal import ClientAgree, ClientDone, ClientUnmask
 
-Client = ClientAdvertise | ClientShare | ClientMask | ClientAgree | ClientUnmask | ClientDone
+Client = (
+    ClientAdvertise
+    | ClientShare
+    | ClientEncapsulate
+    | ClientDecapsulate
+    | ClientCollect
+    | ClientReady
+    | ClientAgree
+    | ClientUnmask
+    | ClientDone
+)
 """Any position of a client's."""
 
-_ALL: tuple[type[Client], ...] = (ClientAdvertise, ClientShare, ClientMask, ClientAgree, ClientUnmask, ClientDone)
-_CLASSES = {cls._CODE: cls for cls in _ALL}
+_CLASSES: dict[int, type[Client]] = {cls._CODE: cls for cls in get_args(Client)}
 
 
 def load_position(params: SessionParams, dump: bytes, *, identity: bytes | None = None) -> Client:

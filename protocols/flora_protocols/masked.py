@@ -1,8 +1,8 @@
-"""Where the server stands once all uploads are in: the masked sum, and whose secrets take the masks off it."""
+"""Where the server stands once all uploads of a round are in: the masked sum, and whose secrets unmask it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,53 +16,75 @@ from flora_protocols.ring import Lanes
 
 @dataclass(frozen=True, repr=False)
 class Masked:
-    """The masked sum, and what is needed to unmask it. `publics`: the mask keys of all who shared."""
+    """The masked sum, and what is needed to unmask it.
+
+    `scope`: the round id. `invited`: who shared masks in the round. `complaints`: who holds no shares of whom.
+    """
 
     params: SessionParams
-    session: bytes
-    publics: Mapping[int, bytes]
+    scope: bytes
+    invited: tuple[int, ...]
+    complaints: Mapping[int, frozenset[int]]
     survivors: tuple[int, ...]
     sum: Lanes
 
     @cached_property
-    def shared(self) -> NDArray[np.bool_]:
-        """For every client whether it shared."""
-        return self.params.graph.flags(self.publics)
+    def here(self) -> NDArray[np.bool_]:
+        """For every client whether it is in the round."""
+        return self.params.graph.flags(self.invited)
 
     @cached_property
     def alive(self) -> NDArray[np.bool_]:
         """For every client whether it survived."""
         return self.params.graph.flags(self.survivors)
 
-    @cached_property
-    def held(self) -> list[int]:
-        """The shares of how many clients each client holds."""
-        counts: list[int] = self.shared[self.params.graph.holdings].sum(axis=1).tolist()
+    def owners(self, holders: Sequence[int]) -> NDArray[np.uint16]:
+        """Of whom these `holders`, ascending, reveal shares: one holder's owners, ascending, after another's."""
+        owned = self.params.graph.holdings[list(holders)]
+        return owned[self._held(holders, owned)]
+
+    def holdings(self, holders: Sequence[int]) -> list[int]:
+        """Of how many each of them does."""
+        counts: list[int] = self._held(holders, self.params.graph.holdings[list(holders)]).sum(axis=1).tolist()
         return counts
 
-    def dropped_owners(self, holder: int) -> list[int]:
-        """The clients that dropped after sharing and whose shares a client holds, ascending."""
-        owners = self.params.graph.holdings[holder]
-        dropped: list[int] = owners[(self.shared & ~self.alive)[owners]].tolist()
-        return dropped
+    def _held(self, holders: Sequence[int], owned: NDArray[np.uint16]) -> NDArray[np.bool_]:
+        held = self.here[owned]
+        for row, holder in enumerate(holders):
+            if holder in self.complaints:
+                held[row] &= ~np.isin(owned[row], list(self.complaints[holder]))
+        return held
 
-    def near_survivors(self, dropped: int) -> list[int]:
-        """The survivors whose vectors carry a pairwise mask with a dropped client."""
-        near = self.params.graph.neighbourhoods[dropped]
+    @cached_property
+    def gone(self) -> list[int]:
+        """The clients of the round that did not survive, ascending."""
+        found: list[int] = np.flatnonzero(self.here & ~self.alive).tolist()
+        return found
+
+    def near(self, client: int) -> NDArray[np.uint16]:
+        """A client's neighbours in the round, ascending: whom it masks with."""
+        near = self.params.graph.neighbourhoods[client]
+        found: NDArray[np.uint16] = near[self.here[near] & (near != client)]
+        return found
+
+    def near_survivors(self, client: int) -> list[int]:
+        """Those of them that survived."""
+        near = self.near(client)
         survivors: list[int] = near[self.alive[near]].tolist()
         return survivors
 
     def needed(self, there: Iterable[int]) -> list[int]:
         """The clients whose secret is needed, ascending; TooFewSurvivors if fewer than t of its holders are `there`.
 
-        A dropped client's mask secret gives the pairwise masks of its surviving neighbours; with direct reveal, those
-        of them who are there give the keys themselves.
+        Of a survivor it is the seed; of who did not survive, the opener, if it has a surviving neighbour.
         """
-        graph, threshold = self.params.graph, self.params.threshold
+        graph, threshold, there = self.params.graph, self.params.threshold, list(there)
         here = graph.flags(there)
-        silent = self.alive & ~here if self.params.direct_reveal else self.alive  # survivors who tell no keys
-        needed = self.shared & (self.alive | silent[graph.neighbourhoods].any(axis=1))
+        needed = self.here & (self.alive | self.alive[graph.neighbourhoods].any(axis=1))
         holders = here[graph.holdings].sum(axis=1)
+        for holder in there:
+            for owner in self.complaints.get(holder, ()):
+                holders[owner] -= 1
         short = np.flatnonzero(needed & (holders < threshold))
         if len(short):
             raise TooFewSurvivors(f"holders of client {short[0]}'s shares", int(holders[short[0]]), threshold)

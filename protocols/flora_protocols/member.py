@@ -2,17 +2,19 @@
 
 A process that lives for one message only (as in Flower) ends with `dump` and starts with `load`:
 
-    magic "fD" · version u8 · suite u8 · position u8 · set-up id 32 · index u32 · floors 3 x u32 · contents · digest 32
+    magic "fD" · version u8 · suite u8 · position u8 · set-up id 32 · index u32 · floors 3 x u32, u8 · contents
+    · digest 32
 
 The digest is SHA-256 of a label and of all that precedes it. It refuses every accident, and whatever belongs to another
 version, position, client or session; but it has no key, so it stops nobody who can rewrite the whole dump. Who could,
-could as well read it: *a dump holds the client's secrets of the session in the clear*. Store it like a key, where the
-server cannot reach it, and delete it after the round. Identity keys are never in it; they are given to `load` again.
+could as well read it: *a dump holds the client's secrets of the session in the clear*, of all rounds to come. Store it
+like a key, where the server cannot reach it, and delete it after the session. Identity keys are never in it; they are
+given to `load` again.
 
 Dumping spends the position, for a client is in one place at a time; once loaded, it belongs to the process that loaded
 it. The library cannot see whether one dump is loaded
-twice; the caller must overwrite it before the answer leaves. Two answers from one position seal different shares under
-one nonce (`ClientShare`), or mask two vectors with one mask, or reveal both secrets of a peer.
+twice; the caller must overwrite it before the answer leaves. Two answers from one position mask two vectors with one
+mask, or reveal both secrets of a peer.
 """
 
 from __future__ import annotations
@@ -23,20 +25,18 @@ from dataclasses import dataclass, field
 from typing import NoReturn, Self
 
 from flora_protocols import keys
-from flora_protocols.codec import SUITE, Reader, encode_subset
+from flora_protocols.codec import Reader
 from flora_protocols.errors import Code, MisuseError, PeerError
-from flora_protocols.graph import Members
 from flora_protocols.params import Floors, SessionParams, require_params
 from flora_protocols.position import Position, transition
-from flora_protocols.shamir import SHARE, canonical_bytes
+from flora_protocols.suites import Suite
 from flora_protocols.trips import Trip
 
 DUMP_MAGIC = b"fD"
 DUMP_VERSION = 2
 _LABEL = b"flora-secure/2 dump\0"
-_HEAD = struct.Struct("<2sBBB32sIIII")
+_HEAD = struct.Struct("<2sBBB32sIIIIB")
 _DIGEST = 32
-_HOLDING = 2 * SHARE
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Member:
     @property
     def name(self) -> str:
         """The name that `repr` shows, without any secret."""
-        return f"client {self.index} of {self.params.clients}, round {self.params.round}"
+        return f"client {self.index} of {self.params.clients}, session {self.params.number}"
 
 
 class ClientPosition(Position):
@@ -79,22 +79,24 @@ class ClientPosition(Position):
     def dump(self) -> bytes:
         """This position as bytes for `load`, possibly in another process. They hold secrets; see the module."""
         me = self._me
-        floors = (me.floors.clients, me.floors.threshold, me.floors.survivors)
-        head = _HEAD.pack(DUMP_MAGIC, DUMP_VERSION, SUITE, self._CODE, me.params.setup_id, me.index, *floors)
+        floors = (me.floors.clients, me.floors.threshold, me.floors.survivors, me.floors.suite)
+        suite = me.params.suite
+        head = _HEAD.pack(DUMP_MAGIC, DUMP_VERSION, suite, self._CODE, me.params.setup_id, me.index, *floors)
         return _sealed(head + self._contents())
 
     @classmethod
     def load(cls, params: SessionParams, data: bytes, *, identity: bytes | None = None) -> Self:
         """The position that `dump` wrote. `params` as before; the floors come from the dump.
 
-        `identity`: in the malicious-server profile, again the client's Ed25519 secret key; `ClientUnmask` and
-        `ClientDone` do without. Raises MisuseError for anything but a dump of this class made under these `params`.
+        `identity`: in the malicious-server profile, again the client's Ed25519 secret key; `ClientDone` does without.
+        Raises MisuseError for anything but a dump of this class made under these `params`.
         """
         body = opened(cls, require_params(params), data)
-        *_, index, clients, threshold, survivors = _HEAD.unpack_from(body)
+        *_, index, clients, threshold, survivors, suite = _HEAD.unpack_from(body)
         if index >= params.clients:
             refuse(cls, f"it is of client {index}, of {params.clients}")
-        me = Member(params, index, Floors(clients=clients, threshold=threshold, survivors=survivors))
+        floors = Floors(clients=clients, threshold=threshold, survivors=survivors, suite=Suite(suite))
+        me = Member(params, index, floors)
         if identity is not None or (cls._SIGNS and params.malicious):
             check_identity(params, index, identity)
         reader = Reader(memoryview(body)[_HEAD.size :], index)
@@ -121,20 +123,6 @@ def check_identity(params: SessionParams, index: int, identity: bytes | None) ->
         raise MisuseError(f"this identity key is not the one that identities[{index}] names")
 
 
-def encode_held(members: Members, held: dict[int, bytes]) -> bytes:
-    """The pairs of shares that a client holds, 34 bytes each: whose, among `members`, and the pairs."""
-    return encode_subset(members, held) + b"".join(held[owner] for owner in sorted(held))
-
-
-def decode_held(members: Members, contents: Reader) -> dict[int, bytes]:
-    """The inverse of `encode_held`; PeerError if a share is not canonical."""
-    owners = contents.subset(members)
-    pairs = contents.chunks(_HOLDING, len(owners))
-    if not canonical_bytes(b"".join(pairs)):
-        raise PeerError("server", "a share is not canonically encoded", Code.BAD_DUMP)
-    return dict(zip(owners, pairs, strict=True))
-
-
 def _sealed(body: bytes) -> bytes:
     return body + hashlib.sha256(_LABEL + body).digest()
 
@@ -148,15 +136,15 @@ def opened(cls: type[ClientPosition] | None, params: SessionParams, data: bytes)
     magic, version, suite, code, setup, *_ = _HEAD.unpack_from(data)
     if magic != DUMP_MAGIC:
         refuse(cls, "it is not a dump")
-    if (version, suite) != (DUMP_VERSION, SUITE):
-        reason = f"it has version {version}, suite {suite}; this library reads {DUMP_VERSION}, {SUITE}"
+    if (version, suite) != (DUMP_VERSION, params.suite):
+        reason = f"it has version {version}, suite {suite}; {DUMP_VERSION} and {params.suite:d} are expected"
         refuse(cls, reason, Code.OTHER_VERSION if version != DUMP_VERSION else Code.OTHER_SUITE)
     if _sealed(data[:-_DIGEST]) != data:
         refuse(cls, "its digest does not match: it was damaged, cut or tampered with")
     if cls is not None and code != cls._CODE:
         refuse(cls, f"it holds position {code}, and this is position {cls._CODE}", Code.OTHER_KIND)
     if setup != params.setup_id:
-        refuse(cls, "it belongs to another session: other parameters, round, model or identities", Code.OTHER_SESSION)
+        refuse(cls, "it belongs to another session: other parameters or identities", Code.OTHER_SESSION)
     return data[:-_DIGEST]
 
 

@@ -1,7 +1,8 @@
 """What all parties of a session agree on, and what a client insists on by itself.
 
-Both ids are SHA-256 digests. The *set-up id* covers the parameters (round number, hash of the model being trained and
-identity keys included); it exists before any message. The *session id* covers the set-up id and the whole roster.
+A *session* is one cohort and one graph, set up once for so many rounds as it has *slots*. Its *set-up id* is a SHA-256
+digest of the parameters, identity keys included; it exists before any message. The *session id* covers the set-up id
+and the whole roster. What a round adds is in `round_params`.
 """
 
 from __future__ import annotations
@@ -12,21 +13,23 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
-from flora_protocols.codec import SUITE, VERSION
+from flora_protocols.codec import VERSION
 from flora_protocols.errors import Code, MisuseError, ParameterError, PeerError
 from flora_protocols.graph import Graph
 from flora_protocols.keys import KEY, identity_fault
 from flora_protocols.ranges import integer, shown, whole
 from flora_protocols.ring import MAX_BITS, MIN_BITS, packed_bytes
+from flora_protocols.suites import Suite
 
 MAX_CLIENTS = 1 << 16  # a share's x-coordinate, index + 1, must stay below p
 MAX_DIMENSION = 1 << 30
+MAX_SLOTS = 1 << 10
+MAX_HELD = 1 << 20  # slots times holders: what a client prepares and keeps is some 60 bytes each
 _MAGIC = b"fP"
-_NUMBERS = struct.Struct("<BBBBBIIIIIQ")  # from the wire version to the round
-_GRAPH = struct.Struct("<IIQ")  # clients, neighbours, round
-_MODEL_HASH = 32
+_NUMBERS = struct.Struct("<BBBBHIIIIIQ")  # from the wire version to the session's number
+_GRAPH = struct.Struct("<IIQ")  # clients, neighbours, number
 _SETUP_TAG = 8
-PARAMS_BYTES = len(_MAGIC) + _NUMBERS.size + _MODEL_HASH + _SETUP_TAG
+PARAMS_BYTES = len(_MAGIC) + _NUMBERS.size + _SETUP_TAG
 
 
 class Profile(Enum):
@@ -43,21 +46,24 @@ class Floors:
 
     `clients`: smallest cohort that it joins. `threshold`: smallest t that it accepts, above all who may be corrupt.
     `survivors`: smallest number of vectors, its own included, in whose sum it lets its own disappear.
+    `suite`: weakest suite that it speaks.
     """
 
     clients: int
     threshold: int
     survivors: int
+    suite: Suite
 
     def __post_init__(self) -> None:
         _make_int(self, "clients", "threshold", "survivors")
         for name in ("clients", "threshold", "survivors"):
             whole(name, getattr(self, name), 2, MAX_CLIENTS)
+        _require_suite(self.suite)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionParams:
-    """One session: one round of one cohort.
+    """One session: one cohort, prepared for some rounds.
 
     clients      n, the roster's size: indices 0 .. n - 1, whether or not all of them turn up
     neighbours   k: n - 1 (complete graph), or an even number below it (Harary graph)
@@ -65,12 +71,11 @@ class SessionParams:
     bits         b: vectors live in Z_{2^b}
     dimension    d, the vectors' length
     profile      whom to be secure against
-    round        number of the round; never use one twice with the same model and cohort
-    model_hash   32 bytes: clients that train different models must not share a sum
-    corrupt      the largest number of corrupt holders of one client's shares that t must resist
-    direct_reveal  survivors reveal the keys of the pairwise masks they share with dropped clients, beside the shares:
-                 much less work for the server; what it costs is in SPEC.md, section 14
-    identities   everyone's Ed25519 public key by index (malicious-server profile), otherwise empty
+    suite        what the channels between clients rest on
+    slots        B, how many rounds the set-up prepares
+    number       of the session; never use one twice with the same cohort
+    corrupt      the largest number of holders of one client's shares, corrupt at any time of the session, that t
+    resists identities   everyone's Ed25519 public key by index (malicious-server profile), otherwise empty
 
     Numbers are whole; numpy's integers become ints. Raises ParameterError (impossible together) or MisuseError (wrong
     type).
@@ -82,14 +87,14 @@ class SessionParams:
     bits: int
     dimension: int
     profile: Profile = Profile.SEMI_HONEST
-    round: int = 0
-    model_hash: bytes = bytes(32)
+    suite: Suite = Suite.X25519
+    slots: int = 1
+    number: int = 0
     corrupt: int = 0
-    direct_reveal: bool = False
     identities: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
-        _make_int(self, "clients", "neighbours", "threshold", "bits", "dimension", "round", "corrupt")
+        _make_int(self, "clients", "neighbours", "threshold", "bits", "dimension", "slots", "number", "corrupt")
         n, k, t = self.clients, self.neighbours, self.threshold
         whole("clients", n, 2, MAX_CLIENTS)
         whole("neighbours", k, 1, n - 1)
@@ -98,23 +103,24 @@ class SessionParams:
         whole("threshold", t, 2, MAX_CLIENTS)
         whole("bits", self.bits, MIN_BITS, MAX_BITS)
         whole("dimension", self.dimension, 1, MAX_DIMENSION)
-        whole("round", self.round, 0, 2**64 - 1)
+        whole("slots", self.slots, 1, MAX_SLOTS)
+        whole("number", self.number, 0, 2**64 - 1)
         whole("corrupt", self.corrupt, 0, n)
         if not isinstance(self.profile, Profile):
             names = " or ".join(f"Profile.{profile.name}" for profile in Profile)
             raise MisuseError(f"profile must be a Profile, not {shown(self.profile)}; pass {names}")
-        if not isinstance(self.direct_reveal, bool):
-            raise MisuseError(f"direct_reveal must be a bool, not {shown(self.direct_reveal)}; pass True or False")
-        if not isinstance(self.model_hash, bytes) or len(self.model_hash) != 32:
-            raise MisuseError(
-                f"model_hash must be 32 bytes, such as the SHA-256 of the model, not {_kind(self.model_hash)}"
+        _require_suite(self.suite)
+        if self.slots * self.holders > MAX_HELD:
+            raise ParameterError(
+                f"{self.slots} slots among {self.holders} holders: a client prepares at most {MAX_HELD} shares; "
+                "lower one of them"
             )
         self._check_threshold()
         self._check_identities()
 
     def to_bytes(self) -> bytes:
-        """These parameters in 75 bytes, identity keys left out: whoever reads them has those already (SPEC.md, 16)."""
-        return _MAGIC + self._numbers + self.model_hash + self.setup_id[:_SETUP_TAG]
+        """These parameters in 44 bytes, identity keys left out: whoever reads them has those already (SPEC.md, 16)."""
+        return _MAGIC + self._numbers + self.setup_id[:_SETUP_TAG]
 
     @classmethod
     def from_bytes(cls, data: bytes, identities: tuple[bytes, ...] = ()) -> SessionParams:
@@ -131,13 +137,13 @@ class SessionParams:
             raise PeerError("server", "these bytes are no session parameters", Code.NOT_A_MESSAGE)
         if data[2] != VERSION:
             raise PeerError("server", f"wire version {data[2]}; this side speaks {VERSION}", Code.OTHER_VERSION)
-        if data[3] != SUITE:
-            raise PeerError("server", f"cipher suite {data[3]}; this side speaks {SUITE}", Code.OTHER_SUITE)
+        if data[3] not in set(Suite) or not Suite(data[3]).available:
+            raise PeerError("server", f"cipher suite {data[3]}, which this side cannot speak", Code.OTHER_SUITE)
         if len(data) != PARAMS_BYTES:
             raise PeerError("server", f"parameters of {len(data)} bytes; {PARAMS_BYTES} expected", Code.NOT_A_MESSAGE)
-        _, _, malicious, direct, bits, n, k, t, corrupt, d, number = _NUMBERS.unpack_from(data, len(_MAGIC))
-        if malicious > 1 or direct > 1:
-            raise PeerError("server", "profile and direct reveal are 0 or 1 each", Code.BAD_BODY)
+        _, suite, malicious, bits, slots, n, k, t, corrupt, d, number = _NUMBERS.unpack_from(data, len(_MAGIC))
+        if malicious > 1:
+            raise PeerError("server", "the profile is 0 or 1", Code.BAD_BODY)
         try:
             params = cls(
                 clients=n,
@@ -146,10 +152,10 @@ class SessionParams:
                 bits=bits,
                 dimension=d,
                 profile=Profile.MALICIOUS_SERVER if malicious else Profile.SEMI_HONEST,
-                round=number,
-                model_hash=data[-_SETUP_TAG - _MODEL_HASH : -_SETUP_TAG],
+                suite=Suite(suite),
+                slots=slots,
+                number=number,
                 corrupt=corrupt,
-                direct_reveal=bool(direct),
                 identities=identities,
             )
         except ParameterError as error:
@@ -200,23 +206,21 @@ class SessionParams:
 
     @cached_property
     def setup_id(self) -> bytes:
-        """32 bytes that bind every field of this object, the wire version and the suite."""
-        return hashlib.sha256(
-            b"flora-secure/2 set-up\0" + self._numbers + self._identities_hash + self.model_hash
-        ).digest()
+        """32 bytes that bind every field of this object and the wire version."""
+        return hashlib.sha256(b"flora-secure/2 set-up\0" + self._numbers + self._identities_hash).digest()
 
     @cached_property
     def graph(self) -> Graph:
-        """Who is whose neighbour. Its seed is of size, round and identities alone: among as many values as it binds of
+        """Who is whose neighbour. Its seed is of size, number and identities alone: among as many values as it binds of
         what the server proposes, the server could look for a graph that it likes."""
-        drawn = _GRAPH.pack(self.clients, self.neighbours, self.round) + self._identities_hash
+        drawn = _GRAPH.pack(self.clients, self.neighbours, self.number) + self._identities_hash
         return Graph(self.clients, self.neighbours, hashlib.sha256(b"flora-secure/2 graph\0" + drawn).digest())
 
     @property
     def _numbers(self) -> bytes:
-        """Everything but the keys and the model, as in the ids and as `to_bytes` has it."""
-        small = (VERSION, SUITE, self.malicious, self.direct_reveal, self.bits)
-        large = (self.clients, self.neighbours, self.threshold, self.corrupt, self.dimension, self.round)
+        """Everything but the identity keys, as in the ids and as `to_bytes` has it."""
+        small = (VERSION, self.suite, self.malicious, self.bits, self.slots)
+        large = (self.clients, self.neighbours, self.threshold, self.corrupt, self.dimension, self.number)
         return _NUMBERS.pack(*small, *large)
 
     @cached_property
@@ -254,6 +258,12 @@ def require_params(params: object) -> SessionParams:
     if not isinstance(params, SessionParams):
         raise MisuseError(f"params must be SessionParams, not {type(params).__name__}")
     return params
+
+
+def _require_suite(suite: object) -> None:
+    if not isinstance(suite, Suite):
+        names = " or ".join(f"Suite.{known.name}" for known in Suite)
+        raise MisuseError(f"suite must be a Suite, not {shown(suite)}; pass {names}")
 
 
 def _make_int(of: Floors | SessionParams, *names: str) -> None:

@@ -5,7 +5,8 @@ random, so a client's k neighbours are k draws without replacement, and three th
 
 1. The honest survivors fall apart into two groups, whose sums the server would then learn apart. Two runs of k/2
    neighbouring places must then be bad (corrupt or dropped); there are n (n - k - 1) / 2 pairs of such runs, and k
-   given places are all bad with probability C(n - k, A + D - k) / C(n, A + D). Allowed: less than 2^-(sigma + 1).
+   given places are all bad with probability C(n - k, A + D - k) / C(n, A + D). Allowed: less than 2^-(sigma + 1) over
+   all slots of a session, in each of which others may drop out; so log2 of their number, rounded up, is added to sigma.
 2. More than a of somebody's k neighbours are corrupt. Allowed for each of n clients: 2^-(sigma + 1) / n.
 3. Fewer than u of somebody's k neighbours survive. Allowed for each of n clients: 2^-eta / n.
 
@@ -23,7 +24,7 @@ from fractions import Fraction
 from math import comb
 
 from flora_protocols.errors import MisuseError, ParameterError
-from flora_protocols.params import MAX_CLIENTS, Profile
+from flora_protocols.params import MAX_CLIENTS, MAX_SLOTS, Profile
 from flora_protocols.ranges import whole
 
 
@@ -34,17 +35,20 @@ def find_parameters(
     profile: Profile = Profile.SEMI_HONEST,
     sigma: int = 40,
     eta: int = 30,
+    slots: int = 1,
 ) -> tuple[int, int]:
     """The smallest (neighbours k, threshold t) for `SessionParams`.
 
     `clients`: n. `corrupt`, `dropout`: fractions in [0, 1). `sigma`: security fails with probability at most
-    2^-sigma a round. `eta`: with at most D dropouts the round fails with probability at most 2^-eta. The complete
-    graph, k = n - 1, is the answer where no even k below n - 1 is; it keeps its promises with certainty. The number of
-    corrupt holders that t resists, `SessionParams.corrupt`, is `corrupt_holders(n, k, corrupt, sigma)`.
+    2^-sigma a session of so many `slots`, whose corrupt clients are the same and whose dropouts are not. `eta`: with at
+    most D dropouts a round fails with probability at most 2^-eta. The complete graph, k = n - 1, is the answer where no
+    even k below n - 1 is; it keeps its promises with certainty. The number of corrupt holders that t resists,
+    `SessionParams.corrupt`, is `corrupt_holders(n, k, corrupt, sigma)`.
 
     Raises ParameterError if even the complete graph cannot work, MisuseError for wrong types.
     """
     bad, lost = _counts(clients, corrupt, dropout, profile, sigma, eta)
+    whole("slots", slots, 1, MAX_SLOTS)
     everybody = _threshold(profile, clients, bad)
     if everybody > clients - lost:
         raise ParameterError(
@@ -52,7 +56,7 @@ def find_parameters(
             f"{clients - lost} survive {lost} dropouts; plan for fewer corrupt clients, for fewer dropouts, "
             f"or for {'the semi-honest profile' if profile is Profile.MALICIOUS_SERVER else 'more clients'}"
         )
-    k = _connected(clients, bad + lost, sigma)
+    k = _connected(clients, bad + lost, sigma + (slots - 1).bit_length())
     while k < clients - 1:
         t = _threshold(profile, k, _corrupt_neighbours(clients, bad, k, sigma))
         missing = t - _surviving_neighbours(clients, clients - lost, k, eta)

@@ -1,34 +1,64 @@
-"""How many bytes a round takes, without running it (SPEC.md, sections 5 and 8)."""
+"""How many bytes a session takes, without running it (SPEC.md, sections 5 and 8)."""
 
 from __future__ import annotations
 
 from flora_protocols import keys
 from flora_protocols.codec import OVERHEAD, Kind
-from flora_protocols.messages import SEALED
 from flora_protocols.params import SessionParams
+from flora_protocols.round_params import start_bytes
+from flora_protocols.setup_messages import box_bytes, entry_bytes, shares_bytes
 from flora_protocols.shamir import SHARE
+from flora_protocols.suites import CIPHERTEXT, KEM_KEY
 
 
-def message_bytes(params: SessionParams, dropped_neighbours: float = 0) -> dict[Kind, float]:
-    """Bytes of one client's message of each kind, frame included, in a round where everybody advertises and shares.
+def setup_bytes(params: SessionParams) -> dict[Kind, float]:
+    """Bytes of one client's message of each kind while a session is set up, frame included, where everybody takes part.
 
-    `dropped_neighbours`: how many of a client's neighbours upload nothing (on average, where it is no integer);
-    they matter under direct reveal only. ENDORSEMENT and AGREEMENT are there in the malicious-server profile only.
+    CIPHERTEXTS and DELIVERY are there in the hybrid suite only. A mean over the clients where n is even and the graph
+    complete, for then half of them encapsulate to one more.
+    """
+    k, everybody = params.neighbours, (params.clients + 7) // 8
+    near, hybrid = (k + 1 + 7) // 8, params.suite.hybrid
+    claimed = 0 if params.graph.complete else 32
+    kem = KEM_KEY * k / 2 if hybrid else 0
+    bodies: dict[Kind, float] = {
+        Kind.ADVERTISEMENT: keys.KEY + KEM_KEY * hybrid + keys.SIGNATURE * params.malicious,
+        Kind.ROSTER: everybody + claimed + entry_bytes(params) * (k + 1) + kem,
+        Kind.SHARES: shares_bytes(params, k),
+        Kind.INBOX: near + box_bytes(params) * k,
+    }
+    if hybrid:
+        bodies[Kind.CIPHERTEXTS] = CIPHERTEXT * k / 2
+        bodies[Kind.DELIVERY] = near + CIPHERTEXT * k / 2
+    return {kind: OVERHEAD + size for kind, size in bodies.items()}
+
+
+def round_bytes(params: SessionParams, dropped_neighbours: float = 0) -> dict[Kind, float]:
+    """Bytes of one client's message of each kind in a round, frame included, where everybody is invited.
+
+    `dropped_neighbours`: how many of a client's neighbours upload nothing (on average, where it is no integer).
+    ENDORSEMENT and AGREEMENT are there in the malicious-server profile only.
     """
     k, everybody = params.neighbours, (params.clients + 7) // 8
     near = (k + 1 + 7) // 8
-    entry = 2 * keys.KEY + (keys.SIGNATURE if params.malicious else 0)
-    claimed = 0 if params.graph.complete else 32
     bodies: dict[Kind, float] = {
-        Kind.ADVERTISEMENT: entry,
-        Kind.ROSTER: everybody + claimed + entry * (k + 1),
-        Kind.SHARES: SEALED * k,
-        Kind.INBOX: near + SEALED * k,
-        Kind.UPLOAD: params.payload_bytes,
+        Kind.START: start_bytes(params) - OVERHEAD,
+        Kind.UPLOAD: params.payload_bytes + near,
         Kind.SURVIVORS: everybody,
-        Kind.REVEAL: SHARE * params.holders + (keys.KEY * dropped_neighbours if params.direct_reveal else 0),
+        Kind.REVEAL: SHARE * params.holders + keys.PAIR_TAG_BYTES * dropped_neighbours,
     }
     if params.malicious:
         bodies[Kind.ENDORSEMENT] = keys.SIGNATURE
         bodies[Kind.AGREEMENT] = near + keys.SIGNATURE * (params.threshold - params.graph.complete)
     return {kind: OVERHEAD + size for kind, size in bodies.items()}
+
+
+def most_bytes(params: SessionParams) -> int:
+    """No message of the session is longer, whoever drops out: what a reader needs to buffer at most. A START counts
+    together with the inbox that may follow it."""
+    k, hybrid = params.neighbours, params.suite.hybrid
+    sizes = {**setup_bytes(params), **round_bytes(params, k)}
+    sizes[Kind.START] += sizes[Kind.INBOX]
+    # whom a client encapsulates to are (k + 1) / 2 at most, and a server may hand on the signatures of all
+    more = (KEM_KEY if hybrid else 0) + keys.SIGNATURE * k * params.malicious
+    return int(max(sizes.values())) + more

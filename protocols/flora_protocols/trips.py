@@ -1,4 +1,4 @@
-"""The trips of a round."""
+"""The trips of a session."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from enum import IntEnum
 
 
 class Trip(IntEnum):
-    """The message exchanges of a round, in order. AGREE exists in the malicious-server profile only."""
+    """The message exchanges, in order: up to SHARE once a session, from MASK on in each of its rounds.
+
+    ENCAPSULATE exists in the hybrid suite only, AGREE in the malicious-server profile only.
+    """
 
     ADVERTISE = 0
-    SHARE = 1
-    MASK = 2
-    AGREE = 3
-    UNMASK = 4
+    ENCAPSULATE = 1
+    SHARE = 2
+    MASK = 3
+    AGREE = 4
+    UNMASK = 5

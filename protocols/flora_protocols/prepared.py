@@ -1,0 +1,145 @@
+"""What the server has of a session that is set up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flora_protocols.codec import TAG, Bitmap
+from flora_protocols.errors import Code, MisuseError, PeerError
+from flora_protocols.params import SessionParams
+from flora_protocols.position import Position, fresh
+from flora_protocols.round_params import RoundParams
+from flora_protocols.server_round import ServerMask
+from flora_protocols.setup_messages import Shares
+
+
+class Deposit:
+    """What a client has left at the server: its blobs, for whom they are, and its commitments."""
+
+    __slots__ = ("blobs", "commitments", "heard", "recipients")
+
+    def __init__(self, heard: bytes, recipients: NDArray[np.bool_], shares: Shares) -> None:
+        self.heard = heard
+        self.recipients = recipients  # of its neighbourhood, (k + 1,)
+        self.blobs, self.commitments = shares.blobs, shares.commitments
+
+
+class ServerPrepared(Position):
+    """A session that is set up: it begins rounds until its slots are used. It is no trip, and never spent.
+
+    Slots are used in ascending order, whatever becomes of their rounds. Not the server but its clients see to it that
+    none is used twice.
+    """
+
+    def __init__(self, params: SessionParams, session: bytes, deposits: Mapping[int, Deposit]) -> None:
+        super().__init__(f"of {params.clients} clients, session {params.number}")
+        self._params, self._session, self._deposits = params, session, dict(deposits)
+        self._next = 0
+        self._scopes: list[bytes] = []
+        self._complaints: dict[int, frozenset[int]] = {}
+        self._undelivered: dict[int, bytes] = {}
+        self.refused: Mapping[int, PeerError] = {}
+
+    @property
+    def params(self) -> SessionParams:
+        """The parameters of the session."""
+        return self._params
+
+    @property
+    def session(self) -> bytes:
+        """The session id."""
+        return self._session
+
+    @property
+    def next_slot(self) -> int:
+        """The first slot that is left; as many as there are slots if none is."""
+        return self._next
+
+    @property
+    def dealers(self) -> tuple[int, ...]:
+        """Who has shared its secrets, ascending."""
+        return tuple(self._deposits)
+
+    @property
+    def accused(self) -> dict[int, PeerError]:
+        """Whose boxes did not open at more holders than may be corrupt, so that it is their own fault."""
+        counts: dict[int, int] = {}
+        for owners in self._complaints.values():
+            for owner in owners:
+                counts[owner] = counts.get(owner, 0) + 1
+        most = max(self._params.corrupt, 1)
+        return {
+            owner: PeerError(owner, f"dealt shares that do not open at {count} of its holders", Code.BAD_SHARE)
+            for owner, count in sorted(counts.items())
+            if count > most
+        }
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """Who may be invited: those that have shared, and are not accused. Ascending."""
+        accused = self.accused
+        return tuple(client for client in self._deposits if client not in accused)
+
+    def next_round(self, round: int, model_hash: bytes, invited: Iterable[int] | None = None) -> RoundParams:
+        """The parameters of a round in the first slot that is left, to which `clients` are invited, or those given.
+
+        Raises MisuseError where no slot is left: set up another session.
+        """
+        if self._next == self._params.slots:
+            raise MisuseError(f"all {self._next} slots are used; set up another session", Code.SPENT)
+        bitmap = Bitmap.of(self._params.clients, self.clients if invited is None else invited)
+        return RoundParams(slot=self._next, round=round, model_hash=model_hash, invited=bitmap)
+
+    @fresh
+    def begin(self, round: RoundParams) -> ServerMask:
+        """The position of a round, whose slot is used from now on, and with it those before.
+
+        Raises MisuseError for a slot that is not left and for who has not shared; ParameterError for what the session
+        does not have; TooFewSurvivors for fewer than t that are invited.
+        """
+        if not isinstance(round, RoundParams):
+            raise MisuseError(f"round must be RoundParams, not {type(round).__name__}")
+        round.id(self._params, self._session)
+        if round.slot < self._next:
+            left = f"the first that is left is {self._next} of {self._params.slots}"
+            raise MisuseError(f"slot {round.slot} was used or passed over; {left}", Code.SPENT)
+        strangers = [client for client in round.invited if client not in self._deposits]
+        if strangers:
+            raise MisuseError(f"invites {strangers[:8]}, who have not shared; see ServerPrepared.clients")
+        position = ServerMask(self, round)
+        self._next = round.slot + 1
+        self._scopes.append(round.id(self._params, self._session))
+        return position
+
+    @property
+    def stale(self) -> frozenset[bytes]:
+        """The tags of messages that come late: of the set-up, and of all rounds but the one begun last."""
+        ids = self._params.setup_id, self._session, *self._scopes[:-1]
+        return frozenset(scope[:TAG] for scope in ids)
+
+    @property
+    def undelivered(self) -> Mapping[int, bytes]:
+        """The inboxes of those that have not uploaded yet, which may not have got them: they go with each round."""
+        return self._undelivered
+
+    def deliver(self, inboxes: Mapping[int, bytes], refused: Mapping[int, PeerError]) -> None:
+        """Keep what goes with the first round. `refused`: whose messages were, while the session was set up."""
+        self._undelivered, self.refused = dict(inboxes), refused
+
+    def uploaded(self, client: int, unopened: frozenset[int]) -> None:
+        """`client` has its inbox, and says that it holds no shares of those `unopened`."""
+        self._undelivered.pop(client, None)
+        if unopened:
+            self._complaints[client] = unopened
+
+    @property
+    def complaints(self) -> Mapping[int, frozenset[int]]:
+        """Who has said of whom that it holds no shares."""
+        return self._complaints
+
+    def deposit(self, client: int) -> Deposit:
+        """What `client` has left here."""
+        return self._deposits[client]

@@ -1,0 +1,206 @@
+"""What a client prepares for the rounds of a session, and what it keeps of it.
+
+For every slot a client has two secrets of 16 bytes, shared among its holders: the *seed* of its self mask, which they
+reveal if its vector is in the sum, and the *opener*, which they reveal if it dropped out. What the opener opens is the
+slot's *blob*, deposited at the server: the slot's keys of the client's pairwise masks. So the server never has to agree
+on a key, and opens no other slot than the one that a client dropped out of.
+
+Of each pair, both ends expand the root that they agree on into one key a slot, and forget the root. A used slot's keys,
+seed and shares are gone: what is kept says nothing about rounds that are over.
+
+All that a client deals follows from its own secret and the session id: dealing twice (as after a crash, or where one
+roster is told twice) gives the same bytes, so that no nonce serves two texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from flora_protocols import keys
+from flora_protocols.codec import Bitmap, Reader, encode_subset
+from flora_protocols.errors import Code, PeerError
+from flora_protocols.keystream import keystream
+from flora_protocols.params import SessionParams
+from flora_protocols.shamir import SHARE, Raw, canonical_bytes, split
+
+_PAIR = 2 * SHARE  # a share of a seed, a share of an opener
+
+
+class Dealt(NamedTuple):
+    """What a client deals: each recipient's pairs of shares, 34 bytes a slot; `blobs` (slots, recipients, 16);
+    `commitments` of 16 bytes, joined; and its own `seeds` of 16 bytes, joined."""
+
+    pairs: dict[int, bytes]
+    blobs: Raw
+    commitments: bytes
+    seeds: bytes
+
+
+def deal(
+    params: SessionParams,
+    index: int,
+    own: bytes,
+    session: bytes,
+    heard: bytes,
+    holders: Sequence[int],
+    pair_keys: Mapping[int, bytes],
+) -> Dealt:
+    """Make and share the secrets of all slots.
+
+    `own`: the client's own secret of 32 bytes. `heard`: digest of what the server said so far. `holders`: among whom to
+    share, ascending. `pair_keys`: by peer, ascending, 16 bytes a slot.
+    """
+    slots, stream = params.slots, _Stream(keys.derive(own, keys.SHARING, session, index, index))
+    secrets = np.frombuffer(stream(2 * keys.SECRET * slots), np.uint8).reshape(slots, 2, keys.SECRET)
+    points = tuple([holder + 1 for holder in holders])
+    rows = split(secrets.tobytes(), points, params.threshold, stream)
+    joined = _shaped(b"".join(pair_keys.values()), len(pair_keys), slots, keys.SECRET)
+    blobs = joined.swapaxes(0, 1).copy()
+    seeds, openers = (secrets[:, which].tobytes() for which in (0, 1))
+    for slot in range(slots):
+        blobs[slot] ^= blob_stream(_of_slot(openers, slot), heard, index, slot, blobs.shape[1])
+    return Dealt(
+        {holder: row.tobytes() for holder, row in zip(holders, rows, strict=True)},
+        blobs,
+        b"".join(keys.commitment(_of_slot(seeds, slot), session, index, slot) for slot in range(slots)),
+        seeds,
+    )
+
+
+def blob_stream(opener: bytes, heard: bytes, index: int, slot: int, recipients: int) -> Raw:
+    """What a client's blob of a slot is masked with, uint8 (recipients, 16). `heard`: as of `deal`, of that client."""
+    key = keys.derive(opener, keys.OPENER, heard, index, slot)
+    return np.frombuffer(keystream(key, keys.SECRET * recipients), np.uint8).reshape(recipients, keys.SECRET)
+
+
+def heard_after(before: bytes, message: bytes) -> bytes:
+    """The digest of what a client has heard from the server: `before`, b"" at first, and now `message`."""
+    return hashlib.sha256(before + message).digest()
+
+
+def _of_slot(joined: bytes, slot: int) -> bytes:
+    return joined[keys.SECRET * slot : keys.SECRET * (slot + 1)]
+
+
+class _Stream:
+    """A source of randomness: the AES-256-CTR keystream under a key, from counter zero on."""
+
+    def __init__(self, key: bytes) -> None:
+        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+
+    def __call__(self, size: int) -> bytes:
+        return self._encryptor.update(bytes(size))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One slot's secrets: the seed; by peer, the key of 16 bytes; by owner, the pair of shares, 34 bytes."""
+
+    seed: bytes
+    pair_keys: dict[int, bytes]
+    held: dict[int, bytes]
+
+    def __repr__(self) -> str:
+        return "<Slot>"
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What is left of a client's prepared slots.
+
+    Attributes:
+        session: the session id.
+        present: who advertised.
+        first: the first slot that is left.
+        seeds: uint8 (left, 16).
+        peers: the neighbours that shared, ascending; `pair_keys`: uint8 (peers, left, 16).
+        owners: whose shares are held, ascending; `held`: uint8 (owners, left, 34).
+    """
+
+    session: bytes
+    present: Bitmap
+    first: int
+    seeds: Raw
+    peers: tuple[int, ...]
+    pair_keys: Raw
+    owners: tuple[int, ...]
+    held: Raw
+
+    def __repr__(self) -> str:
+        return f"<Slots, {len(self.seeds)} left from {self.first}>"
+
+    @classmethod
+    def of(
+        cls,
+        session: bytes,
+        present: Bitmap,
+        seeds: bytes,
+        pair_keys: Mapping[int, bytes],
+        held: Mapping[int, bytes],
+    ) -> Slots:
+        """All slots of a session, of which each value has joined what belongs to one client."""
+        owners, slots = tuple(sorted(held)), len(seeds) // keys.SECRET
+        return cls(
+            session,
+            present,
+            0,
+            _shaped(seeds, 1, slots, keys.SECRET)[0],
+            tuple(pair_keys),
+            _shaped(b"".join(pair_keys.values()), len(pair_keys), slots, keys.SECRET),
+            owners,
+            _shaped(b"".join(held[owner] for owner in owners), len(owners), slots, _PAIR),
+        )
+
+    @property
+    def unopened(self) -> frozenset[int]:
+        """The neighbours that shared, but whose box did not open."""
+        return frozenset(self.peers).difference(self.owners)
+
+    def take(self, slot: int) -> tuple[Slot, Slots]:
+        """The secrets of a slot that is left, and what is left after it; those before it are gone."""
+        at = slot - self.first
+        pair_keys, held = self.pair_keys[:, at].tobytes(), self.held[:, at].tobytes()
+        taken = Slot(
+            self.seeds[at].tobytes(),
+            {peer: _of_slot(pair_keys, place) for place, peer in enumerate(self.peers)},
+            {owner: held[_PAIR * place : _PAIR * (place + 1)] for place, owner in enumerate(self.owners)},
+        )
+        after = at + 1
+        left = self.seeds[after:], self.pair_keys[:, after:], self.held[:, after:]
+        seeds, keys_left, held_left = (part.copy() for part in left)  # not views: those would keep what is gone
+        rest = Slots(self.session, self.present, slot + 1, seeds, self.peers, keys_left, self.owners, held_left)
+        return taken, rest
+
+    def contents(self, params: SessionParams, index: int) -> bytes:
+        """These slots as bytes of a dump."""
+        members = params.graph.members(index)
+        parts = (self.session, self.present.raw, self.first.to_bytes(2, "little"), self.seeds.tobytes())
+        peers = encode_subset(members, self.peers) + self.pair_keys.tobytes()
+        return b"".join((*parts, peers, encode_subset(members, self.owners), self.held.tobytes()))
+
+    @classmethod
+    def restored(cls, params: SessionParams, index: int, contents: Reader) -> Slots:
+        """The inverse of `contents`; PeerError for what they cannot be."""
+        members, session, present = params.graph.members(index), contents.take(32), contents.bitmap(params.clients)
+        first = int.from_bytes(contents.take(2), "little")
+        left = params.slots - first
+        if left < 0:
+            raise contents.refusal(f"slot {first} of {params.slots}", Code.BAD_DUMP)
+        seeds = _shaped(contents.take(keys.SECRET * left), 1, left, keys.SECRET)[0]
+        peers = contents.subset(members)
+        pair_keys = _shaped(contents.take(keys.SECRET * left * len(peers)), len(peers), left, keys.SECRET)
+        owners = contents.subset(members)
+        held = contents.take(_PAIR * left * len(owners))
+        if not canonical_bytes(held):
+            raise PeerError("server", "a share is not canonically encoded", Code.BAD_DUMP)
+        return cls(session, present, first, seeds, peers, pair_keys, owners, _shaped(held, len(owners), left, _PAIR))
+
+
+def _shaped(joined: bytes, count: int, slots: int, size: int) -> Raw:
+    return np.frombuffer(joined, np.uint8).reshape(count, slots, size)
