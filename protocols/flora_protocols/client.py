@@ -34,7 +34,6 @@ from flora_protocols.params import Floors, SessionParams, require_params
 from flora_protocols.position import transition
 from flora_protocols.ranges import integer, shown
 from flora_protocols.setup_messages import Advertisement, Roster
-from flora_protocols.slots import heard_after
 from flora_protocols.suites import KEM_SECRET, KEM_SEED, Encapsulate, decapsulator, encapsulate, kem_public
 from flora_protocols.trips import Trip
 
@@ -166,7 +165,7 @@ class ClientShare(_Advertised):
         me, found = self._me, self._read(roster)
         publics = {peer: entry.channel for peer, entry in found.entries.items() if peer != me.index}
         secrets = _agreed(me, self._private, publics)
-        heard = heard_after(b"", roster)
+        heard = hashlib.sha256(roster).digest()
         return dealt(me, self._identity, self._own.secret, found.session, found.present, heard, secrets)
 
 
@@ -189,9 +188,10 @@ class ClientEncapsulate(_Advertised):
             ciphertexts.append(ciphertext)
             made[peer] = secret + hashlib.sha256(key + ciphertext).digest()
         publics = {peer: entry.channel for peer, entry in found.entries.items() if peer != me.index}
-        heard = heard_after(b"", roster)
+        message = setup_messages.encode_ciphertexts(me.params, found.session, ciphertexts)
+        heard = hashlib.sha256(roster + message).digest()
         position = ClientDecapsulate(me, self._identity, self._own, found.session, found.present, heard, publics, made)
-        return position, setup_messages.encode_ciphertexts(me.params, found.session, ciphertexts)
+        return position, message
 
 
 class ClientDecapsulate(ClientPosition):
@@ -237,7 +237,7 @@ class ClientDecapsulate(ClientPosition):
                 secrets[peer] += decapsulate(ciphertext) + hashlib.sha256(kem_key + ciphertext).digest()
             else:
                 secrets[peer] += self._made[peer]
-        heard = heard_after(self._heard, delivery)
+        heard = hashlib.sha256(self._heard + delivery).digest()
         return dealt(me, self._identity, own.secret, session, self._present, heard, secrets)
 
     def _contents(self) -> bytes:

@@ -13,7 +13,7 @@ from flora_protocols.keystream import keystream
 from flora_protocols.member import ClientPosition, Member
 from flora_protocols.position import transition
 from flora_protocols.shamir import SHARE, canonical_bytes
-from flora_protocols.slots import Slots, deal
+from flora_protocols.slots import Slots, deal, derived_pairs
 from flora_protocols.trips import Trip
 
 _HASH = 32
@@ -35,10 +35,11 @@ class ClientCollect(ClientPosition):
         own_pairs: bytes,
         box_keys: dict[int, bytes],
         pair_keys: dict[int, bytes],
+        derived: dict[int, bytes],
     ) -> None:
         super().__init__(me)
         self._identity, self._session, self._present, self._seeds = identity, session, present, seeds
-        self._own_pairs, self._box_keys, self._pair_keys = own_pairs, box_keys, pair_keys
+        self._own_pairs, self._box_keys, self._pair_keys, self._derived = own_pairs, box_keys, pair_keys, derived
 
     @property
     def session(self) -> bytes:
@@ -61,8 +62,10 @@ class ClientCollect(ClientPosition):
             raise PeerError("server", reason, Code.BAD_INBOX)
         require_holders(me, {*boxes, me.index}, "holders that shared")
         held = {me.index: self._own_pairs} if self._own_pairs else {}
-        for peer, box in boxes.items():
-            pairs = keys.Box(self._box_keys[peer], self._session).open(box, peer, me.index)
+        confirmed = {peer: key for peer, key in self._derived.items() if boxes.get(peer) == keys.confirmation(key)}
+        held |= derived_pairs(confirmed, params.slots)
+        for peer in boxes.keys() - self._derived.keys():
+            pairs = keys.Box(self._box_keys[peer], self._session).open(boxes[peer], peer, me.index)
             if pairs is not None and canonical_bytes(pairs):
                 held[peer] = pairs
         if len(held) < params.threshold:
@@ -75,7 +78,7 @@ class ClientCollect(ClientPosition):
         members = self._me.params.graph.members(self._me.index)
         peers = (self._box_keys[peer] + self._pair_keys[peer] for peer in self._box_keys)
         parts = (self._session, self._present.raw, self._seeds, self._own_pairs, encode_subset(members, self._box_keys))
-        return b"".join((*parts, *peers))
+        return b"".join((*parts, *peers, *self._derived.values()))
 
     @classmethod
     def _restored(cls, me: Member, identity: bytes | None, contents: Reader) -> Self:
@@ -85,7 +88,9 @@ class ClientCollect(ClientPosition):
         box_keys, pair_keys = {}, {}
         for peer in contents.subset(params.graph.members(me.index)):
             box_keys[peer], pair_keys[peer] = contents.take(keys.KEY), contents.take(keys.SECRET * params.slots)
-        return cls(me, identity, session, present, seeds, own_pairs, box_keys, pair_keys)
+        dealers = [peer for peer in box_keys if me.index in params.graph.derivers(peer, params.threshold)]
+        derived = {peer: contents.take(keys.KEY) for peer in dealers}
+        return cls(me, identity, session, present, seeds, own_pairs, box_keys, pair_keys, derived)
 
 
 def require_holders(me: Member, there: Container[int], what: str) -> list[int]:
@@ -107,16 +112,28 @@ def dealt(
 ) -> tuple[ClientCollect, bytes]:
     """The position after sharing with the peers whose channels grow from `secrets`, and what is sent."""
     params, index = me.params, me.index
-    holders = require_holders(me, {*secrets, index}, "holders")
-    pair_keys, box_keys = {}, {}
+    require_holders(me, {*secrets, index}, "holders")
+    pair_keys, box_keys, derived = {}, {}, {}
     for peer, secret in secrets.items():
         low, high = (index, peer) if index < peer else (peer, index)
         root = keys.derive(secret, keys.PAIR_ROOT, session, low, high)
         pair_keys[peer] = keystream(root, keys.SECRET * params.slots)
         box_keys[peer] = keys.derive(secret, keys.BOX, session, low, high)
-    own_part = deal(params, index, own, session, heard, holders, pair_keys)
-    boxes = [keys.Box(box_keys[peer], session).seal(own_part.pairs[peer], index, peer) for peer in secrets]
+        if peer in params.graph.derivers(index, params.threshold):
+            derived[peer] = keys.derive(secret, keys.DERIVED, session, index, peer)
+    own_part = deal(params, index, own, session, heard, pair_keys, derived)
+    boxes = [
+        keys.confirmation(derived[peer])
+        if peer in derived
+        else keys.Box(box_keys[peer], session).seal(own_part.pairs[peer], index, peer)
+        for peer in secrets
+    ]
     message = setup_messages.encode_shares(params, session, boxes, own_part.blobs, own_part.commitments)
     own_pairs = own_part.pairs.get(index, b"")
-    after = ClientCollect(me, identity, session, present, own_part.seeds, own_pairs, box_keys, pair_keys)
+    mine = {
+        peer: keys.derive(secret, keys.DERIVED, session, peer, index)
+        for peer, secret in secrets.items()
+        if index in params.graph.derivers(peer, params.threshold)
+    }
+    after = ClientCollect(me, identity, session, present, own_part.seeds, own_pairs, box_keys, pair_keys, mine)
     return after, message

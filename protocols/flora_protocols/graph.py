@@ -48,6 +48,17 @@ class Graph:
             self._holders[index] = tuple(near)
         return self._members[index]
 
+    def derivers(self, index: int, threshold: int) -> Members:
+        """The `threshold` - 1 neighbours of a client that derive their shares of its secrets: those of least index."""
+        others = [member for member in self.members(index)[:threshold] if member != index]
+        return tuple(others[: threshold - 1])
+
+    def derives(self, threshold: int) -> NDArray[np.bool_]:
+        """For each of `neighbourhoods` whether it is one of the row's client's `derivers`, (n, k + 1)."""
+        others = self.neighbourhoods != np.arange(self.clients)[:, None]
+        found: NDArray[np.bool_] = others & (np.cumsum(others, axis=1) < threshold)
+        return found
+
     def encapsulates(self, index: int, other: int) -> bool:
         """Of two neighbours, whether it is `index` that makes the KEM's ciphertext, and `other` whose key it is for.
 

@@ -1,4 +1,4 @@
-"""Keys: X25519 (RFC 7748), HKDF-SHA256 (RFC 5869), AES-256-GCM (SP 800-38D), Ed25519 (RFC 8032).
+"""Keys: X25519 (RFC 7748), HKDF-SHA256 (RFC 5869), AES-256-SIV (RFC 5297), Ed25519 (RFC 8032).
 
 Every derived key is bound to a purpose, to the session or round and to two roster indices, so that no key can serve
 twice. A client has one channel key, fresh in each session (in the hybrid suite two, see `suites`): what it agrees on
@@ -18,7 +18,7 @@ from typing import cast
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from flora_protocols.errors import Code, Culprit, MisuseError, PeerError
@@ -37,6 +37,8 @@ COMMITMENT_BYTES = 16
 BOX = b"flora-secure/2 box\0"
 PAIR_ROOT = b"flora-secure/2 pair root\0"
 SHARING = b"flora-secure/2 sharing\0"
+DERIVED = b"flora-secure/2 derived shares\0"
+CONFIRMATION = b"flora-secure/2 confirmation\0"
 OPENER = b"flora-secure/2 opener\0"
 COMMITMENT = b"flora-secure/2 commitment\0"
 SELF_MASK = b"flora-secure/2 self mask\0"
@@ -106,6 +108,11 @@ def pair_mask(key: bytes, scope: bytes, own: int, other: int) -> bytes:
 def pair_tag(mask: bytes) -> bytes:
     """8 bytes by which the keys of a pairwise mask are compared, without telling them."""
     return sha256(PAIR_TAG + mask).digest()[:PAIR_TAG_BYTES]
+
+
+def confirmation(key: bytes) -> bytes:
+    """16 bytes that show a deriver that its dealer has the same key to derive shares from."""
+    return sha256(CONFIRMATION + key).digest()[:TAG]
 
 
 def commitment(seed: bytes, session: bytes, index: int, slot: int) -> bytes:
@@ -178,30 +185,28 @@ def verify(public: bytes, signature: bytes, purpose: bytes, text: bytes, culprit
 
 
 class Box:
-    """What seals the shares between two clients: an AES-256-GCM key for one message in each direction.
+    """What seals the shares between two clients: AES-256-SIV (RFC 5297), which needs no nonce.
 
-    The nonce is the sender's index: sent implicitly, and never twice, because what a client seals in a session is
-    always the same (see `slots`).
+    Two texts that one client seals for another in a session (from a dump that is loaded twice and told two rosters)
+    show no more than that they differ. Its key grows from 32 bytes.
     """
 
     __slots__ = ("_cipher", "_session")
 
     def __init__(self, key: bytes, session: bytes) -> None:
-        self._cipher = AESGCM(key)
+        self._cipher = AESSIV(key + sha256(BOX + key).digest())
         self._session = session
 
     def __repr__(self) -> str:
         return "<Box>"
 
     def seal(self, plaintext: bytes, sender: int, recipient: int) -> bytes:
-        """Ciphertext and 16-byte tag; session, sender and recipient are authenticated with it."""
-        context = self._session + _INDICES.pack(sender, recipient)
-        return self._cipher.encrypt(sender.to_bytes(12, "little"), plaintext, context)
+        """16-byte tag and ciphertext; session, sender and recipient are authenticated with it."""
+        return self._cipher.encrypt(plaintext, [self._session + _INDICES.pack(sender, recipient)])
 
     def open(self, sealed: bytes, sender: int, recipient: int) -> bytes | None:
         """The plaintext; None if it was not sealed for this session, sender and recipient."""
-        context = self._session + _INDICES.pack(sender, recipient)
         try:
-            return self._cipher.decrypt(sender.to_bytes(12, "little"), sealed, context)
+            return self._cipher.decrypt(sealed, [self._session + _INDICES.pack(sender, recipient)])
         except InvalidTag:
             return None

@@ -19,10 +19,9 @@ from flora_protocols.setup_messages import Shares
 class Deposit:
     """What a client has left at the server: its blobs, for whom they are, and its commitments."""
 
-    __slots__ = ("blobs", "commitments", "heard", "recipients")
+    __slots__ = ("blobs", "commitments", "recipients")
 
-    def __init__(self, heard: bytes, recipients: NDArray[np.bool_], shares: Shares) -> None:
-        self.heard = heard
+    def __init__(self, recipients: NDArray[np.bool_], shares: Shares) -> None:
         self.recipients = recipients  # of its neighbourhood, (k + 1,)
         self.blobs, self.commitments = shares.blobs, shares.commitments
 

@@ -191,7 +191,7 @@ class ServerUnmask(_AfterMask):
         """The keys of the masks between `owner`, which dropped, and its surviving neighbours; they are in its blob."""
         state, deposit = self._state, self._prepared.deposit(owner)
         peers = self._params.graph.neighbourhoods[owner][deposit.recipients]
-        stream = blob_stream(opener, deposit.heard, owner, self._slot, len(peers))
+        stream = blob_stream(opener, self._prepared.session, owner, self._slot, len(peers))
         raw, size = (deposit.blobs[self._slot] ^ stream).tobytes(), keys.SECRET
         opened = {peer: raw[size * place : size * (place + 1)] for place, peer in enumerate(peers.tolist())}
         masks, wrong = {}, []

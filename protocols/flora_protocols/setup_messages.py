@@ -11,9 +11,12 @@ roster and a bitmap. H is SHA-256; what is in brackets is there in the hybrid su
     CIPHERTEXTS    client → server  [for each of them: ciphertext 1088]
     DELIVERY       server → client  [bitmap over the recipient and its neighbours: who encapsulated · the ciphertexts
                                     for the recipient]
-    SHARES         client → server  for each neighbour that is left its sealed box, 34 B + 16 bytes
+    SHARES         client → server  for each neighbour that is left the tag of its box, 16 · for each of them that does
+    not
+                                    derive its shares what the box seals, 34 bytes a slot
                                     · for each slot and each of them 16 bytes of blob · for each slot a commitment 16
-    INBOX          server → client  bitmap over the recipient and its neighbours: who shared · their boxes
+    INBOX          server → client  bitmap over the recipient and its neighbours: who shared · their tags
+                                    · of each of them whose shares the recipient does not derive what it sealed
 """
 
 from __future__ import annotations
@@ -66,10 +69,11 @@ class Roster(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """What a client sent of its secrets: `boxes` uint8 (recipients, box bytes), `blobs` (slots, recipients, 16),
-    `commitments` (slots, 16)."""
+    """What a client sent of its secrets, uint8: `tags` (recipients, 16), `sealed` (those that do not derive, bytes),
+    `blobs` (slots, recipients, 16), `commitments` (slots, 16)."""
 
-    boxes: Raw
+    tags: Raw
+    sealed: Raw
     blobs: Raw
     commitments: Raw
 
@@ -79,15 +83,16 @@ def entry_bytes(params: SessionParams) -> int:
     return keys.KEY + _HASH * params.suite.hybrid + keys.SIGNATURE * params.malicious
 
 
-def box_bytes(params: SessionParams) -> int:
-    """Length of a sealed box: two shares a slot, and the tag."""
-    return 2 * SHARE * params.slots + keys.TAG
+def sealed_bytes(params: SessionParams) -> int:
+    """Length of what a box seals, beside its tag, for a holder that does not derive its shares: two shares a slot."""
+    return 2 * SHARE * params.slots
 
 
-def shares_bytes(params: SessionParams, recipients: int) -> int:
-    """Length of the body of SHARES."""
+def shares_bytes(params: SessionParams, recipients: int, sealed: int) -> int:
+    """Length of the body of SHARES, for so many recipients, to so many of whom something is sealed."""
     slots = params.slots
-    return recipients * (box_bytes(params) + keys.SECRET * slots) + keys.COMMITMENT_BYTES * slots
+    boxes = keys.TAG * recipients + sealed_bytes(params) * sealed
+    return boxes + keys.SECRET * slots * recipients + keys.COMMITMENT_BYTES * slots
 
 
 def encode_advertisement(params: SessionParams, own: Advertisement, kem_key: bytes) -> bytes:
@@ -202,11 +207,6 @@ def decode_ciphertexts(params: SessionParams, session: bytes, message: bytes, cl
     return found
 
 
-def encode_passed_on(kind: Kind, params: SessionParams, session: bytes, senders: bytes, joined: bytes) -> bytes:
-    """The frame of a DELIVERY or an INBOX: the bitmap of its `senders`, the recipient too, and what they sent it."""
-    return encode_frame(kind, params.suite, session, senders + joined)
-
-
 def decode_delivery(params: SessionParams, session: bytes, message: bytes, index: int) -> dict[int, bytes]:
     """Of each neighbour that is left its ciphertext for client `index`; b"" of those that `index` encapsulated to."""
     reader, senders = _passed_on(Kind.DELIVERY, params, session, message, index, CIPHERTEXT)
@@ -217,12 +217,14 @@ def decode_delivery(params: SessionParams, session: bytes, message: bytes, index
 
 
 def decode_inbox(params: SessionParams, session: bytes, message: bytes, index: int) -> dict[int, bytes]:
-    """The box of each neighbour that shared."""
-    size = box_bytes(params)
-    reader, senders = _passed_on(Kind.INBOX, params, session, message, index, size)
-    boxes = reader.chunks(size, len(senders))
+    """The box of each neighbour that shared: its tag, and what it sealed, if anything."""
+    size = sealed_bytes(params)
+    reader, senders = _passed_on(Kind.INBOX, params, session, message, index, size + keys.TAG)
+    tags = dict(zip(senders, reader.chunks(keys.TAG, len(senders)), strict=True))
+    sealers = [peer for peer in senders if index not in params.graph.derivers(peer, params.threshold)]
+    sealed = dict(zip(sealers, reader.chunks(size, len(sealers)), strict=True))
     reader.finish()
-    return dict(zip(senders, boxes, strict=True))
+    return {peer: tag + sealed.get(peer, b"") for peer, tag in tags.items()}
 
 
 def _passed_on(
@@ -240,21 +242,27 @@ def _passed_on(
 
 
 def encode_shares(
-    params: SessionParams, session: bytes, boxes: Iterable[bytes], blobs: Raw, commitments: bytes
+    params: SessionParams, session: bytes, boxes: Sequence[bytes], blobs: Raw, commitments: bytes
 ) -> bytes:
-    """The frame of a client's sealed boxes, its blobs and its commitments."""
-    return encode_frame(Kind.SHARES, params.suite, session, b"".join((*boxes, blobs.tobytes(), commitments)))
+    """The frame of a client's boxes, its blobs and its commitments."""
+    tags, sealed = [box[: keys.TAG] for box in boxes], [box[keys.TAG :] for box in boxes]
+    body = b"".join((*tags, *sealed, blobs.tobytes(), commitments))
+    return encode_frame(Kind.SHARES, params.suite, session, body)
 
 
-def decode_shares(params: SessionParams, session: bytes, message: bytes, client: int, recipients: int) -> Shares:
-    """What `client` sends for so many `recipients`."""
-    slots, size = params.slots, box_bytes(params)
-    reader = decode_frame(message, Kind.SHARES, params.suite, session, client, shares_bytes(params, recipients))
-    boxes = np.frombuffer(reader.take(size * recipients), np.uint8).reshape(-1, size)
+def decode_shares(
+    params: SessionParams, session: bytes, message: bytes, client: int, recipients: int, sealed: int
+) -> Shares:
+    """What `client` sends for so many `recipients`, to so many of whom it seals something."""
+    slots, size = params.slots, sealed_bytes(params)
+    limit = shares_bytes(params, recipients, sealed)
+    reader = decode_frame(message, Kind.SHARES, params.suite, session, client, limit)
+    tags = np.frombuffer(reader.take(keys.TAG * recipients), np.uint8).reshape(-1, keys.TAG)
+    texts = np.frombuffer(reader.take(size * sealed), np.uint8).reshape(-1, size)
     blobs = np.frombuffer(reader.take(keys.SECRET * slots * recipients), np.uint8).reshape(slots, -1, keys.SECRET)
     commitments = np.frombuffer(reader.take(keys.COMMITMENT_BYTES * slots), np.uint8).reshape(slots, -1)
     reader.finish()
-    return Shares(boxes, blobs, commitments)
+    return Shares(tags, texts, blobs, commitments)
 
 
 @lru_cache(maxsize=4)

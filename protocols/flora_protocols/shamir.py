@@ -26,18 +26,18 @@ Field = NDArray[np.int64]
 Raw = NDArray[np.uint8]
 
 
-def split(secrets: bytes, points: tuple[int, ...], threshold: int, randomness: Randomness) -> Raw:
-    """Shares of several secrets at the given points.
+def split(secrets: bytes, given: tuple[int, ...], values: Field, points: tuple[int, ...]) -> Raw:
+    """Shares of several secrets at some points, where those at others are given.
 
-    `secrets`: m secrets of 16 bytes, joined. `points`: distinct, in 1 .. p - 1. Returns uint8 of shape
-    (len(points), m * 17); any `threshold` rows determine the secrets, fewer say nothing about them.
+    `secrets`: m secrets of 16 bytes, joined. `given`: t - 1 distinct points in 1 .. p - 1; `values`: int64
+    (t - 1, 8 m), uniform field elements, what the polynomials are there. `points`: others, distinct, too. Returns uint8
+    of shape (len(points), m * 17); any t shares determine the secrets, fewer say nothing about them.
     """
-    count = len(secrets) // SECRET
-    coefficients = np.empty((threshold, LIMBS * count))
-    coefficients[0] = np.frombuffer(secrets, "<u2")
-    coefficients[1:] = _uniform((threshold - 1) * LIMBS * count, randomness).reshape(threshold - 1, -1)
-    values = (_vandermonde(points, threshold) @ coefficients).astype(np.int64) % P
-    return encode(values.reshape(len(points), count, LIMBS)).reshape(len(points), count * SHARE)
+    limbs = np.frombuffer(secrets, "<u2")
+    known = np.vstack((limbs[None], values)).astype(np.float64)
+    matrix = _interpolation((0, *given), points)
+    results = (matrix @ known).astype(np.int64) % P
+    return encode(results.reshape(len(points), -1, LIMBS)).reshape(len(points), -1)
 
 
 def combine(points: Field, shares: Raw, threshold: int) -> tuple[Raw, NDArray[np.bool_]]:
@@ -49,7 +49,8 @@ def combine(points: Field, shares: Raw, threshold: int) -> tuple[Raw, NDArray[np
     values = decode(shares)
     groups, secrets, _, limbs = values.shape
     base = values[:, :, :threshold].transpose(0, 2, 1, 3).reshape(groups, threshold, secrets * limbs)
-    matrix = _lagrange(points[:, :threshold], points[:, threshold:])
+    targets = np.concatenate((np.zeros((groups, 1), np.int64), points[:, threshold:]), axis=1)
+    matrix = _lagrange(points[:, :threshold], targets)
     results = (matrix @ base.astype(np.float64)).astype(np.int64) % P
     results = results.reshape(groups, -1, secrets, limbs).transpose(0, 2, 1, 3)
     found, expected = results[:, :, 0], results[:, :, 1:]
@@ -83,35 +84,29 @@ def canonical_bytes(joined: bytes) -> bool:
     return not any(joined[SECRET::SHARE]) or canonical(np.frombuffer(joined, np.uint8).reshape(-1, SHARE))
 
 
-def _uniform(count: int, randomness: Randomness) -> NDArray[np.uint32]:
-    """`count` independent, exactly uniform field elements."""
+def uniform(count: int, randomness: Randomness) -> Field:
+    """`count` independent, exactly uniform field elements, int64 (count,)."""
     while True:
         words = np.frombuffer(draw(randomness, 4 * count), "<u4")
-        if words.max() < 2**32 - 1:  # p divides 2^32 - 1: without that one value, the remainder is uniform
-            return words % P
+        if words.max(initial=0) < 2**32 - 1:  # p divides 2^32 - 1: without that one value, the remainder is uniform
+            return words.astype(np.int64) % P
 
 
 @lru_cache(maxsize=8)
-def _vandermonde(points: tuple[int, ...], threshold: int) -> NDArray[np.float64]:
-    """Row per point: x^0 .. x^(threshold - 1) mod p."""
-    powers = np.empty((threshold, len(points)), np.int64)
-    powers[0] = 1
-    step, done = np.array(points, np.int64), 1
-    while done < threshold:  # the powers so far times step, which is x^done, are as many again
-        more = min(done, threshold - done)
-        np.remainder(powers[:more] * step, P, out=powers[done : done + more])
-        step, done = step * step % P, done + more
-    return powers.T.astype(np.float64)
+def _interpolation(base: tuple[int, ...], targets: tuple[int, ...]) -> NDArray[np.float64]:
+    """The matrix that turns values at `base` into those at `targets`, (targets, base)."""
+    matrix: NDArray[np.float64] = _lagrange(np.array([base], np.int64), np.array([targets], np.int64))[0]
+    return matrix
 
 
-def _lagrange(base: Field, others: Field) -> NDArray[np.float64]:
-    """Matrices that turn values at the points `base` (g, t) into those at zero and at `others` (g, r).
+def _lagrange(base: Field, targets: Field) -> NDArray[np.float64]:
+    """Matrices that turn values at the points `base` (g, t) into those at `targets` (g, r).
 
-    Returns (g, 1 + r, t). The points of a row are distinct. Products and quotients are sums and differences of
-    logarithms, whose modulus p - 1 is just that of uint16; and a difference d < 0, as an index, finds d + p.
+    Returns (g, r, t). The points of a row, base and targets, are distinct. Products and quotients are sums and
+    differences of logarithms, whose modulus p - 1 is just that of uint16; and a difference d < 0, as an index, finds
+    d + p.
     """
     logarithm, power = _logarithms()
-    targets = np.concatenate((np.zeros((len(base), 1), np.int64), others), axis=1)
     distances = logarithm[targets[:, :, None] - base[:, None, :]]
     gaps = logarithm[base[:, :, None] - base[:, None, :]].sum(2, np.uint16)  # the diagonal, log 0, counts as zero
     quotients: NDArray[np.float64] = power[distances.sum(2, np.uint16)[:, :, None] - distances - gaps[:, None, :]]

@@ -6,7 +6,7 @@ from flora_protocols import keys
 from flora_protocols.codec import OVERHEAD, Kind
 from flora_protocols.params import SessionParams
 from flora_protocols.round_params import start_bytes
-from flora_protocols.setup_messages import box_bytes, entry_bytes, shares_bytes
+from flora_protocols.setup_messages import entry_bytes, sealed_bytes, shares_bytes
 from flora_protocols.shamir import SHARE
 from flora_protocols.suites import CIPHERTEXT, KEM_KEY
 
@@ -14,18 +14,19 @@ from flora_protocols.suites import CIPHERTEXT, KEM_KEY
 def setup_bytes(params: SessionParams) -> dict[Kind, float]:
     """Bytes of one client's message of each kind while a session is set up, frame included, where everybody takes part.
 
-    CIPHERTEXTS and DELIVERY are there in the hybrid suite only. A mean over the clients where n is even and the graph
-    complete, for then half of them encapsulate to one more.
+    CIPHERTEXTS and DELIVERY are there in the hybrid suite only. Means over the clients: where n is even and the graph
+    complete, half of them encapsulate to one more; and how many of an INBOX's boxes seal something depends on the
+    graph.
     """
     k, everybody = params.neighbours, (params.clients + 7) // 8
     near, hybrid = (k + 1 + 7) // 8, params.suite.hybrid
-    claimed = 0 if params.graph.complete else 32
+    claimed, derivers = 0 if params.graph.complete else 32, params.threshold - 1
     kem = KEM_KEY * k / 2 if hybrid else 0
     bodies: dict[Kind, float] = {
         Kind.ADVERTISEMENT: keys.KEY + KEM_KEY * hybrid + keys.SIGNATURE * params.malicious,
         Kind.ROSTER: everybody + claimed + entry_bytes(params) * (k + 1) + kem,
-        Kind.SHARES: shares_bytes(params, k),
-        Kind.INBOX: near + box_bytes(params) * k,
+        Kind.SHARES: shares_bytes(params, k, k - derivers),
+        Kind.INBOX: near + keys.TAG * k + sealed_bytes(params) * (k - derivers),
     }
     if hybrid:
         bodies[Kind.CIPHERTEXTS] = CIPHERTEXT * k / 2
@@ -58,7 +59,7 @@ def most_bytes(params: SessionParams) -> int:
     together with the inbox that may follow it."""
     k, hybrid = params.neighbours, params.suite.hybrid
     sizes = {**setup_bytes(params), **round_bytes(params, k)}
-    sizes[Kind.START] += sizes[Kind.INBOX]
+    sizes[Kind.START] += sizes[Kind.INBOX] + sealed_bytes(params) * min(k, params.threshold - 1)
     # whom a client encapsulates to are (k + 1) / 2 at most, and a server may hand on the signatures of all
     more = (KEM_KEY if hybrid else 0) + keys.SIGNATURE * k * params.malicious
     return int(max(sizes.values())) + more

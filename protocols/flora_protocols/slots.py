@@ -8,14 +8,16 @@ on a key, and opens no other slot than the one that a client dropped out of.
 Of each pair, both ends expand the root that they agree on into one key a slot, and forget the root. A used slot's keys,
 seed and shares are gone: what is kept says nothing about rounds that are over.
 
-All that a client deals follows from its own secret and the session id: dealing twice (as after a crash, or where one
-roster is told twice) gives the same bytes, so that no nonce serves two texts.
+Of the t shares that fix a secret, t - 1 need not travel: the first holders, its *derivers*, and the client derive them
+from what they agree on, and the secret does the rest.
+
+All that a client deals follows from its own secret and from what was said while the session was set up: told the same
+again, it deals the same bytes, and told anything else, other secrets altogether.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,14 +29,14 @@ from flora_protocols.codec import Bitmap, Reader, encode_subset
 from flora_protocols.errors import Code, PeerError
 from flora_protocols.keystream import keystream
 from flora_protocols.params import SessionParams
-from flora_protocols.shamir import SHARE, Raw, canonical_bytes, split
+from flora_protocols.shamir import LIMBS, SHARE, Raw, canonical_bytes, encode, split, uniform
 
 _PAIR = 2 * SHARE  # a share of a seed, a share of an opener
 
 
 class Dealt(NamedTuple):
-    """What a client deals: each recipient's pairs of shares, 34 bytes a slot; `blobs` (slots, recipients, 16);
-    `commitments` of 16 bytes, joined; and its own `seeds` of 16 bytes, joined."""
+    """What a client deals: the pairs of shares, 34 bytes a slot, of each holder that does not derive them; `blobs`
+    (slots, recipients, 16); `commitments` of 16 bytes, joined; and its own `seeds` of 16 bytes, joined."""
 
     pairs: dict[int, bytes]
     blobs: Raw
@@ -48,40 +50,49 @@ def deal(
     own: bytes,
     session: bytes,
     heard: bytes,
-    holders: Sequence[int],
     pair_keys: Mapping[int, bytes],
+    derived: Mapping[int, bytes],
 ) -> Dealt:
     """Make and share the secrets of all slots.
 
-    `own`: the client's own secret of 32 bytes. `heard`: digest of what the server said so far. `holders`: among whom to
-    share, ascending. `pair_keys`: by peer, ascending, 16 bytes a slot.
+    `own`: the client's own secret of 32 bytes. `heard`: digest of all that was said while the session was set up, on
+    which the channels depend. `pair_keys`: by peer that is left, ascending, 16 bytes a slot. `derived`: by each of the
+    derivers among them, the key that its shares follow from, as `derived_pairs` has them; of derivers that are not
+    left, the client draws the shares itself.
     """
-    slots, stream = params.slots, _Stream(keys.derive(own, keys.SHARING, session, index, index))
+    slots, stream = params.slots, _Stream(keys.derive(own, keys.SHARING, heard, index, index))
     secrets = np.frombuffer(stream(2 * keys.SECRET * slots), np.uint8).reshape(slots, 2, keys.SECRET)
-    points = tuple([holder + 1 for holder in holders])
-    rows = split(secrets.tobytes(), points, params.threshold, stream)
+    limbs, derivers = 2 * LIMBS * slots, params.graph.derivers(index, params.threshold)
+    streams = (_Stream(derived[peer]) if peer in derived else stream for peer in derivers)
+    values = np.array([uniform(limbs, randomness) for randomness in streams])
+    holders = [peer for peer in params.graph.holders(index) if peer == index or peer in pair_keys]
+    others = [holder for holder in holders if holder not in derivers]
+    points, given = tuple([other + 1 for other in others]), tuple([peer + 1 for peer in derivers])
+    rows = split(secrets.tobytes(), given, values, points) if points else ()
     joined = _shaped(b"".join(pair_keys.values()), len(pair_keys), slots, keys.SECRET)
     blobs = joined.swapaxes(0, 1).copy()
     seeds, openers = (secrets[:, which].tobytes() for which in (0, 1))
     for slot in range(slots):
-        blobs[slot] ^= blob_stream(_of_slot(openers, slot), heard, index, slot, blobs.shape[1])
+        blobs[slot] ^= blob_stream(_of_slot(openers, slot), session, index, slot, blobs.shape[1])
     return Dealt(
-        {holder: row.tobytes() for holder, row in zip(holders, rows, strict=True)},
+        {holder: row.tobytes() for holder, row in zip(others, rows, strict=True)},
         blobs,
         b"".join(keys.commitment(_of_slot(seeds, slot), session, index, slot) for slot in range(slots)),
         seeds,
     )
 
 
-def blob_stream(opener: bytes, heard: bytes, index: int, slot: int, recipients: int) -> Raw:
-    """What a client's blob of a slot is masked with, uint8 (recipients, 16). `heard`: as of `deal`, of that client."""
-    key = keys.derive(opener, keys.OPENER, heard, index, slot)
+def derived_pairs(derived: Mapping[int, bytes], slots: int) -> dict[int, bytes]:
+    """The pairs of shares, 34 bytes a slot, that a deriver holds, by dealer, from the keys that it shares with them."""
+    values = np.array([uniform(2 * LIMBS * slots, _Stream(key)) for key in derived.values()], np.int64)
+    rows = encode(values.reshape(len(derived), 2 * slots, LIMBS))
+    return {dealer: row.tobytes() for dealer, row in zip(derived, rows, strict=True)}
+
+
+def blob_stream(opener: bytes, session: bytes, index: int, slot: int, recipients: int) -> Raw:
+    """What a client's blob of a slot is masked with, uint8 (recipients, 16)."""
+    key = keys.derive(opener, keys.OPENER, session, index, slot)
     return np.frombuffer(keystream(key, keys.SECRET * recipients), np.uint8).reshape(recipients, keys.SECRET)
-
-
-def heard_after(before: bytes, message: bytes) -> bytes:
-    """The digest of what a client has heard from the server: `before`, b"" at first, and now `message`."""
-    return hashlib.sha256(before + message).digest()
 
 
 def _of_slot(joined: bytes, slot: int) -> bytes:
