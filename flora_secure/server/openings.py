@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import Invitation, encode_opening
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import encode_opening
 
 
 class Openings:

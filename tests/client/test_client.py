@@ -23,7 +23,8 @@ from flora_secure.planning.rules import PROMPT_BASIS, TrainedValues
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.encoding import decode
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import Invitation, encode_opening
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import encode_opening
 
 CLIENTS, DIMENSION = 6, 40
 PLAN = calibrate(

@@ -11,7 +11,8 @@ from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.rules import PROMPT_BASIS, TrainedValues
 from flora_secure.records.record import RoundRecord
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import MAGIC, SHORT_MAGIC, Invitation, decode_opening
+from flora_secure.rounds.invitation import MAGIC, SHORT_MAGIC, Invitation
+from flora_secure.rounds.opening import decode_opening
 from flora_secure.rounds.sum import Outcome, RoundSum
 from flora_secure.server.server import Server
 from flora_secure.server.task import ServerTask
