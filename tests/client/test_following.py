@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from flora_secure.client.following import Following, arrive
 from flora_secure.client.ledger import ClientLedger
 from flora_secure.client.policy import Policy
 from flora_secure.client.store import FileStore, MemoryStore
-from flora_secure.errors import Refusal, RefusalError
+from flora_secure.errors import Refusal, RefusalError, RunFolderError
 from flora_secure.planning import noise
 from flora_secure.planning.rules import RULES, TrainedValues
 from flora_secure.privacy.calibration import calibrate
@@ -279,6 +280,18 @@ def test_deployed_clients_follow_over_restarts_and_come_back_with_nothing(tmp_pa
         assert own.full.state.momentum.tobytes() == before.momentum.tobytes()
     us.round()
     assert len(us.told) == 2
+
+
+def test_a_store_of_another_release_is_no_position_of_this_one(tmp_path: Path) -> None:
+    us = Deployed(server_of(), tmp_path)
+    us.round()
+    path = tmp_path / "0" / "position"
+    body = b"fC1\0" + path.read_bytes()[4:-32]
+    path.write_bytes(body + hashlib.sha256(body).digest())
+    store = FileStore(tmp_path / "0")
+    with pytest.raises(RunFolderError, match="damaged, or of another release"):
+        store.load()
+    store.close()
 
 
 def test_a_refused_broadcast_changes_nothing(tmp_path: Path) -> None:
