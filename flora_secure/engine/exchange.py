@@ -1,13 +1,13 @@
 """A round's messages between clients and server, carried and counted.
 
-`MaskedExchange` drives the protocol over a transport, `PlainExchange` does without masks. The sums are equal, element
-for element; only what the server sees differs.
+`MaskedExchange` drives the protocol over a transport, `PlainExchange` does without masks, and `CountedExchange` counts
+the protocol's messages by their sizes instead of making them. The sums are equal, element for element.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,6 +17,7 @@ import numpy as np
 from flora_protocols import (
     Exchange,
     Floors,
+    Kind,
     TooFewSurvivors,
     Trip,
     conduct,
@@ -26,6 +27,7 @@ from flora_protocols import (
     unpack,
 )
 from flora_secure.engine.workers import Workers
+from flora_secure.rounds.counting import messages, recovered
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.sum import RoundSum, Vector
 
@@ -41,24 +43,27 @@ class Traffic:
 
     def sent_up(self, client: int, message: bytes, payload: int = 0) -> None:
         """`client` → server; `payload` of the message's bytes are the update itself."""
-        self._count(client, message, payload)
-        self.upload += len(message)
+        self.counted((client,), len(message), payload, up=True)
 
     def sent_down(self, client: int, message: bytes, payload: int = 0) -> None:
         """Server → `client`; `payload` of the message's bytes are the adapter itself."""
-        self._count(client, message, payload)
-        self.download += len(message)
+        self.counted((client,), len(message), payload, up=False)
+
+    def counted(self, clients: Collection[int], size: int, payload: int = 0, *, up: bool) -> None:
+        """A message of so many bytes of each of `clients`, or to each of them."""
+        if not 0 <= payload <= size:
+            raise ValueError(f"payload of {payload} bytes in a message of {size}")
+        self.clients.update(clients)
+        self.payload += payload * len(clients)
+        if up:
+            self.upload += size * len(clients)
+        else:
+            self.download += size * len(clients)
 
     @property
     def masking(self) -> int:
         """Bytes that are neither adapter nor update: what masking costs."""
         return self.upload + self.download - self.payload
-
-    def _count(self, client: int, message: bytes, payload: int) -> None:
-        if not 0 <= payload <= len(message):
-            raise ValueError(f"payload of {payload} bytes in a message of {len(message)}")
-        self.clients.add(client)
-        self.payload += payload
 
 
 class Transport(Protocol):
@@ -80,7 +85,7 @@ class Carried:
     Attributes:
         sum: the released sum.
         client_seconds: mean of a client, as it would spend them outside a simulation (`workers`).
-        server_seconds: total of the server.
+        server_seconds: total of the server. Both are 0 where the protocol is not run.
     """
 
     sum: RoundSum
@@ -125,6 +130,33 @@ class PlainExchange:
             raise TooFewSurvivors("clients that uploaded", len(uploads), plan.survivors_minimum)
         total &= np.uint32((1 << plan.bits) - 1)
         return Carried(RoundSum(total, tuple(sorted(uploads)), 0), 0.0, time.process_time() - before)
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+
+class CountedExchange:
+    """The masking protocol counted and not run: no key, no mask, no message is made, and nothing is hidden.
+
+    Bytes, sum and survivors of a round, and whether it ends without one, are those of `MaskedExchange`.
+    """
+
+    def round(
+        self, invitation: Invitation, floors: Floors | None, uploads: Mapping[int, Vector], traffic: Traffic
+    ) -> Carried:
+        """The sum of the uploads as they are, see `RoundExchange`."""
+        params, members = invitation.params, invitation.members
+        assert params is not None
+        assert floors is not None
+        stayed = [position for position, client in enumerate(members) if client in uploads]
+        for kind, up, positions, size in messages(params, floors, stayed):
+            payload = params.payload_bytes if kind is Kind.UPLOAD else 0
+            traffic.counted([members[position] for position in positions], size, payload, up=up)
+        total, survivors = np.zeros(params.dimension, np.uint32), tuple(members[position] for position in stayed)
+        for client in survivors:
+            total += uploads[client]
+        total &= np.uint32((1 << params.bits) - 1)
+        return Carried(RoundSum(total, survivors, recovered(params, stayed)), 0.0, 0.0)
 
     def close(self) -> None:
         """There is nothing to release."""
