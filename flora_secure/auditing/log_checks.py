@@ -94,6 +94,7 @@ def configured(case: Case) -> Finding:
             ("delta", told.privacy.delta, case.delta),
             ("adjacency", told.privacy.adjacency, "zero-out"),
             ("profile", told.aggregation.profile, config.aggregation.secagg),
+            ("masking", told.masking, config.aggregation.masks),
             ("clients", told.aggregation.clients, config.clients),
             ("seed", told.provenance.seed, config.seed),
             ("bits", told.communication.bits, case.records[0].bits),

@@ -1,13 +1,13 @@
 """A round's messages between clients and server, carried and counted.
 
-`MaskedExchange` drives the protocol over a transport, `PlainExchange` does without masks. The sums are equal, element
-for element; only what the server sees differs.
+`MaskedExchange` drives the protocol over a transport, `PlainExchange` does without masks, and `CountedExchange` counts
+the protocol's messages by their sizes instead of making them. The sums are equal, element for element.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,7 +17,9 @@ import numpy as np
 from flora_protocols import (
     Exchange,
     Floors,
+    Kind,
     ServerPrepared,
+    SessionParams,
     TooFewSurvivors,
     Trip,
     conduct,
@@ -28,6 +30,7 @@ from flora_protocols import (
     unpack,
 )
 from flora_secure.engine.workers import Workers
+from flora_secure.rounds.counting import Counted, in_round, in_set_up, recovered
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.opening import REQUEST_BYTES
@@ -47,25 +50,28 @@ class Traffic:
 
     def sent_up(self, client: int, message: bytes, payload: int = 0) -> None:
         """`client` → server; `payload` of the message's bytes are the update itself."""
-        self._count(client, message, payload)
-        self.upload += len(message)
+        self.counted((client,), len(message), payload, up=True)
 
     def sent_down(self, client: int, message: bytes, payload: int = 0, around: int = 0) -> None:
         """Server → `client`; `payload` of the message's bytes are the broadcast. `around`: bytes that frame it."""
-        self._count(client, message, payload)
-        self.download += len(message) + around
+        self.counted((client,), len(message) + around, payload, up=False)
         self.broadcast += payload
+
+    def counted(self, clients: Collection[int], size: int, payload: int = 0, *, up: bool) -> None:
+        """Messages of so many bytes in all of `clients`, or to them, `payload` bytes among them."""
+        if not 0 <= payload <= size:
+            raise ValueError(f"payload of {payload} bytes in messages of {size}")
+        self.clients.update(clients)
+        self.payload += payload
+        if up:
+            self.upload += size
+        else:
+            self.download += size
 
     @property
     def masking(self) -> int:
         """Bytes that are neither broadcast nor update: what invitations and masking cost."""
         return self.upload + self.download - self.payload
-
-    def _count(self, client: int, message: bytes, payload: int) -> None:
-        if not 0 <= payload <= len(message):
-            raise ValueError(f"payload of {payload} bytes in a message of {len(message)}")
-        self.clients.add(client)
-        self.payload += payload
 
 
 class Transport(Protocol):
@@ -87,7 +93,7 @@ class Carried:
     Attributes:
         sum: the released sum.
         client_seconds: mean of a client, as it would spend them outside a simulation (`workers`).
-        server_seconds: total of the server.
+        server_seconds: total of the server. Both are 0 where the protocol is not run.
     """
 
     sum: RoundSum
@@ -139,6 +145,49 @@ class PlainExchange:
             raise TooFewSurvivors("clients that uploaded", len(uploads), plan.survivors_minimum)
         total &= np.uint32((1 << plan.bits) - 1)
         return Carried(RoundSum(total, tuple(sorted(uploads)), 0), 0.0, time.process_time() - before)
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+
+class CountedExchange:
+    """The masking protocol counted and not run: no key, no mask, no message is made, and nothing is hidden.
+
+    Bytes, sum and survivors of a round, and whether it ends without one, are those of `MaskedExchange`.
+    """
+
+    standing = True  # what would end a session, too few who set it up, does not happen in a simulation
+
+    def __init__(self) -> None:
+        self._session: SessionParams | None = None
+        self._without_inbox: set[int] = set()
+
+    def round(
+        self, invitation: Invitation, floors: Floors | None, uploads: Mapping[int, Vector], traffic: Traffic
+    ) -> Carried:
+        """The sum of the uploads as they are, see `RoundExchange`."""
+        params, members = invitation.params, invitation.members
+        assert params is not None
+        assert floors is not None
+        stayed = [position for position, client in enumerate(members) if client in uploads]
+
+        def count(messages: Iterable[Counted]) -> None:
+            for one in messages:
+                payload = params.payload_bytes * len(one.positions) if one.kind is Kind.UPLOAD else 0
+                size = sum(one.sizes) + (REQUEST_BYTES * len(one.positions) if one.kind is Kind.START else 0)
+                traffic.counted([members[position] for position in one.positions], size, payload, up=one.up)
+
+        if self._session != params:
+            count(in_set_up(params))
+            self._session, self._without_inbox = params, set(range(params.clients))
+        without = frozenset(self._without_inbox)
+        self._without_inbox -= set(stayed)
+        count(in_round(params, floors, stayed, without))
+        total, survivors = np.zeros(params.dimension, np.uint32), tuple(members[position] for position in stayed)
+        for client in survivors:
+            total += uploads[client]
+        total &= np.uint32((1 << params.bits) - 1)
+        return Carried(RoundSum(total, survivors, recovered(params, stayed)), 0.0, 0.0)
 
     def close(self) -> None:
         """There is nothing to release."""

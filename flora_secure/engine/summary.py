@@ -69,6 +69,7 @@ def summarise(
     if task.federation.dataset.captioned:
         retrieved = task.evaluator.ranks(task.frozen), task.evaluator.ranks(simulation.factors)
     return Report(
+        masking=simulation.config.aggregation.masks,
         accuracy=(
             accuracy_of(simulation, per_round, no_noise)
             if retrieved is None
@@ -174,6 +175,7 @@ def _privacy(simulation: Simulation) -> Privacy:
             clip_rate=clip_rate,
             overflow_rate=overflow_rate,
             corrupt=corrupt_clients(simulation.config),
+            counted=simulation.config.aggregation.masks == "counted",
         ),
     )
 
@@ -228,7 +230,9 @@ def _aggregation(simulation: Simulation) -> Aggregation:
         aborted=[record.round for record in records if record.aborted is not None],
         lost=[record.round for record in records if record.lost],
         announced=[record.round for record in records if record.announced],
-        seconds=AggregationSeconds(
+        seconds=None
+        if simulation.config.aggregation.masks == "counted"
+        else AggregationSeconds(
             client_mean=fmean(record.seconds["client_mean"] for record in records),
             server_total=sum(record.seconds["server"] for record in records) / len(records),
         ),

@@ -15,6 +15,7 @@ Unit = Literal["client", "example"]
 Sampling = Literal["poisson", "fixed"]
 SecAgg = Literal["off", "semi-honest", "malicious-server"]
 SuiteName = Literal["x25519", "x25519-mlkem768"]
+Masking = Literal["run", "counted"]
 
 # chosen on public data alone: docs/studies/choose_defaults.py
 CLIP_NORM: dict[Unit, float] = {"client": 0.15, "example": 3.0}
@@ -172,6 +173,12 @@ class AggregationConfig:
     secagg: SecAgg = option(
         "semi-honest", "--secagg", "Whom the masks resist: off, semi-honest or malicious-server.", metavar="PROFILE"
     )
+    masking: Masking = option(
+        "run",
+        "--masking",
+        "What to do with masks: run; or, for big studies, counted: count their messages by size and sum in the clear.",
+        metavar="HOW",
+    )
     neighbours: int | None = option(
         None,
         "--neighbours",
@@ -214,3 +221,8 @@ class AggregationConfig:
             "`aggregation.dropout` must be at least 0 and below 1 (at 1 no client is left to sum); got "
             f"{self.dropout:g}",
         )
+
+    @property
+    def masks(self) -> Literal["off", "run", "counted"]:
+        """What becomes of the masks: there are none, they are made, or their messages are counted only."""
+        return "off" if self.secagg == "off" else self.masking

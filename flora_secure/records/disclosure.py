@@ -37,6 +37,7 @@ NAMED = (
 
 # a name stands for all fields below it that have no longer one
 REPORT: Mapping[str, str] = {
+    "masking": PUBLIC,
     "accuracy": ACCURACY,
     "accuracy.measures": PUBLIC,
     "accuracy.classes": CLASSES,

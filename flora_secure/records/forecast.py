@@ -73,11 +73,13 @@ class PrivacyForecast:
 
 @dataclass(frozen=True, kw_only=True)
 class AggregationForecast:
-    """Who shares masks with whom. `dropouts` and `corrupt` are clients of a round that noise and masks allow for;
-    `corrupt_neighbours` is how many of one client's share holders may be corrupt. `slots`: rounds of a masking session;
-    `suite`: what its channels rest on; `reductions`: that of the communication under either suite."""
+    """Who shares masks with whom. `masking`: whether the run would execute it, as in the report. `dropouts` and
+    `corrupt` are clients of a round that noise and masks allow for; `corrupt_neighbours` is how many of one client's
+    share holders may be corrupt. `slots`: rounds of a masking session; `suite`: what its channels rest on;
+    `reductions`: that of the communication under either suite."""
 
     profile: str
+    masking: str
     clients: int
     neighbours: int | None
     threshold: int | None
@@ -146,6 +148,11 @@ class Forecast:
                 ("  cross-check", ", ".join(f"{k} {v:.3f}" for k, v in p.cross_check.items())),
             ]
         return [
+            *(
+                [("masking", "to be counted and not run (`aggregation.masking` counted)")]
+                if a.masking == "counted"
+                else []
+            ),
             *rows,
             (
                 "ring",
@@ -223,6 +230,7 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
         communication=communication,
         aggregation=AggregationForecast(
             profile=config.aggregation.secagg,
+            masking=config.aggregation.masks,
             clients=cohort.clients,
             neighbours=None if masking is None else masking.neighbours,
             threshold=None if masking is None else masking.threshold,

@@ -198,7 +198,8 @@ class Aggregation:
     the run was killed, and so count as released though they are not in the adapter. So do those of `announced`, the
     aborted ones whose survivors had been told. `neighbours` and `threshold` are
     those of the largest cohort; `slots`: rounds that a masking session was set up for; `suite`: what its channels
-    rested on. `participation` is the rate, `sampling` how cohorts were drawn, `None` where everybody takes part."""
+    rested on. `participation` is the rate, `sampling` how cohorts were drawn, `None` where everybody takes part.
+    `seconds` is `None` where masking was counted and not run."""
 
     profile: str
     clients: int
@@ -215,7 +216,7 @@ class Aggregation:
     aborted: list[int]
     lost: list[int]
     announced: list[int]
-    seconds: AggregationSeconds
+    seconds: AggregationSeconds | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,8 +266,11 @@ class Provenance:
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """All that a run has to say: accuracy, privacy, communication, aggregation, timing, data and provenance.
-    `warnings`: lines about what was guessed, replaced or looks wrong, and what to do about it."""
+    `masking`: "run"; "off"; or "counted", where no masking was executed: its messages were counted by size, and the
+    uploads added up in the clear. `warnings`: lines about what was guessed, replaced or looks wrong, and what to do
+    about it."""
 
+    masking: str
     accuracy: Accuracy
     retrieval: Retrieval | None
     forgetting: Forgetting | None

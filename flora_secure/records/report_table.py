@@ -24,10 +24,16 @@ from flora_secure.records.report import (
 Row = tuple[str, str]
 """What a figure is of, indented where it belongs to the row above; the figure."""
 
+COUNTED = (
+    "COUNTED AND NOT RUN (`aggregation.masking` counted): uploads were added up in the clear; ε and bytes are those of "
+    "a run that masks"
+)
+
 
 def rows(report: Report) -> list[Row]:
     """The table that people see, as pairs of what a figure is of and the figure."""
     found = [
+        *([("masking", COUNTED)] if report.masking == "counted" else []),
         *_accuracy(report.accuracy, report.retrieval, report.forgetting),
         *_privacy(report.privacy),
         *_communication(report.communication),

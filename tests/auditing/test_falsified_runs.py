@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from falsifying import Cheat, Table, falsified, found, half_sigma, total, z_of
 
+from flora_secure.auditing.findings import WARNING
 from flora_secure.privacy.amplification import poisson_epsilon
 
 
@@ -297,6 +298,32 @@ def test_the_sums_epsilon_is_no_headline_without_masking(open_run, tmp_path) -> 
         report["privacy"]["statement"] = report["privacy"]["statement"].replace("SWITCHED OFF", "used")
 
     assert "switched off" in found(falsified(open_run, tmp_path / "other", silent))["A-28"]
+
+
+def test_masking_that_was_counted_and_not_run_must_be_said(counted_run, tmp_path) -> None:
+    """Whatever can be checked is; that no masking was executed is a warning, and a violation where it is not said."""
+    assert not found(counted_run)
+    assert "added up in the clear" in found(counted_run, WARNING)["A-28"]
+
+    def silent(lines, report) -> None:
+        first, _, rest = report["privacy"]["statement"].partition("\n\n")
+        assert first.startswith("MASKING COUNTED")
+        report["privacy"]["statement"] = rest
+
+    broken = found(falsified(counted_run, tmp_path / "silent", silent))
+    assert "does not say" in broken["A-28"]
+    assert "'MASKING COUNTED, NOT RUN' is missing" in broken["A-30"]
+
+    def executed(lines, report) -> None:
+        report["masking"] = "run"
+
+    broken = found(falsified(counted_run, tmp_path / "executed", executed))
+    assert broken["A-03"] == "report.json: masking run, expected counted"
+
+    def bytes_of_fewer(lines, report) -> None:
+        lines[1]["payload_bytes"] -= 1
+
+    assert "A-05" in found(falsified(counted_run, tmp_path / "bytes", bytes_of_fewer))
 
 
 @pytest.mark.parametrize(

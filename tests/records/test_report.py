@@ -38,6 +38,7 @@ def report() -> Report:
 
 def example_report() -> Report:
     return Report(
+        masking="run",
         accuracy=Accuracy(
             measures="top-1",
             zero_shot=0.6,
