@@ -1,7 +1,7 @@
 """A second implementation of protocols/SPEC.md, slow and plain: integers and bytes, nothing from flora_protocols.
 
 Written from the specification's text alone, so that an error in one of the two shows. Only the primitives that the
-specification takes from standards (X25519, Ed25519, HKDF, AES) come from a library. It stays close to the text's order,
+specification takes from standards (X25519, ML-KEM, Ed25519, HKDF, AES) come from a library. It stays close to the text's order,
 carries the text's check numbers, and protects no secret: it is good for tests only.
 """
 
@@ -13,6 +13,7 @@ import zlib
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -34,7 +35,9 @@ TORSION = (
     2707385501144840649318225287225658788936804267575313519463743609750303402022,
     2**255 - 19 - 2707385501144840649318225287225658788936804267575313519463743609750303402022,
 )
-ADVERTISEMENT, ROSTER, SHARES, INBOX, UPLOAD, SURVIVORS, ENDORSEMENT, AGREEMENT, REVEAL = range(1, 10)
+ADVERTISEMENT, ROSTER, CIPHERTEXTS, DELIVERY, SHARES, INBOX, START = range(1, 8)
+UPLOAD, SURVIVORS, ENDORSEMENT, AGREEMENT, REVEAL = range(8, 13)
+KEM_KEY, CIPHERTEXT, COEFFICIENTS, Q = 1184, 1088, 768, 3329
 
 
 class Refused(Exception):  # noqa: N818
@@ -81,6 +84,56 @@ def derive(secret, purpose, ident, i, j):
     return HKDF(SHA256(), 32, None, info).derive(secret)
 
 
+def tiled(key, size):
+    """Section 6: the keystream in tiles, at least `size` bytes of it."""
+    tiles = range((size + 131071) // 131072)
+    return b"".join(keystream(key, tile.to_bytes(12, "big") + b"\0\0\0\2", 131072) for tile in tiles)
+
+
+def slot_keys(secret, ident, i, j, slots):
+    """The 16-byte keys of a pair, one a slot."""
+    stream = tiled(derive(secret, b"pair root", ident, i, j), 16 * slots)
+    return [stream[16 * r : 16 * r + 16] for r in range(slots)]
+
+
+def commitment(seed, session, i, r):
+    return sha(b"flora-secure/2 commitment\0" + session + u32(i) + u32(r) + seed)[:16]
+
+
+def tag(mask_key):
+    return sha(b"flora-secure/2 pair tag\0" + mask_key)[:8]
+
+
+def blob(pieces, opener, heard, i, r):
+    """The slot keys `pieces` under the opener; or, from a blob, the slot keys again."""
+    mask = tiled(derive(opener, b"opener", heard, i, r), 16 * len(pieces))
+    return [bytes(x ^ y for x, y in zip(piece, mask[16 * at :], strict=False)) for at, piece in enumerate(pieces)]
+
+
+def combined(x25519, low, high, kem_secret=b"", kem_key=b"", ciphertext=b""):
+    """agreed(i, j) of section 6; without a KEM in suite 1."""
+    bound = sha(kem_key + ciphertext) if kem_key else b""
+    return x25519 + low + high + kem_secret + bound
+
+
+def kem_public(seed):
+    return MLKEM768PrivateKey.from_seed_bytes(seed).public_key().public_bytes_raw()
+
+
+def encapsulate(key):
+    return MLKEM768PublicKey.from_public_bytes(key).encapsulate()
+
+
+def decapsulate(seed, ciphertext):
+    return MLKEM768PrivateKey.from_seed_bytes(seed).decapsulate(ciphertext)
+
+
+def kem_key_possible(key):
+    """FIPS 203, section 7.2: 768 numbers of 12 bits, each below q."""
+    number = int.from_bytes(key[:1152], "little")
+    return all(number >> 12 * at & 4095 < Q for at in range(COEFFICIENTS))
+
+
 def circle(n, seed):
     """Section 7: the clients in the order of the Harary graph."""
     raw = keystream(seed, bytes(16), 8 * n)
@@ -92,23 +145,41 @@ class Session:
 
     def __init__(self, params):
         self.n, self.k, self.t = params["clients"], params["neighbours"], params["threshold"]
-        self.b, self.d = params["bits"], params["dimension"]
-        self.liars = max(params["corrupt"], 1)
+        self.b, self.d, self.slots = params["bits"], params["dimension"], params["slots"]
+        self.suite, self.hybrid = params["suite"], params["suite"] == 2
+        self.corrupt, self.liars = params["corrupt"], max(params["corrupt"], 1)
         self.malicious = params["profile"] == "malicious-server"
-        self.direct = params["direct_reveal"]
         self.identities = [bytes.fromhex(key) for key in params["identities"]]
+        self.complete = self.k == self.n - 1
+        self.check(params["number"])
+        cohort = bytes((2, self.suite, self.malicious, self.b)) + struct.pack("<H", self.slots)
+        cohort += struct.pack("<IIIIIQ", self.n, self.k, self.t, self.corrupt, self.d, params["number"])
+        self.cohort, joined = cohort, sha(b"".join(self.identities))
+        self.setup = sha(b"flora-secure/2 set-up\0" + cohort + joined)
+        self.everybody = list(range(self.n))
+        self.entry_size = 32 + 32 * self.hybrid + 64 * self.malicious
+        self.box_size = 34 * self.slots + 16
+        self.packed = (self.d * self.b + 7) // 8
+        seed = struct.pack("<IIQ", self.n, self.k, params["number"]) + joined
+        self.circle = self.everybody
+        if not self.complete:
+            self.circle = circle(self.n, sha(b"flora-secure/2 graph\0" + seed))
+
+    def check(self, number):
+        n, k, holders = self.n, self.k, self.k + self.complete
+        fine = 2 <= n <= 65536 and (k == n - 1 or (k % 2 == 0 and 2 <= k <= n - 2)) and 2 <= self.t <= 65536
+        fine = fine and 8 <= self.b <= 32 and 1 <= self.d <= 2**30 and 1 <= self.slots <= 1024
+        fine = fine and self.slots * holders <= 2**20 and 0 <= number < 2**64 and 0 <= self.corrupt <= n
+        if not fine or self.suite not in (1, 2):
+            raise Refused("C-01", "parameters")
+        if not self.corrupt < self.t <= holders:
+            raise Refused("C-02", "parameters")
+        if self.malicious and 2 * self.t <= holders + self.corrupt:
+            raise Refused("C-03", "parameters")
+        if len(set(self.identities)) < len(self.identities) or len(self.identities) != n * self.malicious:
+            raise Refused("C-04", "parameters")
         if not all(map(identity_possible, self.identities)):
             raise Refused("C-25", "parameters")
-        cohort = bytes((2, 1, self.malicious, self.direct, self.b))
-        cohort += struct.pack("<IIIII", self.n, self.k, self.t, params["corrupt"], self.d)
-        cohort += struct.pack("<Q", params["round"]) + sha(b"".join(self.identities))
-        self.setup = sha(b"flora-secure/2 set-up\0" + cohort + bytes.fromhex(params["model_hash"]))
-        self.complete = self.k == self.n - 1
-        self.everybody = list(range(self.n))
-        self.entry_size = 128 if self.malicious else 64
-        self.packed = (self.d * self.b + 7) // 8
-        seed = struct.pack("<IIQ", self.n, self.k, params["round"]) + sha(b"".join(self.identities))
-        self.circle = circle(self.n, sha(b"flora-secure/2 graph\0" + seed))
 
     def members(self, i):
         if self.complete:
@@ -119,19 +190,44 @@ class Session:
     def holders(self, i):
         return [j for j in self.members(i) if self.complete or j != i]
 
+    def encapsulates(self, i, j):
+        steps = (self.circle.index(j) - self.circle.index(i)) % self.n
+        return i != j and (2 * steps < self.n or (2 * steps == self.n and i < j))
+
     def session_id(self, present, entries_hash):
         return sha(b"flora-secure/2 session\0" + self.setup + bitmap(self.everybody, present) + entries_hash)
+
+    def size(self, members):
+        return (len(members) + 7) // 8
+
+    # Section 16
+
+    def start(self, session, slot, number, model, invited):
+        body = struct.pack("<HQ", slot, number) + model + bitmap(self.everybody, invited)
+        return self.frame(START, session, body)
+
+    def read_start(self, message, session):
+        """(slot, invited, round id)"""
+        body = self.open(message, START, session, "server", 42 + self.size(self.everybody))
+        raw = body.raw
+        (slot,) = struct.unpack("<H", body.take(2))
+        body.take(40)
+        invited = body.subset(self.everybody)
+        body.end()
+        if slot >= self.slots:
+            raise peer("C-26", "server")
+        return slot, invited, sha(b"flora-secure/2 round\0" + session + raw)
 
     # Section 5
 
     def frame(self, kind, ident, body):
-        frame = b"fS" + bytes((2, 1, kind)) + ident[:8] + body
+        frame = b"fS" + bytes((2, self.suite, kind)) + ident[:8] + body
         return frame + checksum(frame)
 
     def open(self, message, kind, ident, culprit, longest):
         if not 17 <= len(message) <= 17 + longest:
             raise peer("C-10", culprit)
-        if message[:4] != b"fS\2\1":
+        if message[:4] != b"fS\2" + bytes((self.suite,)):
             raise peer("C-11", culprit)
         if checksum(message[:-4]) != message[-4:]:
             raise peer("C-12", culprit)
@@ -143,31 +239,36 @@ class Session:
 
     # Sections 8 and 10
 
-    def check_entry(self, entry, index, culprit):
-        mask, transport = entry[:32], entry[32:64]
-        for key in (mask, transport):
-            if int.from_bytes(key, "little") >= FIELD:
-                raise peer("C-20", culprit)
-            if int.from_bytes(key, "little") in SMALL:
-                raise peer("C-21", culprit)
-        if mask == transport:
-            raise peer("C-22", culprit)
-        if self.malicious:
-            text = b"flora-secure/2 advertisement\0" + self.setup + u32(index) + mask + transport
-            if not verifies(self.identities[index], entry[64:], text):
-                raise peer("C-23", culprit)
+    def signed(self, index, entry):
+        return b"flora-secure/2 advertisement\0" + self.setup + u32(index) + entry[: 32 + 32 * self.hybrid]
 
-    def endorsed(self, session, survivors):
-        return b"flora-secure/2 survivors\0" + session + sha(bitmap(self.everybody, survivors))
+    def check_entries(self, entries, kem_keys, culprit):
+        """C-20 to C-23. `entries`: by index; `kem_keys`: of some of them."""
+        keys = [int.from_bytes(entry[:32], "little") for entry in entries.values()]
+        if any(key >= FIELD for key in keys):
+            raise peer("C-20", culprit)
+        if any(key in SMALL for key in keys):
+            raise peer("C-21", culprit)
+        for j, key in kem_keys.items():
+            if not kem_key_possible(key) or sha(key) != entries[j][32:64]:
+                raise peer("C-22", culprit)
+        if self.malicious:
+            for j, entry in entries.items():
+                if not verifies(self.identities[j], entry[-64:], self.signed(j, entry)):
+                    raise peer("C-23", culprit)
+
+    def endorsed(self, round_id, survivors):
+        return b"flora-secure/2 survivors\0" + round_id + sha(bitmap(self.everybody, survivors))
+
+    def mask_key(self, slot_key, round_id, i, j):
+        return derive(slot_key, b"pairwise mask", round_id, min(i, j), max(i, j))
 
     def pack(self, vector):
         return sum(x << (e * self.b) for e, x in enumerate(vector)).to_bytes(self.packed, "little")
 
     def mask(self, key):
         lane = 1 if self.b <= 8 else 2 if self.b <= 16 else 4
-        size, stream = self.d * lane, b""
-        for tile in range((size + 131071) // 131072):
-            stream += keystream(key, tile.to_bytes(12, "big") + b"\0\0\0\2", 131072)
+        stream = tiled(key, self.d * lane)
         return [int.from_bytes(stream[e * lane : e * lane + lane], "little") % 2**self.b for e in range(self.d)]
 
     def add(self, vector, mask, sign):
@@ -244,19 +345,20 @@ def decode_share(raw):
 
 
 def share_secrets(secrets, points, t, randomness):
-    """The pair (17 + 17 bytes) for each point."""
+    """For each point the shares, 17 bytes each, of all `secrets`, joined, of 16 bytes each."""
+    limbs = limbs_of(secrets)
     while True:
-        raw = randomness(64 * (t - 1))
+        raw = randomness(4 * len(limbs) * (t - 1))
         words = [int.from_bytes(raw[at : at + 4], "little") for at in range(0, len(raw), 4)]
         if 2**32 - 1 not in words:
             break
     result = {}
     for x in points:
         values = []
-        for at, limb in enumerate(limbs_of(secrets)):
-            row = [limb] + [words[16 * (m - 1) + at] for m in range(1, t)]
+        for at, limb in enumerate(limbs):
+            row = [limb] + [words[len(limbs) * (m - 1) + at] for m in range(1, t)]
             values.append(sum(c * pow(x, m, P) for m, c in enumerate(row)) % P)
-        result[x] = encode_share(values[:8]) + encode_share(values[8:])
+        result[x] = b"".join(encode_share(values[at : at + 8]) for at in range(0, len(values), 8))
     return result
 
 
