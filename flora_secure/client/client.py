@@ -1,10 +1,11 @@
 """A client of a federation: messages in, messages out. It does no I/O but through its store and its ledger.
 
-    opening (invitation, adapter) ─▶ ADVERTISE     does the policy accept the plan, does the ledger have room for it?
-    roster                        ─▶ SHARE
-    inbox                         ─▶ MASK          train · clip · noise · count in the own ledger · mask
-    survivors                     ─▶ [AGREE or] UNMASK
-    [agreement                    ─▶ UNMASK]
+    opening (invitation, broadcast) ─▶ ADVERTISE   does the policy accept the plan, does the ledger have room for it,
+                                                   and does the broadcast lead to the adapter that the round trains?
+    roster                          ─▶ SHARE
+    inbox                           ─▶ MASK        train · clip · noise · count in the own ledger · mask
+    survivors                       ─▶ [AGREE or] UNMASK
+    [agreement                      ─▶ UNMASK]
 
 What protects the client is checked here and in the protocol's positions, whatever the server says. A message that is
 refused changes nothing: neither the position nor the ledger.
@@ -12,6 +13,7 @@ refused changes nothing: neither the position nor the ledger.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 
@@ -29,6 +31,7 @@ from flora_protocols import (
     load_position,
 )
 from flora_secure.client.contribution import Trainer
+from flora_secure.client.following import arrive
 from flora_secure.client.ledger import ClientLedger
 from flora_secure.client.policy import Policy
 from flora_secure.client.store import Held, Store
@@ -95,28 +98,23 @@ class Client:
         if position is None:
             raise RefusalError(Refusal.NOT_INVITED, f"round {invitation.round} does not invite client {self.number}")
         self._require_new(invitation, before)
-        if hashlib.sha256(self.model_hash + broadcast).digest() != invitation.model_hash:
-            raise RefusalError(
-                Refusal.MODEL, "the round trains another model than this client's, or its adapter was damaged"
-            )
-        self._require_own(invitation, broadcast)
+        self._require_own(invitation)
+        kept = b"" if before is None else before.state
+        adapter, state = arrive(broadcast, invitation, self.trainer.trained, self.model_hash, kept)
         event, floors = self.policy.accept(invitation)
         self.ledger.require(event, self.policy.most_epsilon, self.policy.delta)
         assert invitation.params is not None  # the policy refuses rounds without masking
         begun = ClientAdvertise(invitation.params, position, floors=floors, identity=self._key(invitation))
         moved, reply = begun.advertise()
-        kept = b"" if long == encoded else long
-        return Held(message, kept, moved.dump(), request, reply)
+        return Held(encoded, b"" if long == encoded else long, adapter, state, moved.dump(), request, reply)
 
-    def _require_own(self, invitation: Invitation, broadcast: bytes) -> None:
+    def _require_own(self, invitation: Invitation) -> None:
         """RefusalError unless the round trains what this client's trainer does."""
         trained = self.trainer.trained
-        asked = invitation.rule, invitation.plan.dimension, len(broadcast)
-        own = trained.rule.name, trained.upload_size, 2 * trained.dimension
+        asked, own = (invitation.rule, invitation.plan.dimension), (trained.rule.name, trained.upload_size)
         if asked != own:
             raise RefusalError(
-                Refusal.MODEL,
-                f"the round's rule, values of an upload and bytes of the adapter are {asked}, this client's {own}",
+                Refusal.MODEL, f"the round's rule and values of an upload are {asked}, this client's {own}"
             )
 
     def _require_new(self, invitation: Invitation, before: Held | None) -> None:
@@ -145,7 +143,7 @@ class Client:
         if isinstance(position, ClientShare):
             moved, reply = position.share(message)
         elif isinstance(position, ClientMask):
-            moved, reply = position.mask(message, self._vector(invitation, decode_opening(held.opening)[1]))
+            moved, reply = position.mask(message, self._vector(invitation, held.adapter))
             cost = self.policy.worst_event(invitation)
             # before the upload can leave
             self.ledger.enter(invitation.session, cost, self.policy.most_epsilon, self.policy.delta)
@@ -153,13 +151,13 @@ class Client:
             moved, reply = position.agree(message)
         elif isinstance(position, ClientUnmask):
             _, reply = position.unmask(message)
-            return Held(held.opening, held.long, None, request, reply)
+            return dataclasses.replace(held, position=None, request=request, reply=reply)
         else:
             raise RefusalError(Refusal.NO_ROUND, "the round is over for this client")
-        return Held(held.opening, held.long, moved.dump(), request, reply)
+        return dataclasses.replace(held, position=moved.dump(), request=request, reply=reply)
 
-    def _vector(self, invitation: Invitation, broadcast: bytes) -> NDArray[np.uint32]:
-        given = self.trainer.contributions(invitation, broadcast, [self.number])
+    def _vector(self, invitation: Invitation, adapter: bytes) -> NDArray[np.uint32]:
+        given = self.trainer.contributions(invitation, adapter, [self.number])
         try:
             return upload(invitation, given.vectors[0])
         except NonFiniteUpdateError as error:
@@ -170,8 +168,7 @@ class Client:
 
     def _of(self, held: Held) -> Invitation:
         """The invitation that was accepted."""
-        encoded, _ = decode_opening(held.opening)
-        return self._invitation(encoded, held.long or encoded)
+        return self._invitation(held.invitation, _long(held))
 
     def _invitation(self, encoded: bytes, long: bytes) -> Invitation:
         """The invitation, read once where messages of a round reach the same object."""
@@ -183,7 +180,7 @@ class Client:
 
 def _long(held: Held) -> bytes:
     """The last invitation in long form."""
-    return held.long or decode_opening(held.opening)[0]
+    return held.long or held.invitation
 
 
 def code_of(error: Exception) -> str:

@@ -32,11 +32,13 @@ from flora_secure.rounds.sum import RoundSum, Vector
 
 @dataclass
 class Traffic:
-    """Running totals of one round, in bytes, over all clients."""
+    """Running totals of one round, in bytes, over all clients. `payload` are updates and broadcasts, and `broadcast` is
+    the part of it that went down."""
 
     upload: int = 0
     download: int = 0
     payload: int = 0
+    broadcast: int = 0
     clients: set[int] = field(default_factory=set)
 
     def sent_up(self, client: int, message: bytes, payload: int = 0) -> None:
@@ -45,13 +47,14 @@ class Traffic:
         self.upload += len(message)
 
     def sent_down(self, client: int, message: bytes, payload: int = 0) -> None:
-        """Server → `client`; `payload` of the message's bytes are the adapter itself."""
+        """Server → `client`; `payload` of the message's bytes are the broadcast."""
         self._count(client, message, payload)
         self.download += len(message)
+        self.broadcast += payload
 
     @property
     def masking(self) -> int:
-        """Bytes that are neither adapter nor update: what masking costs."""
+        """Bytes that are neither broadcast nor update: what masking costs."""
         return self.upload + self.download - self.payload
 
     def _count(self, client: int, message: bytes, payload: int) -> None:

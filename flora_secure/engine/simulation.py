@@ -81,11 +81,11 @@ class Simulation:
 
     @property
     def factors(self) -> Factors:
-        """The adapter that the clients hold now: what the server last sent, in the precision of the wire."""
+        """The adapter that the clients of a next round would train from, in float16."""
         return self.task.factors(self.server.adapter)
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the adapter that the clients hold now in peft's format, and beside it what is needed to use it."""
+        """Write that adapter in peft's format, and beside it what is needed to use it."""
         task, factors = self.task, self.factors
         task.save(factors, folder)
         describe_adapter(folder, self.config, task.clip, task.federation.dataset, factors.rank)
@@ -105,12 +105,13 @@ class Simulation:
         except Skipped as skipped:
             return skipped.record
         floors = None if self.policy is None else self.policy.accept(invitation)[1]
-        openings, traffic = server.openings(invitation), Traffic()
-        broadcast = decode_opening(openings[invitation.members[0]])[1]
-        for client in openings:
-            traffic.sent_down(client, broadcast, payload=len(broadcast))
+        traffic, broadcasts = Traffic(), dict[bytes, bytes]()  # of an opening, which many members share
+        for client, opening in server.openings(invitation).items():
+            if opening not in broadcasts:
+                broadcasts[opening] = decode_opening(opening)[1]
+            traffic.sent_down(client, broadcasts[opening], payload=len(broadcasts[opening]))
 
-        given = self.trainer.contributions(invitation, broadcast, invitation.members)
+        given = self.trainer.contributions(invitation, server.broadcast, invitation.members)
         clock.lap("training")
         coins = self.config.seed if server.repeats else None
         vanishing = vanishing_of(coins, invitation.round, invitation.members, self.config.aggregation.dropout)
@@ -141,6 +142,7 @@ class Simulation:
             upload=traffic.upload,
             download=traffic.download,
             payload=traffic.payload,
+            broadcast=traffic.broadcast,
             seconds=clock.seconds,
         )
         return server.finish(invitation, outcome)

@@ -190,6 +190,7 @@ def _communication(simulation: Simulation) -> Communication:
         upload_bytes=upload,
         download_bytes=download,
         payload_bytes=payload,
+        broadcast_bytes=sum(record.broadcast_bytes for record in records) / messages,
         masking_bytes=upload + download - payload,
         invitation_bytes=simulation.server.invitation_bytes / messages,
         full_model_bytes=clip.full_model_bytes,

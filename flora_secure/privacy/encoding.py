@@ -97,7 +97,15 @@ def decode(
             wants none or the other way round.
     """
     _check_rotation(plan, rotation)
-    values = _centred(total, plan, survivors)[: plan.length - plan.count_coordinates] / plan.scale
+    require_sum(total, plan, survivors)
+    return read_sum(total, plan, plan.scale, rotation)
+
+
+def read_sum(
+    total: NDArray[np.uint32], plan: NoisePlan, scale: float, rotation: Rotation | None
+) -> NDArray[np.float64]:
+    """What `decode` gives, of a sum that is known to fit the plan, at the `scale` of its round."""
+    values = _signed(total, plan.bits)[: plan.length - plan.count_coordinates] / scale
     return values if rotation is None else rotation.inverse(values)
 
 
@@ -141,7 +149,8 @@ def _check_rotation(plan: NoisePlan, rotation: Rotation | None) -> None:
         raise ValueError(f"a rotation of {rotation.dimension} coordinates for updates of {plan.dimension}")
 
 
-def _centred(total: NDArray[np.uint32], plan: NoisePlan, survivors: int) -> NDArray[np.int64]:
+def require_sum(total: NDArray[np.uint32], plan: NoisePlan, survivors: int) -> None:
+    """ValueError, as `decode` says, unless `total` can be the sum of so many uploads of the plan."""
     if total.dtype != np.uint32 or total.shape != (plan.length,):
         raise ValueError(f"a sum is uint32 of shape ({plan.length},), got {total.dtype} of shape {total.shape}")
     if not plan.survivors_minimum <= survivors <= plan.clients:
@@ -151,6 +160,10 @@ def _centred(total: NDArray[np.uint32], plan: NoisePlan, survivors: int) -> NDAr
     largest = int(total.max())
     if largest >= 1 << plan.bits:
         raise ValueError(f"the sum holds {largest}, not below 2^{plan.bits}: it was not reduced, or packed otherwise")
+
+
+def _centred(total: NDArray[np.uint32], plan: NoisePlan, survivors: int) -> NDArray[np.int64]:
+    require_sum(total, plan, survivors)
     return _signed(total, plan.bits)
 
 

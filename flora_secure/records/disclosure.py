@@ -126,6 +126,7 @@ ROUND: Mapping[str, str] = {
     "upload_bytes": TAKING_PART,
     "download_bytes": TAKING_PART,
     "payload_bytes": TAKING_PART,
+    "broadcast_bytes": TAKING_PART,
     "seconds": TIMES,
     "previous": HASHES,
 }

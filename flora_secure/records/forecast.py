@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from flora_protocols import Kind, ParameterError, Profile, message_bytes
@@ -29,6 +30,7 @@ from flora_secure.privacy.cross_check import accountant_versions, cross_check, h
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.records.report import Communication
 from flora_secure.records.report_table import html_table
+from flora_secure.rounds.broadcast import Form, Layout
 from flora_secure.rounds.invitation import Invitation
 
 SCHEMA = "flora-secure/plan/1"
@@ -305,7 +307,7 @@ def _communication(
     n = plan.clients
     stay = 1 - math.floor(config.aggregation.dropout * n) / n
     trained = size.trained(config.model, classes_of(config.data))
-    broadcast = 2.0 * trained  # float16
+    broadcast = _broadcast_bytes(config, plan, trained)
     packed = -(-plan.payload_bits // 8)
     if masking is None:
         upload, download = stay * packed, broadcast
@@ -324,6 +326,7 @@ def _communication(
         upload_bytes=upload,
         download_bytes=download,
         payload_bytes=payload,
+        broadcast_bytes=broadcast,
         masking_bytes=upload + download - payload,
         invitation_bytes=_invitation_bytes(config),
         full_model_bytes=full,
@@ -341,3 +344,27 @@ def _invitation_bytes(config: RunConfig) -> float:
     masked, rounds = config.aggregation.secagg != "off", config.training.rounds
     long, short = Invitation.sizes(config.clients, config.model.placement, config.model.trained_rule, masked=masked)
     return long if config.participation.rate < 1 else (long + (rounds - 1) * short) / rounds
+
+
+def _broadcast_bytes(config: RunConfig, plan: NoisePlan, trained: int) -> float:
+    """The mean over a run's rounds and members, where whoever takes part drops out as often as all others."""
+    how, layout = config.participation, Layout(trained, plan.length, plan.bits)
+    whole = layout.size(Form.MOVING if config.training.server_momentum else Form.STEADY)
+    alone = layout.alone(everybody=how.sampling is None)
+    if alone:
+        whole = min(whole, layout.size(Form.ADAPTER))
+    stay = how.rate * (1 - math.floor(config.aggregation.dropout * plan.clients) / plan.clients)
+    sizes, shown = [float(layout.size(Form.HALF))], [stay]  # by round; a client shows there which state it has
+    for number in range(2, config.training.rounds + 1):
+        mean, left = 0.0, 1.0
+        for missed in range(how.min_separation, number):
+            size = layout.size(Form.SUMS, missed)
+            if size > whole:
+                break
+            chance = left * shown[number - 1 - missed]
+            mean, left = mean + chance * size, left - chance
+        never = math.prod(1 - chance for chance in shown)
+        begin = whole if alone else min(whole, layout.size(Form.HALF, number - 1))
+        sizes.append(mean + never * begin + (left - never) * whole)
+        shown.append(stay * (1 - left if alone else 1.0))
+    return fmean(sizes)

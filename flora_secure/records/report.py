@@ -1,4 +1,4 @@
-"""The report of a run: frozen dataclasses → JSON (schema `flora-secure/report/1`).
+"""The report of a run: frozen dataclasses → JSON (schema `flora-secure/report/2`).
 
 Accuracy, privacy budget and communication reduction stand in one document. A figure that was not measured is `None`
 (`null`), never invented. The published schema, `docs/report.schema.json`, is derived from these classes.
@@ -13,7 +13,7 @@ from typing import Any
 
 from flora_secure.plain import document_schema
 
-SCHEMA = "flora-secure/report/1"
+SCHEMA = "flora-secure/report/2"
 
 TOP_1, IMAGE_TO_TEXT = "top-1", "recall@1 image to text"
 
@@ -162,14 +162,16 @@ class Privacy:
 class Communication:
     """Bytes on the wire, the mean over clients and rounds of complete encoded messages, in both directions.
 
-    `parameters`: trained values, which a broadcast carries; `upload_values`: d, of an update before any rotation.
-    They differ where the rule trains one factor a round. `invitation_bytes`: of what the server says of a round before
-    it begins, beside the adapter; in no other figure here.
+    `payload_bytes`: broadcasts and uploads; `broadcast_bytes`: the broadcasts among them. `parameters`: trained values;
+    `upload_values`: d, of an update before any rotation. They differ where the rule trains one factor a round.
+    `invitation_bytes`: of what the server says of a round before it begins, beside the broadcast; in no other figure
+    here.
     """
 
     upload_bytes: float
     download_bytes: float
     payload_bytes: float
+    broadcast_bytes: float
     masking_bytes: float
     invitation_bytes: float
     full_model_bytes: int

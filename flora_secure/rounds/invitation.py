@@ -71,7 +71,7 @@ class Invitation:
         placement, rule: where the adapter sits, and which of its factors train.
         rotation_seed: of the run, 0 .. 2^64 - 1.
         plan: noise and grid of this round: for this cohort, at this round's clip norm.
-        model_hash: 32 bytes, SHA-256 of the model's hash and of the broadcast adapter.
+        model_hash: 32 bytes, SHA-256 of the model's hash and of the adapter's float16 bytes, however it is sent.
         params: the masking protocol's parameters; None without masking.
     """
 
@@ -196,7 +196,7 @@ class Invitation:
 
 
 def encode_opening(invitation: bytes, broadcast: bytes) -> bytes:
-    """What opens a round at a client: the invitation and the adapter, as `broadcast.to_wire` writes it."""
+    """What opens a round at a client: the invitation and the broadcast (`rounds.broadcast`)."""
     return struct.pack("<2sI", b"fO", len(invitation)) + invitation + broadcast
 
 

@@ -40,7 +40,7 @@ class Outcome:
             of the cohort. False where that is not known.
         contributions: updates or gradients in the uploads; clipped: how many of them were clipped; overflowed: how many
             coordinates of the sum have wrapped. Known in a simulation only, otherwise 0, 0 and None.
-        upload, download, payload: bytes of all messages, see `engine.exchange.Traffic`.
+        upload, download, payload, broadcast: bytes of all messages, see `engine.exchange.Traffic`.
         seconds: by part of the round, as far as they are known.
     """
 
@@ -55,6 +55,7 @@ class Outcome:
     upload: int = 0
     download: int = 0
     payload: int = 0
+    broadcast: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def check(self, members: Collection[int]) -> None:

@@ -2,8 +2,16 @@
 
 import pytest
 
-from flora_protocols import PeerError
+from flora_protocols import ClientReady, PeerError, Trip
 from flora_protocols.codec import CHECKSUM, HEADER, checksum
+from flora_protocols.setup_messages import entry_bytes
+
+
+def at(cohort, trip, dropping=()):
+    """The cohort before `trip`; who is `dropping` vanishes before it uploads."""
+    while cohort.server.trip is not trip:
+        cohort.trip(dropping if cohort.server.trip is Trip.MASK else ())
+    return cohort
 
 
 def body_of(message):
@@ -17,10 +25,24 @@ def reframed(message, body):
     return frame + checksum(frame)
 
 
+def under(message, header):
+    """The body of `message` under the header of another one: what a server makes of a message of another round."""
+    return reframed(header, body_of(message))
+
+
 def entries_of(cohort, index=0):
-    size = 128 if cohort.params.malicious else 64
-    body = body_of(cohort.mail[index])
-    return body[:1], [body[1 + at : 1 + at + size] for at in range(0, len(body) - 1, size)]
+    """What is in a roster of the complete graph, where everybody is present: the bitmap, the entries, the KEM keys."""
+    size, everybody = entry_bytes(cohort.params), cohort.params.clients
+    body, first = body_of(cohort.mail[index]), (everybody + 7) // 8
+    end = first + size * everybody
+    return body[:first], [body[at : at + size] for at in range(first, end, size)], body[end:]
+
+
+def collected(cohort, index):
+    """Client `index` opens its inbox, before it is asked to mask; the position."""
+    if not isinstance(cohort.clients[index], ClientReady):
+        cohort.clients[index] = cohort.clients[index].collect(cohort.mail[index])
+    return cohort.clients[index]
 
 
 def refused(cohort, index, mail, culprit="server", match="", error=PeerError):

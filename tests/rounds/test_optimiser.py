@@ -6,7 +6,7 @@ from federations import small
 
 from flora_secure.engine.simulation import Simulation
 from flora_secure.errors import DivergedError
-from flora_secure.rounds.broadcast import from_wire, to_wire
+from flora_secure.rounds.float16 import from_wire, to_wire
 from flora_secure.rounds.optimiser import SERVER_STEP, MomentumAverage, ServerState, quiet_step
 from flora_secure.server import server
 

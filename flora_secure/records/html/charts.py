@@ -111,14 +111,14 @@ def ways(run: Shown, name: str) -> Chart:
 
 
 def wire(run: Shown, name: str) -> Chart:
-    """Where the bytes of a client and round go: adapter and update, masking, invitation."""
+    """Where the bytes of a client and round go: broadcast and update, masking, invitation."""
     comm = run.report.communication
-    adapter = min(2.0 * comm.parameters, comm.payload_bytes)  # float16
-    update = comm.payload_bytes - adapter
+    broadcast = comm.broadcast_bytes
+    update = comm.payload_bytes - broadcast
     parts = [
         ("update (its payload)", update, 0.0),
-        ("adapter (its payload)", 0.0, adapter),
-        ("masking: keys, shares, recovery", comm.upload_bytes - update, comm.download_bytes - adapter),
+        ("broadcast (its payload)", 0.0, broadcast),
+        ("masking: keys, shares, recovery", comm.upload_bytes - update, comm.download_bytes - broadcast),
         ("invitation", 0.0, comm.invitation_bytes),
     ]
     figure = Figure(figsize=(_WIDE, 2.3), layout="constrained")
