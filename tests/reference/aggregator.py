@@ -84,7 +84,7 @@ class Server:
             if s.hybrid:
                 body += b"".join(heard[j][1] for j in s.members(i) if j in entries and s.encapsulates(i, j))
             rosters[i] = s.frame(ROSTER, s.setup, body)
-        self.there, self.digests = list(entries), {i: sha(roster) for i, roster in rosters.items()}
+        self.there = list(entries)
         return rosters, "ENCAPSULATE" if s.hybrid else "SHARE", entries
 
     def targets(self, client):
@@ -98,16 +98,16 @@ class Server:
         return ciphertexts
 
     def close_ENCAPSULATE(self, heard):
-        deliveries = self.passed_on(DELIVERY, heard)
-        self.there, self.digests = list(heard), {i: sha(self.digests[i] + told) for i, told in deliveries.items()}
-        return deliveries, "SHARE", heard
+        self.there = list(heard)
+        return self.passed_on(DELIVERY, heard), "SHARE", heard
 
-    def passed_on(self, kind, sent):
-        """What each of those that `sent` gets: {sender: {recipient: bytes}} turned around."""
+    def passed_on(self, kind, *parts):
+        """What each of those that sent gets: the parts, each {sender: {recipient: bytes}}, turned around."""
         s, out = self.s, {}
-        for i in sent:
-            near = [j for j in s.members(i) if j in sent]
-            out[i] = s.frame(kind, self.session, bitmap(s.members(i), near) + b"".join(sent[j].get(i, b"") for j in near))
+        for i in parts[0]:
+            near = [j for j in s.members(i) if j in parts[0]]
+            body = b"".join(sent[j].get(i, b"") for sent in parts for j in near)
+            out[i] = s.frame(kind, self.session, bitmap(s.members(i), near) + body)
         return out
 
     def recipients(self, client):
@@ -115,19 +115,20 @@ class Server:
 
     def take_SHARE(self, client, message):
         s, to = self.s, self.recipients(client)
-        longest = len(to) * (s.box_size + 16 * s.slots) + 16 * s.slots
+        sealed_to = [j for j in to if j not in s.derivers(client)]
+        longest = len(to) * (16 + 16 * s.slots) + len(sealed_to) * s.sealed_size + 16 * s.slots
         body = s.open(message, SHARES, self.session, client, longest)
-        boxes = dict(zip(to, body.list(s.box_size, len(to)), strict=True))
+        tags = dict(zip(to, body.list(16, len(to)), strict=True))
+        sealed = dict(zip(sealed_to, body.list(s.sealed_size, len(sealed_to)), strict=True))
         blobs = [dict(zip(to, body.list(16, len(to)), strict=True)) for _ in range(s.slots)]
         commitments = body.list(16, s.slots)
         body.end()
-        return boxes, blobs, commitments
+        return tags, sealed, blobs, commitments
 
     def close_SHARE(self, heard):
-        self.blobs = {i: blobs for i, (_, blobs, _) in heard.items()}
-        self.commitments = {i: commitments for i, (_, _, commitments) in heard.items()}
+        tags, sealed, self.blobs, self.commitments = ({i: sent[at] for i, sent in heard.items()} for at in range(4))
         self.shared, self.first, self.complaints = set(heard), 0, {}
-        return self.passed_on(INBOX, {i: boxes for i, (boxes, _, _) in heard.items()}), "NONE", ()
+        return self.passed_on(INBOX, tags, sealed), "NONE", ()
 
     # A round
 
@@ -232,7 +233,7 @@ class Server:
         recovered = [owner for owner in self.needed() if owner not in self.survivors]
         for owner in recovered:
             locked = self.blobs[owner][self.slot]
-            opened = blob(list(locked.values()), secrets[owner], self.digests[owner], owner, self.slot)
+            opened = blob(list(locked.values()), secrets[owner], self.session, owner, self.slot)
             keys, wrong = dict(zip(locked, opened, strict=True)), 0
             for j in self.near(owner):
                 if j in self.survivors:
@@ -240,7 +241,8 @@ class Server:
                     wrong += j in revealed and revealed[j][1][owner] != tag(mask_key)
                     total = s.add(total, s.mask(mask_key), -1 if j < owner else 1)
             if wrong:
-                raise peer("C-75", owner) if wrong > s.liars else Refused("C-75", "unsound")
+                told = s.liars < wrong and s.liars <= len(self.left(owner, revealed)) - s.t
+                raise peer("C-75", owner) if told else Refused("C-75", "unsound")
         survivors = sorted(self.survivors)
         dropped = [i for i in self.invited if i not in survivors]
         result = {"sum": total, "survivors": survivors, "dropped": dropped, "recovered": recovered}

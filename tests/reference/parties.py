@@ -6,8 +6,6 @@ from __future__ import annotations
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from secagg import (
     ADVERTISEMENT,
     AGREEMENT,
@@ -27,12 +25,17 @@ from secagg import (
     agree,
     bitmap,
     blob,
+    box,
     combined,
     commitment,
+    confirmation,
+    counter_stream,
     decapsulate,
     decode_share,
     derive,
+    draw_values,
     encapsulate,
+    encode_shares,
     kem_public,
     peer,
     sha,
@@ -108,8 +111,9 @@ class Client:
             secret, ciphertext = kem(key)
             self.made[j] = secret, key, ciphertext
             sent += ciphertext
-        self.present, self.entries, self.session, self.heard = present, entries, session, sha(message)
-        return s.frame(CIPHERTEXTS, session, sent), ("share",)
+        sent = s.frame(CIPHERTEXTS, session, sent)
+        self.present, self.entries, self.session, self.heard = present, entries, session, sha(message + sent)
+        return sent, ("share",)
 
     def share(self, message):
         s, i = self.s, self.i
@@ -135,49 +139,64 @@ class Client:
             for j, ciphertext in ciphertexts.items():
                 kem[j] = decapsulate(self.kem_seed, ciphertext), self.kem_key, ciphertext
 
-        boxes, pair = {}, {}
+        keys, pair, told, derived = {}, {}, {}, {}
         for j in peers:
             shared = agree(self.channel, entries[j][:32], j)
             secret = combined(shared, entries[min(i, j)][:32], entries[max(i, j)][:32], *kem.get(j, ()))
-            boxes[j] = AESGCM(derive(secret, b"box", session, min(i, j), max(i, j)))
+            keys[j] = derive(secret, b"box", session, min(i, j), max(i, j))
             pair[j] = slot_keys(secret, session, min(i, j), max(i, j), s.slots)
-        stream = Cipher(
-            algorithms.AES(derive(self.own, b"sharing", session, i, i)), modes.CTR(bytes(16))
-        ).encryptor()
-        secrets = stream.update(bytes(32 * s.slots))
+            if j in s.derivers(i):
+                told[j] = derive(secret, b"derived shares", session, i, j)
+            if i in s.derivers(j):
+                derived[j] = derive(secret, b"derived shares", session, j, i)
+        stream = counter_stream(derive(self.own, b"sharing", heard, i, i))
+        secrets = stream(32 * s.slots)
         seeds = [secrets[32 * r : 32 * r + 16] for r in range(s.slots)]
         openers = [secrets[32 * r + 16 : 32 * r + 32] for r in range(s.slots)]
-        points = [j + 1 for j in s.holders(i) if j == i or j in peers]
-        dealt = share_secrets(secrets, points, s.t, lambda size: stream.update(bytes(size)))
-        sent = b""
+        drawn = {}
+        for j in s.derivers(i):
+            drawn[j + 1] = draw_values(counter_stream(told[j]) if j in told else stream, 16 * s.slots)
+        points = [j + 1 for j in s.holders(i) if (j == i or j in peers) and j not in told]
+        dealt = share_secrets(secrets, drawn, points)
+        boxes = {j: confirmation(told[j]) for j in told}
         for j in peers:
-            sent += boxes[j].encrypt(i.to_bytes(12, "little"), dealt[j + 1], session + u32(i) + u32(j))
+            if j not in told:
+                boxes[j] = box(keys[j]).encrypt(dealt[j + 1], [session + u32(i) + u32(j)])
+        sent = b"".join(boxes[j][:16] for j in peers) + b"".join(boxes[j][16:] for j in peers)
         for r in range(s.slots):
-            sent += b"".join(blob([pair[j][r] for j in peers], openers[r], heard, i, r))
+            sent += b"".join(blob([pair[j][r] for j in peers], openers[r], session, i, r))
         for r in range(s.slots):
             sent += commitment(seeds[r], session, i, r)
-        self.present, self.session, self.seeds, self.boxes, self.pair = present, session, seeds, boxes, pair
-        self.own_shares = {i: dealt[i + 1]} if s.complete else {}
+        self.present, self.session, self.seeds, self.keys, self.pair = present, session, seeds, keys, pair
+        self.derived, self.own_shares = derived, {i: dealt[i + 1]} if s.complete else {}
         return s.frame(SHARES, session, sent), ("collect",)
 
     def collect(self, message):
         s, i = self.s, self.i
         members = s.members(i)
-        body = s.open(message, INBOX, self.session, "server", s.size(members) + s.box_size * len(members))
+        longest = s.size(members) + (16 + s.sealed_size) * len(members)
+        body = s.open(message, INBOX, self.session, "server", longest)
         shared = body.subset(members)
         senders = [j for j in shared if j != i]
-        boxes = dict(zip(senders, body.list(s.box_size, len(senders)), strict=True))
+        boxes = dict(zip(senders, body.list(16, len(senders)), strict=True))
+        for j in senders:
+            if i not in s.derivers(j):
+                boxes[j] += body.take(s.sealed_size)
         body.end()
         if i not in shared:
             raise peer("C-34", "server")
-        if not all(j in self.boxes for j in senders):
+        if not all(j in self.keys for j in senders):
             raise peer("C-35", "server")
         if sum(j in shared for j in s.holders(i)) < s.t:
             raise Refused("C-38", "too few")
         held = dict(self.own_shares)
-        for j, box in boxes.items():
+        for j in senders:
+            if j in self.derived:
+                if boxes[j] == confirmation(self.derived[j]):
+                    held[j] = encode_shares(draw_values(counter_stream(self.derived[j]), 16 * s.slots))
+                continue
             try:
-                shares = self.boxes[j].decrypt(j.to_bytes(12, "little"), box, self.session + u32(j) + u32(i))
+                shares = box(self.keys[j]).decrypt(boxes[j], [self.session + u32(j) + u32(i)])
             except InvalidTag:
                 continue  # C-36
             if all(decode_share(shares[at : at + 17]) is not None for at in range(0, len(shares), 17)):  # C-37

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -100,13 +101,22 @@ def commitment(seed, session, i, r):
     return sha(b"flora-secure/2 commitment\0" + session + u32(i) + u32(r) + seed)[:16]
 
 
+def confirmation(key):
+    return sha(b"flora-secure/2 confirmation\0" + key)[:16]
+
+
+def box(key):
+    """AES-256-SIV of section 8."""
+    return AESSIV(key + sha(b"flora-secure/2 box\0" + key))
+
+
 def tag(mask_key):
     return sha(b"flora-secure/2 pair tag\0" + mask_key)[:8]
 
 
-def blob(pieces, opener, heard, i, r):
+def blob(pieces, opener, session, i, r):
     """The slot keys `pieces` under the opener; or, from a blob, the slot keys again."""
-    mask = tiled(derive(opener, b"opener", heard, i, r), 16 * len(pieces))
+    mask = tiled(derive(opener, b"opener", session, i, r), 16 * len(pieces))
     return [bytes(x ^ y for x, y in zip(piece, mask[16 * at :], strict=False)) for at, piece in enumerate(pieces)]
 
 
@@ -158,7 +168,7 @@ class Session:
         self.setup = sha(b"flora-secure/2 set-up\0" + cohort + joined)
         self.everybody = list(range(self.n))
         self.entry_size = 32 + 32 * self.hybrid + 64 * self.malicious
-        self.box_size = 34 * self.slots + 16
+        self.sealed_size = 34 * self.slots
         self.packed = (self.d * self.b + 7) // 8
         seed = struct.pack("<IIQ", self.n, self.k, params["number"]) + joined
         self.circle = self.everybody
@@ -189,6 +199,9 @@ class Session:
 
     def holders(self, i):
         return [j for j in self.members(i) if self.complete or j != i]
+
+    def derivers(self, i):
+        return [j for j in self.members(i) if j != i][: self.t - 1]
 
     def encapsulates(self, i, j):
         steps = (self.circle.index(j) - self.circle.index(i)) % self.n
@@ -344,21 +357,34 @@ def decode_share(raw):
     return values
 
 
-def share_secrets(secrets, points, t, randomness):
-    """For each point the shares, 17 bytes each, of all `secrets`, joined, of 16 bytes each."""
-    limbs = limbs_of(secrets)
+def draw_values(stream, count):
+    """So many uniform values mod p from a stream; `stream(size)` goes on where it was."""
     while True:
-        raw = randomness(4 * len(limbs) * (t - 1))
+        raw = stream(4 * count)
         words = [int.from_bytes(raw[at : at + 4], "little") for at in range(0, len(raw), 4)]
         if 2**32 - 1 not in words:
-            break
-    result = {}
+            return [word % P for word in words]
+
+
+def counter_stream(key):
+    """An AES-256-CTR keystream from counter zero, taken piece by piece."""
+    encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    return lambda size: encryptor.update(bytes(size))
+
+
+def encode_shares(values):
+    return b"".join(encode_share(values[at : at + 8]) for at in range(0, len(values), 8))
+
+
+def share_secrets(secrets, drawn, points):
+    """For each of `points` the shares, 17 bytes each, joined, of all `secrets`, joined, of 16 bytes each. `drawn`:
+    {point: values} of the t - 1 points at which the polynomials' values were drawn."""
+    limbs, result = limbs_of(secrets), {}
     for x in points:
         values = []
         for at, limb in enumerate(limbs):
-            row = [limb] + [words[len(limbs) * (m - 1) + at] for m in range(1, t)]
-            values.append(sum(c * pow(x, m, P) for m, c in enumerate(row)) % P)
-        result[x] = b"".join(encode_share(values[at : at + 8]) for at in range(0, len(values), 8))
+            values.append(interpolate([(0, limb)] + [(point, row[at]) for point, row in drawn.items()], x))
+        result[x] = encode_shares(values)
     return result
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from flora_protocols import keys, setup_messages
+from flora_protocols import keys
 from flora_protocols.codec import HEADER, encode_subset
 from flora_protocols.suites import CIPHERTEXT, KEM_KEY
 from flora_protocols.testing.recorder import LEAST, Recorder, body_of, mended, reframed
@@ -126,26 +126,28 @@ def bad_inbox(name: str) -> Recorder:
     """The attack that this vector records: a client goes on with too few shares."""
     says = "a client takes an inbox without itself or of the absent, or goes on with too few shares, or too few good ones"
     r = Recorder(name, says, clients=5, threshold=3).trip({4}).trip()
-    good, box = r.inboxes[0], setup_messages.box_bytes(r.params)
-    body = body_of(good)
-    boxes = [body[at : at + box] for at in range(1, len(body), box)]
-    r.step(0, reframed(good, b"\x0e" + b"".join(boxes)), check="C-34")
-    r.step(0, reframed(good, b"\x1f" + body[1:] + bytes(box)), check="C-35")
-    r.step(0, reframed(good, b"\x03" + boxes[0]), check="C-38")
-    r.step(0, reframed(good, body[:1] + boxes[1] + boxes[0] + boxes[2]), check="C-39")
-    r.step(0, reframed(good, body_of(r.inboxes[1])), check="C-39")
-    bent = [bytes((one[0] ^ 1,)) + one[1:] for one in boxes]
-    r.step(0, reframed(good, body[:1] + bent[0] + bent[1] + boxes[2]), check="C-39")
-    r.step(0, good)
+    good = r.inboxes[2]  # which derives its shares of 0 and of 1
+    body, tag = body_of(good), keys.TAG
+    tags, sealed = [body[at : at + tag] for at in (1, 1 + tag, 1 + 2 * tag)], body[1 + 3 * tag :]
+    r.step(2, reframed(good, b"\x0b" + body[1:]), check="C-34")
+    r.step(2, reframed(good, b"\x1f" + b"".join(tags) + bytes(tag) + sealed + bytes(len(sealed))), check="C-35")
+    r.step(2, reframed(good, b"\x05" + tags[0]), check="C-38")
+    for wrong in (body[:-1], body[:1] + b"".join(tags)):
+        r.step(2, reframed(good, wrong), check="C-15")
+    r.step(2, reframed(good, body[:1] + tags[1] + tags[0] + tags[2] + sealed), check="C-39")
+    bent = bytes((tags[0][0] ^ 1,)) + tags[0][1:]
+    for box in (tags[2] + sealed[:-1] + bytes((sealed[-1] ^ 1,)), tags[1] + sealed):
+        r.step(2, reframed(good, body[:1] + bent + tags[1] + box), check="C-39")
+    r.step(2, good)
     for values in ([0] * 4, [0] * 6, [0, 0, 0, 0, 512]):
-        r.step(0, r.mail[0], vector=values, check="C-08")
+        r.step(2, r.mail[2], vector=values, check="C-08")
     return r.finish()
 
 
 def bad_clients(name: str) -> Recorder:
     """The attack that this vector records: the server takes bad keys."""
     says = "the server takes bad keys, second messages, strangers, dirty padding, shares that are not canonical"
-    r = Recorder(name, says, clients=5, threshold=3, slots=2, dimension=3)
+    r = Recorder(name, says, clients=5, threshold=3, slots=3, dimension=3)
     r.move()
     good = r.sent[1]
     for bad, check in (

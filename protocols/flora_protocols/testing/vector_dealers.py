@@ -7,24 +7,24 @@ from collections.abc import Iterable
 import numpy as np
 
 from flora_protocols import setup_messages
-from flora_protocols.keys import COMMITMENT_BYTES, SECRET, Box
+from flora_protocols.keys import COMMITMENT_BYTES, SECRET, TAG, Box
 from flora_protocols.shamir import SHARE, P, decode, encode
 from flora_protocols.testing.recorder import Recorder, body_of, reframed
 
 
 def good_complaint(name: str) -> Recorder:
     """Who cannot open a box says so with each upload, and the sum is right."""
-    says = "a box was bent, another holds a share that is not canonical: their holders complain, and all sums are right"
-    r = Recorder(name, says, clients=5, threshold=3, slots=2, dimension=3).trip()
+    says = "one confirmation is bent, one box, and one share in a box is not canonical: all sums are right"
+    r = Recorder(name, says, clients=6, threshold=3, slots=2, dimension=3).trip()
     r.move()
-    bent = _bent(r, 4, (0,))
-    box = Box(r.clients[3]._box_keys[1], r.clients[3].session)
-    place = slice(setup_messages.box_bytes(r.params), 2 * setup_messages.box_bytes(r.params))
-    body = bytearray(body_of(r.sent[3]))  # boxes for 0, 1, 2 and 4
-    shares = bytearray(box.open(bytes(body[place]), 3, 1) or b"")
+    body, size = bytearray(body_of(r.sent[3])), setup_messages.sealed_bytes(r.params)
+    tag, sealed = slice(2 * TAG, 3 * TAG), slice(5 * TAG, 5 * TAG + size)  # for 2, the first that derives no shares
+    box = Box(r.clients[3]._box_keys[2], r.clients[3].session)
+    shares = bytearray(box.open(bytes(body[tag] + body[sealed]), 3, 2) or b"")
     shares[SHARE : SHARE + 2], shares[2 * SHARE - 1] = b"\1\0", shares[2 * SHARE - 1] | 1  # its first limb were 65537
-    body[place] = box.seal(bytes(shares), 3, 1)
-    r.deliver({4: bent, 3: reframed(r.sent[3], bytes(body))})
+    sealed_again = box.seal(bytes(shares), 3, 2)
+    body[tag], body[sealed] = sealed_again[:TAG], sealed_again[TAG:]
+    r.deliver({3: reframed(r.sent[3], bytes(body)), 4: _bent(r, 4, (0,)), 5: _bent(r, 5, (4,))})
     r.trip({4}).finish()
     return r.begin(round=4).trip({3}).finish()
 
@@ -60,7 +60,8 @@ def bad_blob(name: str) -> Recorder:
     says = "a client leaves other keys than it masks with, and drops: named where two say so; of one it may be a lie"
     r = Recorder(name, says, clients=5, threshold=3, slots=3, dimension=3).trip()
     r.move()
-    body, blobs = bytearray(body_of(r.sent[4])), 4 * setup_messages.box_bytes(r.params)
+    body = bytearray(body_of(r.sent[4]))
+    blobs = len(body) - 3 * COMMITMENT_BYTES - 3 * 4 * SECRET
     for slot, peers in ((0, (0, 1)), (1, (2,)), (2, (3,))):
         for peer in peers:
             body[blobs + SECRET * (4 * slot + peer)] ^= 1
@@ -74,7 +75,7 @@ def _bent(r: Recorder, dealer: int, recipients: Iterable[int]) -> bytes:
     """What `dealer` sent, in the complete graph, the boxes for `recipients`, all below it, spoiled."""
     body = bytearray(body_of(r.sent[dealer]))
     for recipient in recipients:
-        body[setup_messages.box_bytes(r.params) * recipient] ^= 1
+        body[TAG * recipient] ^= 1
     return reframed(r.sent[dealer], bytes(body))
 
 

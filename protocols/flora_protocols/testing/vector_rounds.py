@@ -30,16 +30,16 @@ def bad_start(name: str) -> Recorder:
 def bad_slots(name: str) -> Recorder:
     """The attack in which a client answers twice under one slot."""
     says = "a client masks twice under a slot, or answers in a round that is over, or that it has left"
-    r = Recorder(name, says, clients=4, threshold=3, slots=4, dimension=3).set_up()
+    r = Recorder(name, says, clients=5, threshold=3, slots=4, dimension=3).set_up()
     first = r.mail[0]
     r.trip()
     old = r.mail[0]
     r.step(0, first, do="mask", check="C-50")
     r.finish()
-    for other in ({0, 1, 2}, {0, 1, 2, 3}):
+    for other in ({0, 1, 2}, range(5)):
         r.step(0, r.start(slot=0, round=5, invited=other), check="C-27")
     r.step(0, old, do="unmask", check="C-50")
-    r.begin(round=4, slot=2).trip({3})
+    r.begin(round=4, slot=2).trip({4})
     r.step(0, old, check="C-14")
     r.step(0, do="leave")
     r.step(0, r.mail[0], do="unmask", check="C-50")
@@ -53,17 +53,18 @@ def bad_slots(name: str) -> Recorder:
 def bad_survivors(name: str) -> Recorder:
     """The attack that this vector records: a client takes survivors without itself."""
     says = "a client takes survivors without itself, with others than were invited, or too few; or answers twice"
-    r = Recorder(name, says, clients=6, threshold=3, floors=replace(LEAST, survivors=4)).trip().trip({4})
-    r.begin(slot=0, check="C-74")
-    r.trip()
+    floors = replace(LEAST, survivors=4)
+    r = Recorder(name, says, clients=7, threshold=3, slots=2, dimension=3, floors=floors).trip().trip({4})
+    r.begin(invited={0, 1, 2, 3, 5}).trip({5})
     good = r.mail[0]
-    r.step(0, reframed(good, encode_subset(range(6), (1, 2, 3, 5))), check="C-40")
-    r.step(0, reframed(good, b"\x3f"), check="C-41")
-    r.step(0, reframed(good, encode_subset(range(6), (0, 1, 2))), check="C-42")
-    r.step(0, reframed(good, b"\x6f"), check="C-16")
+    r.step(0, reframed(good, encode_subset(range(7), (1, 2, 3, 5))), check="C-40")
+    for stranger in (4, 6):
+        r.step(0, reframed(good, encode_subset(range(7), (0, 1, 2, 3, stranger))), check="C-41")
+    r.step(0, reframed(good, encode_subset(range(7), (0, 1, 2))), check="C-42")
+    r.step(0, reframed(good, b"\x8f"), check="C-16")
     r.move()
     r.step(0, good, do="unmask", check="C-50")
-    r.step(0, reframed(good, encode_subset(range(6), (0, 1, 2, 3))), do="unmask", check="C-50")
+    r.step(0, reframed(good, encode_subset(range(7), (0, 1, 2, 3, 5))), do="unmask", check="C-50")
     r.deliver()
     r.close()
     return r
@@ -72,7 +73,7 @@ def bad_survivors(name: str) -> Recorder:
 def bad_harary(name: str) -> Recorder:
     """Many are present, but too few of those who hold the client's shares."""
     says = "a client in a Harary graph counts others than its holders towards t; a survivor far away is not present"
-    r = Recorder(name, says, clients=8, neighbours=4, threshold=3, slots=2, dimension=3)
+    r = Recorder(name, says, clients=8, neighbours=4, threshold=3)
     near = [member for member in r.params.graph.members(0) if member != 0]
     far = [member for member in range(1, 8) if member not in near]
     r.trip({far[0]})
@@ -82,14 +83,11 @@ def bad_harary(name: str) -> Recorder:
     some = b"".join(entries[member] for member in sorted([0, *near[:2]]))
     r.step(0, reframed(r.mail[0], encode_subset(range(8), present) + body[1:33] + some), check="C-33")
     r.trip()
-    everybody = set(range(8)) - {far[0]}
-    r.begin(slot=1, invited=everybody - {far[1]})
     r.ready(0)
-    r.step(0, r.start(slot=1, invited=sorted({0, *near[:2], *far[1:]})), check="C-29")
+    r.step(0, r.start(slot=0, invited=sorted({0, *near[:2], *far[1:]})), check="C-29")
     r.trip()
     r.step(0, reframed(r.mail[0], encode_subset(range(8), range(8))), check="C-41")
-    r.step(0, reframed(r.mail[0], encode_subset(range(8), everybody)), check="C-41")
-    few = sorted({*present} - {far[0], far[1]})
+    few = sorted({*present} - {far[0]})
     r.step(0, reframed(r.mail[0], encode_subset(range(8), few)), check="C-43")
     return r.finish()
 
