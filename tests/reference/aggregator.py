@@ -5,6 +5,19 @@ from __future__ import annotations
 from itertools import combinations
 
 from secagg import (
+    Refused,
+    bitmap,
+    blob,
+    commitment,
+    decode_share,
+    derive,
+    peer,
+    reconstruct,
+    sha,
+    tag,
+    verifies,
+)
+from session import (
     ADVERTISEMENT,
     AGREEMENT,
     CIPHERTEXT,
@@ -18,18 +31,7 @@ from secagg import (
     SHARES,
     SURVIVORS,
     UPLOAD,
-    Refused,
     Session,
-    bitmap,
-    blob,
-    commitment,
-    decode_share,
-    derive,
-    peer,
-    reconstruct,
-    sha,
-    tag,
-    verifies,
 )
 
 

@@ -52,7 +52,9 @@ class LibraryClient:
         return translated(lambda: self._step(do, *arguments))
 
     def _step(self, do, *arguments):
-        position = next(position for position in reversed(self.positions) if hasattr(position, do))
+        position = next((position for position in reversed(self.positions) if hasattr(position, do)), None)
+        if position is None:
+            raise Refused(None, "misuse")
         if do == "mask":
             start = ours.RoundParams.from_bytes(self.params, self.session, arguments[0])
             arguments = (start, np.array(arguments[1], np.uint32))

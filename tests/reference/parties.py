@@ -1,5 +1,8 @@
-"""The client of protocols/SPEC.md, section 10, on top of `secagg`; the server is in `aggregator`. An object with mutable
-state: a step that raises `Refused` has changed nothing, because every step checks before it assigns."""
+"""The client of protocols/SPEC.md, section 10, on top of `secagg`; the server is in `aggregator`.
+
+An object with mutable state: a step that raises `Refused` has changed nothing, because every step checks before it
+assigns.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from secagg import (
-    ADVERTISEMENT,
-    AGREEMENT,
-    CIPHERTEXT,
-    CIPHERTEXTS,
-    DELIVERY,
-    ENDORSEMENT,
-    INBOX,
-    KEM_KEY,
-    REVEAL,
-    ROSTER,
-    SHARES,
-    SURVIVORS,
-    UPLOAD,
     Refused,
-    Session,
     agree,
     bitmap,
     blob,
@@ -44,6 +33,22 @@ from secagg import (
     tag,
     u32,
     verifies,
+)
+from session import (
+    ADVERTISEMENT,
+    AGREEMENT,
+    CIPHERTEXT,
+    CIPHERTEXTS,
+    DELIVERY,
+    ENDORSEMENT,
+    INBOX,
+    KEM_KEY,
+    REVEAL,
+    ROSTER,
+    SHARES,
+    SURVIVORS,
+    UPLOAD,
+    Session,
 )
 
 

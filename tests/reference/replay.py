@@ -52,7 +52,9 @@ def replay(vector, implementation, checks=True):
     for index in range(vector["params"]["clients"]):
         parties[index] = implementation.client(vector, index)
     for at, step in enumerate(vector["script"]):
-        source = Kem(step.get("kem", ())) if step["do"] == "encapsulate" else Source(bytes.fromhex(step.get("randomness", "")))
+        source = Source(bytes.fromhex(step.get("randomness", "")))
+        if step["do"] == "encapsulate":
+            source = Kem(step.get("kem", ()))
         arguments = [step["client"]] if step["do"] == "receive" else []
         if "message" in step:
             arguments.append(bytes.fromhex(step["message"]))

@@ -14,6 +14,7 @@ import secagg
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from library import Library
 from replay import Reference, replay
+from session import Session
 
 import flora_protocols as ours
 from flora_protocols import codec, decoding, shamir, suites
@@ -47,8 +48,8 @@ def test_reference_replays(name):
 @pytest.mark.parametrize("implementation", [Library(), Reference()])
 def test_a_wrong_vector_is_noticed(implementation):
     """The replay itself: any expectation changed, and it fails."""
-    cases = ("good-complete", "gives"), ("bad-roster", "refused"), ("bad-survivors", "randomness"), ("good-hybrid", "kem")
-    for name, wrong in cases:
+    cases = {"good-complete": "gives", "bad-roster": "refused", "bad-survivors": "randomness", "good-hybrid": "kem"}
+    for name, wrong in cases.items():
         vector = json.loads(FILES[f"{name}.json"])
         step = next(step for step in vector["script"] if wrong in step)
         if wrong == "refused":
@@ -70,7 +71,7 @@ def test_every_remote_check_is_in_a_bad_vector():
     unreachable = {"C-24"}  # C-21 has refused every point that could give zero
     complaints = {"C-36", "C-37"}  # no refusal, but what good-complaint.json is about
     invisible = {"C-52", "C-53"}  # properties of every REVEAL, and of what is kept
-    beside = {f"C-{number}" for number in (*range(80, 83), *range(85, 94))}  # parameters as bytes and the loops: no steps
+    beside = {f"C-{number}" for number in (*range(80, 83), *range(85, 94))}  # parameters as bytes, and the loops
     assert numbered - shown == local | unreachable | complaints | invisible | beside
     assert shown <= numbered
 
@@ -84,7 +85,7 @@ def test_checksums_of_long_bodies(case):
 
 @pytest.mark.parametrize("case", PRIMITIVES["keystream"], ids=lambda case: str(case["size"]))
 def test_reference_keystream(case):
-    session = object.__new__(secagg.Session)
+    session = object.__new__(Session)
     session.b, session.d = 8, case["size"]
     stream = bytes(session.mask(bytes.fromhex(case["key"])))
     assert hashlib.sha256(stream).hexdigest() == case["sha256"]
@@ -93,7 +94,7 @@ def test_reference_keystream(case):
 
 @pytest.mark.parametrize("case", PRIMITIVES["packing"], ids=lambda case: str(case["bits"]))
 def test_reference_packing(case):
-    session = object.__new__(secagg.Session)
+    session = object.__new__(Session)
     session.b, session.d = case["bits"], len(case["values"])
     session.packed = (session.b * session.d + 7) // 8
     assert session.pack(case["values"]).hex() == case["packed"]
@@ -145,7 +146,7 @@ def test_reference_commitment(case):
 
 @pytest.mark.parametrize("case", PRIMITIVES["tag"], ids=lambda case: str(case["pair"]))
 def test_reference_tag(case):
-    session = object.__new__(secagg.Session)
+    session = object.__new__(Session)
     mask_key = session.mask_key(bytes.fromhex(case["slot_key"]), bytes.fromhex(case["round_id"]), *case["pair"])
     assert (mask_key.hex(), secagg.tag(mask_key).hex()) == (case["mask_key"], case["tag"])
 
@@ -176,7 +177,7 @@ def test_reference_agreement_of_keys(case):
 
 @pytest.mark.parametrize("case", PRIMITIVES["graph"], ids=lambda case: str(case["clients"]))
 def test_reference_graph(case):
-    session = object.__new__(secagg.Session)
+    session = object.__new__(Session)
     session.n, session.k, session.complete = case["clients"], case["neighbours"], False
     session.circle = secagg.circle(session.n, bytes.fromhex(case["seed"]))
     assert [session.members(index) for index in range(session.n)] == case["members"]
@@ -248,9 +249,9 @@ def test_both_refuse_the_same_parameters():
             read = ours.SessionParams(**fields, profile=ours.Profile(profile), identities=tuple(identities * malicious))
         except ours.ParameterError:
             with pytest.raises(secagg.Refused):
-                secagg.Session(fields | given)
+                Session(fields | given)
         else:
-            assert secagg.Session(fields | given).setup == read.setup_id
+            assert Session(fields | given).setup == read.setup_id
             taken += 1
     assert taken > 20
 

@@ -124,7 +124,7 @@ def bad_delivery(name: str) -> Recorder:
 
 def bad_inbox(name: str) -> Recorder:
     """The attack that this vector records: a client goes on with too few shares."""
-    says = "a client takes an inbox without itself or of the absent, or goes on with too few shares, or too few good ones"
+    says = "a client takes an inbox without itself or of the absent, or goes on with too few shares or good ones"
     r = Recorder(name, says, clients=5, threshold=3).trip({4}).trip()
     good = r.inboxes[2]  # which derives its shares of 0 and of 1
     body, tag = body_of(good), keys.TAG

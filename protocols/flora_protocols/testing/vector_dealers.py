@@ -31,13 +31,25 @@ def good_complaint(name: str) -> Recorder:
 
 def bad_dealer(name: str) -> Recorder:
     """A dealer of whom two complain, where nobody is to be corrupt, is not invited any more."""
-    says = "two complain of one dealer: it is in no other round; one alone is no reason"
-    r = Recorder(name, says, clients=6, threshold=3, slots=2, dimension=3).trip()
+    says = (
+        "of whom two complain is in no other round, also where they complain in different ones; one alone is no reason"
+    )
+    r = Recorder(name, says, clients=6, threshold=3, slots=3, dimension=3).trip()
     r.move()
     r.deliver({5: _bent(r, 5, (0, 1)), 4: _bent(r, 4, (0,))})
     r.finish()
     r.begin(round=4, invited=range(6), check="C-76")
-    return r.begin(round=4).finish()
+    r.begin(round=4)
+    r.move()
+    for liar, complaints in ((0, 1 << 3), (1, 1 << 4 | 1 << 5)):  # of 4 client 0 has complained before
+        r.sent[liar] = reframed(r.sent[liar], body_of(r.sent[liar])[:-1] + bytes((complaints,)))
+    r.deliver()
+    r.move()
+    for liar in (0, 1):
+        r.receive(liar, r.sent.pop(liar), check="C-10")  # with shares of whom it holds none, by its own word
+    r.deliver()
+    r.close()
+    return r.begin(round=5, invited=range(5), check="C-76")
 
 
 def bad_seed(name: str) -> Recorder:
