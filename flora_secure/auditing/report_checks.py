@@ -123,7 +123,7 @@ def communication(case: Case) -> Finding:
             ("payload_bytes", told.payload_bytes, payload),
             ("broadcast_bytes", told.broadcast_bytes, broadcast),
             ("full_model_bytes", told.full_model_bytes, model),
-            ("masking_bytes", told.masking_bytes, up + down - payload),
+            ("masking_bytes", told.masking_bytes, up + down - payload - told.invitation_bytes),
             ("reduction", told.reduction, 2 * model / (up + down) if up + down else None),
             ("reduction_upload", told.reduction_upload, model / up if up else None),
             ("parameter_ratio", told.parameter_ratio, model / 4 / told.parameters),

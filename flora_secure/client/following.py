@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import NoReturn
 
 import numpy as np
 
@@ -93,14 +92,12 @@ def _follow(
         for released in broadcast.sums:
             if released.round >= since:
                 state = step.after(state, released)
+    following = Following(invitation.session, invitation.round, FullState(state, full.optimiser))
     try:
-        adapter = to_wire(state.adapter)
-    except DivergedError as error:
-        _refuse(f"sends an adapter that is none: {error}")
-    if not np.isfinite(state.momentum).all():
-        _refuse("sends sums that make no state")
-    return adapter, Following(invitation.session, invitation.round, FullState(state, full.optimiser))
-
-
-def _refuse(reason: str) -> NoReturn:
-    raise PeerError("server", reason, Code.PARAMETERS)
+        if np.isfinite(state.momentum).all():
+            return to_wire(state.adapter), following
+    except DivergedError:
+        pass
+    if broadcast.form is Form.SUMS:
+        raise RefusalError(Refusal.STATE, "the state that this client keeps and the sums that came make no adapter")
+    raise PeerError("server", "sends a state that makes no adapter", Code.PARAMETERS)

@@ -17,16 +17,20 @@ import numpy as np
 from flora_protocols import (
     Exchange,
     Floors,
+    ServerPrepared,
     TooFewSurvivors,
     Trip,
     conduct,
     drive,
     lane,
     pack,
+    set_up,
     unpack,
 )
 from flora_secure.engine.workers import Workers
+from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import REQUEST_BYTES
 from flora_secure.rounds.sum import RoundSum, Vector
 
 
@@ -46,15 +50,15 @@ class Traffic:
         self._count(client, message, payload)
         self.upload += len(message)
 
-    def sent_down(self, client: int, message: bytes, payload: int = 0) -> None:
-        """Server → `client`; `payload` of the message's bytes are the broadcast."""
+    def sent_down(self, client: int, message: bytes, payload: int = 0, around: int = 0) -> None:
+        """Server → `client`; `payload` of the message's bytes are the broadcast. `around`: bytes that frame it."""
         self._count(client, message, payload)
-        self.download += len(message)
+        self.download += len(message) + around
         self.broadcast += payload
 
     @property
     def masking(self) -> int:
-        """Bytes that are neither broadcast nor update: what masking costs."""
+        """Bytes that are neither broadcast nor update: what invitations and masking cost."""
         return self.upload + self.download - self.payload
 
     def _count(self, client: int, message: bytes, payload: int) -> None:
@@ -108,9 +112,16 @@ class RoundExchange(Protocol):
         """Release what the exchange holds."""
         ...
 
+    @property
+    def standing(self) -> bool:
+        """Whether the masking session, if there is one, can go on in the next round."""
+        ...
+
 
 class PlainExchange:
     """An exchange without masking, for comparison and debugging: the server receives every upload by itself."""
+
+    standing = True
 
     def round(
         self, invitation: Invitation, floors: Floors | None, uploads: Mapping[int, Vector], traffic: Traffic
@@ -136,16 +147,23 @@ class PlainExchange:
 class MaskedExchange:
     """Secure aggregation (Bonawitz et al. CCS'17, Bell et al. CCS'20), the clients in `workers` processes.
 
-    A session is among the members of a round: its position i is held by the i-th of them.
+    A session is among the members of its rounds: its position i is held by the i-th of them. It is set up in the first
+    of them, and goes on as long as the invitations are of the same session.
     """
 
-    def __init__(self, identities: Mapping[int, bytes], workers: int = 0) -> None:
+    def __init__(self, identities: Mapping[int, bytes], enrolment: Enrolment, workers: int = 0) -> None:
         """Start the worker processes.
 
         `identities`: Ed25519 secret keys by client in the malicious-server profile; empty otherwise.
         """
-        self._identities = dict(identities)
+        self._identities, self._enrolment = dict(identities), enrolment
         self._workers = Workers(workers)
+        self._prepared: ServerPrepared | None = None
+
+    @property
+    def standing(self) -> bool:
+        """Whether a session is set up, and a round of it can be tried."""
+        return self._prepared is not None and len(self._prepared.clients) >= self._prepared.params.threshold
 
     def round(
         self, invitation: Invitation, floors: Floors | None, uploads: Mapping[int, Vector], traffic: Traffic
@@ -154,24 +172,29 @@ class MaskedExchange:
         params, members, workers, server = invitation.params, invitation.members, self._workers, _Stopwatch()
         assert params is not None
         assert floors is not None
-        identities = {position: self._identities.get(client) for position, client in enumerate(members)}
-        vectors = {position: uploads[client] for position, client in enumerate(members) if client in uploads}
-        workers.open(params, floors, identities, vectors)
         clients_before = workers.cpu_seconds
 
         def carry(exchange: Exchange) -> Iterator[tuple[int, bytes]]:
-            payload = params.payload_bytes if exchange.trip is Trip.MASK else 0
+            asked = exchange.trip is Trip.MASK
             with server.paused():
                 replies = list(workers.exchange(exchange.outbox))
             for position, message in exchange.outbox.items():
-                if exchange.trip is not Trip.ADVERTISE:  # which the opening begins
-                    traffic.sent_down(members[position], message)
+                if message:  # nothing in ADVERTISE, which the opening begins
+                    traffic.sent_down(members[position], message, around=REQUEST_BYTES * asked)
             for position, message in replies:
-                traffic.sent_up(members[position], message, payload)
+                traffic.sent_up(members[position], message, params.payload_bytes * asked)
                 yield position, message
 
         with server:
-            result = drive(conduct(params, least_survivors=floors.survivors), carry)
+            if self._prepared is None or self._prepared.params != params:
+                self._prepared = None
+                workers.open(
+                    params, floors, {place: self._identities.get(client) for place, client in enumerate(members)}
+                )
+                self._prepared = drive(set_up(params), carry)
+            start = invitation.start(self._enrolment, self._prepared.clients)
+            workers.give({place: uploads[client] for place, client in enumerate(members) if client in uploads})
+            result = drive(conduct(self._prepared, start, least_survivors=floors.survivors), carry)
         client_seconds = (workers.cpu_seconds - clients_before) / params.clients
         survivors = tuple(members[position] for position in result.survivors)
         return Carried(RoundSum(result.sum, survivors, len(result.recovered)), client_seconds, server.seconds)

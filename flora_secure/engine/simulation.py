@@ -32,7 +32,8 @@ from flora_secure.privacy.clipping import NonFiniteUpdateError
 from flora_secure.privacy.encoding import wrapped
 from flora_secure.records.record import PARTS, RoundRecord
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import Invitation, decode_opening
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import decode_opening
 from flora_secure.rounds.sum import Outcome
 from flora_secure.server.server import Announce, Server, Skipped
 
@@ -57,7 +58,9 @@ class Simulation:
         self.server = Server(config, task.for_server(), enrolment)
         self.policy = None if self.server.profile is None else _policy(self.server)
         self.exchange: RoundExchange = (
-            PlainExchange() if self.policy is None else MaskedExchange(secrets, default_workers(config.cohort_size))
+            PlainExchange()
+            if self.policy is None
+            else MaskedExchange(secrets, enrolment, default_workers(config.cohort_size))
         )
 
     @property
@@ -109,7 +112,7 @@ class Simulation:
         for client, opening in server.openings(invitation).items():
             if opening not in broadcasts:
                 broadcasts[opening] = decode_opening(opening)[1]
-            traffic.sent_down(client, broadcasts[opening], payload=len(broadcasts[opening]))
+            traffic.sent_down(client, opening, payload=len(broadcasts[opening]))
 
         given = self.trainer.contributions(invitation, server.broadcast, invitation.members)
         clock.lap("training")
@@ -132,6 +135,7 @@ class Simulation:
             aborted=aborted,
             uploaded=uploads.vectors.keys(),
             announced=announced,
+            session_lost=carried is None and not self.exchange.standing,
             # whoever left because of what it computed makes the survivors no uniform subset
             uniform=len(uploads.vectors) == len(invitation.members) - len(vanishing),
             contributions=uploads.contributions,

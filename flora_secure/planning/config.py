@@ -175,6 +175,13 @@ _IDLE: tuple[tuple[str, _Where, str], ...] = (
      "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
     ("aggregation.threshold", _unmasked,
      "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
+    ("aggregation.slots", _unmasked,
+     "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
+    ("aggregation.suite", _unmasked,
+     "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
+    ("aggregation.slots", lambda run: run.participation.sampling is not None and (run.aggregation.slots or 1) > 1,
+     "prepares rounds of one cohort, and `participation.sampling` {run.participation.sampling} draws another one in "
+     "each round: leave it out"),
 )  # fmt: skip
 
 

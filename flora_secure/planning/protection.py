@@ -7,12 +7,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from flora_protocols.params import MAX_SLOTS
 from flora_secure.errors import require, require_positive
 from flora_secure.planning.options import SIMULATE, option
 
 Unit = Literal["client", "example"]
 Sampling = Literal["poisson", "fixed"]
 SecAgg = Literal["off", "semi-honest", "malicious-server"]
+SuiteName = Literal["x25519", "x25519-mlkem768"]
 
 # chosen on public data alone: docs/studies/choose_defaults.py
 CLIP_NORM: dict[Unit, float] = {"client": 0.15, "example": 3.0}
@@ -179,12 +181,29 @@ class AggregationConfig:
     threshold: int | None = option(
         None, "--threshold", "Shares needed to reveal a secret.", derived="as many as its promises need"
     )
+    slots: int | None = option(
+        None,
+        "--slots",
+        "Rounds for which masks are prepared at once.",
+        derived="a tenth more than there are rounds where everybody takes part, at most 64; 1 for cohorts",
+    )
+    suite: SuiteName | None = option(
+        None,
+        "--suite",
+        "What the clients' channels rest on: x25519, or x25519-mlkem768 against quantum computers to come.",
+        metavar="SUITE",
+        derived="x25519-mlkem768 where several rounds are prepared at once and cryptography has it, else x25519",
+    )
     corrupt: float = option(
         0.05, "--corrupt", "Fraction of all clients that may collude with the server; sizes noise and masks."
     )
     dropout: float = option(0.0, "--dropout", "Fraction of a round's clients that vanish after sharing keys.")
 
     def __post_init__(self) -> None:
+        require(
+            self.slots is None or 1 <= self.slots <= MAX_SLOTS,
+            f"`aggregation.slots` must lie in 1…{MAX_SLOTS}, got {self.slots}",
+        )
         require(
             0 <= self.corrupt < 1,
             "`aggregation.corrupt` must be at least 0 and below 1 (nobody would be left to protect); got "

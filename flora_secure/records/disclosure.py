@@ -84,6 +84,8 @@ REPORT: Mapping[str, str] = {
     "aggregation.min_separation": PUBLIC,
     "aggregation.neighbours": PLANNED,
     "aggregation.threshold": PLANNED,
+    "aggregation.slots": PLANNED,
+    "aggregation.suite": PUBLIC,
     "aggregation.seconds": TIMES,
     "timing": TIMES,
     "provenance": PUBLIC,

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from flora_protocols import Kind, ParameterError, Profile, message_bytes
+from flora_protocols import Kind, ParameterError, Profile, round_bytes, setup_bytes
 from flora_secure.errors import require
 from flora_secure.plain import finite_or_none
 from flora_secure.planning.architectures import Architecture, architecture, classes_of
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.masking import MaskingPlan, plan_masking
+from flora_secure.planning.masking import SUITES, MaskingPlan, masking_of, name_of
 from flora_secure.planning.names import GENERIC, PASSED
 from flora_secure.planning.noise import plan_noise, refused, target_delta
 from flora_secure.planning.placements import PLACEMENTS
@@ -32,6 +32,7 @@ from flora_secure.records.report import Communication
 from flora_secure.records.report_table import html_table
 from flora_secure.rounds.broadcast import Form, Layout
 from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import OPENING_BYTES, REQUEST_BYTES
 
 SCHEMA = "flora-secure/plan/1"
 IMAGES = 20_000  # of the clients of the embedded data set, together
@@ -73,7 +74,8 @@ class PrivacyForecast:
 @dataclass(frozen=True, kw_only=True)
 class AggregationForecast:
     """Who shares masks with whom. `dropouts` and `corrupt` are clients of a round that noise and masks allow for;
-    `corrupt_neighbours` is how many of one client's share holders may be corrupt."""
+    `corrupt_neighbours` is how many of one client's share holders may be corrupt. `slots`: rounds of a masking session;
+    `suite`: what its channels rest on; `reductions`: that of the communication under either suite."""
 
     profile: str
     clients: int
@@ -82,6 +84,9 @@ class AggregationForecast:
     dropouts: int
     corrupt: int
     corrupt_neighbours: int | None
+    slots: int | None
+    suite: str | None
+    reductions: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +170,17 @@ class Forecast:
                 + ("" if a.threshold is None else f", {a.neighbours} neighbours each, threshold {a.threshold}")
                 + f"; allows for {a.dropouts} dropouts and {a.corrupt} corrupt clients a round",
             ),
+            *(
+                [
+                    (
+                        "  channels",
+                        f"{a.suite}, set up for {a.slots} {'round' if a.slots == 1 else 'rounds'} at once; "
+                        + ", ".join(f"{reduction:,.0f} × less by {name}" for name, reduction in a.reductions.items()),
+                    )
+                ]
+                if a.suite is not None
+                else []
+            ),
             *([("assumed", "; ".join(self.assumed))] if self.assumed else []),
         ]
 
@@ -186,11 +202,12 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
         selection = Selection.of(config)
         plan = plan_noise(config, selection, dimension, images)
         cohort = plan.for_cohort(min(max(config.cohort_size, plan.smallest_cohort), plan.clients))
-        masking = None
-        if config.aggregation.secagg != "off":
-            wanted = config.aggregation
-            masking = plan_masking(cohort, Profile(wanted.secagg), wanted.neighbours, wanted.threshold)
+        masking, reductions = masking_of(config, cohort), {}
         communication = _communication(config, cohort, masking, size)
+        if masking is not None:
+            for name, suite in SUITES.items():
+                other = dataclasses.replace(masking, suite=suite)
+                reductions[name] = _communication(config, cohort, other, size).reduction
     except (ValueError, ParameterError) as error:
         raise refused(error) from None
     return Forecast(
@@ -212,6 +229,9 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
             dropouts=cohort.dropouts,
             corrupt=cohort.colluders,
             corrupt_neighbours=None if masking is None else masking.corrupt,
+            slots=None if masking is None else masking.slots,
+            suite=None if masking is None else name_of(masking.suite),
+            reductions={name: reduction for name, reduction in reductions.items() if reduction is not None},
         ),
         plan=plan,
         assumed=_assumed(config, images),
@@ -307,19 +327,12 @@ def _communication(
     n = plan.clients
     stay = 1 - math.floor(config.aggregation.dropout * n) / n
     trained = size.trained(config.model, classes_of(config.data))
-    broadcast = _broadcast_bytes(config, plan, trained)
+    broadcast, invitation = _broadcast_bytes(config, plan, trained), _invitation_bytes(config)
     packed = -(-plan.payload_bits // 8)
-    if masking is None:
-        upload, download = stay * packed, broadcast
-    else:
-        profile = Profile(config.aggregation.secagg)
-        signed = range(2, n + 2) if profile is Profile.MALICIOUS_SERVER else ()  # 0 and 1 would have small order
-        keys = tuple(i.to_bytes(32, "little") for i in signed)  # whose they are does not change a size
-        size_of = message_bytes(masking.session(plan, profile, identities=keys))
-        late = stay * (size_of[Kind.UPLOAD] + size_of[Kind.REVEAL] + size_of.get(Kind.ENDORSEMENT, 0))
-        upload = size_of[Kind.ADVERTISEMENT] + size_of[Kind.SHARES] + late
-        late = stay * (size_of[Kind.SURVIVORS] + size_of.get(Kind.AGREEMENT, 0))
-        download = broadcast + size_of[Kind.ROSTER] + size_of[Kind.INBOX] + late
+    upload, download = stay * packed, invitation + broadcast + OPENING_BYTES
+    if masking is not None:
+        upload, more = _masking_bytes(config, plan, masking)
+        download += more
     payload = broadcast + stay * packed
     full = 4 * size.parameters
     return Communication(
@@ -327,8 +340,8 @@ def _communication(
         download_bytes=download,
         payload_bytes=payload,
         broadcast_bytes=broadcast,
-        masking_bytes=upload + download - payload,
-        invitation_bytes=_invitation_bytes(config),
+        masking_bytes=upload + download - payload - invitation,
+        invitation_bytes=invitation,
         full_model_bytes=full,
         reduction=2 * full / (upload + download),
         reduction_upload=full / upload,
@@ -336,6 +349,28 @@ def _communication(
         upload_values=size.dimension(config.model, classes_of(config.data)),
         parameter_ratio=size.parameters / trained,
         bits=plan.bits,
+    )
+
+
+def _masking_bytes(config: RunConfig, plan: NoisePlan, masking: MaskingPlan) -> tuple[float, float]:
+    """Bytes up and down of a client and round: the mean over a run, set-ups included."""
+    profile, n, rounds = Profile(config.aggregation.secagg), plan.clients, config.training.rounds
+    signed = range(2, n + 2) if profile is Profile.MALICIOUS_SERVER else ()  # 0 and 1 would have small order
+    keys = tuple(i.to_bytes(32, "little") for i in signed)  # whose they are does not change a size
+    params = masking.session(plan, profile, identities=keys)
+    lost = math.floor(config.aggregation.dropout * n) / n
+    once = setup_bytes(params)
+    each = round_bytes(params, lost * n * masking.neighbours / (n - 1))  # of who stays, the neighbours that do not
+    sessions = math.ceil(rounds / params.slots) / rounds
+    # the inbox goes with each round until its client has uploaded
+    inbox = once[Kind.INBOX] * math.fsum(lost**missed for missed in range(min(params.slots, rounds)))
+    sent = (Kind.ADVERTISEMENT, Kind.CIPHERTEXTS, Kind.SHARES)
+    told = math.fsum(once.get(kind, 0.0) for kind in (Kind.ROSTER, Kind.DELIVERY)) + inbox
+    up = (1 - lost) * math.fsum(each.get(kind, 0.0) for kind in (Kind.UPLOAD, Kind.ENDORSEMENT, Kind.REVEAL))
+    down = (1 - lost) * math.fsum(each.get(kind, 0.0) for kind in (Kind.SURVIVORS, Kind.AGREEMENT))
+    return (
+        up + sessions * math.fsum(once.get(kind, 0.0) for kind in sent),
+        down + sessions * told + each[Kind.START] + REQUEST_BYTES,
     )
 
 

@@ -164,8 +164,8 @@ class Communication:
 
     `payload_bytes`: broadcasts and uploads; `broadcast_bytes`: the broadcasts among them. `parameters`: trained values;
     `upload_values`: d, of an update before any rotation. They differ where the rule trains one factor a round.
-    `invitation_bytes`: of what the server says of a round before it begins, beside the broadcast; in no other figure
-    here.
+    `invitation_bytes`: of what the server says of a round before it begins, beside the broadcast. `masking_bytes`: all
+    that is neither payload nor invitation, with what a masking session's set-up takes of each of its rounds.
     """
 
     upload_bytes: float
@@ -197,8 +197,8 @@ class Aggregation:
     round numbers: of those that ended without a sum, as with too few survivors, and of those that were in flight when
     the run was killed, and so count as released though they are not in the adapter. So do those of `announced`, the
     aborted ones whose survivors had been told. `neighbours` and `threshold` are
-    those of the largest cohort. `participation` is the rate, `sampling` how cohorts were drawn, `None` where
-    everybody takes part."""
+    those of the largest cohort; `slots`: rounds that a masking session was set up for; `suite`: what its channels
+    rested on. `participation` is the rate, `sampling` how cohorts were drawn, `None` where everybody takes part."""
 
     profile: str
     clients: int
@@ -208,6 +208,8 @@ class Aggregation:
     cohort: list[int]
     neighbours: int | None
     threshold: int | None
+    slots: int | None
+    suite: str | None
     dropped: list[int]
     recovered: list[int]
     aborted: list[int]

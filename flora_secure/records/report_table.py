@@ -108,7 +108,7 @@ def _communication(comm: Communication) -> list[Row]:
             "communication",
             ("nothing sent " if comm.reduction is None else f"{comm.reduction:,.0f} × less than sending the model ")
             + f"({comm.upload_bytes / 1000:,.1f} kB up, {comm.download_bytes / 1000:,.1f} kB down "
-            f"a client and round, {comm.invitation_bytes:,.0f} B of invitation beside them)",
+            f"a client and round)",
         ),
         (
             "  adapter",
@@ -131,6 +131,7 @@ def _aggregation(agg: Aggregation) -> list[Row]:
             f"{agg.profile}, {agg.clients} clients"
             + ("" if agg.sampling is None else f", {agg.sampling} cohorts of {_span(agg.cohort)}")
             + ("" if agg.threshold is None else f", {agg.neighbours} neighbours each, threshold {agg.threshold}")
+            + ("" if agg.suite is None else f", {agg.suite}, {agg.slots} rounds a set-up")
             + f"; {sum(agg.dropped)} dropped, {sum(agg.recovered)} recovered, {len(agg.aborted)} rounds aborted",
         ),
         *((name, f"{_numbers(rounds)}: {fate}") for name, rounds, fate in apart if rounds),

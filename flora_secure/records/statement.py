@@ -39,6 +39,11 @@ _SUMS_ONLY = (
     "Against whom. Those who see only the released sums and models. The server itself received every upload singly; "
     "against it the guarantee above does NOT hold, only epsilon_local below does."
 )
+_SENT = (
+    "What clients are sent. The adapter, or the released sums, with which they take the server's steps themselves. It "
+    "is the same information: of a round's sum and the states before and after it, each follows from the others and "
+    "public numbers. The guarantee is of the sums, and covers whatever follows from them (post-processing)."
+)
 _REPRODUCIBLE = (
     "SIMULATED NOISE. The noise keys follow from the run's seed and are therefore not secret: whoever knows the seed "
     "can subtract the noise. The figures say what the run would promise with secret keys; real data need those."
@@ -154,6 +159,7 @@ def statement(
         _guarantee(ledger, unit, units),
         _unit(plan, ledger, unit),
         _SUMS_ONLY if profile == "off" else _SERVER,
+        _SENT,
         _participation(plan, ledger),
         _TRUST[profile],
         _draw(ledger, corrupt) if profile == "malicious-server" and ledger.clients else None,

@@ -36,6 +36,7 @@ class Outcome:
         uploaded: the clients whose uploads were sent, whether or not there was a sum.
         announced: where there is no sum, who had been told that their uploads are in it: others may have that sum, so
             that it counts as released. Empty where nobody had.
+        session_lost: whether the masking session cannot go on, so that the next round begins another.
         uniform: whether all who dropped out did so whatever they had computed: then the survivors are a uniform subset
             of the cohort. False where that is not known.
         contributions: updates or gradients in the uploads; clipped: how many of them were clipped; overflowed: how many
@@ -48,6 +49,7 @@ class Outcome:
     aborted: str | None
     uploaded: Collection[int]
     announced: Collection[int] = ()
+    session_lost: bool = False
     uniform: bool = False
     contributions: int = 0
     clipped: int = 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import Invitation, encode_opening
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import encode_opening
 
 
 class Openings:
@@ -24,19 +25,22 @@ class Openings:
         every one since; others may have missed or lost it. Each is counted in `invitation_bytes`. Members who are sent
         the same get the same object.
         """
-        encoded, made, openings = dict[bytes, bytes](), dict[tuple[bytes, bytes], bytes](), {}
+        # of each long invitation that members have: the one to send, whether it follows
+        forms = dict[int | None, tuple[bytes, bool]]()
+        made, openings = dict[tuple[bytes, bytes], bytes](), {}
         for member in invitation.members:
             known = self._known.get(member)
-            if known is not None and not invitation.follows(known):
+            name = None if known is None else known.round
+            if name not in forms:
+                follows = known is not None and invitation.follows(known)
+                forms[name] = invitation.to_bytes(self._enrolment, known if follows else None), follows
+            encoded, follows = forms[name]
+            if known is not None and not follows:
                 del self._known[member]  # it keeps the last long one, and which that is shows when it uploads
-                known = None
-            tag = b"" if known is None else known.tag
-            if tag not in encoded:
-                encoded[tag] = invitation.to_bytes(self._enrolment, known)
-            self.invitation_bytes += len(encoded[tag])
-            key = tag, broadcasts[member]
+            self.invitation_bytes += len(encoded)
+            key = encoded, broadcasts[member]
             if key not in made:
-                made[key] = encode_opening(encoded[tag], broadcasts[member])
+                made[key] = encode_opening(*key)
             openings[member] = made[key]
         return openings
 

@@ -20,10 +20,10 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flora_protocols import ParameterError, Profile, lane, pack
+from flora_protocols import ParameterError, Profile, SessionParams, lane, pack
 from flora_secure.errors import CheckpointError, ConfigError
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.masking import MaskingPlan, plan_masking
+from flora_secure.planning.masking import MaskingPlan, masking_of
 from flora_secure.planning.noise import expected_contributions, plan_noise, refused
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_of
@@ -85,6 +85,7 @@ class Server:
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
         self.records: list[RoundRecord] = []
         self.session = os.urandom(SESSION)
+        self._session: tuple[SessionParams, tuple[int, ...]] | None = None  # of the masking, and its cohort
         self._open: Invitation | None = None  # of the round that is not over
         self._openings = Openings(enrolment)
         self.optimiser = server_optimiser(config, self.plan, self._expected, task.width)
@@ -134,9 +135,10 @@ class Server:
         """
         if self.profile is None:
             return None
-        size, how = (plan.clients, plan.survivors_minimum), self.config.aggregation
+        size = plan.clients, plan.survivors_minimum
         if size not in self._masking:
-            found = plan_masking(plan, self.profile, how.neighbours, how.threshold)
+            found = masking_of(self.config, plan)
+            assert found is not None
             keys = self.enrolment.identities[: plan.clients]
             found.session(plan, self.profile, identities=keys)  # refuses what cannot work
             self._masking[size] = found
@@ -177,10 +179,7 @@ class Server:
         if announce is not None:
             begun = announcement(self.config, number, plan, cohort, exhausted, model_hash, masking)
             announce(dataclasses.replace(begun, noise_multiplier=worst.noise_multiplier))
-        params = None
-        if masking is not None and self.profile is not None:
-            keys = self.enrolment.identities_of(cohort)
-            params = masking.session(plan, self.profile, number=number, model_hash=model_hash, identities=keys)
+        params = None if masking is None else self._masking_session(number, plan, masking, tuple(cohort))
         self._open = Invitation(
             session=self.session,
             round=number,
@@ -207,6 +206,21 @@ class Server:
         broadcast = self._broadcasts.complete(invitation, self._full, member)
         return self._openings.complete(invitation, broadcast, member)
 
+    def _masking_session(
+        self, number: int, plan: NoisePlan, masking: MaskingPlan, cohort: tuple[int, ...]
+    ) -> SessionParams:
+        """The parameters of the masking session that the round belongs to: the one that is open, where it is of the
+        same cohort and has a slot left, or else one that begins now."""
+        assert self.profile is not None
+        if self._session is not None:
+            params, members = self._session
+            if members == cohort and number - params.number < params.slots:
+                return params
+        keys = self.enrolment.identities_of(cohort)
+        params = masking.session(plan, self.profile, number=number, identities=keys)
+        self._session = params, cohort
+        return params
+
     def finish(self, invitation: Invitation, outcome: Outcome) -> RoundRecord:
         """End the round that `invitation` began: charge it, step, evaluate; returns its record, the last of `records`.
 
@@ -228,6 +242,8 @@ class Server:
             self.ledger.expose()
         released = None if found is None else self._step(invitation, found)
         self._open = None
+        if outcome.session_lost:
+            self._session = None
         self._broadcasts.ended(invitation, outcome.uploaded, released)
         self._openings.ended(invitation, outcome.uploaded)
         accuracy = self.task.accuracy(self.adapter)

@@ -100,6 +100,7 @@ def example_report() -> Report:
             upload_bytes=1e4,
             download_bytes=2e4,
             payload_bytes=8e3,
+            broadcast_bytes=4e3,
             masking_bytes=2.2e4,
             invitation_bytes=110.0,
             full_model_bytes=6_000_000,

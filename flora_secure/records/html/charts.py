@@ -118,7 +118,11 @@ def wire(run: Shown, name: str) -> Chart:
     parts = [
         ("update (its payload)", update, 0.0),
         ("broadcast (its payload)", 0.0, broadcast),
-        ("masking: keys, shares, recovery", comm.upload_bytes - update, comm.download_bytes - broadcast),
+        (
+            "masking: keys, shares, recovery",
+            comm.upload_bytes - update,
+            comm.download_bytes - broadcast - comm.invitation_bytes,
+        ),
         ("invitation", 0.0, comm.invitation_bytes),
     ]
     figure = Figure(figsize=(_WIDE, 2.3), layout="constrained")
@@ -135,7 +139,7 @@ def wire(run: Shown, name: str) -> Chart:
     axes.set_xlim(left=0)
     axes.set_xlabel("kB a client and round")
     figure.legend(loc="outside upper center", ncols=2, fontsize=9, handlelength=1)
-    up, down = comm.upload_bytes, comm.download_bytes + comm.invitation_bytes
+    up, down = comm.upload_bytes, comm.download_bytes
     less = (
         ""
         if comm.reduction is None

@@ -56,7 +56,7 @@ def _bytes(run: Shown) -> list[Fact]:
     less = "nothing sent" if comm.reduction is None else f"{comm.reduction:,.0f} ×"
     return [
         Fact("up", size_text(comm.upload_bytes), "a client and round, complete messages"),
-        Fact("down", size_text(comm.download_bytes), f"beside {size_text(comm.invitation_bytes)} of invitation"),
+        Fact("down", size_text(comm.download_bytes), f"{size_text(comm.invitation_bytes)} of it invitation"),
         Fact("reduction", less, f"less than the model of {size_text(comm.full_model_bytes)}, both ways"),
     ]
 
