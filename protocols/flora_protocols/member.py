@@ -95,6 +95,8 @@ class ClientPosition(Position):
         *_, index, clients, threshold, survivors, suite = _HEAD.unpack_from(body)
         if index >= params.clients:
             refuse(cls, f"it is of client {index}, of {params.clients}")
+        if suite not in set(Suite):
+            refuse(cls, f"its floor is suite {suite}, which there is not")
         floors = Floors(clients=clients, threshold=threshold, survivors=survivors, suite=Suite(suite))
         me = Member(params, index, floors)
         if identity is not None or (cls._SIGNS and params.malicious):

@@ -96,8 +96,8 @@ class ServerPrepared(Position):
     def begin(self, round: RoundParams) -> ServerMask:
         """The position of a round, whose slot is used from now on, and with it those before.
 
-        Raises MisuseError for a slot that is not left and for who has not shared; ParameterError for what the session
-        does not have; TooFewSurvivors for fewer than t that are invited.
+        Raises MisuseError for a slot that is not left and for who is not among `clients`; ParameterError for what the
+        session does not have.
         """
         if not isinstance(round, RoundParams):
             raise MisuseError(f"round must be RoundParams, not {type(round).__name__}")
@@ -108,6 +108,9 @@ class ServerPrepared(Position):
         strangers = [client for client in round.invited if client not in self._deposits]
         if strangers:
             raise MisuseError(f"invites {strangers[:8]}, who have not shared; see ServerPrepared.clients")
+        accused = sorted(self.accused.keys() & set(round.invited))
+        if accused:
+            raise MisuseError(f"invites {accused[:8]}, whose shares do not open; see ServerPrepared.clients")
         position = ServerMask(self, round)
         self._next = round.slot + 1
         self._scopes.append(round.id(self._params, self._session))
@@ -129,10 +132,10 @@ class ServerPrepared(Position):
         self._undelivered, self.refused = dict(inboxes), refused
 
     def uploaded(self, client: int, unopened: frozenset[int]) -> None:
-        """`client` has its inbox, and says that it holds no shares of those `unopened`."""
+        """`client` has its inbox, and says that it holds no shares of those `unopened`. No complaint is taken back."""
         self._undelivered.pop(client, None)
         if unopened:
-            self._complaints[client] = unopened
+            self._complaints[client] = self._complaints.get(client, frozenset()) | unopened
 
     @property
     def complaints(self) -> Mapping[int, frozenset[int]]:
