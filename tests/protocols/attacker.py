@@ -4,7 +4,8 @@ import pytest
 
 from flora_protocols import ClientReady, PeerError, Trip
 from flora_protocols.codec import CHECKSUM, HEADER, checksum
-from flora_protocols.setup_messages import entry_bytes
+from flora_protocols.keys import TAG
+from flora_protocols.setup_messages import decode_inbox, entry_bytes
 
 
 def at(cohort, trip, dropping=()):
@@ -36,6 +37,19 @@ def entries_of(cohort, index=0):
     body, first = body_of(cohort.mail[index]), (everybody + 7) // 8
     end = first + size * everybody
     return body[:first], [body[at : at + size] for at in range(first, end, size)], body[end:]
+
+
+def boxes_of(cohort, index):
+    """What is in an inbox: by sender, its tag, and what it has sealed where the recipient does not derive its shares."""
+    return decode_inbox(cohort.params, cohort.prepared.session, cohort.mail[index], index)
+
+
+def inbox(cohort, index, boxes, present=None):
+    """The inbox of client `index` with other `boxes`, in order. `present`: the bitmap, if it is to be another one."""
+    first = (len(cohort.params.graph.members(index)) + 7) // 8
+    present = body_of(cohort.mail[index])[:first] if present is None else present
+    parts = [present, *(box[:TAG] for box in boxes), *(box[TAG:] for box in boxes)]
+    return reframed(cohort.mail[index], b"".join(parts))
 
 
 def collected(cohort, index):

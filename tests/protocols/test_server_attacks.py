@@ -275,7 +275,8 @@ def test_rubbish_for_everybody_costs_the_dealer_its_place(make):
     cohort = at(Cohort(make(5, slots=2)), Trip.SHARE)
     client, message = cohort.move(4)
     body = body_of(message)
-    cohort.server.receive(4, reframed(message, bytes(4 * 84) + body[4 * 84 :]))  # a box of two slots has 84 bytes
+    boxes = 4 * 16 + 2 * 68  # all tags, and of the two that do not derive what is sealed
+    cohort.server.receive(4, reframed(message, bytes(boxes) + body[boxes:]))
     for index in range(4):
         cohort.clients[index], message = cohort.move(index)
         cohort.server.receive(index, message)
