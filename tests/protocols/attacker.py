@@ -2,7 +2,7 @@
 
 import pytest
 
-from flora_protocols import ClientReady, PeerError, Trip
+from flora_protocols import ClientCollect, ClientReady, PeerError, ServerPrepared, Trip
 from flora_protocols.codec import CHECKSUM, HEADER, checksum
 from flora_protocols.keys import TAG
 from flora_protocols.setup_messages import decode_inbox, entry_bytes
@@ -57,6 +57,44 @@ def collected(cohort, index):
     if not isinstance(cohort.clients[index], ClientReady):
         cohort.clients[index] = cohort.clients[index].collect(cohort.mail[index])
     return cohort.clients[index]
+
+
+def step(cohort, index):
+    """One transition of client `index`, without changing the cohort: as `Cohort.move`, but the inbox by itself."""
+    client = cohort.clients[index]
+    return client.collect(cohort.mail[index]) if isinstance(client, ClientCollect) else cohort.move(index)
+
+
+def others_send(cohort, *done, absent=()):
+    """Everybody moves and is heard but those that are `done` or `absent`."""
+    for index in sorted(set(cohort.clients) & set(cohort.mail) - {*done, *absent}):
+        cohort.clients[index], cohort.sent[index] = cohort.move(index)
+        cohort.server.receive(index, cohort.sent[index])
+    return cohort
+
+
+def closed(cohort):
+    """The server closes the trip; after the set-up it begins a round."""
+    cohort.server, cohort.mail = cohort.server.close()
+    if isinstance(cohort.server, ServerPrepared):
+        cohort.prepared = cohort.server
+        cohort.begin()
+    return cohort
+
+
+def secrets_of(position):
+    """All that a client holds and must not tell, as bytes."""
+    held = vars(position)
+    found = [held[name] for name in ("_seeds", "_own_pairs", "_identity") if isinstance(held.get(name), bytes)]
+    found += held.get("_own", ())
+    for name in ("_box_keys", "_pair_keys", "_derived", "_made"):
+        found += held.get(name, {}).values()
+    uploaded = held.get("_uploaded")
+    slots = uploaded.left if uploaded else held.get("_slots")
+    found += [*uploaded.held.values(), *uploaded.tags.values()] if uploaded else []
+    found += [part.tobytes() for part in (slots.seeds, slots.pair_keys, slots.held)] if slots else []
+    assert found or type(position).__name__ in ("ClientAdvertise", "ClientDone")
+    return found
 
 
 def refused(cohort, index, mail, culprit="server", match="", error=PeerError):

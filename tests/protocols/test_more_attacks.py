@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attacker import at, body_of, boxes_of, collected, inbox, reframed, under
+from attacker import at, body_of, boxes_of, collected, inbox, reframed, secrets_of, under
 from cohorts import LEAST, Cohort, hybrid, malicious, plain_sum, semi_honest, vectors_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -166,21 +166,6 @@ def test_agreement_is_needed_before_anything_is_revealed(make):
         with pytest.raises(ProtocolError):
             cohort.clients[0].unmask(bad)
     cohort.finish()
-
-
-def secrets_of(position):
-    """All that a client holds and must not tell, as bytes."""
-    held = vars(position)
-    found = [held[name] for name in ("_seeds", "_own_pairs", "_identity") if isinstance(held.get(name), bytes)]
-    found += held.get("_own", ())
-    for name in ("_box_keys", "_pair_keys", "_derived", "_made"):
-        found += held.get(name, {}).values()
-    uploaded = held.get("_uploaded")
-    slots = uploaded.left if uploaded else held.get("_slots")
-    found += [*uploaded.held.values(), *uploaded.tags.values()] if uploaded else []
-    found += [part.tobytes() for part in (slots.seeds, slots.pair_keys, slots.held)] if slots else []
-    assert found or type(position).__name__ in ("ClientAdvertise", "ClientDone")
-    return found
 
 
 @makes

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from attacker import at, body_of, collected, reframed
+from attacker import at, body_of, closed, collected, others_send, reframed
 from cohorts import Cohort, hybrid, malicious, semi_honest
 
 from flora_protocols import (
@@ -91,13 +91,7 @@ def dealing(cohort, index, monkeypatch, **patches):
             patched.setattr(slots, name, value)
         cohort.clients[index], message = cohort.move(index)
     cohort.server.receive(index, message)
-    for other in cohort.clients.keys() - {index}:
-        cohort.clients[other], message = cohort.move(other)
-        cohort.server.receive(other, message)
-    cohort.server, cohort.mail = cohort.server.close()
-    cohort.prepared = cohort.server
-    cohort.begin()
-    return cohort
+    return closed(others_send(cohort, index))
 
 
 @pytest.mark.parametrize("make", [semi_honest, hybrid])
@@ -277,14 +271,8 @@ def test_rubbish_for_everybody_costs_the_dealer_its_place(make):
     body = body_of(message)
     boxes = 4 * 16 + 2 * 68  # all tags, and of the two that do not derive what is sealed
     cohort.server.receive(4, reframed(message, bytes(boxes) + body[boxes:]))
-    for index in range(4):
-        cohort.clients[index], message = cohort.move(index)
-        cohort.server.receive(index, message)
     cohort.clients[4] = client
-    cohort.server, cohort.mail = cohort.server.close()
-    cohort.prepared = cohort.server
-    cohort.begin()
-    cohort.send()
+    closed(others_send(cohort, 4)).send()
     with pytest.raises(TooFewSurvivors, match="holders of client 4's shares: 1 left, 3 needed"):
         cohort.server.close()
     assert {index: cohort.clients[index]._uploaded.left.unopened for index in range(5)} == {

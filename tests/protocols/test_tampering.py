@@ -5,12 +5,12 @@ Where a client may say what it likes, it says just that: a flipped bit of an UPL
 
 import numpy as np
 import pytest
-from attacker import at, body_of, reframed
+from attacker import at, body_of, closed, others_send, reframed
 from cohorts import Cohort, hybrid, malicious, plain_sum, semi_honest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flora_protocols import PeerError, ProtocolError, ServerPrepared, Suite, Trip, UnsoundShares, shamir
+from flora_protocols import PeerError, ProtocolError, Suite, Trip, UnsoundShares, shamir
 from flora_protocols.codec import HEADER
 
 KINDS = {  # two shares more than needed, even after the dropout, so that a wrong one can be told from the owner's fault
@@ -70,10 +70,7 @@ class Round:
             cohort.clients = moved
             if trip is Trip.UNMASK:
                 return cohort.server.close()
-            cohort.server, cohort.mail = cohort.server.close()
-            if trip is Trip.SHARE:
-                cohort.prepared = cohort.server
-                cohort.begin()
+            closed(cohort)
 
     def receive(self, truth):
         self.changed = self.cohort.server.trip
@@ -188,10 +185,7 @@ def test_any_bit_that_the_server_sends(make):
         if now is Trip.MASK:  # a box does not open: the client says so, and the sum is right
             cohort.server.receive(LIAR, answer)
             cohort.clients[LIAR] = answered
-            for index in set(cohort.clients) - {LIAR, LEAVER}:
-                cohort.clients[index], message = cohort.move(index)
-                cohort.server.receive(index, message)
-            cohort.server, cohort.mail = cohort.server.close()
+            closed(others_send(cohort, LIAR, absent={LEAVER}))
             assert cohort.finish().survivors
             assert len(cohort.prepared.complaints[LIAR]) == 1
             return
@@ -203,16 +197,7 @@ def test_any_bit_that_the_server_sends(make):
         # In a Harary graph, a forged key goes out with a true session id; a forged ciphertext always: but boxes do not
         # open between the two ends, and both complain.
         cohort.clients[LIAR] = answered
-        for index in sorted(set(cohort.clients) - {LIAR}):
-            cohort.clients[index], message = cohort.move(index)
-            cohort.server.receive(index, message)
-        cohort.server, cohort.mail = cohort.server.close()
-        if isinstance(cohort.server, ServerPrepared):
-            cohort.prepared = cohort.server
-            cohort.begin()
-        else:
-            cohort.trip()
-        cohort.trip()
+        at(closed(others_send(cohort, LIAR)), Trip.MASK).trip()
         complaints = cohort.prepared.complaints
         assert complaints == {LIAR: complaints[LIAR]} | {peer: {LIAR} for peer in complaints[LIAR]}
         assert complaints[LIAR]
