@@ -1,6 +1,7 @@
 """What an attacker does to a message: takes it apart, changes it, and mends the checksum; and that it is refused."""
 
 import pytest
+from cohorts import duplicate
 
 from flora_protocols import ClientCollect, ClientReady, PeerError, ServerPrepared, Trip
 from flora_protocols.codec import CHECKSUM, HEADER, checksum
@@ -40,7 +41,7 @@ def entries_of(cohort, index=0):
 
 
 def boxes_of(cohort, index):
-    """What is in an inbox: by sender, its tag, and what it has sealed where the recipient does not derive its shares."""
+    """What is in an inbox: by sender, the tag of its box, and what it has sealed, if anything."""
     return decode_inbox(cohort.params, cohort.prepared.session, cohort.mail[index], index)
 
 
@@ -95,6 +96,18 @@ def secrets_of(position):
     found += [part.tobytes() for part in (slots.seeds, slots.pair_keys, slots.held)] if slots else []
     assert found or type(position).__name__ in ("ClientAdvertise", "ClientDone")
     return found
+
+
+def replaced(cohort, index, mail):
+    """What client `index` does when it gets `mail`; the cohort stays."""
+    truth = cohort.mail
+    cohort.mail = dict(truth) | {index: mail}
+    original = cohort.clients[index]
+    cohort.clients[index] = duplicate(original)
+    try:
+        return step(cohort, index)
+    finally:
+        cohort.mail, cohort.clients[index] = truth, original
 
 
 def refused(cohort, index, mail, culprit="server", match="", error=PeerError):

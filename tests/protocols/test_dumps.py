@@ -86,7 +86,7 @@ def stages(make, slots=SLOTS):
             invited = [i for i in range(cohort.params.clients) if i != 4 or cohort.prepared.next_slot != 1]
             if cohort.prepared.next_slot < slots:
                 cohort.again(invited=Bitmap.of(cohort.params.clients, invited))
-                cohort.mail = {index: b"" for index in invited}
+                cohort.mail = dict.fromkeys(invited, b"")
         else:
             cohort.trip(dropping={5} if trip is Trip.MASK else ())
 
@@ -111,7 +111,9 @@ def test_every_position_is_dumped_in_every_slot(make):
 def spread(size, count):
     """Some `count` numbers below `size`: all of the head of a dump, and behind it such as fall into every part."""
     head = range(min(size, member._HEAD.size))
-    return sorted({*head, *range(head.stop, size, max(1, (size - head.stop) // count)), *range(max(0, size - 33), size)})
+    return sorted(
+        {*head, *range(head.stop, size, max(1, (size - head.stop) // count)), *range(max(0, size - 33), size)}
+    )
 
 
 def mended(data):
@@ -167,9 +169,9 @@ def test_every_flipped_bit_is_refused(make):
     """Of the head, and many behind it."""
     for cohort, data in stages(make):
         cls = type(cohort.clients[0])
-        for at in spread(len(data), 60):
+        for place in spread(len(data), 60):
             bad = bytearray(data)
-            bad[at] ^= 1 << at % 8
+            bad[place] ^= 1 << place % 8
             with pytest.raises(MisuseError, match="cannot be loaded"):
                 cls.load(cohort.params, bytes(bad), identity=identity(cohort.params, 0))
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from attacker import at, collected, step
-from cohorts import IDENTITIES, Cohort, malicious, semi_honest
+from cohorts import IDENTITIES, Cohort, semi_honest
 from test_threads import LAST, profiles, stopped
 
 from flora_protocols import ClientCollect, ClientDone, Code, MisuseError, Trip, load_position
@@ -46,8 +46,8 @@ def refusal(act):
 
 @profiles
 def test_a_forked_process_cannot_answer(make):
-    """Neither a client's copy nor the server's, in no trip and between two rounds, whether or not the position has moved
-    at home. At home all goes on as if there had been no fork."""
+    """Neither a client's copy nor the server's, in no trip and between two rounds, whether or not the position has
+    moved at home. At home all goes on as if there had been no fork."""
     cohort = Cohort(make(slots=2))
     while True:
         client = cohort.clients[0]

@@ -89,7 +89,7 @@ def test_old_survivors_are_refused():
 
 @pytest.mark.parametrize("make", [malicious, signed_hybrid])
 def test_old_agreement_is_refused_whatever_its_header(make):
-    """The signatures of another session or of the round before, whose survivors were the same, under a forged header."""
+    """The signatures of another session or of the round before, of the same survivors, under a forged header."""
     old = at(Cohort(make()), Trip.UNMASK).mail[0]
     cohort = at(Cohort(make(slots=2)), Trip.UNMASK)
     earlier = cohort.mail[0]

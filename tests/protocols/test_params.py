@@ -181,7 +181,9 @@ def test_slots_and_holders_together(clients):
     most = min(1024, 2**20 // clients)
     assert semi_honest(clients, slots=most).slots == most
     if most < 1024:
-        with pytest.raises(ParameterError, match=f"{most + 1} slots among {clients} holders: a client prepares at most"):
+        with pytest.raises(
+            ParameterError, match=f"{most + 1} slots among {clients} holders: a client prepares at most"
+        ):
             semi_honest(clients, slots=most + 1)
     assert semi_honest(clients, neighbours=100, slots=1024).slots == 1024  # so many hold shares, not so many take part
 

@@ -105,7 +105,9 @@ def held_secrets():
     table = np.frombuffer(random[32], np.uint8)
     session, present = bytes(32), Bitmap(b"\x0f")
     slot = slots.Slot(random[16], some, some)
-    left = slots.Slots(session, present, 0, table.reshape(2, 16), (3,), table.reshape(1, 2, 16), (3,), table[None, None])
+    left = slots.Slots(
+        session, present, 0, table.reshape(2, 16), (3,), table.reshape(1, 2, 16), (3,), table[None, None]
+    )
     return random, [
         _Own(random[32], random[32], random[64]),
         slots.Dealt(some, table, random[16], random[32]),

@@ -142,7 +142,7 @@ def test_a_bitmap_of_its_members():
 
 @pytest.mark.parametrize("member", [-1, 4, 2**70])
 def test_members_beyond_the_cohort(member):
-    with pytest.raises(ParameterError, match="a client's index is -?[0-9]+; between 0 and 3"):
+    with pytest.raises(ParameterError, match=r"a client's index is -?[0-9]+; between 0 and 3"):
         Bitmap.of(4, (0, member))
 
 

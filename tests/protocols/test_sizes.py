@@ -132,7 +132,7 @@ def test_nothing_is_longer_than_the_most(data):
     clients, neighbours = data.draw(st.sampled_from(GRAPHS))
     params = params_of(clients, neighbours, *(data.draw(st.sampled_from(kind)) for kind in (Profile, Suite)), slots=2)
     some = st.sets(st.integers(0, clients - 1), max_size=2)
-    trips = [data.draw(st.fixed_dictionaries({trip: some for trip in part})) for part in (list(Trip)[:3], list(Trip)[3:])]
+    trips = [data.draw(st.fixed_dictionaries(dict.fromkeys(part, some))) for part in (list(Trip)[:3], list(Trip)[3:])]
     try:
         carried, _ = run(params, trips[1], trips[0])
     except RoundAborted:

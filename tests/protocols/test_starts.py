@@ -120,7 +120,9 @@ def test_slots_ascend(make):
     cohort.mail = dict.fromkeys(range(5), b"")
     assert cohort.clients[0].next_slot == 1
     for changes in ({}, {"round": 99}, {"model_hash": bytes(32)}, {"invited": range(4)}):
-        refused(cohort, a_round(cohort, **changes), Code.SECOND_MESSAGE, "slot 0 was used, or passed over: slots from 1 on")
+        refused(
+            cohort, a_round(cohort, **changes), Code.SECOND_MESSAGE, "slot 0 was used, or passed over: slots from 1 on"
+        )
     cohort.trip()  # slot 2: of slot 1 nothing is left
     assert cohort.clients[0]._uploaded.left.first == 3
     at(cohort, Trip.UNMASK).finish()

@@ -122,9 +122,10 @@ def test_any_bit_that_a_client_sends(make):
             assert played.changed is not Trip.MASK or played.place >= params.payload_bytes  # a complaint
             return
         except UnsoundShares as error:  # its tag of the mask with who dropped, or its blob or commitment
+            owner = error.owner
             outcomes.add(("unsound", played.changed))
             assert not played.refused
-            assert error.owner in (LIAR, LEAVER)
+            assert owner in (LIAR, LEAVER)
             assert played.changed is not Trip.UNMASK or played.place >= shamir.SHARE * params.holders
             return
         assert set(played.told) <= {LIAR, "server"}
@@ -192,13 +193,18 @@ def test_any_bit_that_the_server_sends(make):
         try:
             cohort.server.receive(LIAR, answer)
         except PeerError as error:
-            assert error.culprit == LIAR
+            culprit = error.culprit
+            assert culprit == LIAR
             return
         # In a Harary graph, a forged key goes out with a true session id; a forged ciphertext always: but boxes do not
         # open between the two ends, and both complain.
         cohort.clients[LIAR] = answered
         at(closed(others_send(cohort, LIAR)), Trip.MASK).trip()
         complaints = cohort.prepared.complaints
+        if not complaints:  # the hash of a KEM key to which somebody else encapsulates: nothing follows from it here
+            assert (now, params.suite.hybrid, params.malicious) == (Trip.ENCAPSULATE, True, False)
+            cohort.finish()
+            return
         assert complaints == {LIAR: complaints[LIAR]} | {peer: {LIAR} for peer in complaints[LIAR]}
         assert complaints[LIAR]
 
