@@ -54,15 +54,9 @@ class ServerPrepared(Position):
 
     @property
     def clients(self) -> tuple[int, ...]:
-<<<<<<< HEAD
-        """Who may be invited: those that have shared, and are not accused. Ascending."""
-        accused = self.accused
-        return tuple(client for client in self.dealers if client not in accused)
-=======
         """Who may be invited: those that have shared, were not refused afterwards, and are not accused. Ascending."""
         out = self.accused.keys() | self.refused.keys()
-        return tuple(client for client in self._deposits if client not in out)
->>>>>>> protob
+        return tuple(client for client in self.dealers if client not in out)
 
     def next_round(self, round: int, model_hash: bytes, invited: Iterable[int] | None = None) -> RoundParams:
         """The parameters of a round in the first slot that is left, to which `clients` are invited, or those given.

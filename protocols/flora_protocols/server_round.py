@@ -197,14 +197,6 @@ class ServerUnmask(_AfterMask):
             tags = self._tags.get(survivor)
             if tags is not None and tags[owner] != keys.pair_tag(masks[survivor]):
                 wrong.append(survivor)
-<<<<<<< HEAD
-        revealed, params = self._revealed(owner), self._params
-        # the opener may be wrong as well: then all neighbours differ from what it opens
-        if len(wrong) > max(params.corrupt, 1) and tellable(revealed, params.threshold, params.corrupt):
-            reason = f"left other keys than it masked with, say {len(wrong)} of its neighbours"
-            raise PeerError(owner, reason, Code.BAD_SHARE)
-=======
->>>>>>> protob
         if wrong:
             revealed, params = self._revealed(owner), self._params
             # Under an opener that holders have forged, all tags are wrong: it must be beyond doubt, too.

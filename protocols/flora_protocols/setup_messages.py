@@ -207,7 +207,7 @@ def decode_ciphertexts(params: SessionParams, session: bytes, message: bytes, cl
 
 
 def decode_delivery(params: SessionParams, session: bytes, message: bytes, index: int) -> dict[int, bytes]:
-    """Of each neighbour that is left its ciphertext for client `index`; b"" of those that `index` encapsulated to."""
+    """The ciphertext for client `index` of each neighbour that is left; b"" of those that `index` encapsulated to."""
     reader, senders = _passed_on(Kind.DELIVERY, params, session, message, index, CIPHERTEXT)
     makers = [peer for peer in senders if params.graph.encapsulates(peer, index)]
     made = dict(zip(makers, reader.chunks(CIPHERTEXT, len(makers)), strict=True))
