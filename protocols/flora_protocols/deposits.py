@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -52,6 +53,25 @@ class Deposits:
     def complaints(self) -> Mapping[int, frozenset[int]]:
         """Who has said of whom that it holds no shares."""
         return self._complaints
+
+    @property
+    def estranged(self) -> list[tuple[int, int]]:
+        """Pairs that have complained of each other, ascending."""
+        pairs = ((first, second) for first, owners in self._complaints.items() for second in owners)
+        return sorted(pair for pair in pairs if pair[0] < pair[1] and pair[0] in self._complaints.get(pair[1], ()))
+
+    @property
+    def apart(self) -> frozenset[int]:
+        """Whom to leave out so that no estranged pair is left: again and again whoever is in most pairs, and of a pair
+        that is in no other, both. So liars take no more honest clients with them than they are."""
+        pairs, out = self.estranged, set[int]()
+        while pairs:
+            times = Counter(client for pair in pairs for client in pair)
+            worst, most = min(times.items(), key=lambda one: (-one[1], one[0]))
+            gone = {worst} if most > 1 else set(pairs[0])
+            out |= gone
+            pairs = [pair for pair in pairs if gone.isdisjoint(pair)]
+        return frozenset(out)
 
     @property
     def accused(self) -> dict[int, PeerError]:

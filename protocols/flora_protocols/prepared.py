@@ -59,8 +59,9 @@ class ServerPrepared(Position):
 
     @property
     def clients(self) -> tuple[int, ...]:
-        """Who may be invited: those that have shared, were not refused afterwards, and are not accused. Ascending."""
-        out = self.accused.keys() | self.refused.keys()
+        """Who may be invited, ascending: those that have shared, were not refused afterwards, are not accused, and of
+        pairs that have complained of each other one at most."""
+        out = self.accused.keys() | self.refused.keys() | self._deposits.apart
         return tuple(client for client in self.dealers if client not in out)
 
     def next_round(self, round: int, model_hash: bytes, invited: Iterable[int] | None = None) -> RoundParams:

@@ -71,14 +71,27 @@ class ServerMask(ServerPosition):
 
     @transition
     def close(self) -> tuple[ServerAgree | ServerUnmask, Outbox]:
-        """End the trip; gives the survivors."""
+        """End the trip; gives the survivors.
+
+        Raises TooFewSurvivors, or UnsoundShares where two of them have complained of each other.
+        """
         survivors = self._require("clients that uploaded")
         params, scope, deposits = self._params, self._scope, self._deposits
         state = Masked(params, scope, self._invited, dict(deposits.complaints), survivors, self._sum)
         state.needed(survivors)
+        self._require_channels(survivors)
         told = round_messages.encode_survivors(params, scope, survivors)
         following = (ServerAgree if params.malicious else ServerUnmask)(state, deposits, self._slot, survivors)
         return following, dict.fromkeys(survivors, told)
+
+    def _require_channels(self, survivors: tuple[int, ...]) -> None:
+        """UnsoundShares where two survivors have complained of each other: they do not agree on their channel, so their
+        masks do not cancel, and the sum would be noise."""
+        there = frozenset(survivors)
+        for first, second in self._deposits.estranged:
+            if first in there and second in there:
+                text = f"clients {first} and {second} say they can open nothing of each other, and their masks would not cancel"
+                raise UnsoundShares(first, text)
 
 
 class _AfterMask(ServerPosition):
@@ -204,13 +217,13 @@ class ServerUnmask(_AfterMask):
                 reason = f"left other keys than it masked with, say {len(wrong)} of its neighbours"
                 raise PeerError(owner, reason, Code.BAD_SHARE)
             what = f"open a blob without the key of the mask with client {wrong[0]}, or so that one says"
-            raise UnsoundShares(owner, what, revealed)
+            raise UnsoundShares.revealed(owner, what, revealed)
         return masks
 
     def _blame(self, owner: int, what: str) -> None:
         revealed, params = self._revealed(owner), self._params
         if not tellable(revealed, params.threshold, params.corrupt):
-            raise UnsoundShares(owner, f"do not give {what}", revealed)
+            raise UnsoundShares.revealed(owner, f"do not give {what}", revealed)
         raise PeerError(owner, f"shared a secret that is not {what}", Code.BAD_SHARE)
 
     def _revealed(self, owner: int) -> int:

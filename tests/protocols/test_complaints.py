@@ -12,6 +12,7 @@ from flora_protocols import (
     PeerError,
     TooFewSurvivors,
     Trip,
+    UnsoundShares,
     round_messages,
 )
 from flora_protocols.codec import encode_subset
@@ -130,3 +131,23 @@ def test_padding_of_uploads(cohort):
     assert not cohort.server._sum.any()
     assert round_messages.decode_upload(cohort.params, cohort.server._scope, upload, 0)[1] == ()
     cohort.finish()
+
+
+def test_who_complain_of_each_other_spoil_no_sum_and_are_left_out():
+    """Their masks would not cancel, and a sum of noise would be released. A liar takes one honest client with it."""
+    cohort = at(Cohort(semi_honest(7, threshold=3, slots=2)), Trip.MASK)
+    cohort.prepared._deposits.uploaded(0, frozenset({6}))
+    cohort.prepared._deposits.uploaded(6, frozenset({0}))
+    cohort.send()
+    with pytest.raises(UnsoundShares, match="clients 0 and 6"):
+        cohort.server.close()
+    assert cohort.prepared.clients == (1, 2, 3, 4, 5)
+    assert cohort.again().finish().survivors == (1, 2, 3, 4, 5)
+
+
+def test_who_is_in_most_estranged_pairs_is_left_out_alone():
+    cohort = at(Cohort(semi_honest(7, threshold=3, corrupt=2)), Trip.MASK)
+    for honest in (0, 1, 2):
+        cohort.prepared._deposits.uploaded(honest, frozenset({6}))
+    cohort.prepared._deposits.uploaded(6, frozenset({0, 1}))
+    assert cohort.prepared.clients == (0, 1, 2, 3, 4, 5)

@@ -165,6 +165,8 @@ class Server:
         s = self.s
         self.survivors = set(uploads)
         self.enough_holders(uploads)
+        if any(i in self.complaints.get(j, ()) and j in self.complaints.get(i, ()) for i in uploads for j in uploads):
+            raise Refused("C-77", "unsound")
         self.total = [sum(column) % 2**s.b for column in zip(*uploads.values(), strict=True)]
         told = s.frame(SURVIVORS, self.round_id, bitmap(s.everybody, uploads))
         return dict.fromkeys(uploads, told), "AGREE" if s.malicious else "UNMASK", uploads

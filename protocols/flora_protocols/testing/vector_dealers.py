@@ -52,6 +52,20 @@ def bad_dealer(name: str) -> Recorder:
     return r.begin(round=5, invited=range(5), check="C-76")
 
 
+def bad_channel(name: str) -> Recorder:
+    """The attack in which a client spoils a box, and says that it cannot open that one's either."""
+    says = "two who complain of each other have masks that do not cancel: nobody is announced, and both are left out"
+    r = Recorder(name, says, clients=6, threshold=3, slots=2, dimension=3).trip()
+    r.move()
+    r.deliver({5: _bent(r, 5, (0,))})
+    r.move()
+    r.sent[5] = reframed(r.sent[5], body_of(r.sent[5])[:-1] + bytes((1,)))
+    for client, message in r.sent.items():
+        r.receive(client, message)
+    r.close(check="C-77")
+    return r.begin(round=4).finish()
+
+
 def bad_seed(name: str) -> Recorder:
     """The attack in which a client shares another seed than it committed to."""
     says = "a client shares another seed than it committed to: it is named if more reveal than needed, else nobody"

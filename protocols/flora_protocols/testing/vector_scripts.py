@@ -120,5 +120,6 @@ SCRIPTS: dict[str, Callable[[str], Recorder]] = {
     "bad-seed": vector_dealers.bad_seed,
     "bad-blob": vector_dealers.bad_blob,
     "bad-dealer": vector_dealers.bad_dealer,
+    "bad-channel": vector_dealers.bad_channel,
 }
 """File name without its ending -> what happens."""
