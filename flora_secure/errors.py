@@ -184,6 +184,7 @@ class Refusal(Enum):
     ROUNDS = "rounds"
     FLOORS = "floors"
     MODEL = "model"
+    STATE = "state"
     UPDATE = "update"
 
 

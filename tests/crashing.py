@@ -77,14 +77,24 @@ def resumed(path: Path, config: RunConfig, task: Task) -> RecordedRun:
 
 
 def timeless(path: Path) -> tuple[list[dict], dict, dict[str, bytes]]:
-    """Records, report and adapter files of a finished run, without what a clock has measured."""
+    """Records, report and adapter files of a finished run, without what a clock has measured, and without broadcasts
+    and invitations: a server that starts again sends full states and long forms once more."""
     _, records, report = read_run(path)  # the chain holds
     assert report is not None
-    lines = [{**record.to_dict(), "seconds": None} for record in records]
+    lines = [_without_broadcasts({**record.to_dict(), "seconds": None}) for record in records]
     told = json.loads(report.to_json())
     told["timing"] = told["aggregation"]["seconds"] = told["provenance"]["rounds_hash"] = None
-    told["communication"]["invitation_bytes"] = None  # a server that starts again sends the long form once more
+    for figure in ("invitation_bytes", "reduction"):
+        told["communication"][figure] = None
+    told["communication"] = _without_broadcasts(told["communication"])
+    told["communication"]["masking_bytes"] = round(told["communication"]["masking_bytes"], 6)
     return lines, told, {file.name: file.read_bytes() for file in (path / "adapter").iterdir()}
+
+
+def _without_broadcasts(figures: dict) -> dict:
+    """Rounded, since means of the report are sums that were divided."""
+    parts = ("download_bytes", "payload_bytes", "broadcast_bytes")
+    return figures | {part: round(figures[part] - figures["broadcast_bytes"], 6) for part in parts}
 
 
 def crashed(monkeypatch, fatal: int, action: Callable[[], object]) -> bool:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from flora_protocols import Floors, Profile, identity_public
+from flora_protocols import Floors, Profile, Suite, identity_public
 from flora_secure.planning.masking import MaskingPlan, plan_masking
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.rounds.enrolment import Enrolment
@@ -29,14 +29,17 @@ def invitation_of(
     masked: bool = True,
     neighbours: int | None = None,
     model_hash: bytes = bytes(32),
+    slot: int = 0,
+    slots: int = 1,
+    suite: Suite = Suite.X25519,
     **changes,
 ) -> Invitation:
-    """A round of `plan` among `members`, by default everybody who is enrolled."""
+    """A round of `plan` among `members`, by default everybody who is enrolled, in a slot of a masking session."""
     chosen = tuple(range(enrolment.clients) if members is None else members)
     profile = Profile.MALICIOUS_SERVER if enrolment.identities else Profile.SEMI_HONEST
-    masking = masking or (plan_masking(plan, profile, neighbours) if masked else None)
+    masking = masking or (plan_masking(plan, profile, neighbours, slots=slots, suite=suite) if masked else None)
     params = masking and masking.session(
-        plan, profile, number=number, model_hash=model_hash, identities=enrolment.identities_of(chosen)
+        plan, profile, number=number - slot, identities=enrolment.identities_of(chosen)
     )
     given = {
         "session": b"session of tests",
@@ -54,4 +57,4 @@ def floors_of(invitation: Invitation) -> Floors | None:
     if invitation.params is None:
         return None
     least = max(2, invitation.plan.survivors_minimum)
-    return Floors(clients=least, threshold=invitation.params.threshold, survivors=least)
+    return Floors(clients=least, threshold=invitation.params.threshold, survivors=least, suite=Suite.X25519)

@@ -26,7 +26,8 @@ from flora_secure.planning.masking import plan_masking
 from flora_secure.planning.rules import PROMPT_BASIS, TrainedValues
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import Invitation, encode_opening
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import encode_opening
 
 _MODEL = bytes(32)
 

@@ -6,7 +6,7 @@ import bisect
 import math
 
 from flora_secure.auditing.derivation import CELLS, CLOSED, Case, Released, epsilon, weight
-from flora_secure.auditing.findings import Finding, Problem, judged
+from flora_secure.auditing.findings import WARNING, Finding, Problem, judged
 from flora_secure.auditing.log_checks import at
 from flora_secure.auditing.noise_checks import near
 from flora_secure.privacy.amplification import CALIBRATION_CELL
@@ -167,6 +167,8 @@ def unmasked(case: Case) -> Finding:
         "Without masking the headline is that of single uploads",
         "Without masking the headline is not that of single uploads",
     )
+    if case.config.aggregation.masks == "counted":
+        return _counted(case)
     if case.masked or not case.noisy:
         return judged("A-28", title, [], f"masking is {case.config.aggregation.secagg}", "")
     if case.report is not None:
@@ -178,6 +180,21 @@ def unmasked(case: Case) -> Finding:
         if "SWITCHED OFF" not in case.report.privacy.statement:
             problems.append(("report.json", "the statement does not say that masking was switched off"))
     return judged("A-28", title, problems, f"ε = {said(case.local)}", "publish epsilon_local as the headline")
+
+
+def _counted(case: Case) -> Finding:
+    """A-28 of a run whose masking was counted and not run: true, but to be known; a violation where it is not said."""
+    if case.report is not None and "COUNTED, NOT RUN" not in case.report.privacy.statement:
+        problems = [("report.json", "the statement does not say that masking was counted and not run")]
+        return judged(
+            "A-28", ("", "The run is presented as one that masked"), problems, "", "say that nothing was masked"
+        )
+    known = [
+        ("config.toml", "messages were counted by size, uploads added up in the clear: ε is that of a run that masks")
+    ]
+    return judged(
+        "A-28", ("", "No masking was executed, as is said"), known, "", "real data need a run that executes it", WARNING
+    )  # fmt: skip
 
 
 def said(value: float | None) -> str:

@@ -17,6 +17,7 @@ from flora_secure.records.report import Report
 _SMALL, _LARGE = 1e-9, 1e15  # of norms, noise and scales; settings lie in 1e-6…1e6, uploads below 2^32
 _LEAST_Z, _MOST_Z = 1e-2, 1e12  # a hundredth costs ε = 5,000 in one round, of 100 that are allowed
 _MOST_VALUES, _MOST_COUNT = 1 << 34, 1 << 63
+_HEAD, _STEP = 8, 16  # bytes of a broadcast beside its values: always, and before a state
 
 
 def at(record: RoundRecord) -> str:
@@ -93,6 +94,7 @@ def configured(case: Case) -> Finding:
             ("delta", told.privacy.delta, case.delta),
             ("adjacency", told.privacy.adjacency, "zero-out"),
             ("profile", told.aggregation.profile, config.aggregation.secagg),
+            ("masking", told.masking, config.aggregation.masks),
             ("clients", told.aggregation.clients, config.clients),
             ("seed", told.provenance.seed, config.seed),
             ("bits", told.communication.bits, case.records[0].bits),
@@ -145,15 +147,24 @@ def uploads(case: Case) -> Finding:
     title = ("As many survivors as uploads on the wire", "Not as many survivors as uploads on the wire")
     if case.report is None:
         return unchecked("A-05", title, "the adapter's size stands in report.json, which is missing")
-    broadcast, problems = 2 * case.report.communication.parameters, list[Problem]()  # float16
+    trained, problems = case.report.communication.parameters, list[Problem]()
     for r in (record for record in case.records if not record.lost):
         packed = max(1, -(-r.dimension * r.bits // 8))
-        rest = r.payload_bytes - len(r.participants) * broadcast
+        rest = r.payload_bytes - r.broadcast_bytes
         sent, what = len(r.survivors), "survivors"
         if r.aborted is not None:  # no sum, but whoever did not drop out sent an upload
             sent, what = r.uploaded, "uploads"
             if not sent and not r.payload_bytes:
                 continue  # refused before anybody was asked
+        # at first float16; later from no sum at all to the whole state, adapter and momentum in float64
+        told, (least, most) = len(r.participants), (_HEAD, _HEAD + _STEP + 16 * trained)
+        if r.round == 1:
+            least = most = _HEAD + _STEP + 2 * trained
+        if not least * told <= r.broadcast_bytes <= most * told:
+            problems.append((at(r), f"broadcasts of {r.broadcast_bytes} bytes to {told} participants, which take "
+                                    f"{least} to {most} bytes each"))  # fmt: skip
+        if r.upload_bytes < sent * packed:
+            problems.append((at(r), f"{sent} {what} of {packed} bytes in {r.upload_bytes} bytes that were sent up"))
         if rest != sent * packed:
             problems.append(
                 (at(r), f"{sent} {what} of {len(r.participants)} participants, but its payload of "
@@ -162,7 +173,7 @@ def uploads(case: Case) -> Finding:
         elif r.unit == "client" and r.contributions != sent:
             problems.append((at(r), f"{sent} {what}, but {r.contributions} updates in the sum"))
     return judged(
-        "A-05", title, problems, "payload bytes = broadcasts to all participants + uploads of all survivors",
+        "A-05", title, problems, "payload bytes = bytes of broadcasts to all participants + uploads of all survivors",
         "clients that dropped out brought no noise: they do not count as survivors",
     )  # fmt: skip
 
@@ -225,6 +236,7 @@ def _ranges(r: RoundRecord) -> dict[str, bool]:
         "sampling_rate": LEAST_EXAMPLE_RATE / 2 <= r.sampling_rate <= 1,
         "delta": least_delta <= r.delta < 1,
         "payload_bytes": 0 <= r.payload_bytes <= r.upload_bytes + r.download_bytes,
+        "broadcast_bytes": 0 <= r.broadcast_bytes <= min(r.payload_bytes, r.download_bytes),
         "clipped": 0 <= r.clipped <= r.contributions <= _MOST_COUNT,
         "overflowed": r.overflowed is None or 0 <= r.overflowed <= r.dimension,
         "accuracy": 0 <= r.accuracy <= 1,

@@ -111,9 +111,9 @@ def communication(case: Case) -> Finding:
     def compare(report: Report) -> list[Problem]:
         told = report.communication
         messages = max(1, sum(len(r.participants) for r in case.records if r.download_bytes))
-        up, down, payload = (
+        up, down, payload, broadcast = (
             sum(getattr(r, name) for r in case.records) / messages
-            for name in ("upload_bytes", "download_bytes", "payload_bytes")
+            for name in ("upload_bytes", "download_bytes", "payload_bytes", "broadcast_bytes")
         )
         # 4 bytes a parameter, as forecast.py; what the report itself says only where the model is not known
         model = told.full_model_bytes if size is None else 4 * size
@@ -121,8 +121,9 @@ def communication(case: Case) -> Finding:
             ("upload_bytes", told.upload_bytes, up),
             ("download_bytes", told.download_bytes, down),
             ("payload_bytes", told.payload_bytes, payload),
+            ("broadcast_bytes", told.broadcast_bytes, broadcast),
             ("full_model_bytes", told.full_model_bytes, model),
-            ("masking_bytes", told.masking_bytes, up + down - payload),
+            ("masking_bytes", told.masking_bytes, up + down - payload - told.invitation_bytes),
             ("reduction", told.reduction, 2 * model / (up + down) if up + down else None),
             ("reduction_upload", told.reduction_upload, model / up if up else None),
             ("parameter_ratio", told.parameter_ratio, model / 4 / told.parameters),

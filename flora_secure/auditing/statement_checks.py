@@ -109,6 +109,7 @@ def _statement(case: Case, report: Report) -> str:
         clip_rate=clipped,
         overflow_rate=wrapped,
         corrupt=corrupt_clients(config),
+        counted=config.aggregation.masks == "counted",
     )
 
 

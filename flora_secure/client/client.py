@@ -1,10 +1,15 @@
 """A client of a federation: messages in, messages out. It does no I/O but through its store and its ledger.
 
-    opening (invitation, adapter) ─▶ ADVERTISE     does the policy accept the plan, does the ledger have room for it?
-    roster                        ─▶ SHARE
-    inbox                         ─▶ MASK          train · clip · noise · count in the own ledger · mask
-    survivors                     ─▶ [AGREE or] UNMASK
-    [agreement                    ─▶ UNMASK]
+    once a masking session
+    opening (invitation, broadcast) ─▶ ADVERTISE   does the policy accept the plan, does the ledger have room for it,
+                                                   and does the broadcast lead to the adapter that the round trains?
+    roster                          ─▶ [ENCAPSULATE or] SHARE
+    [delivery                       ─▶ SHARE]
+    each round
+    request ([opening], START)      ─▶ MASK        the same questions; train · clip · noise · count in the own ledger
+                                                   · mask
+    survivors                       ─▶ [AGREE or] UNMASK
+    [agreement                      ─▶ UNMASK]
 
 What protects the client is checked here and in the protocol's positions, whatever the server says. A message that is
 refused changes nothing: neither the position nor the ledger.
@@ -12,23 +17,33 @@ refused changes nothing: neither the position nor the ledger.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flora_protocols import Client as Position
 from flora_protocols import (
     ClientAdvertise,
     ClientAgree,
-    ClientMask,
+    ClientCollect,
+    ClientDecapsulate,
+    ClientDone,
+    ClientEncapsulate,
+    ClientReady,
     ClientShare,
     ClientUnmask,
     Code,
     MisuseError,
+    PeerError,
+    RoundParams,
     load_position,
 )
+from flora_protocols.round_params import start_bytes
 from flora_secure.client.contribution import Trainer
+from flora_secure.client.following import arrive
 from flora_secure.client.ledger import ClientLedger
 from flora_secure.client.policy import Policy
 from flora_secure.client.store import Held, Store
@@ -36,7 +51,8 @@ from flora_secure.client.upload import upload
 from flora_secure.errors import Refusal, RefusalError
 from flora_secure.privacy.clipping import NonFiniteUpdateError
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import MAGIC, Invitation, decode_opening, is_opening
+from flora_secure.rounds.invitation import MAGIC, Invitation
+from flora_secure.rounds.opening import decode_opening, decode_request, is_opening, is_request
 
 
 @dataclass(eq=False)
@@ -83,40 +99,81 @@ class Client:
         request, held = hashlib.sha256(message).digest(), self.store.load()
         if held is not None and held.request == request:
             return held.reply
-        held = self._begin(message, request, held) if is_opening(message) else self._go_on(message, request, held)
+        if is_opening(message):
+            held = self._begin(message, request, held)
+        elif is_request(message):
+            held = self._start(message, request, held)
+        else:
+            held = self._go_on(message, request, held)
         self.store.save(held)
         return held.reply
 
     def _begin(self, message: bytes, request: bytes, before: Held | None) -> Held:
+        """The first message of a masking session, which is prepared with the round that it opens."""
+        opened = self._opened(message, before)
+        invitation = self._of(opened)
+        position, params = invitation.position(self.number), invitation.params
+        assert position is not None
+        assert params is not None  # the policy refuses rounds without masking
+        if invitation.slot != 0:
+            reason = f"opens a session in round {invitation.round} that began in round {params.number}"
+            raise PeerError("server", reason, Code.OTHER_SESSION)
+        floors = self.policy.accept(invitation)[1]
+        begun = ClientAdvertise(params, position, floors=floors, identity=self._key(invitation))
+        moved, reply = begun.advertise()
+        return dataclasses.replace(opened, position=moved.dump(), request=request, reply=reply)
+
+    def _opened(self, message: bytes, before: Held | None) -> Held:
+        """What is kept of an opening: its round has been accepted, and the adapter that it trains is there."""
         encoded, broadcast = decode_opening(message)
         long = encoded if encoded[:2] == MAGIC or before is None else _long(before)
         invitation = self._invitation(encoded, long)
-        position = invitation.position(self.number)
-        if position is None:
+        if invitation.position(self.number) is None:
             raise RefusalError(Refusal.NOT_INVITED, f"round {invitation.round} does not invite client {self.number}")
         self._require_new(invitation, before)
-        if hashlib.sha256(self.model_hash + broadcast).digest() != invitation.model_hash:
-            raise RefusalError(
-                Refusal.MODEL, "the round trains another model than this client's, or its adapter was damaged"
-            )
-        self._require_own(invitation, broadcast)
-        event, floors = self.policy.accept(invitation)
+        self._require_own(invitation)
+        kept = b"" if before is None else before.state
+        adapter, state = arrive(broadcast, invitation, self.trainer.trained, self.model_hash, kept)
+        event, _ = self.policy.accept(invitation)
         self.ledger.require(event, self.policy.most_epsilon, self.policy.delta)
-        assert invitation.params is not None  # the policy refuses rounds without masking
-        begun = ClientAdvertise(invitation.params, position, floors=floors, identity=self._key(invitation))
-        moved, reply = begun.advertise()
-        kept = b"" if long == encoded else long
-        return Held(message, kept, moved.dump(), request, reply)
+        return Held(encoded, b"" if long == encoded else long, adapter, state, None, b"", b"")
 
-    def _require_own(self, invitation: Invitation, broadcast: bytes) -> None:
+    def _start(self, message: bytes, request: bytes, held: Held | None) -> Held:
+        """The message that asks for an upload."""
+        if held is None or held.position is None:
+            raise RefusalError(Refusal.NO_ROUND, "this client is in no session that a round could belong to")
+        opening, told = decode_request(message)
+        session, position = self._of(held).params, self._position(held)
+        assert session is not None
+        if opening:
+            held = self._opened(opening, held)
+        invitation = self._of(held)
+        if invitation.params != session:
+            raise PeerError("server", "asks for a round of another session than was set up", Code.OTHER_SESSION)
+        if isinstance(position, ClientAgree | ClientUnmask):
+            position = position.leave()
+        size = start_bytes(session)
+        if isinstance(position, ClientCollect):
+            position = position.collect(told[size:])
+        if not isinstance(position, ClientReady):
+            raise RefusalError(Refusal.NO_ROUND, "no round can be asked for now: the session is not set up, or is over")
+        start = RoundParams.from_bytes(session, position.session, told[:size])
+        if start != invitation.start(self.enrolment, start.invited):
+            raise PeerError("server", "starts another round than it invited to", Code.OTHER_SESSION)
+        position.check(start)  # before anything is trained for it
+        moved, reply = position.mask(start, self._vector(invitation, held.adapter))
+        cost = self.policy.worst_event(invitation)
+        # before the upload can leave
+        self.ledger.enter(invitation.session, cost, self.policy.most_epsilon, self.policy.delta)
+        return dataclasses.replace(held, position=moved.dump(), request=request, reply=reply)
+
+    def _require_own(self, invitation: Invitation) -> None:
         """RefusalError unless the round trains what this client's trainer does."""
         trained = self.trainer.trained
-        asked = invitation.rule, invitation.plan.dimension, len(broadcast)
-        own = trained.rule.name, trained.upload_size, 2 * trained.dimension
+        asked, own = (invitation.rule, invitation.plan.dimension), (trained.rule.name, trained.upload_size)
         if asked != own:
             raise RefusalError(
-                Refusal.MODEL,
-                f"the round's rule, values of an upload and bytes of the adapter are {asked}, this client's {own}",
+                Refusal.MODEL, f"the round's rule and values of an upload are {asked}, this client's {own}"
             )
 
     def _require_new(self, invitation: Invitation, before: Held | None) -> None:
@@ -138,28 +195,29 @@ class Client:
     def _go_on(self, message: bytes, request: bytes, held: Held | None) -> Held:
         if held is None or held.position is None:
             raise RefusalError(Refusal.NO_ROUND, "this client is in no round that a message could belong to")
-        invitation = self._of(held)
-        assert invitation.params is not None
-        position = load_position(invitation.params, held.position, identity=self._key(invitation))
-        moved: ClientMask | ClientAgree | ClientUnmask
-        if isinstance(position, ClientShare):
+        position = self._position(held)
+        moved: ClientDecapsulate | ClientCollect | ClientReady | ClientAgree | ClientUnmask | ClientDone
+        if isinstance(position, ClientEncapsulate):
+            moved, reply = position.encapsulate(message)
+        elif isinstance(position, ClientShare | ClientDecapsulate):
             moved, reply = position.share(message)
-        elif isinstance(position, ClientMask):
-            moved, reply = position.mask(message, self._vector(invitation, decode_opening(held.opening)[1]))
-            cost = self.policy.worst_event(invitation)
-            # before the upload can leave
-            self.ledger.enter(invitation.session, cost, self.policy.most_epsilon, self.policy.delta)
         elif isinstance(position, ClientAgree):
             moved, reply = position.agree(message)
         elif isinstance(position, ClientUnmask):
-            _, reply = position.unmask(message)
-            return Held(held.opening, held.long, None, request, reply)
+            moved, reply = position.unmask(message)
         else:
-            raise RefusalError(Refusal.NO_ROUND, "the round is over for this client")
-        return Held(held.opening, held.long, moved.dump(), request, reply)
+            raise RefusalError(Refusal.NO_ROUND, "the round is over for this client, or has not begun")
+        return dataclasses.replace(held, position=moved.dump(), request=request, reply=reply)
 
-    def _vector(self, invitation: Invitation, broadcast: bytes) -> NDArray[np.uint32]:
-        given = self.trainer.contributions(invitation, broadcast, [self.number])
+    def _position(self, held: Held) -> Position:
+        """The protocol's position, as it was kept."""
+        invitation = self._of(held)
+        assert invitation.params is not None
+        assert held.position is not None
+        return load_position(invitation.params, held.position, identity=self._key(invitation))
+
+    def _vector(self, invitation: Invitation, adapter: bytes) -> NDArray[np.uint32]:
+        given = self.trainer.contributions(invitation, adapter, [self.number])
         try:
             return upload(invitation, given.vectors[0])
         except NonFiniteUpdateError as error:
@@ -170,8 +228,7 @@ class Client:
 
     def _of(self, held: Held) -> Invitation:
         """The invitation that was accepted."""
-        encoded, _ = decode_opening(held.opening)
-        return self._invitation(encoded, held.long or encoded)
+        return self._invitation(held.invitation, _long(held))
 
     def _invitation(self, encoded: bytes, long: bytes) -> Invitation:
         """The invitation, read once where messages of a round reach the same object."""
@@ -183,7 +240,7 @@ class Client:
 
 def _long(held: Held) -> bytes:
     """The last invitation in long form."""
-    return held.long or decode_opening(held.opening)[0]
+    return held.long or held.invitation
 
 
 def code_of(error: Exception) -> str:

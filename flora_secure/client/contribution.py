@@ -43,7 +43,7 @@ class Trainer(Protocol):
     def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
         """What `members` give to the round: a row each, in their order.
 
-        `broadcast`: the adapter, as `rounds.broadcast.to_wire` writes it. `members`: numbers of the enrolment, all of
-        them clients of this trainer.
+        `broadcast`: the adapter that the round trains from, as `rounds.float16.to_wire` writes it. `members`: numbers
+        of the enrolment, all of them clients of this trainer.
         """
         ...

@@ -11,6 +11,7 @@ from flora_protocols import Floors
 from flora_secure.boundary.foreign import read_text, toml_of
 from flora_secure.errors import ConfigError, ForeignError, PlainError, Refusal, RefusalError, require
 from flora_secure.plain import from_plain
+from flora_secure.planning.masking import SUITES, name_of
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.privacy.events import RoundEvent
 from flora_secure.rounds.invitation import Invitation
@@ -34,6 +35,7 @@ class Policy:
         least_clients: smallest cohort that it joins.
         least_threshold: smallest threshold t of the secret sharing.
         least_survivors: smallest number of vectors, its own included, in whose sum it lets its own disappear.
+        suite: weakest suite of the masking's channels that is accepted, `x25519` or `x25519-mlkem768`.
         unit: whom the noise must protect, `client` or `example`.
         placements: names of the placements that it trains.
 
@@ -49,6 +51,7 @@ class Policy:
     least_clients: int = 2
     least_threshold: int = 2
     least_survivors: int = 2
+    suite: str = "x25519"
     unit: str = "client"
     placements: tuple[str, ...] = tuple(PLACEMENTS)
 
@@ -61,6 +64,7 @@ class Policy:
         require(self.most_rounds >= 1, f"most_rounds must be at least 1, got {self.most_rounds}")
         for name in ("least_clients", "least_threshold", "least_survivors"):
             require(2 <= getattr(self, name) <= 1 << 16, f"{name} must lie in 2…65536, got {getattr(self, name)}")
+        require(self.suite in SUITES, f"suite must be {' or '.join(SUITES)}, got {self.suite!r}")
         require(self.unit in ("client", "example"), f"unit must be client or example, got {self.unit!r}")
         unknown = set(self.placements) - PLACEMENTS.keys()
         require(not unknown, f"placements {sorted(unknown)} are not known; known: {', '.join(PLACEMENTS)}")
@@ -126,7 +130,12 @@ class Policy:
         ):
             if offered < least:
                 raise RefusalError(Refusal.FLOORS, f"the round's {what} are {offered}, this client insists on {least}")
-        return event, Floors(clients=clients, threshold=params.threshold, survivors=survivors)
+        if params.suite < SUITES[self.suite]:
+            raise RefusalError(
+                Refusal.PROFILE, f"the round's suite is {name_of(params.suite)}, this client insists on {self.suite}"
+            )
+        floors = Floors(clients=clients, threshold=params.threshold, survivors=survivors, suite=SUITES[self.suite])
+        return event, floors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,5 +151,6 @@ class _PolicyFile:
     least_clients: int
     least_threshold: int
     least_survivors: int
+    suite: str
     unit: str
     placements: list[str]

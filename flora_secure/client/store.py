@@ -20,26 +20,31 @@ from flora_secure.errors import ForeignError, RunFolderError
 from flora_secure.records.durable import PRIVATE, PRIVATE_FOLDER, remove_file, replace_file
 from flora_secure.records.lock import lock
 
-_MAGIC = b"fC1\0"
-_HEAD = struct.Struct("<4sBIIII32s")
+_MAGIC = b"fC2\0"
+_HEAD = struct.Struct("<4sBIIIIII32s")
 _DIGEST = 32
-_MOST = 1 << 31  # bytes; broadcast, upload and shares of a round
+_MOST = 1 << 31  # bytes; state, upload and shares of a round
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a client keeps between two messages of a round.
+    """What a client keeps between two messages of a round, and from one round to the next.
 
     Attributes:
-        opening: the message that opened the round, invitation and broadcast.
-        long: the invitation in its long form that the opening's may refer to; empty where that is long itself.
+        invitation: to the round, as it was sent.
+        long: the one in its long form that it may refer to; empty where it is long itself.
+        adapter: that the round trains from, in float16.
+        state: of the server as the round began, which later broadcasts go on from (`client.following`); empty where
+            there is none. It is no secret.
         position: a dump of the protocol's position, a secret; None when the round is over for this client.
         request: SHA-256 of the last message that was answered.
         reply: the answer, to be given again to the same message.
     """
 
-    opening: bytes = field(repr=False)
+    invitation: bytes = field(repr=False)
     long: bytes = field(repr=False)
+    adapter: bytes = field(repr=False)
+    state: bytes = field(repr=False)
     position: bytes | None = field(repr=False)
     request: bytes
     reply: bytes = field(repr=False)
@@ -100,24 +105,29 @@ class FileStore:
             raise RunFolderError(f"{self._path} cannot be read: {error}") from None
         body, digest = raw[:-_DIGEST], raw[-_DIGEST:]
         if len(body) < _HEAD.size or hashlib.sha256(body).digest() != digest or body[:4] != _MAGIC:
-            raise RunFolderError(f"{self._path} is damaged; the round that it belongs to cannot go on: remove it")
+            raise RunFolderError(
+                f"{self._path} is damaged, or of another release; the round that it belongs to cannot go on: remove it"
+            )
         _, there, *sizes, request = _HEAD.unpack_from(body)
         parts, at = [], _HEAD.size
         for size in sizes:
             parts.append(body[at : at + size])
             at += size
-        opening, long, position, reply = parts
-        return Held(opening, long, position if there else None, request, reply)
+        invitation, long, adapter, state, position, reply = parts
+        return Held(invitation, long, adapter, state, position if there else None, request, reply)
 
     def save(self, held: Held) -> None:
         """Keep `held`; it is on disk when this returns. Raises OSError where it cannot be written."""
-        parts = (held.opening, held.long, held.position or b"", held.reply)
+        parts = (held.invitation, held.long, held.adapter, held.state, held.position or b"", held.reply)
         head = _HEAD.pack(_MAGIC, held.position is not None, *map(len, parts), held.request)
         body = head + b"".join(parts)
         replace_file(self._path, body + hashlib.sha256(body).digest(), mode=PRIVATE)
 
     def forget(self) -> None:
-        """Remove what is kept: the position of a round that will not go on is a secret that nobody needs."""
+        """Remove what is kept: the position of a round that will not go on is a secret that nobody needs.
+
+        The server's state goes with it: the next broadcast may be refused for want of it, and a complete one follows.
+        """
         remove_file(self._path)
 
     def close(self) -> None:

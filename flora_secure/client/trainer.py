@@ -17,7 +17,7 @@ from flora_secure.client.example_gradients import MOST, ClientExamples, gradient
 from flora_secure.errors import ConfigError
 from flora_secure.model.factors import Factors
 from flora_secure.planning.rules import Rule, TrainedValues
-from flora_secure.rounds.broadcast import from_wire
+from flora_secure.rounds.float16 import from_wire
 from flora_secure.rounds.invitation import Invitation
 
 

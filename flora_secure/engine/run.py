@@ -25,6 +25,7 @@ from flora_secure.data.federation import load_federation
 from flora_secure.data.notes import table_of
 from flora_secure.errors import InputError, RunFolderError, RunInterrupted, require
 from flora_secure.planning.config import RunConfig
+from flora_secure.planning.masking import settled
 from flora_secure.records.reading import read_run
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
@@ -192,7 +193,7 @@ class _Course:
         with _collector_at_rest():
             _import_beside("torch", "open_clip")
             federation = load_federation(self.config.data, self.config.seed, around.cache, around.passed)
-            config = self.config = federation.settled(self.config)
+            config = self.config = settled(federation.settled(self.config))
             for line in federation.lines:
                 around.say(line)
 

@@ -11,31 +11,34 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from flora_protocols import Profile, RoundAborted, TooFewSurvivors, identity_public
 from flora_secure.client.contribution import Contributions
 from flora_secure.client.policy import Policy
-from flora_secure.client.upload import upload
-from flora_secure.engine.exchange import MaskedExchange, PlainExchange, RoundExchange, Traffic
+from flora_secure.client.upload import uploads as uploads_of
+from flora_secure.engine.exchange import CountedExchange, MaskedExchange, PlainExchange, RoundExchange, Traffic
 from flora_secure.engine.task import Task
 from flora_secure.engine.workers import default_workers
+from flora_secure.model.devices import batch_map
 from flora_secure.model.factors import Factors
 from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig
-from flora_secure.privacy.clipping import NonFiniteUpdateError
 from flora_secure.privacy.encoding import wrapped
 from flora_secure.records.record import PARTS, RoundRecord
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import Invitation, decode_opening
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import decode_opening
 from flora_secure.rounds.sum import Outcome
 from flora_secure.server.server import Announce, Server, Skipped
 
+_TOGETHER = 1 << 14  # values of uploads that are made in one go: they stay in the cache
 _ROUNDING = 1e-9  # of a planned noise multiplier, when it is counted again from a round's own plan
 
 
@@ -56,9 +59,7 @@ class Simulation:
         enrolment = Enrolment(clients=clients, identities=tuple(map(identity_public, secrets.values())))
         self.server = Server(config, task.for_server(), enrolment)
         self.policy = None if self.server.profile is None else _policy(self.server)
-        self.exchange: RoundExchange = (
-            PlainExchange() if self.policy is None else MaskedExchange(secrets, default_workers(config.cohort_size))
-        )
+        self.exchange = _exchange(config, secrets, enrolment)
 
     @property
     def records(self) -> list[RoundRecord]:
@@ -77,15 +78,16 @@ class Simulation:
             f"{selection.clients} clients with {len(data.private.labels):,} {held}{who}, {plan.rounds} rounds, "
             f"{plan.dimension:,} values at {plan.bits} bits, unit {self.config.privacy.unit}, {noise}, "
             f"masking {self.config.aggregation.secagg}"
+            + (", COUNTED AND NOT RUN" if self.config.aggregation.masks == "counted" else "")
         )
 
     @property
     def factors(self) -> Factors:
-        """The adapter that the clients hold now: what the server last sent, in the precision of the wire."""
+        """The adapter that the clients of a next round would train from, in float16."""
         return self.task.factors(self.server.adapter)
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the adapter that the clients hold now in peft's format, and beside it what is needed to use it."""
+        """Write that adapter in peft's format, and beside it what is needed to use it."""
         task, factors = self.task, self.factors
         task.save(factors, folder)
         describe_adapter(folder, self.config, task.clip, task.federation.dataset, factors.rank)
@@ -105,12 +107,13 @@ class Simulation:
         except Skipped as skipped:
             return skipped.record
         floors = None if self.policy is None else self.policy.accept(invitation)[1]
-        openings, traffic = server.openings(invitation), Traffic()
-        broadcast = decode_opening(openings[invitation.members[0]])[1]
-        for client in openings:
-            traffic.sent_down(client, broadcast, payload=len(broadcast))
+        traffic, broadcasts = Traffic(), dict[bytes, bytes]()  # of an opening, which many members share
+        for client, opening in server.openings(invitation).items():
+            if opening not in broadcasts:
+                broadcasts[opening] = decode_opening(opening)[1]
+            traffic.sent_down(client, opening, payload=len(broadcasts[opening]))
 
-        given = self.trainer.contributions(invitation, broadcast, invitation.members)
+        given = self.trainer.contributions(invitation, server.broadcast, invitation.members)
         clock.lap("training")
         coins = self.config.seed if server.repeats else None
         vanishing = vanishing_of(coins, invitation.round, invitation.members, self.config.aggregation.dropout)
@@ -131,6 +134,7 @@ class Simulation:
             aborted=aborted,
             uploaded=uploads.vectors.keys(),
             announced=announced,
+            session_lost=carried is None and not self.exchange.standing,
             # whoever left because of what it computed makes the survivors no uniform subset
             uniform=len(uploads.vectors) == len(invitation.members) - len(vanishing),
             contributions=uploads.contributions,
@@ -141,6 +145,7 @@ class Simulation:
             upload=traffic.upload,
             download=traffic.download,
             payload=traffic.payload,
+            broadcast=traffic.broadcast,
             seconds=clock.seconds,
         )
         return server.finish(invitation, outcome)
@@ -166,17 +171,22 @@ def _uploads(config: RunConfig, invitation: Invitation, given: Contributions, va
 
     A client whose contribution is not finite leaves the round.
     """
-    vectors, contributions, clipped = {}, 0, 0
-    for row, client in enumerate(invitation.members):
-        if client in vanishing:
-            continue
-        try:
-            vectors[client] = upload(invitation, given.vectors[row], _noise_key(config, invitation.round, client))
-        except NonFiniteUpdateError:
-            continue
-        contributions += int(given.counts[row])
-        clipped += int(given.clipped[row])
-    return Uploads(vectors, contributions, clipped)
+    members, plan = invitation.members, invitation.plan
+    staying = np.array([client not in vanishing for client in members])
+    staying &= [bool(np.isfinite(row).all()) for row in given.vectors]
+    rows = np.flatnonzero(staying)
+    matrix = np.empty((len(rows), plan.length), np.uint32)
+
+    def fill(first: int) -> None:
+        some = rows[first : first + together]
+        keys = [_noise_key(config, invitation.round, members[row]) for row in some.tolist()]
+        matrix[first : first + together] = uploads_of(invitation, given.vectors[some], keys)
+
+    together = max(1, _TOGETHER // plan.length)
+    for _ in batch_map(fill, range(0, len(rows), together), torch.device("cpu")):
+        pass
+    vectors = {members[row]: vector for row, vector in zip(rows.tolist(), matrix, strict=True)}
+    return Uploads(vectors, int(given.counts[rows].sum()), int(given.clipped[rows].sum()))
 
 
 def vanishing_of(seed: int | None, number: int, cohort: Collection[int], dropout: float) -> set[int]:
@@ -196,6 +206,13 @@ def _noise_key(config: RunConfig, number: int, client: int) -> bytes | None:
     if not config.privacy.simulation_noise:
         return None
     return hashlib.sha256(f"flora-secure simulation noise {config.seed} {number} {client}".encode()).digest()
+
+
+def _exchange(config: RunConfig, secrets: Mapping[int, bytes], enrolment: Enrolment) -> RoundExchange:
+    masks = config.aggregation.masks
+    if masks == "run":
+        return MaskedExchange(secrets, enrolment, default_workers(config.cohort_size))
+    return PlainExchange() if masks == "off" else CountedExchange()
 
 
 def _policy(server: Server) -> Policy:
@@ -231,7 +248,9 @@ def without_noise(config: RunConfig, task: Task) -> float:
     plain = dataclasses.replace(
         config,
         privacy=dataclasses.replace(config.privacy, epsilon=math.inf, delta=None, bits=None),
-        aggregation=dataclasses.replace(config.aggregation, secagg="off", neighbours=None, threshold=None),
+        aggregation=dataclasses.replace(
+            config.aggregation, secagg="off", masking="run", neighbours=None, threshold=None
+        ),
     )
     *_, last = Simulation(plain, task).rounds()
     return last.accuracy

@@ -13,6 +13,7 @@ from flora_secure.engine.accuracy import accuracy_of, forgetting_of, retrieval, 
 from flora_secure.engine.memory import peak_memory
 from flora_secure.engine.simulation import Simulation
 from flora_secure.plain import finite_or_none
+from flora_secure.planning.masking import name_of, warning_of
 from flora_secure.planning.noise import protected_units
 from flora_secure.planning.selection import corrupt_clients
 from flora_secure.privacy.cross_check import (
@@ -68,6 +69,7 @@ def summarise(
     if task.federation.dataset.captioned:
         retrieved = task.evaluator.ranks(task.frozen), task.evaluator.ranks(simulation.factors)
     return Report(
+        masking=simulation.config.aggregation.masks,
         accuracy=(
             accuracy_of(simulation, per_round, no_noise)
             if retrieved is None
@@ -80,7 +82,11 @@ def summarise(
         communication=_communication(simulation),
         aggregation=_aggregation(simulation),
         timing=_timing(simulation, total_seconds),
-        warnings=[*task.warnings, *task.doubt(per_round[-1], "the trained adapter", _NOTHING_LEARNED)],
+        warnings=[
+            *task.warnings,
+            *filter(None, [warning_of(simulation.config)]),
+            *task.doubt(per_round[-1], "the trained adapter", _NOTHING_LEARNED),
+        ],
         provenance=Provenance(
             versions={"flora-secure": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
             config_hash=simulation.config.digest,
@@ -169,6 +175,7 @@ def _privacy(simulation: Simulation) -> Privacy:
             clip_rate=clip_rate,
             overflow_rate=overflow_rate,
             corrupt=corrupt_clients(simulation.config),
+            counted=simulation.config.aggregation.masks == "counted",
         ),
     )
 
@@ -186,12 +193,14 @@ def _communication(simulation: Simulation) -> Communication:
     upload = sum(record.upload_bytes for record in records) / messages
     download = sum(record.download_bytes for record in records) / messages
     payload = sum(record.payload_bytes for record in records) / messages
+    invitation = simulation.server.invitation_bytes / messages
     return Communication(
         upload_bytes=upload,
         download_bytes=download,
         payload_bytes=payload,
-        masking_bytes=upload + download - payload,
-        invitation_bytes=simulation.server.invitation_bytes / messages,
+        broadcast_bytes=sum(record.broadcast_bytes for record in records) / messages,
+        masking_bytes=upload + download - payload - invitation,
+        invitation_bytes=invitation,
         full_model_bytes=clip.full_model_bytes,
         reduction=2 * clip.full_model_bytes / (upload + download) if upload + download else None,
         reduction_upload=clip.full_model_bytes / upload if upload else None,
@@ -214,12 +223,16 @@ def _aggregation(simulation: Simulation) -> Aggregation:
         cohort=[len(record.participants) for record in records],
         neighbours=None if masking is None else masking.neighbours,
         threshold=None if masking is None else masking.threshold,
+        slots=None if masking is None else masking.slots,
+        suite=None if masking is None else name_of(masking.suite),
         dropped=[len(record.dropped) for record in records],
         recovered=[record.recovered for record in records],
         aborted=[record.round for record in records if record.aborted is not None],
         lost=[record.round for record in records if record.lost],
         announced=[record.round for record in records if record.announced],
-        seconds=AggregationSeconds(
+        seconds=None
+        if simulation.config.aggregation.masks == "counted"
+        else AggregationSeconds(
             client_mean=fmean(record.seconds["client_mean"] for record in records),
             server_total=sum(record.seconds["server"] for record in records) / len(records),
         ),

@@ -1,4 +1,4 @@
-"""The clients' positions of a simulated round, spread over worker processes: the simulation's transport.
+"""The clients' positions of a simulated session, spread over worker processes: the simulation's transport.
 
 A worker holds the protocol positions of its clients and answers trip by trip: messages in, messages out. It is the
 transport of the simulation and nothing more; what travels to the server are the protocol's own bytes. Workers are fresh
@@ -24,13 +24,26 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from flora_protocols import ClientAdvertise, Floors, PeerError, SessionParams, TooFewSurvivors, Trip
+from flora_protocols import (
+    ClientAdvertise,
+    ClientAgree,
+    ClientCollect,
+    ClientUnmask,
+    Floors,
+    Kind,
+    PeerError,
+    RoundParams,
+    SessionParams,
+    TooFewSurvivors,
+)
+from flora_protocols.round_params import start_bytes
 from flora_secure.boundary.processes import fresh_python, surroundings
 from flora_secure.engine.shared_secrets import SharedSecrets
 from flora_secure.errors import WorkerError
 
 Vectors = Mapping[int, NDArray[np.uint32]]
 Replies = dict[int, bytes]
+_START = bytes((Kind.START,))
 
 
 class Positions:
@@ -40,87 +53,97 @@ class Positions:
         self._clock = clock
         self._positions: dict[int, Any] = {}
         self._vectors: Vectors = {}
+        self._params: Any = None
+        self._start: tuple[bytes, RoundParams] | None = None  # the last one, as it was told and read
         self._secrets = SharedSecrets(clock)
 
     def timed(self, method: str, *arguments: Any) -> tuple[Replies, float]:
-        """What `begin` or `answer` replies, and the CPU seconds that it takes clients who share no process."""
+        """What `begin`, `give` or `answer` replies, and the CPU seconds that it takes clients who share no process."""
         before = self._clock() + self._secrets.spared_seconds
         replies: Replies = getattr(self, method)(*arguments)
         return replies, self._clock() + self._secrets.spared_seconds - before
 
-    def begin(
-        self, params: SessionParams, floors: Floors, identities: Mapping[int, bytes | None], vectors: Vectors
-    ) -> Replies:
-        """Start a round: a position for every client in `identities`, whose first message is the reply.
-
-        `vectors`: what they will upload; those that have none vanish in the trip of the uploads.
-        """
-        self._vectors = vectors
+    def begin(self, params: SessionParams, floors: Floors, identities: Mapping[int, bytes | None]) -> Replies:
+        """Begin a session: a position for every client in `identities`, whose first message is the reply."""
+        self._params = params
         self._positions = {
             index: ClientAdvertise(params, index, floors=floors, identity=identity, exchange=self._secrets.exchange)
             for index, identity in identities.items()
         }
-        return self._move(dict.fromkeys(identities, ()))
+        return self._move(dict.fromkeys(identities, b""))
+
+    def give(self, vectors: Vectors) -> Replies:
+        """What the clients upload in the next round; those that have none vanish in its first trip. No replies."""
+        self._vectors = vectors
+        return {}
 
     def answer(self, mail: Mapping[int, bytes]) -> Replies:
-        """Each client in `mail` makes its next transition with its message; those left out are gone."""
-        inputs: dict[int, tuple[Any, ...]] = {}
-        for index, message in mail.items():
-            if index not in self._positions:
-                continue  # it left before, on its own account
-            if self._positions[index].trip is not Trip.MASK:
-                inputs[index] = (message,)
-            elif index in self._vectors:
-                inputs[index] = message, self._vectors[index]
-        return self._move(inputs)
+        """Each client in `mail` makes its next transition with its message; those left out are silent."""
+        return self._move({index: message for index, message in mail.items() if index in self._positions})
 
-    def _move(self, inputs: Mapping[int, tuple[Any, ...]]) -> Replies:
-        moved, replies = {}, {}
+    def _move(self, mail: Mapping[int, bytes]) -> Replies:
+        replies: Replies = {}
         try:
-            for index, arguments in inputs.items():
-                position = self._positions[index]
+            for index, message in mail.items():
                 try:
-                    moved[index], replies[index] = getattr(position, position.trip.name.lower())(*arguments)
+                    position = self._positions[index]
+                    if message[4:5] == _START:
+                        if index in self._vectors:
+                            self._positions[index], replies[index] = self._masked(index, position, message)
+                    elif isinstance(position, ClientAdvertise):
+                        self._positions[index], replies[index] = position.advertise()
+                    else:
+                        move = getattr(position, position.trip.name.lower())
+                        self._positions[index], replies[index] = move(message)
                 except (TooFewSurvivors, PeerError):
-                    continue  # a client that cannot go on leaves; the server counts who is left
+                    continue  # a client that cannot go on is silent; the server counts who is left
         finally:
             self._secrets.forget()
-        self._positions = moved
         return replies
+
+    def _masked(self, index: int, position: Any, message: bytes) -> tuple[Any, bytes]:
+        """The client's upload. `message`: START, and the inbox where the client has none yet."""
+        size = start_bytes(self._params)
+        if isinstance(position, ClientAgree | ClientUnmask):  # it was silent in the round before, or that was aborted
+            position = position.leave()
+        if isinstance(position, ClientCollect):
+            position = position.collect(message[size:])
+        if self._start is None or self._start[0] != message[:size]:  # all are told the same
+            self._start = message[:size], RoundParams.from_bytes(self._params, position.session, message[:size])
+        masked: tuple[Any, bytes] = position.mask(self._start[1], self._vectors[index])
+        return masked
 
 
 class Workers:
-    """The positions of all clients of a round. `workers = 0` keeps them in this process; the messages are the same."""
+    """The positions of all clients of a session. `workers = 0` keeps them in this process; messages are the same."""
 
     def __init__(self, workers: int = 0) -> None:
         self._local = Positions()
         self._workers = [_start_worker() for _ in range(workers)]
         self._parts: list[Sequence[int]] = []  # whose positions each worker holds, in the order in which they move
-        self._begin: tuple[Any, ...] | None = None  # of the round that no message has been carried in yet
+        self._begin: tuple[Any, ...] | None = None  # of the session that no message has been carried in yet
         self.cpu_seconds = 0.0  # of all clients so far
 
-    def open(
-        self, params: SessionParams, floors: Floors, identities: Mapping[int, bytes | None], vectors: Vectors
-    ) -> None:
-        """Get ready for a round, whose first exchange is the next; the arguments are those of `Positions.begin`."""
+    def open(self, params: SessionParams, floors: Floors, identities: Mapping[int, bytes | None]) -> None:
+        """Get ready for a session, whose first exchange is the next; the arguments are those of `Positions.begin`."""
         circle, count = params.graph.circle, max(len(self._workers), 1)
         cuts = [number * len(circle) // count for number in range(count + 1)]
         self._parts = [circle[first:last] for first, last in pairwise(cuts)]
-        self._begin = params, floors, identities, vectors
+        self._begin = params, floors, identities
+
+    def give(self, vectors: Vectors) -> None:
+        """What the clients upload in the next round; those that have none are silent in it."""
+        self._call("give", [_part(vectors, part) for part in self._parts])
 
     def exchange(self, outbox: Mapping[int, bytes], patience: float | None = None) -> Iterator[tuple[int, bytes]]:
         """Deliver each client its message, and give the replies, see `exchange.Transport`. Nobody here is slow."""
         if self._begin is None:
             replies = self._call("answer", [_part(outbox, part) for part in self._parts])
         else:
-            params, floors, identities, vectors = self._begin
+            params, floors, identities = self._begin
             self._begin = None
             replies = self._call(
-                "begin",
-                *zip(
-                    *((params, floors, _part(identities, part), _part(vectors, part)) for part in self._parts),
-                    strict=True,
-                ),
+                "begin", *zip(*((params, floors, _part(identities, part)) for part in self._parts), strict=True)
             )
         yield from ((index, replies[index]) for index in outbox if index in replies)
 

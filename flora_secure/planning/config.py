@@ -171,10 +171,19 @@ _IDLE: tuple[tuple[str, _Where, str], ...] = (
      "is of a budget, and with `privacy.epsilon` inf there is none: leave it out, or set a budget"),
     ("privacy.adaptive_clip", lambda run: run.training.rounds == 1,
      "moves the clip norm from round to round, and `training.rounds` is 1: set `privacy.clip_norm` instead"),
+    ("aggregation.masking", _unmasked,
+     "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
     ("aggregation.neighbours", _unmasked,
      "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
     ("aggregation.threshold", _unmasked,
      "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
+    ("aggregation.slots", _unmasked,
+     "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
+    ("aggregation.suite", _unmasked,
+     "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
+    ("aggregation.slots", lambda run: run.participation.sampling is not None and (run.aggregation.slots or 1) > 1,
+     "prepares rounds of one cohort, and `participation.sampling` {run.participation.sampling} draws another one in "
+     "each round: leave it out"),
 )  # fmt: skip
 
 

@@ -7,12 +7,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from flora_protocols.params import MAX_SLOTS
 from flora_secure.errors import require, require_positive
 from flora_secure.planning.options import SIMULATE, option
 
 Unit = Literal["client", "example"]
 Sampling = Literal["poisson", "fixed"]
 SecAgg = Literal["off", "semi-honest", "malicious-server"]
+SuiteName = Literal["x25519", "x25519-mlkem768"]
+Masking = Literal["run", "counted"]
 
 # chosen on public data alone: docs/studies/choose_defaults.py
 CLIP_NORM: dict[Unit, float] = {"client": 0.15, "example": 3.0}
@@ -170,6 +173,12 @@ class AggregationConfig:
     secagg: SecAgg = option(
         "semi-honest", "--secagg", "Whom the masks resist: off, semi-honest or malicious-server.", metavar="PROFILE"
     )
+    masking: Masking = option(
+        "run",
+        "--masking",
+        "What to do with masks: run; or, for big studies, counted: count their messages by size and sum in the clear.",
+        metavar="HOW",
+    )
     neighbours: int | None = option(
         None,
         "--neighbours",
@@ -179,12 +188,29 @@ class AggregationConfig:
     threshold: int | None = option(
         None, "--threshold", "Shares needed to reveal a secret.", derived="as many as its promises need"
     )
+    slots: int | None = option(
+        None,
+        "--slots",
+        "Rounds for which masks are prepared at once.",
+        derived="a tenth more than there are rounds where everybody takes part, at most 64; 1 for cohorts",
+    )
+    suite: SuiteName | None = option(
+        None,
+        "--suite",
+        "What the clients' channels rest on: x25519, or x25519-mlkem768 against quantum computers to come.",
+        metavar="SUITE",
+        derived="x25519-mlkem768 where several rounds are prepared at once and cryptography has it, else x25519",
+    )
     corrupt: float = option(
         0.05, "--corrupt", "Fraction of all clients that may collude with the server; sizes noise and masks."
     )
     dropout: float = option(0.0, "--dropout", "Fraction of a round's clients that vanish after sharing keys.")
 
     def __post_init__(self) -> None:
+        require(
+            self.slots is None or 1 <= self.slots <= MAX_SLOTS,
+            f"`aggregation.slots` must lie in 1…{MAX_SLOTS}, got {self.slots}",
+        )
         require(
             0 <= self.corrupt < 1,
             "`aggregation.corrupt` must be at least 0 and below 1 (nobody would be left to protect); got "
@@ -195,3 +221,8 @@ class AggregationConfig:
             "`aggregation.dropout` must be at least 0 and below 1 (at 1 no client is left to sum); got "
             f"{self.dropout:g}",
         )
+
+    @property
+    def masks(self) -> Literal["off", "run", "counted"]:
+        """What becomes of the masks: there are none, they are made, or their messages are counted only."""
+        return "off" if self.secagg == "off" else self.masking

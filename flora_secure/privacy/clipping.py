@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -31,28 +29,37 @@ def clip(update: ArrayLike, norm: float) -> tuple[NDArray[np.float64], float]:
     Source: Abadi et al. 2016 (1607.00133), algorithm 1. The margin: Higham, Accuracy and Stability of Numerical
     Algorithms, section 4.2.
     """
-    x = np.array(update, dtype=np.float64)
+    x = np.asarray(update)
     if x.ndim != 1 or x.size == 0:
         raise ValueError(f"an update is a vector (d,) with d >= 1, got shape {x.shape}")
+    clipped, norms = clip_rows(x[None], norm)
+    return clipped[0], float(norms[0])
+
+
+def clip_rows(updates: ArrayLike, norm: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`clip` of every row of (m, d): the same float64, row by row, and the norms (m,) that the rows had before.
+
+    Raises as `clip`; NonFiniteUpdateError for the first row that is not finite.
+    """
+    x = np.array(updates, dtype=np.float64)
     if not 1e-100 <= norm <= 1e100:
         raise ValueError(f"the clip norm must lie between 1e-100 and 1e100, got {norm!r}")
-    peak = max(float(x.max()), -float(x.min()))
-    if not math.isfinite(peak):
-        bad = x.size - int(np.count_nonzero(np.isfinite(x)))
+    peak, size = np.maximum(x.max(axis=1), -x.min(axis=1)), x.shape[1]
+    if not np.isfinite(peak).all():
+        bad = size - int(np.count_nonzero(np.isfinite(x[np.flatnonzero(~np.isfinite(peak))[0]])))
         raise NonFiniteUpdateError(
-            f"{bad} of {x.size} coordinates of the update are NaN or infinite: leave this client out of the round"
+            f"{bad} of {size} coordinates of the update are NaN or infinite: leave this client out of the round"
         )
-    if peak == 0.0:
-        return x, 0.0
     # squares can neither overflow nor, where they matter, underflow
-    unit = 1.0 if 1e-100 <= peak <= 1e100 else peak
-    y = x if unit == 1.0 else x / unit
-    length = math.sqrt(float(np.einsum("i,i", y, y)))  # np.dot wakes threads for a job of microseconds
+    unit = np.where((peak == 0) | ((peak >= 1e-100) & (peak <= 1e100)), 1.0, peak)
+    y = x if (unit == 1.0).all() else x / unit[:, None]
+    # row by row, so that a row's sum does not depend on its neighbours; np.dot wakes threads for microseconds' work
+    length = np.sqrt([np.einsum("i,i", row, row) for row in y])
     raw_norm = unit * length
     # A sum of d squares errs by at most (d + 2)·2^-53 of itself in any order of summation, so half of this margin is
     # enough on every machine, and the other half pays for the product with s.
-    target = norm * (1.0 - (x.size + 16) * 2.0**-53)
-    if raw_norm > target:
-        y *= target / length
-        x = y
+    target = norm * (1.0 - (size + 16) * 2.0**-53)
+    long = raw_norm > target
+    factor = np.divide(target, length, out=np.ones_like(length), where=long)
+    np.multiply(y, factor[:, None], out=x, where=long[:, None])
     return x, raw_norm

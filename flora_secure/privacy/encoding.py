@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flora_secure.privacy.clipping import clip
+from flora_secure.privacy.clipping import clip_rows
 
 if TYPE_CHECKING:
     from flora_secure.privacy.noise_plan import NoisePlan
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Sampler(Protocol):
-    """Noise that is rounded once, after it is added; `privacy.rounded_gaussian.RoundedGaussian` is one."""
+    """Noise that is rounded once, after it is added; those of `privacy.rounded_gaussian` are."""
 
     def sample(self, y: ArrayLike, sigma: float) -> NDArray[np.int64]:
         """Returns int64 of y's shape: ⌊y + σ·G + ½⌋ for each coordinate, in grid units, G standard normal."""
@@ -55,21 +55,53 @@ def encode(
     """
     if np.shape(update) != (plan.dimension,):
         raise ValueError(f"the plan is for updates of shape ({plan.dimension},), got {np.shape(update)}")
+    bits = None if below is None else np.array([below])
+    return _rounded(_on_grid(np.asarray(update)[None], plan, rotation, bits)[0], plan, sampler)
+
+
+def encode_rows(
+    updates: ArrayLike,
+    plan: NoisePlan,
+    sampler: Sampler | None,
+    rotation: Rotation | None = None,
+    *,
+    below: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint32]:
+    """`encode` of many clients' updates (m, d): uint32 (m, plan.length), every row what it would be by itself.
+
+    `sampler`: with a key for each row, such as `privacy.rounded_gaussian.RowsOfNoise`. `below`: (m,). Raises as
+    `encode`, for the first update that is not finite.
+    """
+    if np.ndim(updates) != 2 or np.shape(updates)[1] != plan.dimension:
+        raise ValueError(f"the plan is for updates of shape (m, {plan.dimension}), got {np.shape(updates)}")
+    return _rounded(_on_grid(updates, plan, rotation, below), plan, sampler)
+
+
+def _on_grid(
+    updates: ArrayLike, plan: NoisePlan, rotation: Rotation | None, below: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    """What is rounded, in grid units and without its noise: (m, plan.length)."""
+    _check_rotation(plan, rotation)
+    if (plan.count_coordinates > 0) != (below is not None):
+        raise ValueError("pass the bit `below` if and only if the plan counts clipped clients")
+    clipped, _ = clip_rows(updates, plan.upload_norm)
+    if rotation is not None:
+        # a rotation in float64 may lengthen the vector by a rounding error; the margin of the second clip is exact
+        clipped, _ = clip_rows(rotation.forward(clipped), plan.upload_norm)
+    clipped *= plan.scale
+    if below is not None:
+        share = plan.count_scale / math.sqrt(plan.count_coordinates)  # by a power of two: exact
+        counted = np.where(below, share / 2, -share / 2)[:, None]
+        clipped = np.concatenate([clipped, np.repeat(counted, plan.count_coordinates, axis=1)], axis=1)
+    return clipped
+
+
+def _rounded(clipped: NDArray[np.float64], plan: NoisePlan, sampler: Sampler | None) -> NDArray[np.uint32]:
+    """With its noise, rounded, and reduced modulo 2^b; of any shape."""
     if plan.noisy != (sampler is not None):
         raise ValueError(
             f"the plan's epsilon is {plan.epsilon:g}: " + ("pass a noise sampler" if plan.noisy else "pass no sampler")
         )
-    _check_rotation(plan, rotation)
-    if (plan.count_coordinates > 0) != (below is not None):
-        raise ValueError("pass the bit `below` if and only if the plan counts clipped clients")
-    clipped, _ = clip(update, plan.upload_norm)
-    if rotation is not None:
-        # a rotation in float64 may lengthen the vector by a rounding error; the margin of the second clip is exact
-        clipped, _ = clip(rotation.forward(clipped), plan.upload_norm)
-    clipped *= plan.scale
-    if below is not None:
-        share = plan.count_scale / math.sqrt(plan.count_coordinates)  # by a power of two: exact
-        clipped = np.concatenate([clipped, np.full(plan.count_coordinates, share / 2 if below else -share / 2)])
     if sampler is None:
         integers = np.floor(clipped + 0.5).astype(np.int64)
     else:
@@ -97,7 +129,15 @@ def decode(
             wants none or the other way round.
     """
     _check_rotation(plan, rotation)
-    values = _centred(total, plan, survivors)[: plan.length - plan.count_coordinates] / plan.scale
+    require_sum(total, plan, survivors)
+    return read_sum(total, plan, plan.scale, rotation)
+
+
+def read_sum(
+    total: NDArray[np.uint32], plan: NoisePlan, scale: float, rotation: Rotation | None
+) -> NDArray[np.float64]:
+    """What `decode` gives, of a sum that is known to fit the plan, at the `scale` of its round."""
+    values = _signed(total, plan.bits)[: plan.length - plan.count_coordinates] / scale
     return values if rotation is None else rotation.inverse(values)
 
 
@@ -118,7 +158,11 @@ def wrapped(total: NDArray[np.uint32], uploads: Iterable[NDArray[np.uint32]], pl
     `total` and every upload as `encode` returns them. A single upload is far inside the ring, so the exact sum is that
     of the uploads read as signed integers.
     """
-    exact = sum(_signed(upload, plan.bits) for upload in uploads)
+    exact, count, half = np.zeros(total.shape, np.int64), 0, np.uint32(1 << (plan.bits - 1))
+    for upload in uploads:
+        exact += (upload + half) & np.uint32(2 * int(half) - 1)  # `_signed`, but for what is taken off below
+        count += 1
+    exact -= count * int(half)
     return int(np.count_nonzero(_signed(total, plan.bits) != exact))
 
 
@@ -141,7 +185,8 @@ def _check_rotation(plan: NoisePlan, rotation: Rotation | None) -> None:
         raise ValueError(f"a rotation of {rotation.dimension} coordinates for updates of {plan.dimension}")
 
 
-def _centred(total: NDArray[np.uint32], plan: NoisePlan, survivors: int) -> NDArray[np.int64]:
+def require_sum(total: NDArray[np.uint32], plan: NoisePlan, survivors: int) -> None:
+    """ValueError, as `decode` says, unless `total` can be the sum of so many uploads of the plan."""
     if total.dtype != np.uint32 or total.shape != (plan.length,):
         raise ValueError(f"a sum is uint32 of shape ({plan.length},), got {total.dtype} of shape {total.shape}")
     if not plan.survivors_minimum <= survivors <= plan.clients:
@@ -151,6 +196,10 @@ def _centred(total: NDArray[np.uint32], plan: NoisePlan, survivors: int) -> NDAr
     largest = int(total.max())
     if largest >= 1 << plan.bits:
         raise ValueError(f"the sum holds {largest}, not below 2^{plan.bits}: it was not reduced, or packed otherwise")
+
+
+def _centred(total: NDArray[np.uint32], plan: NoisePlan, survivors: int) -> NDArray[np.int64]:
+    require_sum(total, plan, survivors)
     return _signed(total, plan.bits)
 
 

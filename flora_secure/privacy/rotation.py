@@ -49,9 +49,11 @@ class Rotation:
         self._signs = (1.0 - 2.0 * bits) / math.sqrt(self.length)
 
     def forward(self, update: ArrayLike) -> NDArray[np.float64]:
-        """(d,) → (d',) float64. Rounding may lengthen it by some 1e-15 of itself: clip afterwards."""
-        x = np.zeros(self.length)
-        np.multiply(update, self._signs, out=x[: self.dimension])
+        """(…, d) → (…, d') float64, each vector by itself. Rounding may lengthen it by some 1e-15 of itself: clip
+        afterwards."""
+        given = np.asarray(update)
+        x = np.zeros((*given.shape[:-1], self.length))
+        np.multiply(given, self._signs, out=x[..., : self.dimension])
         return hadamard_transform(x)
 
     def inverse(self, rotated: ArrayLike) -> NDArray[np.float64]:
@@ -63,20 +65,22 @@ class Rotation:
 
 
 def hadamard_transform(x: NDArray[np.float64], *, transpose: bool = False) -> NDArray[np.float64]:
-    """H·x or Hᵀ·x without a scale, for (d',) float64 with d' an order that `padded` returns.
+    """H·x or Hᵀ·x without a scale, for (…, d') float64 with d' an order that `padded` returns.
 
-    Additions and subtractions only, in a fixed order: the same float64 on every platform.
+    Additions and subtractions only, in a fixed order: the same float64 on every platform, alone or among others.
     """
-    small = next(m for m in (1, *_PALEY) if x.size % m == 0 and (x.size // m).bit_count() == 1)
-    x = _sylvester(x.reshape(small, -1))
+    shape, size = x.shape, x.shape[-1]
+    small = next(m for m in (1, *_PALEY) if size % m == 0 and (size // m).bit_count() == 1)
+    x = _sylvester(x.reshape(-1, size // small))
     if small == 1:
-        return x.reshape(-1)
+        return x.reshape(shape)
     signs = _paley(small).T if transpose else _paley(small)
+    x = x.reshape(-1, small, size // small)
     mixed = np.zeros_like(x)
-    for row, total in zip(signs.tolist(), mixed, strict=True):
-        for sign, part in zip(row, x, strict=True):
-            (np.add if sign > 0 else np.subtract)(total, part, out=total)
-    return mixed.reshape(-1)
+    for place, row in enumerate(signs.tolist()):
+        for other, sign in enumerate(row):
+            (np.add if sign > 0 else np.subtract)(mixed[:, place], x[:, other], out=mixed[:, place])
+    return mixed.reshape(shape)
 
 
 def _sylvester(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,8 +16,10 @@ from __future__ import annotations
 import functools
 import math
 import secrets
+from collections.abc import Sequence
 from fractions import Fraction
 from statistics import NormalDist
+from threading import RLock
 
 import mpmath
 import numpy as np
@@ -33,11 +35,18 @@ _FIRST_CELL = (1023 + 64 - 1 - _OCTAVES) << _CELL_BITS  # exponent and leading m
 _ONE = np.int64(1023 << 52)  # the bits of 1.0
 _BLOCK = 1 << 14  # draws a pass: what the passes touch stays in the cache
 _EXTRA_BITS = 192
+# mpmath keeps constants in variables that two threads would write at once: the draws of all threads take turns there
+_MPMATH = RLock()
+
+
+def _table() -> NDArray[np.float64]:
+    """(5, cells) Taylor coefficients of x(p) in v, where p = 2^e·(m + v), m the cell's middle mantissa, |v| <= 2^-7."""
+    with _MPMATH:
+        return _made_table()
 
 
 @functools.cache
-def _table() -> NDArray[np.float64]:
-    """(5, cells) Taylor coefficients of x(p) in v, where p = 2^e·(m + v), m the cell's middle mantissa, |v| <= 2^-7."""
+def _made_table() -> NDArray[np.float64]:
     ctx = mpmath.MPContext()
     ctx.prec = 100
     half = 2.0 ** -(_CELL_BITS + 1)
@@ -126,41 +135,18 @@ class RoundedGaussian:
             ValueError: y is not finite, sigma is not a finite positive number, or they are so large (max|y| above 2^46
                 or sigma above 2^32) that float64 decides too few draws.
         """
-        centre = np.ascontiguousarray(y, dtype=np.float64)
-        if not (math.isfinite(sigma) and sigma > 0):
-            raise ValueError(f"sigma must be a finite number > 0, got {sigma!r}; without noise, round instead")
+        centre, bar = _centred(y, sigma)
         flat = centre.reshape(-1)
-        reach = float(np.max(np.abs(flat), initial=0.0))
-        if not math.isfinite(reach):
-            raise ValueError("y holds NaN or infinity")
-        # x is known to X_ERROR, and three float64 operations follow on magnitudes of at most reach + 6σ + 1.
-        bar = sigma * X_ERROR + (reach + 6 * sigma + 1) * 2.0**-50
-        if bar >= 0.125:
-            raise ValueError(f"max|y| = {reach:.3g} and sigma = {sigma:.3g} exceed float64's reach: use a coarser grid")
         result = np.empty(flat.shape, dtype=np.int64)
         for start in range(0, flat.size, _BLOCK):
-            self._fill(flat[start : start + _BLOCK], sigma, bar, result[start : start + _BLOCK])
+            part = flat[start : start + _BLOCK]
+            _fill([self], part[None], sigma, bar, result[start : start + _BLOCK])
         return result.reshape(centre.shape)
 
-    def _fill(self, y: NDArray[np.float64], sigma: float, bar: float, out: NDArray[np.int64]) -> None:
-        words = np.frombuffer(self._stream.update(bytes(8 * y.size)), dtype="<u8").astype(np.uint64, copy=False)
-        magnitude = (words >> np.uint64(1)).view(np.int64)  # p·2^64, rounded down; the last bit is G's sign
-        x = _tail_quantile(magnitude)
-        # The sign bit on top of x: G = −x where it is 0, x where it is 1.
-        x.view(np.uint64)[...] ^= (~words) << np.uint64(63)
-        x *= sigma
-        x += y
-        x += 0.5
-        floor = np.floor(x)
-        out[...] = floor
-        x -= floor
-        x -= 0.5
-        np.abs(x, out=x)
-        undecided = x >= 0.5 - bar
-        undecided |= magnitude < _MIN_WORD
-        for i in np.flatnonzero(undecided):
-            out[i] = self._refine(self._drawn + int(i), int(words[i]), float(y[i]), sigma)
-        self._drawn += y.size
+    def _octets(self, draws: int) -> bytes:
+        """The first 64 bits of the next draws."""
+        self._drawn += draws
+        return self._stream.update(bytes(8 * draws))
 
     def _refine(self, index: int, word: int, y: float, sigma: float) -> int:
         """Draw number `index` from its 64 bits and as many more as it takes."""
@@ -183,6 +169,78 @@ class RoundedGaussian:
         return Cipher(algorithms.AES(self._key), modes.CTR(number.to_bytes(8, "big") + bytes(8))).encryptor()
 
 
+class RowsOfNoise:
+    """Rounded Gaussian noise for many uploads at once, a key each: row i is what `RoundedGaussian(keys[i])` draws.
+
+    Short rows share passes, which is half of the time, and passes are long enough for threads to run side by side.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, keys: Sequence[bytes | None]) -> None:
+        """`keys`: as of `RoundedGaussian`."""
+        self._rows = [RoundedGaussian(key) for key in keys]
+
+    def __repr__(self) -> str:
+        return f"RowsOfNoise(<{len(self._rows)} secret keys>)"
+
+    def sample(self, y: ArrayLike, sigma: float) -> NDArray[np.int64]:
+        """The next draws of every row, see `RoundedGaussian.sample`. `y`: (m, n), a row for each key."""
+        centre, bar = _centred(y, sigma)
+        if centre.ndim != 2 or len(centre) != len(self._rows):
+            raise ValueError(f"{len(self._rows)} noise keys for an array of shape {centre.shape}: a row each")
+        length, result = centre.shape[1], np.empty(centre.shape, dtype=np.int64)
+        if length > _BLOCK:
+            result[...] = [row.sample(values, sigma) for row, values in zip(self._rows, centre, strict=True)]
+            return result
+        together = max(1, _BLOCK // max(1, length))
+        for start in range(0, len(centre), together):
+            some = slice(start, start + together)
+            _fill(self._rows[some], centre[some], sigma, bar, result[some].reshape(-1))
+        return result
+
+
+def _centred(y: ArrayLike, sigma: float) -> tuple[NDArray[np.float64], float]:
+    """`y` as an array, and how near to an integer the float64 result decides nothing. Raises as `sample`."""
+    centre = np.ascontiguousarray(y, dtype=np.float64)
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"sigma must be a finite number > 0, got {sigma!r}; without noise, round instead")
+    reach = float(max(centre.max(initial=0.0), -centre.min(initial=0.0)))
+    if not math.isfinite(reach):
+        raise ValueError("y holds NaN or infinity")
+    # x is known to X_ERROR, and three float64 operations follow on magnitudes of at most reach + 6σ + 1.
+    bar = sigma * X_ERROR + (reach + 6 * sigma + 1) * 2.0**-50
+    if bar >= 0.125:
+        raise ValueError(f"max|y| = {reach:.3g} and sigma = {sigma:.3g} exceed float64's reach: use a coarser grid")
+    return centre, bar
+
+
+def _fill(
+    rows: Sequence[RoundedGaussian], y: NDArray[np.float64], sigma: float, bar: float, out: NDArray[np.int64]
+) -> None:
+    """One pass: the next draws of each of `rows`, about its row of `y` (rows, n); `out` (rows · n,)."""
+    length, y = y.shape[1], y.reshape(-1)
+    octets = b"".join([row._octets(length) for row in rows])
+    words = np.frombuffer(octets, dtype="<u8").astype(np.uint64, copy=False)
+    magnitude = (words >> np.uint64(1)).view(np.int64)  # p·2^64, rounded down; the last bit is G's sign
+    x = _tail_quantile(magnitude)
+    # The sign bit on top of x: G = −x where it is 0, x where it is 1.
+    x.view(np.uint64)[...] ^= (~words) << np.uint64(63)
+    x *= sigma
+    x += y
+    x += 0.5
+    floor = np.floor(x)
+    out[...] = floor
+    x -= floor
+    x -= 0.5
+    np.abs(x, out=x)
+    undecided = x >= 0.5 - bar
+    undecided |= magnitude < _MIN_WORD
+    for i in np.flatnonzero(undecided).tolist():
+        row, place = rows[i // length], i % length
+        out[i] = row._refine(row._drawn - length + place, int(words[i]), float(y[i]), sigma)
+
+
 def _bracket(digits: int, known: int) -> tuple[Fraction, Fraction] | None:
     """Rationals that enclose x(p) for every p in [digits, digits + 1]·2^-known, or None when more digits are needed.
 
@@ -190,18 +248,19 @@ def _bracket(digits: int, known: int) -> tuple[Fraction, Fraction] | None:
     """
     if digits == 0:
         return None
-    ctx = mpmath.MPContext()
-    ctx.prec = known + 128
-    p = ctx.ldexp(digits, -known)
-    x = ctx.mpf(-NormalDist().inv_cdf(max(float(p), 1e-300)))
-    for _ in range(known.bit_length()):  # Newton doubles the correct digits; one round more than needed
-        x += (ctx.ncdf(-x) - p) / ctx.npdf(x)
-    radius = ctx.ldexp(1, 66 - known)
-    slack = 1 + ctx.ldexp(1, -known - 64)  # mpmath's own error, with 64 bits to spare
-    low, high = x - radius, x + radius
-    if ctx.ncdf(-low) < ctx.ldexp(digits + 1, -known) * slack or ctx.ncdf(-high) * slack > p:
-        return None
-    return _exact(low), _exact(high)
+    with _MPMATH:
+        ctx = mpmath.MPContext()
+        ctx.prec = known + 128
+        p = ctx.ldexp(digits, -known)
+        x = ctx.mpf(-NormalDist().inv_cdf(max(float(p), 1e-300)))
+        for _ in range(known.bit_length()):  # Newton doubles the correct digits; one round more than needed
+            x += (ctx.ncdf(-x) - p) / ctx.npdf(x)
+        radius = ctx.ldexp(1, 66 - known)
+        slack = 1 + ctx.ldexp(1, -known - 64)  # mpmath's own error, with 64 bits to spare
+        low, high = x - radius, x + radius
+        if ctx.ncdf(-low) < ctx.ldexp(digits + 1, -known) * slack or ctx.ncdf(-high) * slack > p:
+            return None
+        return _exact(low), _exact(high)
 
 
 def _exact(x: mpmath.mpf) -> Fraction:

@@ -37,6 +37,7 @@ NAMED = (
 
 # a name stands for all fields below it that have no longer one
 REPORT: Mapping[str, str] = {
+    "masking": PUBLIC,
     "accuracy": ACCURACY,
     "accuracy.measures": PUBLIC,
     "accuracy.classes": CLASSES,
@@ -84,6 +85,8 @@ REPORT: Mapping[str, str] = {
     "aggregation.min_separation": PUBLIC,
     "aggregation.neighbours": PLANNED,
     "aggregation.threshold": PLANNED,
+    "aggregation.slots": PLANNED,
+    "aggregation.suite": PUBLIC,
     "aggregation.seconds": TIMES,
     "timing": TIMES,
     "provenance": PUBLIC,
@@ -126,6 +129,7 @@ ROUND: Mapping[str, str] = {
     "upload_bytes": TAKING_PART,
     "download_bytes": TAKING_PART,
     "payload_bytes": TAKING_PART,
+    "broadcast_bytes": TAKING_PART,
     "seconds": TIMES,
     "previous": HASHES,
 }

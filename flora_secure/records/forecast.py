@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from flora_protocols import Kind, ParameterError, Profile, message_bytes
+from flora_protocols import Kind, ParameterError, Profile, round_bytes, setup_bytes
 from flora_secure.errors import require
 from flora_secure.plain import finite_or_none
 from flora_secure.planning.architectures import Architecture, architecture, classes_of
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.masking import MaskingPlan, plan_masking
+from flora_secure.planning.masking import SUITES, MaskingPlan, masking_of, name_of
 from flora_secure.planning.names import GENERIC, PASSED
 from flora_secure.planning.noise import plan_noise, refused, target_delta
 from flora_secure.planning.placements import PLACEMENTS
@@ -29,7 +30,9 @@ from flora_secure.privacy.cross_check import accountant_versions, cross_check, h
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.records.report import Communication
 from flora_secure.records.report_table import html_table
+from flora_secure.rounds.broadcast import Form, Layout
 from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import OPENING_BYTES, REQUEST_BYTES
 
 SCHEMA = "flora-secure/plan/1"
 IMAGES = 20_000  # of the clients of the embedded data set, together
@@ -70,16 +73,22 @@ class PrivacyForecast:
 
 @dataclass(frozen=True, kw_only=True)
 class AggregationForecast:
-    """Who shares masks with whom. `dropouts` and `corrupt` are clients of a round that noise and masks allow for;
-    `corrupt_neighbours` is how many of one client's share holders may be corrupt."""
+    """Who shares masks with whom. `masking`: whether the run would execute it, as in the report. `dropouts` and
+    `corrupt` are clients of a round that noise and masks allow for; `corrupt_neighbours` is how many of one client's
+    share holders may be corrupt. `slots`: rounds of a masking session; `suite`: what its channels rest on;
+    `reductions`: that of the communication under either suite."""
 
     profile: str
+    masking: str
     clients: int
     neighbours: int | None
     threshold: int | None
     dropouts: int
     corrupt: int
     corrupt_neighbours: int | None
+    slots: int | None
+    suite: str | None
+    reductions: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +148,11 @@ class Forecast:
                 ("  cross-check", ", ".join(f"{k} {v:.3f}" for k, v in p.cross_check.items())),
             ]
         return [
+            *(
+                [("masking", "to be counted and not run (`aggregation.masking` counted)")]
+                if a.masking == "counted"
+                else []
+            ),
             *rows,
             (
                 "ring",
@@ -163,6 +177,17 @@ class Forecast:
                 + ("" if a.threshold is None else f", {a.neighbours} neighbours each, threshold {a.threshold}")
                 + f"; allows for {a.dropouts} dropouts and {a.corrupt} corrupt clients a round",
             ),
+            *(
+                [
+                    (
+                        "  channels",
+                        f"{a.suite}, set up for {a.slots} {'round' if a.slots == 1 else 'rounds'} at once; "
+                        + ", ".join(f"{reduction:,.0f} × less by {name}" for name, reduction in a.reductions.items()),
+                    )
+                ]
+                if a.suite is not None
+                else []
+            ),
             *([("assumed", "; ".join(self.assumed))] if self.assumed else []),
         ]
 
@@ -184,11 +209,12 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
         selection = Selection.of(config)
         plan = plan_noise(config, selection, dimension, images)
         cohort = plan.for_cohort(min(max(config.cohort_size, plan.smallest_cohort), plan.clients))
-        masking = None
-        if config.aggregation.secagg != "off":
-            wanted = config.aggregation
-            masking = plan_masking(cohort, Profile(wanted.secagg), wanted.neighbours, wanted.threshold)
+        masking, reductions = masking_of(config, cohort), {}
         communication = _communication(config, cohort, masking, size)
+        if masking is not None:
+            for name, suite in SUITES.items():
+                other = dataclasses.replace(masking, suite=suite)
+                reductions[name] = _communication(config, cohort, other, size).reduction
     except (ValueError, ParameterError) as error:
         raise refused(error) from None
     return Forecast(
@@ -204,12 +230,16 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
         communication=communication,
         aggregation=AggregationForecast(
             profile=config.aggregation.secagg,
+            masking=config.aggregation.masks,
             clients=cohort.clients,
             neighbours=None if masking is None else masking.neighbours,
             threshold=None if masking is None else masking.threshold,
             dropouts=cohort.dropouts,
             corrupt=cohort.colluders,
             corrupt_neighbours=None if masking is None else masking.corrupt,
+            slots=None if masking is None else masking.slots,
+            suite=None if masking is None else name_of(masking.suite),
+            reductions={name: reduction for name, reduction in reductions.items() if reduction is not None},
         ),
         plan=plan,
         assumed=_assumed(config, images),
@@ -305,27 +335,21 @@ def _communication(
     n = plan.clients
     stay = 1 - math.floor(config.aggregation.dropout * n) / n
     trained = size.trained(config.model, classes_of(config.data))
-    broadcast = 2.0 * trained  # float16
+    broadcast, invitation = _broadcast_bytes(config, plan, trained), _invitation_bytes(config)
     packed = -(-plan.payload_bits // 8)
-    if masking is None:
-        upload, download = stay * packed, broadcast
-    else:
-        profile = Profile(config.aggregation.secagg)
-        signed = range(2, n + 2) if profile is Profile.MALICIOUS_SERVER else ()  # 0 and 1 would have small order
-        keys = tuple(i.to_bytes(32, "little") for i in signed)  # whose they are does not change a size
-        size_of = message_bytes(masking.session(plan, profile, identities=keys))
-        late = stay * (size_of[Kind.UPLOAD] + size_of[Kind.REVEAL] + size_of.get(Kind.ENDORSEMENT, 0))
-        upload = size_of[Kind.ADVERTISEMENT] + size_of[Kind.SHARES] + late
-        late = stay * (size_of[Kind.SURVIVORS] + size_of.get(Kind.AGREEMENT, 0))
-        download = broadcast + size_of[Kind.ROSTER] + size_of[Kind.INBOX] + late
+    upload, download = stay * packed, invitation + broadcast + OPENING_BYTES
+    if masking is not None:
+        upload, more = _masking_bytes(config, plan, masking)
+        download += more
     payload = broadcast + stay * packed
     full = 4 * size.parameters
     return Communication(
         upload_bytes=upload,
         download_bytes=download,
         payload_bytes=payload,
-        masking_bytes=upload + download - payload,
-        invitation_bytes=_invitation_bytes(config),
+        broadcast_bytes=broadcast,
+        masking_bytes=upload + download - payload - invitation,
+        invitation_bytes=invitation,
         full_model_bytes=full,
         reduction=2 * full / (upload + download),
         reduction_upload=full / upload,
@@ -336,8 +360,54 @@ def _communication(
     )
 
 
+def _masking_bytes(config: RunConfig, plan: NoisePlan, masking: MaskingPlan) -> tuple[float, float]:
+    """Bytes up and down of a client and round: the mean over a run, set-ups included."""
+    profile, n, rounds = Profile(config.aggregation.secagg), plan.clients, config.training.rounds
+    signed = range(2, n + 2) if profile is Profile.MALICIOUS_SERVER else ()  # 0 and 1 would have small order
+    keys = tuple(i.to_bytes(32, "little") for i in signed)  # whose they are does not change a size
+    params = masking.session(plan, profile, identities=keys)
+    lost = math.floor(config.aggregation.dropout * n) / n
+    once = setup_bytes(params)
+    each = round_bytes(params, lost * n * masking.neighbours / (n - 1))  # of who stays, the neighbours that do not
+    sessions = math.ceil(rounds / params.slots) / rounds
+    # the inbox goes with each round until its client has uploaded
+    inbox = once[Kind.INBOX] * math.fsum(lost**missed for missed in range(min(params.slots, rounds)))
+    sent = (Kind.ADVERTISEMENT, Kind.CIPHERTEXTS, Kind.SHARES)
+    told = math.fsum(once.get(kind, 0.0) for kind in (Kind.ROSTER, Kind.DELIVERY)) + inbox
+    up = (1 - lost) * math.fsum(each.get(kind, 0.0) for kind in (Kind.UPLOAD, Kind.ENDORSEMENT, Kind.REVEAL))
+    down = (1 - lost) * math.fsum(each.get(kind, 0.0) for kind in (Kind.SURVIVORS, Kind.AGREEMENT))
+    return (
+        up + sessions * math.fsum(once.get(kind, 0.0) for kind in sent),
+        down + sessions * told + each[Kind.START] + REQUEST_BYTES,
+    )
+
+
 def _invitation_bytes(config: RunConfig) -> float:
     """The mean over a run's rounds: a long invitation first, short ones where the members stay the same."""
     masked, rounds = config.aggregation.secagg != "off", config.training.rounds
     long, short = Invitation.sizes(config.clients, config.model.placement, config.model.trained_rule, masked=masked)
     return long if config.participation.rate < 1 else (long + (rounds - 1) * short) / rounds
+
+
+def _broadcast_bytes(config: RunConfig, plan: NoisePlan, trained: int) -> float:
+    """The mean over a run's rounds and members, where whoever takes part drops out as often as all others."""
+    how, layout = config.participation, Layout(trained, plan.length, plan.bits)
+    whole = layout.size(Form.MOVING if config.training.server_momentum else Form.STEADY)
+    alone = layout.alone(everybody=how.sampling is None)
+    if alone:
+        whole = min(whole, layout.size(Form.ADAPTER))
+    stay = how.rate * (1 - math.floor(config.aggregation.dropout * plan.clients) / plan.clients)
+    sizes, shown = [float(layout.size(Form.HALF))], [stay]  # by round; a client shows there which state it has
+    for number in range(2, config.training.rounds + 1):
+        mean, left = 0.0, 1.0
+        for missed in range(how.min_separation, number):
+            size = layout.size(Form.SUMS, missed)
+            if size > whole:
+                break
+            chance = left * shown[number - 1 - missed]
+            mean, left = mean + chance * size, left - chance
+        never = math.prod(1 - chance for chance in shown)
+        begin = whole if alone else min(whole, layout.size(Form.HALF, number - 1))
+        sizes.append(mean + never * begin + (left - never) * whole)
+        shown.append(stay * (1 - left if alone else 1.0))
+    return fmean(sizes)

@@ -17,7 +17,7 @@ from flora_secure.planning.masking import MaskingPlan
 from flora_secure.privacy.events import RoundEvent, event_fields
 from flora_secure.privacy.noise_plan import NoisePlan
 
-SCHEMA = "flora-secure/round/1"
+SCHEMA = "flora-secure/round/2"
 MECHANISM = "rounded-gaussian"
 PARTS = ("training", "noise", "masking", "evaluation")  # of a round, of which `seconds` tells
 
@@ -58,6 +58,8 @@ class RoundRecord:
         clipped: how many of them were clipped; both are known in a simulation only and not covered by the budget, and
             so is
         overflowed: how many coordinates of the sum wrapped; `None` when aborted.
+        payload_bytes: broadcasts and uploads, and
+        broadcast_bytes: the broadcasts among them.
     """
 
     round: int
@@ -94,6 +96,7 @@ class RoundRecord:
     upload_bytes: int
     download_bytes: int
     payload_bytes: int
+    broadcast_bytes: int
     seconds: dict[str, float]
     lost: bool = False
 
@@ -209,6 +212,7 @@ def announcement(
         upload_bytes=0,
         download_bytes=0,
         payload_bytes=0,
+        broadcast_bytes=0,
         seconds=dict.fromkeys((*PARTS, "client_mean", "server"), 0.0),
         lost=True,
     )

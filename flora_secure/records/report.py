@@ -1,4 +1,4 @@
-"""The report of a run: frozen dataclasses → JSON (schema `flora-secure/report/1`).
+"""The report of a run: frozen dataclasses → JSON (schema `flora-secure/report/2`).
 
 Accuracy, privacy budget and communication reduction stand in one document. A figure that was not measured is `None`
 (`null`), never invented. The published schema, `docs/report.schema.json`, is derived from these classes.
@@ -13,7 +13,7 @@ from typing import Any
 
 from flora_secure.plain import document_schema
 
-SCHEMA = "flora-secure/report/1"
+SCHEMA = "flora-secure/report/2"
 
 TOP_1, IMAGE_TO_TEXT = "top-1", "recall@1 image to text"
 
@@ -162,14 +162,16 @@ class Privacy:
 class Communication:
     """Bytes on the wire, the mean over clients and rounds of complete encoded messages, in both directions.
 
-    `parameters`: trained values, which a broadcast carries; `upload_values`: d, of an update before any rotation.
-    They differ where the rule trains one factor a round. `invitation_bytes`: of what the server says of a round before
-    it begins, beside the adapter; in no other figure here.
+    `payload_bytes`: broadcasts and uploads; `broadcast_bytes`: the broadcasts among them. `parameters`: trained values;
+    `upload_values`: d, of an update before any rotation. They differ where the rule trains one factor a round.
+    `invitation_bytes`: of what the server says of a round before it begins, beside the broadcast. `masking_bytes`: all
+    that is neither payload nor invitation, with what a masking session's set-up takes of each of its rounds.
     """
 
     upload_bytes: float
     download_bytes: float
     payload_bytes: float
+    broadcast_bytes: float
     masking_bytes: float
     invitation_bytes: float
     full_model_bytes: int
@@ -195,8 +197,9 @@ class Aggregation:
     round numbers: of those that ended without a sum, as with too few survivors, and of those that were in flight when
     the run was killed, and so count as released though they are not in the adapter. So do those of `announced`, the
     aborted ones whose survivors had been told. `neighbours` and `threshold` are
-    those of the largest cohort. `participation` is the rate, `sampling` how cohorts were drawn, `None` where
-    everybody takes part."""
+    those of the largest cohort; `slots`: rounds that a masking session was set up for; `suite`: what its channels
+    rested on. `participation` is the rate, `sampling` how cohorts were drawn, `None` where everybody takes part.
+    `seconds` is `None` where masking was counted and not run."""
 
     profile: str
     clients: int
@@ -206,12 +209,14 @@ class Aggregation:
     cohort: list[int]
     neighbours: int | None
     threshold: int | None
+    slots: int | None
+    suite: str | None
     dropped: list[int]
     recovered: list[int]
     aborted: list[int]
     lost: list[int]
     announced: list[int]
-    seconds: AggregationSeconds
+    seconds: AggregationSeconds | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,8 +266,11 @@ class Provenance:
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """All that a run has to say: accuracy, privacy, communication, aggregation, timing, data and provenance.
-    `warnings`: lines about what was guessed, replaced or looks wrong, and what to do about it."""
+    `masking`: "run"; "off"; or "counted", where no masking was executed: its messages were counted by size, and the
+    uploads added up in the clear. `warnings`: lines about what was guessed, replaced or looks wrong, and what to do
+    about it."""
 
+    masking: str
     accuracy: Accuracy
     retrieval: Retrieval | None
     forgetting: Forgetting | None

@@ -24,10 +24,16 @@ from flora_secure.records.report import (
 Row = tuple[str, str]
 """What a figure is of, indented where it belongs to the row above; the figure."""
 
+COUNTED = (
+    "COUNTED AND NOT RUN (`aggregation.masking` counted): uploads were added up in the clear; ε and bytes are those of "
+    "a run that masks"
+)
+
 
 def rows(report: Report) -> list[Row]:
     """The table that people see, as pairs of what a figure is of and the figure."""
     found = [
+        *([("masking", COUNTED)] if report.masking == "counted" else []),
         *_accuracy(report.accuracy, report.retrieval, report.forgetting),
         *_privacy(report.privacy),
         *_communication(report.communication),
@@ -108,7 +114,7 @@ def _communication(comm: Communication) -> list[Row]:
             "communication",
             ("nothing sent " if comm.reduction is None else f"{comm.reduction:,.0f} × less than sending the model ")
             + f"({comm.upload_bytes / 1000:,.1f} kB up, {comm.download_bytes / 1000:,.1f} kB down "
-            f"a client and round, {comm.invitation_bytes:,.0f} B of invitation beside them)",
+            f"a client and round)",
         ),
         (
             "  adapter",
@@ -131,6 +137,7 @@ def _aggregation(agg: Aggregation) -> list[Row]:
             f"{agg.profile}, {agg.clients} clients"
             + ("" if agg.sampling is None else f", {agg.sampling} cohorts of {_span(agg.cohort)}")
             + ("" if agg.threshold is None else f", {agg.neighbours} neighbours each, threshold {agg.threshold}")
+            + ("" if agg.suite is None else f", {agg.suite}, {agg.slots} rounds a set-up")
             + f"; {sum(agg.dropped)} dropped, {sum(agg.recovered)} recovered, {len(agg.aborted)} rounds aborted",
         ),
         *((name, f"{_numbers(rounds)}: {fate}") for name, rounds, fate in apart if rounds),

@@ -39,9 +39,19 @@ _SUMS_ONLY = (
     "Against whom. Those who see only the released sums and models. The server itself received every upload singly; "
     "against it the guarantee above does NOT hold, only epsilon_local below does."
 )
+_SENT = (
+    "What clients are sent. The adapter, or the released sums, with which they take the server's steps themselves. It "
+    "is the same information: of a round's sum and the states before and after it, each follows from the others and "
+    "public numbers. The guarantee is of the sums, and covers whatever follows from them (post-processing)."
+)
 _REPRODUCIBLE = (
     "SIMULATED NOISE. The noise keys follow from the run's seed and are therefore not secret: whoever knows the seed "
     "can subtract the noise. The figures say what the run would promise with secret keys; real data need those."
+)
+_COUNTED = (
+    "MASKING COUNTED, NOT RUN. Nothing was masked: the simulation added the uploads up in the clear and counted the "
+    "messages of secure aggregation by their sizes. The figures, and what is said of secure aggregation, are those of "
+    "a run that executes it; real data need that."
 )
 _FROM_OS = "Noise keys. They came from the operating system's random source and follow from no seed."
 _NO_PRIVACY = (
@@ -84,6 +94,7 @@ def statement(
     clip_rate: float | None = None,
     overflow_rate: float | None = None,
     corrupt: int = 0,
+    counted: bool = False,
 ) -> str:
     """What this run promises, to whom, on which assumptions.
 
@@ -101,6 +112,7 @@ def statement(
         clip_rate: fraction of uploads whose update was clipped, if measured.
         overflow_rate: fraction of the sums' coordinates that may have wrapped (`overflow_rate`), if measured.
         corrupt: how many of all clients may be corrupt; a server that deviates may invite them to every round.
+        counted: whether secure aggregation was counted by the sizes of its messages, and not run.
 
     Returns:
         Paragraphs, each of one line, separated by empty lines.
@@ -135,8 +147,9 @@ def statement(
             f"aborted after their survivors had been told, and who answered or colludes may have the sum."
         )
     rates = _rates(plan, unit, clip_rate, overflow_rate)
+    first = [_COUNTED] if counted else []
     if not plan.noisy:
-        return "\n\n".join((_NO_PRIVACY, _TRUST[profile], rounds, rates, _BESIDE))
+        return "\n\n".join((*first, _NO_PRIVACY, _TRUST[profile], rounds, rates, _BESIDE))
     upload = (
         f"One upload alone. If the server and all other clients collude, or the masks fail, a client is protected by "
         f"its own share of the noise only: epsilon_local = {ledger.epsilon_local:.4g} at delta = {ledger.delta:g}, "
@@ -146,14 +159,16 @@ def statement(
         unspent = f"Guarantee. No sum was released, so nothing of epsilon = {plan.epsilon:g} was spent."
         seen = [_SUMS_ONLY] if profile == "off" else []
         sent = [*seen, _TRUST[profile], upload] if ledger.epsilon_local > 0 else []
-        return "\n\n".join((unspent, rounds, *sent, _BESIDE))
+        return "\n\n".join((*first, unspent, rounds, *sent, _BESIDE))
     units = max(plan.clients, len(ledger.clients)) if population is None else population
     paragraphs = [
+        *first,
         None if secret_noise else _REPRODUCIBLE,
         _delta(ledger.delta, units, unit) if ledger.delta >= 1 / units else None,
         _guarantee(ledger, unit, units),
         _unit(plan, ledger, unit),
         _SUMS_ONLY if profile == "off" else _SERVER,
+        _SENT,
         _participation(plan, ledger),
         _TRUST[profile],
         _draw(ledger, corrupt) if profile == "malicious-server" and ledger.clients else None,

@@ -1,13 +1,17 @@
 """The invitation: all that the server says of a round before a client does anything.
 
     long   magic "fI" · version u8 · masked u8 · session 16 · unit u8 · placement, rule (u8 length, ASCII)
-           · rotation seed u64 · the plan's numbers · members (bitmap) · parameters, or round u64 · model hash 32
-    short  magic "fi" · version u8 · first 8 bytes of the long one's SHA-256 · round u32 · model hash 32
-           · clip norm, upload norm, scale f64 · members (bitmap) · first 8 bytes of the set-up id
+           · rotation seed u64 · the plan's numbers · members (bitmap) · round u64 · model hash 32 [· parameters]
+    short  magic "fi" · version u8 · first 8 bytes of the long one's SHA-256 · round u32 · round in which the masking
+           session began u32 · model hash 32 · clip norm, upload norm, scale f64 · members (bitmap)
+           · first 8 bytes of the set-up id
 
 All numbers are little-endian; a bitmap has a bit a client of the enrolment, the lowest bit of a byte first. The short
-form is for later rounds of a session, and repeats nothing: what it does not say is as in the long one that the client
+form is for later rounds of a run, and repeats nothing: what it does not say is as in the long one that the client
 has accepted. Decoding is canonical: one invitation has one encoding of each form, and everything else is refused.
+
+A masking session is set up for several rounds (`flora_protocols`). Its number is that of the round in which it begins,
+and a later round takes the slot of as many rounds as have passed since.
 """
 
 from __future__ import annotations
@@ -16,14 +20,14 @@ import dataclasses
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
 
 import numpy as np
 
-from flora_protocols import Code, ParameterError, PeerError, SessionParams
+from flora_protocols import Bitmap, Code, ParameterError, PeerError, RoundParams, SessionParams
 from flora_protocols.params import PARAMS_BYTES
 from flora_secure.planning.protection import Unit
 from flora_secure.privacy.events import RoundEvent
@@ -31,9 +35,10 @@ from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.privacy.rotation import Rotation
 from flora_secure.rounds.enrolment import Enrolment
 
-MAGIC, SHORT_MAGIC, VERSION = b"fI", b"fi", 1
+MAGIC, SHORT_MAGIC, VERSION = b"fI", b"fi", 2
 SESSION = 16
-_TAG, _HASH = 8, 32
+_TAG = 8
+_DIGEST_LABEL = b"flora-secure invitation 2\0"
 _UNITS: tuple[Unit, ...] = ("client", "example")
 _INTEGERS = ("clients", "dimension", "rounds", "participations", "colluders", "bits", "count_coordinates")
 _FLOATS = (
@@ -54,7 +59,7 @@ _FLOATS = (
 )
 _PLAN = struct.Struct(f"<?{len(_INTEGERS)}I{len(_FLOATS)}d")
 _ROUND = struct.Struct("<Q32s")
-_SHORT = struct.Struct("<2sB8sI32sddd")
+_SHORT = struct.Struct("<2sB8sII32sddd")
 _MOST_DIMENSION = 1 << 30
 _ROUNDING = 1e-9  # of a clip norm that was stretched
 
@@ -71,8 +76,8 @@ class Invitation:
         placement, rule: where the adapter sits, and which of its factors train.
         rotation_seed: of the run, 0 .. 2^64 - 1.
         plan: noise and grid of this round: for this cohort, at this round's clip norm.
-        model_hash: 32 bytes, SHA-256 of the model's hash and of the broadcast adapter.
-        params: the masking protocol's parameters; None without masking.
+        model_hash: 32 bytes, SHA-256 of the model's hash and of the adapter's float16 bytes, however it is sent.
+        params: the parameters of the masking session; None without masking.
     """
 
     session: bytes
@@ -101,6 +106,22 @@ class Invitation:
         return self.plan.event(self.round, self.plan.survivors_minimum)
 
     @property
+    def slot(self) -> int:
+        """Which of the masking session's slots the round takes: 0 where the session begins. Of a masked round."""
+        assert self.params is not None
+        return self.round - self.params.number
+
+    def start(self, enrolment: Enrolment, positions: Iterable[int]) -> RoundParams:
+        """What the masking protocol is told of the round, in which the members at these `positions` take part.
+
+        What it binds into every mask is a digest of this whole invitation.
+        """
+        assert self.params is not None
+        digest = hashlib.sha256(_DIGEST_LABEL + self.to_bytes(enrolment)).digest()
+        invited = Bitmap.of(self.params.clients, positions)
+        return RoundParams(slot=self.slot, round=self.round, model_hash=digest, invited=invited)
+
+    @property
     def tag(self) -> bytes:
         """The name by which a short invitation refers to this one: 8 bytes."""
         return hashlib.sha256(self._head).digest()[:_TAG]
@@ -110,7 +131,7 @@ class Invitation:
         """Bytes of an invitation in its long and in its short form, where so many `clients` are enrolled."""
         members = -(-clients // 8)
         fixed = 4 + SESSION + 1 + 2 + len(placement) + len(rule) + 8 + _PLAN.size
-        return fixed + members + (PARAMS_BYTES if masked else _ROUND.size), _SHORT.size + members + _TAG
+        return fixed + members + _ROUND.size + PARAMS_BYTES * masked, _SHORT.size + members + _TAG
 
     def position(self, client: int) -> int | None:
         """The client's place among the members, or None where it is not invited."""
@@ -130,14 +151,15 @@ class Invitation:
                 VERSION,
                 after.tag,
                 self.round,
+                0 if self.params is None else self.params.number,
                 self.model_hash,
                 plan.clip_norm,
                 plan.upload_norm,
                 plan.scale,
             )
             return head + members + self._setup_tag
-        tail = _ROUND.pack(self.round, self.model_hash) if self.params is None else self.params.to_bytes()
-        return self._head + members + tail
+        params = b"" if self.params is None else self.params.to_bytes()
+        return self._head + members + _ROUND.pack(self.round, self.model_hash) + params
 
     @classmethod
     def from_bytes(cls, data: bytes, enrolment: Enrolment, after: Invitation | None = None) -> Invitation:
@@ -191,28 +213,8 @@ class Invitation:
         if self.params is None or other.params is None:
             return True
         return self.params == dataclasses.replace(
-            other.params, round=self.round, model_hash=self.model_hash, identities=self.params.identities
+            other.params, number=self.params.number, identities=self.params.identities
         )
-
-
-def encode_opening(invitation: bytes, broadcast: bytes) -> bytes:
-    """What opens a round at a client: the invitation and the adapter, as `broadcast.to_wire` writes it."""
-    return struct.pack("<2sI", b"fO", len(invitation)) + invitation + broadcast
-
-
-def decode_opening(message: bytes) -> tuple[bytes, bytes]:
-    """The inverse of `encode_opening`: invitation and broadcast. Raises PeerError for other bytes."""
-    if not is_opening(message) or len(message) < 6:
-        _refuse("this message opens no round", Code.NOT_A_MESSAGE)
-    size = int.from_bytes(message[2:6], "little")
-    if len(message) < 6 + size:
-        _refuse("the message that opens the round is cut short", Code.NOT_A_MESSAGE)
-    return message[6 : 6 + size], message[6 + size :]
-
-
-def is_opening(message: bytes) -> bool:
-    """Whether a message opens a round; all others belong to the masking protocol."""
-    return message[:2] == b"fO"
 
 
 def _refuse(reason: str, code: Code) -> NoReturn:
@@ -246,13 +248,13 @@ def _read_long(data: bytes, enrolment: Enrolment) -> Invitation:
     rotated, *numbers = _PLAN.unpack_from(data, at + 8)
     at += 8 + _PLAN.size
     width = -(-enrolment.clients // 8)
-    members, rest = _members(data[at : at + width], enrolment.clients), data[at + width :]
+    members, at = _members(data[at : at + width], enrolment.clients), at + width
+    number, model_hash = _ROUND.unpack_from(data, at)
+    rest, params = data[at + _ROUND.size :], None
     if data[3]:
         params = SessionParams.from_bytes(rest, _identities(enrolment, members, rest))
-        number, model_hash = params.round, params.model_hash
-    else:
-        params = None
-        number, model_hash = _ROUND.unpack(rest)
+    elif rest:
+        _refuse("the invitation has left-over bytes", Code.BAD_BODY)
     plan = NoisePlan(
         **dict(zip((*_INTEGERS, *_FLOATS), numbers, strict=True)), smallest_cohort=numbers[0], rotated=rotated
     )
@@ -276,7 +278,7 @@ def _identities(enrolment: Enrolment, members: tuple[int, ...], params: bytes) -
 
 
 def _read_short(data: bytes, enrolment: Enrolment, after: Invitation | None) -> Invitation:
-    _, _, tag, number, model_hash, clip_norm, upload_norm, scale = _SHORT.unpack_from(data)
+    _, _, tag, number, began, model_hash, clip_norm, upload_norm, scale = _SHORT.unpack_from(data)
     if after is None or tag != after.tag:
         _refuse("a short invitation that follows none known here; send the long one", Code.OTHER_SESSION)
     width = -(-enrolment.clients // 8)
@@ -286,7 +288,7 @@ def _read_short(data: bytes, enrolment: Enrolment, after: Invitation | None) -> 
     if params is not None:
         try:
             keys = enrolment.identities_of(members) if params.malicious else ()
-            params = dataclasses.replace(params, round=number, model_hash=model_hash, identities=keys)
+            params = dataclasses.replace(params, number=began, identities=keys)
         except ParameterError as error:
             raise PeerError("server", f"proposes what cannot be: {error}", Code.PARAMETERS) from None
     found = dataclasses.replace(after, round=number, members=members, plan=plan, model_hash=model_hash, params=params)
@@ -321,6 +323,6 @@ def _check(invitation: Invitation) -> None:
     )
     if sound and params is not None:
         sound = (params.clients, params.bits, params.dimension) == (plan.clients, plan.bits, plan.length)
-        sound = sound and (params.round, params.model_hash) == (invitation.round, invitation.model_hash)
+        sound = sound and 0 <= invitation.slot < params.slots
     if not sound:
         _refuse("the invitation's numbers are impossible", Code.PARAMETERS)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.protection import Unit
 from flora_secure.privacy.noise_plan import NoisePlan
+from flora_secure.rounds.float16 import from_wire, to_wire
 
 # chosen on public data alone: docs/studies/choose_defaults.py
 TURN = 0.65
@@ -41,7 +42,8 @@ class ServerState:
 
     Attributes:
         adapter: float64 (d,), the trained values.
-        momentum: float64 (d,), the running sum of mean updates, in units of the clip norm.
+        momentum: float64 (d,), the running sum of mean updates, in units of the clip norm; zeros where the optimiser
+            has no momentum, and nothing of it stays.
     """
 
     adapter: NDArray[np.float64]
@@ -49,8 +51,12 @@ class ServerState:
 
     @classmethod
     def initial(cls, adapter: NDArray[np.float32]) -> ServerState:
-        """The state before the first round: the adapter as given, float32 (d,), and no momentum."""
-        return cls(adapter.astype(np.float64), np.zeros(adapter.shape, np.float64))
+        """The state before the first round: the adapter as given, float32 (d,), rounded to float16, and no momentum.
+
+        So the clients' copy of it takes two bytes a value and is exact. Raises DivergedError beyond float16's range.
+        """
+        rounded = from_wire(to_wire(adapter.astype(np.float64)), len(adapter))
+        return cls(rounded.astype(np.float64), np.zeros(adapter.shape, np.float64))
 
     def part(self, span: slice) -> ServerState:
         """The state of some coordinates, as views of this one's arrays."""
@@ -85,7 +91,8 @@ class MomentumAverage:
         """
         mean = total / (contributions * clip_norm)
         momentum = self.momentum * state.momentum + mean
-        return ServerState(state.adapter + self.step * momentum, momentum)
+        kept = momentum if self.momentum else np.zeros_like(momentum)
+        return ServerState(state.adapter + self.step * momentum, kept)
 
 
 def server_optimiser(

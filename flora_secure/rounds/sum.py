@@ -36,11 +36,12 @@ class Outcome:
         uploaded: the clients whose uploads were sent, whether or not there was a sum.
         announced: where there is no sum, who had been told that their uploads are in it: others may have that sum, so
             that it counts as released. Empty where nobody had.
+        session_lost: whether the masking session cannot go on, so that the next round begins another.
         uniform: whether all who dropped out did so whatever they had computed: then the survivors are a uniform subset
             of the cohort. False where that is not known.
         contributions: updates or gradients in the uploads; clipped: how many of them were clipped; overflowed: how many
             coordinates of the sum have wrapped. Known in a simulation only, otherwise 0, 0 and None.
-        upload, download, payload: bytes of all messages, see `engine.exchange.Traffic`.
+        upload, download, payload, broadcast: bytes of all messages, see `engine.exchange.Traffic`.
         seconds: by part of the round, as far as they are known.
     """
 
@@ -48,6 +49,7 @@ class Outcome:
     aborted: str | None
     uploaded: Collection[int]
     announced: Collection[int] = ()
+    session_lost: bool = False
     uniform: bool = False
     contributions: int = 0
     clipped: int = 0
@@ -55,6 +57,7 @@ class Outcome:
     upload: int = 0
     download: int = 0
     payload: int = 0
+    broadcast: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def check(self, members: Collection[int]) -> None:

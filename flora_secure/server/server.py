@@ -20,26 +20,29 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flora_protocols import ParameterError, Profile
+from flora_protocols import ParameterError, Profile, SessionParams, lane, pack
 from flora_secure.errors import CheckpointError, ConfigError
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.masking import MaskingPlan, plan_masking
+from flora_secure.planning.masking import MaskingPlan, masking_of
 from flora_secure.planning.noise import expected_contributions, plan_noise, refused
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.privacy.adaptive_clip import AdaptiveClip
 from flora_secure.privacy.amplification import CALIBRATION_CELL
-from flora_secure.privacy.encoding import decode, decode_count
+from flora_secure.privacy.encoding import decode_count, require_sum
 from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 from flora_secure.privacy.noise_plan import CohortSizeError, NoisePlan
 from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.record import PARTS, RoundRecord, announcement
-from flora_secure.rounds.broadcast import from_wire, to_wire
+from flora_secure.rounds.broadcast import FullState, Layout
 from flora_secure.rounds.enrolment import Enrolment
+from flora_secure.rounds.float16 import from_wire, to_wire
 from flora_secure.rounds.invitation import SESSION, Invitation
 from flora_secure.rounds.optimiser import ServerState, server_optimiser
+from flora_secure.rounds.step import ReleasedSum, ServerStep
 from flora_secure.rounds.sum import Outcome, RoundSum
+from flora_secure.server.broadcasts import Broadcasts
 from flora_secure.server.openings import Openings
 from flora_secure.server.task import ServerTask
 
@@ -82,6 +85,7 @@ class Server:
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
         self.records: list[RoundRecord] = []
         self.session = os.urandom(SESSION)
+        self._session: tuple[SessionParams, tuple[int, ...]] | None = None  # of the masking, and its cohort
         self._open: Invitation | None = None  # of the round that is not over
         self._openings = Openings(enrolment)
         self.optimiser = server_optimiser(config, self.plan, self._expected, task.width)
@@ -90,17 +94,24 @@ class Server:
         self._clip_norm = config.clip_norm
         self._last_round: dict[int, int] = {}  # of every client that has taken part
         self._state = ServerState.initial(task.initial)
+        self._server_step = ServerStep(self.optimiser, task.trained, self.plan, config.seed)
+        layout, everybody = Layout.of(self.plan, task.trained), self.selection.scheme is None
+        self._broadcasts = Broadcasts(layout, self._full, everybody=everybody)
         self._invited: tuple[frozenset[int], bool] = frozenset(), False  # who is exhausted; is the cohort uniform?
 
     @property
     def broadcast(self) -> bytes:
-        """The adapter as the clients of the next round receive it."""
+        """The adapter that the broadcasts of the next round lead to: what its clients train from, in float16."""
         return to_wire(self._state.adapter)
 
     @property
     def adapter(self) -> NDArray[np.float32]:
-        """The trained values that the clients hold: what the server last sent, in the precision of the wire."""
+        """The trained values that the clients train from, in the precision of float16."""
         return from_wire(self.broadcast, self.task.trained.dimension)
+
+    @property
+    def _full(self) -> FullState:
+        return FullState(self._state, self.optimiser)
 
     @property
     def repeats(self) -> bool:
@@ -124,9 +135,10 @@ class Server:
         """
         if self.profile is None:
             return None
-        size, how = (plan.clients, plan.survivors_minimum), self.config.aggregation
+        size = plan.clients, plan.survivors_minimum
         if size not in self._masking:
-            found = plan_masking(plan, self.profile, how.neighbours, how.threshold)
+            found = masking_of(self.config, plan)
+            assert found is not None
             keys = self.enrolment.identities[: plan.clients]
             found.session(plan, self.profile, identities=keys)  # refuses what cannot work
             self._masking[size] = found
@@ -167,10 +179,7 @@ class Server:
         if announce is not None:
             begun = announcement(self.config, number, plan, cohort, exhausted, model_hash, masking)
             announce(dataclasses.replace(begun, noise_multiplier=worst.noise_multiplier))
-        params = None
-        if masking is not None and self.profile is not None:
-            keys = self.enrolment.identities_of(cohort)
-            params = masking.session(plan, self.profile, number=number, model_hash=model_hash, identities=keys)
+        params = None if masking is None else self._masking_session(number, plan, masking, tuple(cohort))
         self._open = Invitation(
             session=self.session,
             round=number,
@@ -186,8 +195,31 @@ class Server:
         return self._open
 
     def openings(self, invitation: Invitation) -> dict[int, bytes]:
-        """The message that opens the round at each member, see `Openings.of`."""
-        return self._openings.of(invitation, self.broadcast)
+        """The message that opens the round at each member: invitation and broadcast, each as short as it can be."""
+        return self._openings.of(invitation, self._broadcasts.of(invitation, self._full))
+
+    def complete_opening(self, invitation: Invitation, member: int) -> bytes:
+        """The message that opens the round at a member that has lost what it was sent before.
+
+        It says why it refuses the other one: with code `state` of the client, or `other-session` of the protocol.
+        """
+        broadcast = self._broadcasts.complete(invitation, self._full, member)
+        return self._openings.complete(invitation, broadcast, member)
+
+    def _masking_session(
+        self, number: int, plan: NoisePlan, masking: MaskingPlan, cohort: tuple[int, ...]
+    ) -> SessionParams:
+        """The parameters of the masking session that the round belongs to: the one that is open, where it is of the
+        same cohort and has a slot left, or else one that begins now."""
+        assert self.profile is not None
+        if self._session is not None:
+            params, members = self._session
+            if members == cohort and number - params.number < params.slots:
+                return params
+        keys = self.enrolment.identities_of(cohort)
+        params = masking.session(plan, self.profile, number=number, identities=keys)
+        self._session = params, cohort
+        return params
 
     def finish(self, invitation: Invitation, outcome: Outcome) -> RoundRecord:
         """End the round that `invitation` began: charge it, step, evaluate; returns its record, the last of `records`.
@@ -208,9 +240,11 @@ class Server:
             self.ledger.record(event)
         elif outcome.uploaded:
             self.ledger.expose()
-        if found is not None:
-            self._step(invitation, found)
+        released = None if found is None else self._step(invitation, found)
         self._open = None
+        if outcome.session_lost:
+            self._session = None
+        self._broadcasts.ended(invitation, outcome.uploaded, released)
         self._openings.ended(invitation, outcome.uploaded)
         accuracy = self.task.accuracy(self.adapter)
         seconds = {part: outcome.seconds.get(part, 0.0) for part in (*PARTS, "client_mean", "server")}
@@ -231,6 +265,7 @@ class Server:
             overflowed=outcome.overflowed,
             upload_bytes=outcome.upload,
             download_bytes=outcome.download,
+            broadcast_bytes=outcome.broadcast,
             payload_bytes=outcome.payload,
             seconds=seconds,
         )
@@ -284,6 +319,7 @@ class Server:
         self.session = bytes.fromhex(checkpoint.session)
         self._openings.invitation_bytes = checkpoint.invitation_bytes
         self._state = checkpoint.server
+        self._broadcasts.restart(self._full, len(records) + 1)
         self._clip_norm = checkpoint.clip_norm
         self._last_round = dict(checkpoint.last_round)
 
@@ -345,14 +381,19 @@ class Server:
     def _expected(self, survivors: int) -> float:
         return expected_contributions(self.config, self.task.images, survivors)
 
-    def _step(self, invitation: Invitation, found: RoundSum) -> None:
-        """What the server does with the sum."""
+    def _step(self, invitation: Invitation, found: RoundSum) -> ReleasedSum:
+        """What the server does with the sum, and what others need to do it too."""
         plan, survivors = invitation.plan, len(found.survivors)
-        estimate = decode(found.total, plan, survivors, invitation.rotation)
-        span = self.task.trained.span(invitation.round)
-        part = self._state.part(span)
-        moved = self.optimiser.apply(part, estimate[: len(part.adapter)], self._expected(survivors), plan.clip_norm)
-        self._state = self._state.with_part(span, moved)
+        require_sum(found.total, plan, survivors)
+        released = ReleasedSum(
+            round=invitation.round,
+            clip_norm=plan.clip_norm,
+            scale=plan.scale,
+            contributions=self._expected(survivors),
+            packed=pack(found.total.astype(lane(plan.bits)), plan.bits),
+        )
+        self._state = self._server_step.after(self._state, released)
         if self._clip_rule is not None:
             count = decode_count(found.total, plan, survivors)
             self._clip_norm = self._clip_rule.next_norm(plan.clip_norm, count, survivors)
+        return released

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flora_protocols import keys
 from flora_protocols.codec import OVERHEAD, Kind
 from flora_protocols.params import SessionParams
@@ -32,6 +35,28 @@ def setup_bytes(params: SessionParams) -> dict[Kind, float]:
         bodies[Kind.CIPHERTEXTS] = CIPHERTEXT * k / 2
         bodies[Kind.DELIVERY] = near + CIPHERTEXT * k / 2
     return {kind: OVERHEAD + size for kind, size in bodies.items()}
+
+
+def setup_sizes(params: SessionParams) -> dict[Kind, NDArray[np.int64]]:
+    """The figures of `setup_bytes` for each client, int64 (n,): for a simulation that counts and does not run."""
+    n, t, graph = params.clients, params.threshold, params.graph
+    everybody = np.arange(n)
+    if graph.complete:
+        made = (n - 1) // 2 + ((n % 2 == 0) & (everybody < n // 2))
+        derived = np.select([everybody < t - 1, everybody == t - 1], [n - 1, t - 1], 0)
+    else:
+        made = graph.clockwise.sum(axis=1)
+        derived = np.bincount(graph.neighbourhoods[graph.derives(t)], minlength=n)
+    sizes = {kind: np.full(n, int(size), np.int64) for kind, size in setup_bytes(params).items()}
+    if params.suite.hybrid:
+        unmade = params.neighbours - made
+        sizes[Kind.ROSTER] = (params.clients + 7) // 8 + 32 * (not graph.complete) + KEM_KEY * made + OVERHEAD
+        sizes[Kind.ROSTER] += entry_bytes(params) * (params.neighbours + 1)
+        sizes[Kind.CIPHERTEXTS] = OVERHEAD + CIPHERTEXT * made
+        sizes[Kind.DELIVERY] = OVERHEAD + (params.neighbours + 8) // 8 + CIPHERTEXT * unmade
+    boxes = keys.TAG * params.neighbours + sealed_bytes(params) * (params.neighbours - derived)
+    sizes[Kind.INBOX] = OVERHEAD + (params.neighbours + 8) // 8 + boxes
+    return sizes
 
 
 def round_bytes(params: SessionParams, dropped_neighbours: float = 0) -> dict[Kind, float]:

@@ -1,4 +1,4 @@
-"""Fixtures: a run to audit with masking, and one without."""
+"""Fixtures: a run to audit with masking, one without, and one whose masking was counted."""
 
 from pathlib import Path
 
@@ -22,3 +22,8 @@ def genuine(digits, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def open_run(digits, tmp_path_factory) -> Path:
     return written(small(aggregation__secagg="off"), digits, tmp_path_factory.mktemp("audit") / "off")
+
+
+@pytest.fixture(scope="session")
+def counted_run(digits, tmp_path_factory) -> Path:
+    return written(small(aggregation__masking="counted"), digits, tmp_path_factory.mktemp("audit") / "counted")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from falsifying import Cheat, Table, falsified, found, half_sigma, total, z_of
 
+from flora_secure.auditing.findings import WARNING
 from flora_secure.privacy.amplification import poisson_epsilon
 
 
@@ -112,6 +113,18 @@ def too_few_honest(lines, report) -> None:
     line["noise_multiplier"] = z_of(line)
 
 
+def uploads_called_broadcasts(lines, report) -> None:
+    """Two of nine did not upload; their bytes are said to have gone down."""
+    for line in lines:
+        line["broadcast_bytes"] += 2 * -(-line["dimension"] * line["bits"] // 8)
+
+
+def broadcasts_too_small(lines, report) -> None:
+    for line, size in zip(lines, (3, 7, 7), strict=True):
+        line["payload_bytes"] += size - line["broadcast_bytes"]
+        line["broadcast_bytes"] = size
+
+
 def honest_minimum_lowered(lines, report) -> None:
     for line in lines:
         line["honest_minimum"] = 3
@@ -202,6 +215,9 @@ CHEATS = [
     (clip_understated, "A-13", "clip norm 0.075, config.toml says 0.15"),
     (not_charged, "A-06", "clients [0] are in the sum and not charged"),
     (not_charged_nor_seen, "A-05", "uploads of"),
+    (uploads_called_broadcasts, "A-05", "7 uploads of"),
+    (broadcasts_too_small, "A-05", "round 1: broadcasts of 3 bytes to 10 participants"),
+    (broadcasts_too_small, "A-05", "7 bytes to 10 participants, which take 8 to"),
     (not_charged_nor_seen, "A-06", "1 of 10 clients are not charged"),
     (too_few_honest, "A-12", "and not aborted"),
     (honest_minimum_lowered, "A-12", "honest minimum 3, the tolerated dropouts say 8"),
@@ -284,12 +300,39 @@ def test_the_sums_epsilon_is_no_headline_without_masking(open_run, tmp_path) -> 
     assert "switched off" in found(falsified(open_run, tmp_path / "other", silent))["A-28"]
 
 
+def test_masking_that_was_counted_and_not_run_must_be_said(counted_run, tmp_path) -> None:
+    """Whatever can be checked is; that no masking was executed is a warning, and a violation where it is not said."""
+    assert not found(counted_run)
+    assert "added up in the clear" in found(counted_run, WARNING)["A-28"]
+
+    def silent(lines, report) -> None:
+        first, _, rest = report["privacy"]["statement"].partition("\n\n")
+        assert first.startswith("MASKING COUNTED")
+        report["privacy"]["statement"] = rest
+
+    broken = found(falsified(counted_run, tmp_path / "silent", silent))
+    assert "does not say" in broken["A-28"]
+    assert "'MASKING COUNTED, NOT RUN' is missing" in broken["A-30"]
+
+    def executed(lines, report) -> None:
+        report["masking"] = "run"
+
+    broken = found(falsified(counted_run, tmp_path / "executed", executed))
+    assert broken["A-03"] == "report.json: masking run, expected counted"
+
+    def bytes_of_fewer(lines, report) -> None:
+        lines[1]["payload_bytes"] -= 1
+
+    assert "A-05" in found(falsified(counted_run, tmp_path / "bytes", bytes_of_fewer))
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("colluders", 9), ("colluders", -1), ("scale", 0.0), ("clip_norm", -1.0), ("sigma_local", 0.0), ("bits", 0),
      ("dimension", 0), ("sampling_rate", 0.0), ("sampling_rate", 7.0), ("population", 3), ("survivors", []),
      ("survivors", [99, 99]), ("participants", []), ("count_scale", 1.0), ("delta", 0.0), ("delta", 2.0),
-     ("sigma_local", -1.0), ("honest_minimum", -5), ("payload_bytes", -1), ("clients", 0), ("round", -3)],
+     ("sigma_local", -1.0), ("honest_minimum", -5), ("payload_bytes", -1), ("broadcast_bytes", -1),
+     ("clients", 0), ("round", -3)],
 )  # fmt: skip
 def test_impossible_numbers_are_findings_and_no_traceback(genuine, tmp_path, key, value) -> None:
     def cheat(lines, report) -> None:

@@ -22,8 +22,10 @@ from flora_secure.errors import Refusal, RefusalError
 from flora_secure.planning.rules import PROMPT_BASIS, TrainedValues
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.encoding import decode
+from flora_secure.rounds.broadcast import Broadcast
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import Invitation, encode_opening
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import encode_opening
 
 CLIENTS, DIMENSION = 6, 40
 PLAN = calibrate(
@@ -34,6 +36,11 @@ NOISELESS = calibrate(
 )
 MODEL, BROADCAST = bytes(range(32)), bytes(range(2 * DIMENSION))
 MODEL_HASH = hashlib.sha256(MODEL + BROADCAST).digest()
+
+
+def alone(number: int, adapter: bytes = BROADCAST) -> bytes:
+    """The broadcast of an adapter without a state."""
+    return Broadcast(since=number, adapter=adapter).to_bytes()
 
 
 class Given:
@@ -84,7 +91,7 @@ class Federation:
         return invitation_of(plan, self.enrolment, number=number, **{"model_hash": MODEL_HASH, **changes})
 
     def opening(self, invitation: Invitation, after: Invitation | None = None) -> bytes:
-        return encode_opening(invitation.to_bytes(self.enrolment, after), BROADCAST)
+        return encode_opening(invitation.to_bytes(self.enrolment, after), alone(invitation.round))
 
     def conduct(self, invitation: Invitation, *, gone: dict[Trip, set[int]] | None = None, after=None):
         opening, gone = self.opening(invitation, after), gone or {}
@@ -198,9 +205,14 @@ def test_colluders_are_counted_by_the_client_and_their_noise_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"rule": "frozen-a"}, {"dimension": DIMENSION + 1}, {"broadcast": 2 * DIMENSION + 2}]
+    ("changes", "code"),
+    [
+        ({"rule": "frozen-a"}, Refusal.MODEL),
+        ({"dimension": DIMENSION + 1}, Refusal.MODEL),
+        ({"broadcast": 2 * DIMENSION + 2}, Code.BAD_BODY),
+    ],
 )
-def test_a_round_that_trains_other_values_is_refused(changes) -> None:
+def test_a_round_that_trains_other_values_is_refused(changes, code) -> None:
     federation = Federation()
     broadcast = bytes(changes.get("broadcast", 2 * DIMENSION))
     invitation = federation.invitation(
@@ -208,8 +220,8 @@ def test_a_round_that_trains_other_values_is_refused(changes) -> None:
         rule=changes.get("rule", "prompt-basis"),
         model_hash=hashlib.sha256(MODEL + broadcast).digest(),
     )
-    opening = encode_opening(invitation.to_bytes(federation.enrolment, None), broadcast)
-    assert refused(federation.clients[0], opening) == Refusal.MODEL.value
+    opening = encode_opening(invitation.to_bytes(federation.enrolment, None), alone(1, broadcast))
+    assert refused(federation.clients[0], opening) == code.value
 
 
 def test_a_round_is_taken_once_and_rounds_are_counted() -> None:

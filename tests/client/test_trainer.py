@@ -12,7 +12,7 @@ from flora_secure.data.federation import load_federation
 from flora_secure.data.notes import Notes
 from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.task import Task, prepare
-from flora_secure.rounds.broadcast import to_wire
+from flora_secure.rounds.float16 import to_wire
 from flora_secure.rounds.invitation import Invitation
 
 

@@ -26,6 +26,7 @@ from flora_secure.privacy.accounting import epsilon_local, epsilon_of
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import json_schema
 from flora_secure.records.report_table import rows
+from flora_secure.rounds.broadcast import Form, Layout
 from flora_secure.rounds.invitation import Invitation
 
 
@@ -164,8 +165,19 @@ def test_the_report_adds_up(task) -> None:
     assert comm.invitation_bytes == pytest.approx(sum(sent) / len(sent))
     assert comm.reduction == pytest.approx(2 * comm.full_model_bytes / (comm.upload_bytes + comm.download_bytes))
     packed = -(-simulation.server.plan.length * comm.bits // 8)
-    # float16 down, b bits up, 20 % dropped
-    assert comm.payload_bytes == pytest.approx(2 * comm.parameters + 0.8 * packed)
+    # the first adapter in float16, then sums: one for who uploaded in the round before, two for who did in the one
+    # before that; the adapter of the first round and all sums for who never did
+    layout = Layout(comm.parameters, simulation.server.plan.length, comm.bits)
+    since, broadcasts = dict[int, int](), 0
+    for record in simulation.records:
+        for client in record.participants:
+            begin = layout.size(Form.SUMS if client in since else Form.HALF)
+            broadcasts += begin + (record.round - since.get(client, 1)) * layout.entry
+        since |= dict.fromkeys(set(record.participants) - set(record.dropped), record.round)
+    assert comm.broadcast_bytes == pytest.approx(broadcasts / len(sent))
+    assert sum(record.broadcast_bytes for record in simulation.records) == broadcasts
+    # b bits up, 20 % dropped
+    assert comm.payload_bytes == pytest.approx(comm.broadcast_bytes + 0.8 * packed)
     assert comm.full_model_bytes == 4 * sum(p.numel() for p in task.clip.model.parameters())
     assert set(report.privacy.cross_check) == {"dp-accounting PLD", "dp-accounting RDP", "opacus PRV"}
     assert report.accuracy.no_noise == 0.5

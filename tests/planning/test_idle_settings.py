@@ -27,6 +27,7 @@ CASES = [
     (f"{IMAGES}'text-mlp'\n[training]\ncontrol_variate = 0.5", "text-projection, not text-mlp: leave it out"),
     ("[privacy]\nepsilon = inf\ndelta = 1e-6", "privacy.delta 1e-06 is of a budget, and with privacy.epsilon inf"),
     ("[privacy]\nadaptive_clip = 0.5\n[training]\nrounds = 1", "and training.rounds is 1: set privacy.clip_norm"),
+    (f"{OFF}\nmasking = 'counted'", "aggregation.masking counted is of masks, and with aggregation.secagg off"),
     (f"{OFF}\nneighbours = 8", "aggregation.neighbours 8 is of masks, and with aggregation.secagg off"),
     (f"{OFF}\nthreshold = 8", "aggregation.threshold 8 is of masks, and with aggregation.secagg off"),
 ]

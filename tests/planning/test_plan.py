@@ -65,14 +65,12 @@ def test_the_bytes_are_those_of_a_real_round(secagg, dropout, neighbours, rule) 
     exchange: RoundExchange = MaskedExchange(secrets) if masked else PlainExchange()
     traffic, dropped = Traffic(), int(dropout * n)
     uploads = {i: np.zeros(found.plan.length, np.uint32) for i in range(dropped, n)}
-    broadcast = bytes(2 * found.communication.parameters)
-    for client in range(n):
-        traffic.sent_down(client, broadcast, payload=len(broadcast))
+    broadcasts = found.communication.broadcast_bytes
     invitation = invitation_of(found.plan, enrolment, masked=masked, neighbours=neighbours)
     exchange.round(invitation, floors_of(invitation), uploads, traffic)
     assert found.communication.upload_bytes == pytest.approx(traffic.upload / n)
-    assert found.communication.download_bytes == pytest.approx(traffic.download / n)
-    assert found.communication.payload_bytes == pytest.approx(traffic.payload / n)
+    assert found.communication.download_bytes == pytest.approx(traffic.download / n + broadcasts)
+    assert found.communication.payload_bytes == pytest.approx(traffic.payload / n + broadcasts)
     assert found.communication.masking_bytes == pytest.approx(traffic.masking / n, abs=1e-6)
 
 

@@ -1,7 +1,7 @@
-"""Fixtures: a cohort of each profile, nobody moved yet."""
+"""Fixtures: a cohort of each kind, nobody moved yet."""
 
 import pytest
-from cohorts import Cohort, malicious, semi_honest
+from cohorts import Cohort, hybrid, malicious, semi_honest
 
 
 @pytest.fixture
@@ -12,3 +12,8 @@ def cohort():
 @pytest.fixture
 def signed_cohort():
     return Cohort(malicious())
+
+
+@pytest.fixture
+def hybrid_cohort():
+    return Cohort(hybrid())

@@ -215,6 +215,18 @@ def test_without_noise_nothing_is_promised(folder: Path) -> None:
     assert "What would change" not in seen.text
 
 
+def test_masking_that_was_counted_and_not_run_stands_above_all_figures(folder: Path) -> None:
+    shown = read(folder)
+    counted = dataclasses.replace(shown, report=dataclasses.replace(shown.report, masking="counted"))
+    text = Seen(page([counted])).text
+    said = "masking was COUNTED AND NOT RUN (--masking counted): uploads were added up in the clear"
+    assert counted.warnings[0].startswith(said)
+    assert text.index("masking counted and not run") < text.index(said) < text.index("confidence")
+    assert "semi-honest, counted" in text
+    assert "COUNTED" not in Seen(page([shown])).text
+    assert differences([shown, counted]) == ["the masking differs: counted, run"]
+
+
 def test_many_classes_and_rounds_stay_a_page(folder: Path) -> None:
     run = everybody(2000)
     many = {"classes": [f"a class {i}" for i in range(1000)], "per_class": [i / 1000 for i in range(1000)]}

@@ -56,6 +56,7 @@ RECORD = RoundRecord(
     upload_bytes=1000,
     download_bytes=2000,
     payload_bytes=500,
+    broadcast_bytes=300,
     seconds={"training": 0.1},
 )
 

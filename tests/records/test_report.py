@@ -38,6 +38,7 @@ def report() -> Report:
 
 def example_report() -> Report:
     return Report(
+        masking="run",
         accuracy=Accuracy(
             measures="top-1",
             zero_shot=0.6,
@@ -100,6 +101,7 @@ def example_report() -> Report:
             upload_bytes=1e4,
             download_bytes=2e4,
             payload_bytes=8e3,
+            broadcast_bytes=4e3,
             masking_bytes=2.2e4,
             invitation_bytes=110.0,
             full_model_bytes=6_000_000,

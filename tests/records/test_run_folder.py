@@ -139,7 +139,7 @@ def test_what_cannot_be_read_is_named(tmp_path) -> None:
     text = report.read_text()
     for broken, says in (
         ("{", "not JSON"),
-        (text.replace("report/1", "report/0"), "schema must be"),
+        (text.replace("report/2", "report/0"), "schema must be"),
         (text.replace('"epsilon":', '"epsilom":'), "unknown key 'privacy.epsilom'"),
         (text.replace('"seed": 0', '"seed": "0"'), "provenance.seed must be of type int"),
     ):

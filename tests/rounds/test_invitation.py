@@ -12,9 +12,11 @@ from flora_protocols import Code, PeerError
 from flora_secure.errors import ConfigError
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import Invitation, decode_opening, encode_opening
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import decode_opening, encode_opening
 
-PLAN = calibrate(clients=100, dimension=1920, rounds=20, epsilon=4.0, delta=1e-5, clip_norm=0.15, dropout_tolerance=0.1)
+PLAN = calibrate(clients=100, dimension=1920, rounds=20, epsilon=4.0, delta=1e-5, clip_norm=0.15, dropout_tolerance=0.1
+)
 ENROLMENT = enrolment_of(100)
 
 

@@ -6,9 +6,9 @@ from federations import small
 
 from flora_secure.engine.simulation import Simulation
 from flora_secure.errors import DivergedError
-from flora_secure.rounds.broadcast import from_wire, to_wire
+from flora_secure.rounds import step
+from flora_secure.rounds.float16 import from_wire, to_wire
 from flora_secure.rounds.optimiser import SERVER_STEP, MomentumAverage, ServerState, quiet_step
-from flora_secure.server import server
 
 
 def test_momentum_average_by_hand() -> None:
@@ -18,6 +18,22 @@ def test_momentum_average_by_hand() -> None:
     np.testing.assert_allclose(state.adapter, [3.0, -1.0])
     state = optimiser.apply(state, np.array([8.0, 8.0]), 1, 4.0)  # mean 2, 2; momentum 2.5, 2
     np.testing.assert_allclose(state.adapter, [8.0, 3.0])
+
+
+def test_the_state_before_the_first_round_is_what_float16_holds() -> None:
+    given = np.array([0.1, -3.3, 1e-7, 0.0], np.float32)
+    adapter = ServerState.initial(given).adapter
+    np.testing.assert_array_equal(adapter, given.astype(np.float16))
+    assert to_wire(adapter) == to_wire(given.astype(np.float64))
+    with pytest.raises(DivergedError):
+        ServerState.initial(np.array([1e5], np.float32))
+
+
+def test_without_momentum_nothing_of_a_round_stays_but_the_adapter() -> None:
+    start = ServerState.initial(np.zeros(2, np.float32))
+    after = MomentumAverage(step=2.0, momentum=0.0).apply(start, np.array([3.0, -3.0]), 1, 1.0)
+    np.testing.assert_array_equal(after.adapter, [6.0, -6.0])
+    assert not after.momentum.any()
 
 
 def test_the_step_does_not_depend_on_the_clip_norm() -> None:
@@ -64,14 +80,14 @@ def test_the_quiet_step_is_the_longest_without_noise() -> None:
 
 
 def test_a_run_follows_the_paper_with_the_numbers_that_were_given(task, monkeypatch) -> None:
-    means, decode = [], server.decode
+    means, read_sum = [], step.read_sum
 
-    def seen(total, plan, survivors, rotation):
-        estimate = decode(total, plan, survivors, rotation)
-        means.append(estimate / (survivors * plan.clip_norm))
+    def seen(total, plan, scale, rotation):
+        estimate = read_sum(total, plan, scale, rotation)
+        means.append(estimate / (10 * plan.clip_norm))
         return estimate
 
-    monkeypatch.setattr(server, "decode", seen)
+    monkeypatch.setattr(step, "read_sum", seen)
     given = {"training__server_step": 0.02, "training__server_momentum": 0.6}
     simulation = Simulation(small(aggregation__secagg="off", **given), task)
     start = simulation.server.checkpoint().server.adapter

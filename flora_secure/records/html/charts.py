@@ -111,14 +111,18 @@ def ways(run: Shown, name: str) -> Chart:
 
 
 def wire(run: Shown, name: str) -> Chart:
-    """Where the bytes of a client and round go: adapter and update, masking, invitation."""
+    """Where the bytes of a client and round go: broadcast and update, masking, invitation."""
     comm = run.report.communication
-    adapter = min(2.0 * comm.parameters, comm.payload_bytes)  # float16
-    update = comm.payload_bytes - adapter
+    broadcast = comm.broadcast_bytes
+    update = comm.payload_bytes - broadcast
     parts = [
         ("update (its payload)", update, 0.0),
-        ("adapter (its payload)", 0.0, adapter),
-        ("masking: keys, shares, recovery", comm.upload_bytes - update, comm.download_bytes - adapter),
+        ("broadcast (its payload)", 0.0, broadcast),
+        (
+            "masking: keys, shares, recovery",
+            comm.upload_bytes - update,
+            comm.download_bytes - broadcast - comm.invitation_bytes,
+        ),
         ("invitation", 0.0, comm.invitation_bytes),
     ]
     figure = Figure(figsize=(_WIDE, 2.3), layout="constrained")
@@ -135,7 +139,7 @@ def wire(run: Shown, name: str) -> Chart:
     axes.set_xlim(left=0)
     axes.set_xlabel("kB a client and round")
     figure.legend(loc="outside upper center", ncols=2, fontsize=9, handlelength=1)
-    up, down = comm.upload_bytes, comm.download_bytes + comm.invitation_bytes
+    up, down = comm.upload_bytes, comm.download_bytes
     less = (
         ""
         if comm.reduction is None

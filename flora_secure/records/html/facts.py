@@ -56,7 +56,7 @@ def _bytes(run: Shown) -> list[Fact]:
     less = "nothing sent" if comm.reduction is None else f"{comm.reduction:,.0f} ×"
     return [
         Fact("up", size_text(comm.upload_bytes), "a client and round, complete messages"),
-        Fact("down", size_text(comm.download_bytes), f"beside {size_text(comm.invitation_bytes)} of invitation"),
+        Fact("down", size_text(comm.download_bytes), f"{size_text(comm.invitation_bytes)} of it invitation"),
         Fact("reduction", less, f"less than the model of {size_text(comm.full_model_bytes)}, both ways"),
     ]
 
@@ -65,14 +65,18 @@ def _trust(run: Shown) -> Fact:
     profile = run.report.aggregation.profile
     colluders = max(record.colluders for record in run.records)
     beside = f"; of a cohort, {colluders:,} may collude with it" if run.noisy and run.masked else ""
-    return Fact("trust", profile, TRUST.get(profile, "") + beside)
+    if run.counted:
+        beside += "; masking was counted and not run"
+    return Fact("trust", profile + (", counted" if run.counted else ""), TRUST.get(profile, "") + beside)
 
 
 def title(run: Shown) -> str:
     """What the page of one run is called."""
     report = run.report
     budget = f"at ε = {epsilon_text(report.privacy.epsilon)}" if run.noisy else "without privacy"
-    return f"{report.data.dataset}: {report.accuracy.final:.1%} {budget}, {report.aggregation.clients:,} clients"
+    counted = ", masking counted and not run" if run.counted else ""
+    clients = f"{report.aggregation.clients:,} clients"
+    return f"{report.data.dataset}: {report.accuracy.final:.1%} {budget}, {clients}{counted}"
 
 
 def summary(run: Shown) -> str:
@@ -172,6 +176,7 @@ def differences(runs: Sequence[Shown]) -> list[str]:
         "the protected unit": {run.report.privacy.unit for run in runs if run.noisy},
         "δ": {f"{run.report.privacy.delta:.3g}" for run in runs if run.noisy},
         "the model": {run.report.provenance.model_hash[:12] for run in runs},
+        "the masking": {run.report.masking for run in runs},
         "the test images": {f"{run.report.accuracy.test_examples:,}" for run in runs},
     }
     return [

@@ -39,6 +39,11 @@ class Shown:
         return self.report.aggregation.profile != "off"
 
     @property
+    def counted(self) -> bool:
+        """Whether masking was counted and not run."""
+        return self.report.masking == "counted"
+
+    @property
     def rows(self) -> list[tuple[str, str]]:
         """The terminal's table, settings named by their flags."""
         return [(what.strip(), worded(figure, lambda key: flag_of(key) or key)) for what, figure in rows(self.report)]
@@ -52,6 +57,9 @@ class Shown:
             said.insert(0, "no noise was added: there is NO differential privacy")
         if not self.masked:
             said.append("secure aggregation was off: the server saw every upload singly")
+        if self.counted:
+            figure = next(figure for what, figure in self.rows if what == "masking")
+            said.insert(0, f"masking was {figure}")
         return said
 
 
