@@ -11,7 +11,7 @@ import pytest
 from attacker import at, body_of, boxes_of, collected, entries_of, inbox, reframed, refused, under
 from cohorts import IDENTITIES, LEAST, Cohort, duplicate, hybrid, malicious, semi_honest
 
-from flora_protocols import Bitmap, MisuseError, PeerError, Suite, TooFewSurvivors, Trip, keys, round_messages
+from flora_protocols import Bitmap, Code, MisuseError, PeerError, Suite, TooFewSurvivors, Trip, keys, round_messages
 from flora_protocols.codec import encode_subset
 from flora_protocols.shamir import SHARE
 
@@ -206,6 +206,23 @@ def test_survivors_who_were_not_invited(near):
     cohort.begin(slot=0, invited=Bitmap.of(9, set(range(9)) - {absent}))
     cohort.trip(dropping={absent})
     refused(cohort, 0, survivors(cohort, range(9)), match=rf"include \[{absent}\], who did not share or were not")
+
+
+@suites
+def test_a_survivor_that_was_invited_but_has_not_shared(make):
+    """It advertised, so that it may be invited; but nobody has masked with it, and nobody holds its shares."""
+    cohort = Cohort(make(5, threshold=3)).trip()
+    at(at(cohort, Trip.SHARE).trip(dropping={4}), Trip.MASK)
+    start = replace(cohort.start, invited=Bitmap.of(5, range(5)))
+    client, _ = collected(cohort, 0).mask(start, cohort.vectors[0])
+    scope = start.id(cohort.params, cohort.prepared.session)
+    told = [round_messages.encode_survivors(cohort.params, scope, members) for members in (range(5), range(4))]
+    with pytest.raises(
+        PeerError, match=r"the survivors include \[4\], who did not share or were not invited"
+    ) as caught:
+        client.unmask(told[0])
+    assert (caught.value.culprit, caught.value.code) == ("server", Code.BAD_SURVIVORS)
+    assert client.unmask(told[1])[1]
 
 
 def test_survivors_below_the_floor():

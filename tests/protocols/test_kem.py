@@ -21,6 +21,7 @@ from attacker import (
     replaced,
 )
 from cohorts import LEAST, Cohort, hybrid, malicious, semi_honest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from flora_protocols import (
     Bitmap,
@@ -32,8 +33,10 @@ from flora_protocols import (
     Suite,
     TooFewSurvivors,
     Trip,
+    client,
     suites,
 )
+from flora_protocols.member import Member
 from flora_protocols.suites import CIPHERTEXT, KEM_KEY, kem_public
 
 KEM = Suite.X25519_MLKEM768
@@ -277,10 +280,22 @@ def test_the_channel_rests_on_both_secrets():
             assert mine[peer] != channel[peer]
 
 
+@pytest.mark.parametrize("make", [semi_honest, hybrid])
+def test_the_channel_binds_both_public_keys(make):
+    """In the order of their owners, whichever end it is: so that who was told another key has another secret even where
+    X25519 gave the same."""
+    params = make()
+    private = {i: X25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (1, 3)}
+    public = {i: key.public_key().public_bytes_raw() for i, key in private.items()}
+    joined = private[1].exchange(private[3].public_key()) + public[1] + public[3]
+    for index, peer in ((1, 3), (3, 1)):
+        assert client._agreed(Member(params, index, LEAST), private[index], {peer: public[peer]}) == {peer: joined}
+
+
 @profiles
 def test_what_is_dealt_follows_from_what_was_said(make):
-    """Told the same again, a client deals the same bytes; told another DELIVERY, other secrets altogether: no two answers
-    from one dump belong to one polynomial."""
+    """Told the same again, a client deals the same bytes; told another DELIVERY, other secrets altogether: no two
+    answers from one dump belong to one polynomial."""
     cohort = at(Cohort(make(6, threshold=4, slots=2)), Trip.SHARE)
     one, again = (replaced(cohort, 5, cohort.mail[5]) for _ in range(2))
     assert one[1] == again[1]
