@@ -138,7 +138,7 @@ def test_what_is_put_back_answers_twice():
             told[index] = body_of(position.unmask(message)[1])[3 * 17 : 4 * 17]
     seed = reconstructed(seeds, 3)
     assert keys.commitment(seed, cohort.prepared.session, 3, 0) == commitment(cohort, 3, 0)
-    opened = cohort.prepared.deposit(3).blobs[0] ^ blob_stream(
+    opened = cohort.prepared._deposits.of(3).blobs[0] ^ blob_stream(
         reconstructed(openers, 3), cohort.prepared.session, 3, 0, 3
     )
     tags = [keys.pair_tag(keys.pair_mask(opened[i].tobytes(), scope_of(cohort), 3, i)) for i in (0, 1, 2)]
@@ -150,7 +150,7 @@ def scope_of(cohort):
 
 
 def commitment(cohort, index, slot):
-    return cohort.prepared.deposit(index).commitments[slot].tobytes()
+    return cohort.prepared._deposits.of(index).commitments[slot].tobytes()
 
 
 # An upload that comes too late
@@ -169,7 +169,7 @@ def test_an_upload_after_its_opener_was_revealed(make):
     cohort.send()
     opener = reconstructed({i: body_of(cohort.sent[i])[3 * 17 : 4 * 17] for i in (0, 1, 2)}, 3)
     prepared, params, scope = cohort.prepared, cohort.params, cohort.server._state.scope
-    deposit = prepared.deposit(3)
+    deposit = prepared._deposits.of(3)
     opened = deposit.blobs[0] ^ blob_stream(opener, prepared.session, 3, 0, 3)
     with pytest.raises(PeerError, match="dropped before"):
         cohort.server.receive(3, late)
@@ -305,7 +305,7 @@ def test_an_opener_opens_its_own_slot_only(make):
         cohort.trip()
     cohort.send()
     opener = reconstructed({i: body_of(cohort.sent[i])[3 * 17 : 4 * 17] for i in (0, 1, 2)}, 3)
-    prepared, deposit = cohort.prepared, cohort.prepared.deposit(3)
+    prepared, deposit = cohort.prepared, cohort.prepared._deposits.of(3)
     for slot in range(4):
         true = b"".join(slot_keys[peer][16 * slot : 16 * slot + 16] for peer in (0, 1, 2))
         for said in range(4):
@@ -339,7 +339,7 @@ def test_what_clients_prepare_never_repeats():
         position = client.collect(cohort.mail[index])
         slots = position._slots
         seen += [seed.tobytes() for seed in slots.seeds]
-        deposit = cohort.prepared.deposit(index)
+        deposit = cohort.prepared._deposits.of(index)
         seen += [row.tobytes() for row in deposit.commitments]
         seen += [key.tobytes() for blob in deposit.blobs for key in blob]
         seen += [
