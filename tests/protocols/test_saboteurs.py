@@ -10,7 +10,7 @@ from cohorts import Cohort, hybrid, malicious, semi_honest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flora_protocols import Code, MisuseError, PeerError, TooFewSurvivors, Trip
+from flora_protocols import Bitmap, Code, MisuseError, PeerError, TooFewSurvivors, Trip
 from flora_protocols.codec import encode_subset
 from flora_protocols.setup_messages import sealed_bytes
 
@@ -230,3 +230,17 @@ def test_the_shares_of_those_who_complain_do_not_count():
     counted = cohort.server._state.owners(tuple(range(9)))
     assert np.bincount(counted)[:2].tolist() == [6, 9]
     assert cohort.result().survivors == tuple(range(9))
+
+
+def test_a_complaint_is_not_taken_back():
+    """A client that complains in one round and not in the next still holds nothing, as far as the server goes: else it
+    could count among the holders where it pleases it."""
+    cohort = Cohort(semi_honest(6, threshold=4, slots=2)).trip().trip()
+    complaining(cohort, {1: {0}, 2: {0}, 3: {4}})
+    assert cohort.finish().survivors == tuple(range(6))
+    cohort.again(invited=cohort.start.invited.without(Bitmap.of(6, {0}))).send()
+    cohort.server, cohort.mail = cohort.server.close()
+    assert cohort.prepared._deposits.complaints == {1: {0}, 2: {0}, 3: {4}}
+    message = cohort.move_again(3)
+    with pytest.raises(PeerError, match="REVEAL of 102 bytes; between 17 and 85 expected"):
+        cohort.server.receive(3, message)
