@@ -48,6 +48,11 @@ class ServerPrepared(Position):
         return self._deposits.dealers
 
     @property
+    def complaints(self) -> Mapping[int, frozenset[int]]:
+        """Who has said of whom that it holds no shares, by the holder."""
+        return self._deposits.complaints
+
+    @property
     def accused(self) -> dict[int, PeerError]:
         """Whose boxes did not open at more holders than may be corrupt, so that it is their own fault."""
         return self._deposits.accused

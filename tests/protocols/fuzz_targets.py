@@ -24,6 +24,7 @@ from flora_protocols import (
     setup_messages,
 )
 from flora_protocols.codec import HEADER, Kind, encode_frame
+from flora_protocols.deposits import Deposits
 from flora_protocols.member import _HEAD as DUMP_HEAD
 from flora_protocols.setup_messages import Advertisement
 
@@ -210,14 +211,14 @@ def contents(position):
         name: copy.copy(value) if isinstance(value, dict | set | list | np.ndarray) else value
         for name, value in vars(position).items()
     }
-    return held | {name: contents(value) for name, value in held.items() if name == "_prepared"}
+    return held | {name: contents(value) for name, value in held.items() if isinstance(value, Deposits)}
 
 
 def same(before, position):
     now = vars(position)
     return now.keys() == before.keys() and all(
         same(value, now[name])
-        if name == "_prepared"
+        if isinstance(now[name], Deposits)
         else np.array_equal(now[name], value)
         if isinstance(value, np.ndarray)
         else now[name] == value
@@ -229,8 +230,9 @@ def duplicated(position):
     """A position with containers of its own; of a round, with a session of its own, too."""
     copied = duplicate(position)
     vars(copied).update(contents(position))
-    if hasattr(copied, "_prepared"):
-        copied._prepared = duplicated(position._prepared)
+    if isinstance(vars(position).get("_deposits"), Deposits):
+        copied._deposits = duplicate(position._deposits)
+        vars(copied._deposits).update(contents(position._deposits))
     return copied
 
 

@@ -57,7 +57,7 @@ def test_a_decoder_that_breaks_is_found(monkeypatch):
         truth(self, client, message)
 
     def credulous(self, client, message):
-        self._prepared.uploaded(client, frozenset({0}))
+        self._deposits.uploaded(client, frozenset({0}))
         truth(self, client, message)
 
     changed = "has changed the server"
