@@ -1,4 +1,4 @@
-"""Clients by their messages over the rounds of a masking session: sums, drop-outs, repeats, crashes, hostile requests."""
+"""Clients by their messages over a masking session: sums, drop-outs, repeats, crashes, and hostile requests."""
 
 import dataclasses
 import hashlib
@@ -157,6 +157,18 @@ def test_a_slot_that_was_used_is_not_masked_with_again() -> None:
     assert refused(federation, 0, federation.request(second, told)) == Refusal.REPEATED.value
     assert refused(federation, 0, federation.request(second, told, opening=b"")) == Code.SECOND_MESSAGE.value
     assert refused(federation, 0, federation.request(first, start, opening=b"")) == Code.OTHER_SESSION.value
+
+
+def test_a_round_that_was_begun_is_not_begun_again_in_other_words() -> None:
+    """Nothing was uploaded in it, so the ledger does not know of it."""
+    federation = Federation()
+    first = federation.invitation(2, slots=3)
+    federation.clients[0].answer(federation.opening(first))
+    for number in (1, 2):
+        other = federation.opening(federation.invitation(number, slots=2))
+        assert refused(federation, 0, other) == Refusal.REPEATED.value
+    another = federation.invitation(1, slots=3, session=b"another session.")
+    federation.clients[0].answer(federation.opening(another))
 
 
 def test_a_request_starts_the_round_that_its_opening_invites_to() -> None:
