@@ -10,7 +10,8 @@ from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.rules import PROMPT_BASIS, Rule, TrainedValues
 from flora_secure.rounds.broadcast import Broadcast, Layout
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import Invitation, decode_opening
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import decode_opening
 from flora_secure.rounds.sum import Outcome, RoundSum
 from flora_secure.server.server import Server
 from flora_secure.server.task import ServerTask
