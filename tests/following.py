@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 import numpy as np
 
+from flora_protocols import identity_public
 from flora_secure.client.following import Following, arrive
 from flora_secure.client.upload import upload
 from flora_secure.planning.config import RunConfig, override
@@ -39,7 +40,10 @@ def server_of(rule: Rule = PROMPT_BASIS, a: int = 40, b: int = 192, **changes) -
         data_hash="00" * 32,
         accuracy=lambda adapter: 0.5,
     )
-    return Server(override(RunConfig(), given), task, Enrolment(clients=CLIENTS))
+    config = override(RunConfig(), given)
+    signed = config.aggregation.secagg == "malicious-server"
+    identities = tuple(identity_public(bytes([client + 1]) * 32) for client in range(CLIENTS * signed))
+    return Server(config, task, Enrolment(clients=CLIENTS, identities=identities))
 
 
 class Followers:
