@@ -17,6 +17,7 @@ corrupt = 0.1
 least_clients = 10
 least_threshold = 4
 least_survivors = 8
+suite = "x25519-mlkem768"
 unit = "client"
 placements = ["text-projection"]
 """
@@ -34,6 +35,7 @@ def test_a_policy_is_what_its_file_says(tmp_path: Path) -> None:
         least_clients=10,
         least_threshold=4,
         least_survivors=8,
+        suite="x25519-mlkem768",
         placements=("text-projection",),
     )
 
@@ -48,6 +50,8 @@ def test_a_policy_is_what_its_file_says(tmp_path: Path) -> None:
         ("least_noise = 0.5", "least_noise = -1.0", "least_noise must be"),
         ('"text-projection"', '"text"', "not known"),
         ('"malicious-server"', '"off"', "profile must be"),
+        ('suite = "x25519-mlkem768"\n', "", "key 'suite' is missing"),
+        ('"x25519-mlkem768"', '"mlkem768"', "suite must be x25519 or x25519-mlkem768, got 'mlkem768'"),
         ('unit = "client"', 'unit = "hospital"', "unit must be"),
         ("delta = 1e-5", "delta = 1.0", "delta must lie"),
         ("corrupt = 0.1", "corrupt = 1.0", "corrupt must be"),

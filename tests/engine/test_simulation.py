@@ -155,7 +155,9 @@ def test_the_report_adds_up(task) -> None:
     report = summarise(simulation, total_seconds=1.0, no_noise=0.5)
     jsonschema.validate(json.loads(report.to_json()), json_schema())
     comm = report.communication
-    assert comm.upload_bytes + comm.download_bytes == pytest.approx(comm.payload_bytes + comm.masking_bytes)
+    assert comm.upload_bytes + comm.download_bytes == pytest.approx(
+        comm.payload_bytes + comm.invitation_bytes + comm.masking_bytes
+    )
     # two of ten vanish each round, and are sent the long form again
     long, short = Invitation.sizes(10, "text-projection", "prompt-basis", masked=True)
     uploaded, sent = set[int](), list[int]()

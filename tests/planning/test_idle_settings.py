@@ -30,6 +30,12 @@ CASES = [
     (f"{OFF}\nmasking = 'counted'", "aggregation.masking counted is of masks, and with aggregation.secagg off"),
     (f"{OFF}\nneighbours = 8", "aggregation.neighbours 8 is of masks, and with aggregation.secagg off"),
     (f"{OFF}\nthreshold = 8", "aggregation.threshold 8 is of masks, and with aggregation.secagg off"),
+    (f"{OFF}\nslots = 8", "aggregation.slots 8 is of masks, and with aggregation.secagg off"),
+    (f"{OFF}\nsuite = 'x25519'", "aggregation.suite x25519 is of masks, and with aggregation.secagg off"),
+    (
+        "[participation]\nrate = 0.5\nsampling = 'fixed'\n[aggregation]\nslots = 2",
+        "aggregation.slots 2 prepares rounds of one cohort, and participation.sampling fixed draws another one in each",
+    ),
 ]
 
 
