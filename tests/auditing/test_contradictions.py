@@ -52,7 +52,7 @@ def test_a_statement_with_a_false_paragraph(genuine: Path, tmp_path: Path, chang
 
 
 def test_a_paragraph_that_is_not_compared_may_not_occur_twice(tmp_path: Path) -> None:
-    config = small(privacy__unit="example")
+    config = small(privacy__unit="example", privacy__epsilon=1.0)
     run = written(config, task_of(config), tmp_path / "run")
     cheat = said(lambda s: "Guarantee. Differential privacy with epsilon = 0.1.\n\n" + s)
     assert found(run) == {}
