@@ -23,6 +23,8 @@ from flora_secure.privacy.cross_check import PLD, QUADRATURE
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import json_schema
 
+pytestmark = pytest.mark.usefixtures("coarse")
+
 # a small budget: accountants of sampled rounds take time in proportion to the widest loss
 MANY = {"data__clients": 60, "training__rounds": 6, "participation__rate": 0.25, "privacy__epsilon": 2.0}
 

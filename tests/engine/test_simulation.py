@@ -213,7 +213,7 @@ def test_every_rule_trains(rule) -> None:
 
 
 @pytest.mark.parametrize("unit", ["client", "example"])
-def test_alternation_moves_one_factor_a_round_under_noise_and_masking(unit) -> None:
+def test_alternation_moves_one_factor_a_round_under_noise_and_masking(coarse, unit) -> None:
     config = small(model__rule="alternate", privacy__unit=unit, privacy__epsilon=4.0)
     task = task_of(config)
     simulation = Simulation(config, task)

@@ -293,7 +293,7 @@ def test_a_large_delta_warns_with_the_reason(tmp_path) -> None:
     assert "warning: delta 0.02 is not below 1/clients" in done.stderr
 
 
-def test_cohorts_and_examples_are_planned_as_they_are_run() -> None:
+def test_cohorts_and_examples_are_planned_as_they_are_run(coarse) -> None:
     """The plan of a simulation and that of `plan` come from one place; what it says of cohorts must be theirs."""
     fixed = forecast(config(data__clients=500, participation__rate=0.2, participation__sampling="fixed"))
     assert fixed.aggregation.clients == 100
@@ -329,7 +329,7 @@ def test_colluders_of_a_large_federation_are_no_fewer_than_the_finder_says(monke
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 2.0])
-def test_outsiders_are_planned_for_at_their_worst(epsilon) -> None:
+def test_outsiders_are_planned_for_at_their_worst(coarse, epsilon) -> None:
     """More survivors bring more noise and leave less doubt who is among them: which costs outsiders more depends."""
     chosen = config(
         data__clients=200, training__rounds=2, participation__rate=0.3, participation__sampling="fixed",

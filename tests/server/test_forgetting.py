@@ -106,6 +106,8 @@ PLACEMENTS = ("text-projection", "text-attention", "visual-projection")
 
 def settings_of(placement: str, **changes: Any) -> RunConfig:
     local = {} if placement == "text-projection" else {"training__local_steps": 2, "training__rounds": 2}
+    if placement == "text-attention":
+        local["model__last_layers"] = 1
     return small(**{"model__placement": placement, "data__unseen_classes": UNSEEN, **local, **changes})
 
 
