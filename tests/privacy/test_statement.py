@@ -153,14 +153,14 @@ def cohorts(
     return plan, ledger
 
 
-def test_participation_is_told_and_the_worst_client_is_the_headline() -> None:
+def test_participation_is_told_and_the_worst_client_is_the_headline(coarse) -> None:
     rosters = (tuple(range(20)), tuple(range(25)), tuple(range(10, 40)))
     plan, ledger = cohorts(rosters)
     text = write(plan, ledger, cross_check=cross_check(ledger.worst_events, 1e-5, opacus=False))
     assert "40 clients took part, in 1 to 3 rounds each, at most 3 planned for" in text
     assert f"epsilon = {ledger.epsilon_of_client(15):.4f}" in text.split("\n\n")[0]
     assert "no smaller epsilon is claimed" in text
-    uniform = cohorts(rosters, population=40)
+    uniform = cohorts(rosters, population=40, epsilon=1.0)  # a small budget: its losses are few, and soon counted
     hidden = write(*uniform)
     assert "no smaller epsilon" not in hidden
     assert f"epsilon = {uniform[1].epsilon_outsider:.4f} for them" in hidden
@@ -177,7 +177,7 @@ def test_participation_is_told_and_the_worst_client_is_the_headline() -> None:
     assert f"standard deviation {min(shares):.6g} to {max(shares):.6g}" in text
 
 
-def test_examples_are_not_clients() -> None:
+def test_examples_are_not_clients(coarse) -> None:
     plan, ledger = run(sampling_rate=0.05, upload_norm=50.0, clients=10, survivors=(10, 9), colluders=0, epsilon=1.0)
     found = cross_check(ledger.worst_events, 1e-5, opacus=False)
     text = write(plan, ledger, cross_check=found, unit="example", population=5000)

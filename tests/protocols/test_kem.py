@@ -164,7 +164,8 @@ def damage(made):
 @pytest.mark.parametrize(("change", "harmed"), [(swap, 2), (damage, 1)], ids=["swapped", "damaged"])
 def test_ciphertexts_changed_by_the_server(make, change, harmed):
     """Implicit rejection: client 5 has another secret than who made the ciphertext. Neither opens the other's box, and
-    both say so with their upload. A round with both would be noise: nobody is announced; one without client 5 is right."""
+    both say so with their upload. A round with both would be noise: nobody is announced. One without client 5 is
+    right."""
     cohort = at(Cohort(make(6, threshold=4, slots=2, bits=32, dimension=50)), Trip.SHARE)
     makers = [peer for peer in range(5) if cohort.params.graph.encapsulates(peer, 5)]
     changed_delivery(cohort, 5, change)
