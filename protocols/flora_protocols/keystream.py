@@ -76,10 +76,10 @@ _LONG_STREAM = _SHORT_STREAM if _gcm_is_fast() else _by_ctr
 
 def keystream(key: bytes, size: int) -> bytes:
     """The first `size` bytes of the stream of a 32-byte key."""
-    fill, found = _opener(size)(key), bytearray(size + _TAG)
+    fill, found = _opener(size)(key), memoryview(bytearray(size + _TAG))
     for tile, start in enumerate(range(0, size, TILE)):
         length = min(TILE, size - start)
-        fill(tile.to_bytes(12, "big"), _ZEROS[:length], None, memoryview(found)[start : start + length + _TAG])
+        fill(tile.to_bytes(12, "big"), _ZEROS[:length], None, found[start : start + length + _TAG])
     return bytes(found[:size])
 
 
