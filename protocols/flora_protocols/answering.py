@@ -64,6 +64,9 @@ class _Kept(NamedTuple):
     reply: bytes
     dump: bytes
 
+    def __repr__(self) -> str:
+        return "<_Kept>"
+
 
 def answer(
     params: SessionParams,

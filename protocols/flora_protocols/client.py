@@ -221,7 +221,7 @@ class ClientDecapsulate(ClientPosition):
 
     @transition
     def share(self, delivery: bytes) -> tuple[ClientCollect, bytes]:
-        """As `ClientShare.share`, with those neighbours that have sent ciphertexts."""
+        """Make and share the secrets as `ClientShare.share` does, with those neighbours that have sent ciphertexts."""
         me, own, session = self._me, self._own, self._session
         received = setup_messages.decode_delivery(me.params, session, delivery, me.index)
         strangers = received.keys() - self._publics.keys()

@@ -99,18 +99,21 @@ class TooFewSurvivors(ProtocolError):  # noqa: N818  (the name says what happene
 
 
 class UnsoundShares(ProtocolError):  # noqa: N818  (as above)
-    """The shares of one secret contradict one another, or the key that its owner advertised, and whoever were named for
-    it might be innocent: the round ends without a sum. `owner`: whose secret it is, which is no accusation.
+    """What clients have shared, revealed or complained of contradicts itself, and whoever were named for it might be
+    innocent: the round ends without a sum. `owner`: whose secret it is, or the first of a pair, which is no accusation.
     """
 
     code = Code.UNSOUND_SHARES
 
-    def __init__(self, owner: int, what: str, revealed: int) -> None:
+    def __init__(self, owner: int, text: str) -> None:
         self.owner = owner
-        super().__init__(
-            f"the shares of client {owner}'s secret that {revealed} holders revealed {what}; too few to tell whether "
-            "the owner dealt or holders revealed wrong ones, so nobody is named; start a new round"
-        )
+        super().__init__(f"{text}, so nobody is named; start a new round")
+
+    @classmethod
+    def revealed(cls, owner: int, what: str, holders: int) -> UnsoundShares:
+        """The error of shares that so many `holders` revealed; `what` is wrong with them."""
+        doubt = "too few to tell whether the owner dealt or holders revealed wrong ones"
+        return cls(owner, f"the shares of client {owner}'s secret that {holders} holders revealed {what}; {doubt}")
 
 
 class RoundAborted(ProtocolError):  # noqa: N818  (as above)

@@ -63,7 +63,7 @@ class Graph:
         return found
 
     def encapsulates(self, index: int, other: int) -> bool:
-        """Of two neighbours, whether it is `index` that makes the KEM's ciphertext, and `other` whose key it is for.
+        """Whether, of two neighbours, it is `index` that makes the KEM's ciphertext, and `other` whose key it is for.
 
         It is the one from which the other stands clockwise; of two that face each other, the lower index.
         """

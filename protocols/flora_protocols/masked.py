@@ -39,12 +39,12 @@ class Masked:
         return self.params.graph.flags(self.survivors)
 
     def owners(self, holders: Sequence[int]) -> NDArray[np.uint16]:
-        """Of whom these `holders`, ascending, reveal shares: one holder's owners, ascending, after another's."""
+        """Whose shares these `holders`, ascending, reveal: one holder's owners, ascending, after another's."""
         owned = self.params.graph.holdings[list(holders)]
         return owned[self._held(holders, owned)]
 
     def holdings(self, holders: Sequence[int]) -> list[int]:
-        """Of how many each of them does."""
+        """The number of owners whose shares each of these `holders` reveals."""
         counts: list[int] = self._held(holders, self.params.graph.holdings[list(holders)]).sum(axis=1).tolist()
         return counts
 

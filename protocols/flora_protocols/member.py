@@ -91,10 +91,13 @@ class ClientPosition(Position):
         `identity`: in the malicious-server profile, again the client's Ed25519 secret key; `ClientDone` does without.
         Raises MisuseError for anything but a dump of this class made under these `params`.
         """
-        body = opened(cls, require_params(params), data)
+        require_params(params).suite.require()
+        body = opened(cls, params, data)
         *_, index, clients, threshold, survivors, suite = _HEAD.unpack_from(body)
         if index >= params.clients:
             refuse(cls, f"it is of client {index}, of {params.clients}")
+        if suite not in set(Suite):
+            refuse(cls, f"its floor is suite {suite}, which there is not")
         floors = Floors(clients=clients, threshold=threshold, survivors=survivors, suite=Suite(suite))
         me = Member(params, index, floors)
         if identity is not None or (cls._SIGNS and params.malicious):

@@ -75,7 +75,8 @@ class SessionParams:
     slots        B, how many rounds the set-up prepares
     number       of the session; never use one twice with the same cohort
     corrupt      the largest number of holders of one client's shares, corrupt at any time of the session, that t
-    resists identities   everyone's Ed25519 public key by index (malicious-server profile), otherwise empty
+                 resists
+    identities   everyone's Ed25519 public key by index (malicious-server profile), otherwise empty
 
     Numbers are whole; numpy's integers become ints. Raises ParameterError (impossible together) or MisuseError (wrong
     type).

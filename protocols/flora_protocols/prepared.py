@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 from flora_protocols.codec import TAG, Bitmap
+from flora_protocols.deposits import Deposits
 from flora_protocols.errors import Code, MisuseError, PeerError
 from flora_protocols.params import SessionParams
 from flora_protocols.position import Position, fresh
 from flora_protocols.round_params import RoundParams
 from flora_protocols.server_round import ServerMask
-from flora_protocols.setup_messages import Shares
-
-
-class Deposit:
-    """What a client has left at the server: its blobs, for whom they are, and its commitments."""
-
-    __slots__ = ("blobs", "commitments", "recipients")
-
-    def __init__(self, recipients: NDArray[np.bool_], shares: Shares) -> None:
-        self.recipients = recipients  # of its neighbourhood, (k + 1,)
-        self.blobs, self.commitments = shares.blobs, shares.commitments
 
 
 class ServerPrepared(Position):
@@ -33,13 +20,11 @@ class ServerPrepared(Position):
     none is used twice.
     """
 
-    def __init__(self, params: SessionParams, session: bytes, deposits: Mapping[int, Deposit]) -> None:
-        super().__init__(f"of {params.clients} clients, session {params.number}")
-        self._params, self._session, self._deposits = params, session, dict(deposits)
+    def __init__(self, deposits: Deposits) -> None:
+        super().__init__(f"of {deposits.params.clients} clients, session {deposits.params.number}")
+        self._params, self._session, self._deposits = deposits.params, deposits.session, deposits
         self._next = 0
         self._scopes: list[bytes] = []
-        self._complaints: dict[int, frozenset[int]] = {}
-        self._undelivered: dict[int, bytes] = {}
         self.refused: Mapping[int, PeerError] = {}
 
     @property
@@ -49,7 +34,7 @@ class ServerPrepared(Position):
 
     @property
     def session(self) -> bytes:
-        """The session id."""
+        """The session id, 32 bytes."""
         return self._session
 
     @property
@@ -60,27 +45,24 @@ class ServerPrepared(Position):
     @property
     def dealers(self) -> tuple[int, ...]:
         """Who has shared its secrets, ascending."""
-        return tuple(self._deposits)
+        return self._deposits.dealers
+
+    @property
+    def complaints(self) -> Mapping[int, frozenset[int]]:
+        """Who has said of whom that it holds no shares, by the holder."""
+        return self._deposits.complaints
 
     @property
     def accused(self) -> dict[int, PeerError]:
         """Whose boxes did not open at more holders than may be corrupt, so that it is their own fault."""
-        counts: dict[int, int] = {}
-        for owners in self._complaints.values():
-            for owner in owners:
-                counts[owner] = counts.get(owner, 0) + 1
-        most = max(self._params.corrupt, 1)
-        return {
-            owner: PeerError(owner, f"dealt shares that do not open at {count} of its holders", Code.BAD_SHARE)
-            for owner, count in sorted(counts.items())
-            if count > most
-        }
+        return self._deposits.accused
 
     @property
     def clients(self) -> tuple[int, ...]:
-        """Who may be invited: those that have shared, and are not accused. Ascending."""
-        accused = self.accused
-        return tuple(client for client in self._deposits if client not in accused)
+        """Who may be invited, ascending: those that have shared, were not refused afterwards, are not accused, and of
+        pairs that have complained of each other one at most."""
+        out = self.accused.keys() | self.refused.keys() | self._deposits.apart
+        return tuple(client for client in self.dealers if client not in out)
 
     def next_round(self, round: int, model_hash: bytes, invited: Iterable[int] | None = None) -> RoundParams:
         """The parameters of a round in the first slot that is left, to which `clients` are invited, or those given.
@@ -96,8 +78,8 @@ class ServerPrepared(Position):
     def begin(self, round: RoundParams) -> ServerMask:
         """The position of a round, whose slot is used from now on, and with it those before.
 
-        Raises MisuseError for a slot that is not left and for who has not shared; ParameterError for what the session
-        does not have; TooFewSurvivors for fewer than t that are invited.
+        Raises MisuseError for a slot that is not left and for who is not among `clients`; ParameterError for what the
+        session does not have.
         """
         if not isinstance(round, RoundParams):
             raise MisuseError(f"round must be RoundParams, not {type(round).__name__}")
@@ -108,7 +90,10 @@ class ServerPrepared(Position):
         strangers = [client for client in round.invited if client not in self._deposits]
         if strangers:
             raise MisuseError(f"invites {strangers[:8]}, who have not shared; see ServerPrepared.clients")
-        position = ServerMask(self, round)
+        accused = sorted(self.accused.keys() & set(round.invited))
+        if accused:
+            raise MisuseError(f"invites {accused[:8]}, whose shares do not open; see ServerPrepared.clients")
+        position = ServerMask(self._deposits, round)
         self._next = round.slot + 1
         self._scopes.append(round.id(self._params, self._session))
         return position
@@ -122,23 +107,8 @@ class ServerPrepared(Position):
     @property
     def undelivered(self) -> Mapping[int, bytes]:
         """The inboxes of those that have not uploaded yet, which may not have got them: they go with each round."""
-        return self._undelivered
+        return self._deposits.undelivered
 
     def deliver(self, inboxes: Mapping[int, bytes], refused: Mapping[int, PeerError]) -> None:
         """Keep what goes with the first round. `refused`: whose messages were, while the session was set up."""
-        self._undelivered, self.refused = dict(inboxes), refused
-
-    def uploaded(self, client: int, unopened: frozenset[int]) -> None:
-        """`client` has its inbox, and says that it holds no shares of those `unopened`."""
-        self._undelivered.pop(client, None)
-        if unopened:
-            self._complaints[client] = unopened
-
-    @property
-    def complaints(self) -> Mapping[int, frozenset[int]]:
-        """Who has said of whom that it holds no shares."""
-        return self._complaints
-
-    def deposit(self, client: int) -> Deposit:
-        """What `client` has left here."""
-        return self._deposits[client]
+        self._deposits.undelivered, self.refused = dict(inboxes), refused

@@ -116,4 +116,4 @@ def _blame(unsound: Sequence[tuple[int, Field, Raw]], threshold: int, corrupt: i
     if faults:
         return WrongShares(faults)
     owner, points, _ = min(unsound, key=lambda one: one[0])
-    return UnsoundShares(owner, "are not those of one secret", len(points))
+    return UnsoundShares.revealed(owner, "are not those of one secret", len(points))

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from flora_protocols import setup_messages
 from flora_protocols.codec import Kind, encode_frame
+from flora_protocols.deposits import Deposit, Deposits
 from flora_protocols.errors import Code, PeerError
 from flora_protocols.params import SessionParams, require_params
 from flora_protocols.position import transition
-from flora_protocols.prepared import Deposit, ServerPrepared
+from flora_protocols.prepared import ServerPrepared
 from flora_protocols.recovery import picked, turned
 from flora_protocols.server_position import Outbox, ServerPosition
 from flora_protocols.setup_messages import Advertisement, Shares
@@ -107,7 +108,7 @@ class ServerShare(ServerPosition):
         sealed = {client: shares.sealed for client, shares in sent.items()}, self._sealed_to
         inboxes = _passed_on(Kind.INBOX, self._params, self._session, tags, sealed)
         deposits = {client: Deposit(self._to[client], self._sent[client]) for client in here}
-        return ServerPrepared(self._params, self._session, deposits), inboxes
+        return ServerPrepared(Deposits(self._params, self._session, deposits)), inboxes
 
 
 def _passed_on(

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flora_protocols import keys, round_messages
+from flora_protocols.deposits import Deposits
 from flora_protocols.errors import Code, MisuseError, PeerError, ProtocolError, UnsoundShares
 from flora_protocols.keystream import apply_masks
 from flora_protocols.masked import Masked
@@ -28,9 +28,6 @@ from flora_protocols.server_position import Outbox, ServerPosition
 from flora_protocols.shamir import Raw
 from flora_protocols.slots import blob_stream
 from flora_protocols.trips import Trip
-
-if TYPE_CHECKING:
-    from flora_protocols.prepared import ServerPrepared
 
 
 @dataclass(frozen=True)
@@ -56,40 +53,53 @@ class ServerMask(ServerPosition):
 
     _trip = Trip.MASK
 
-    def __init__(self, prepared: ServerPrepared, round: RoundParams) -> None:
-        super().__init__(prepared.params, round.invited)
+    def __init__(self, deposits: Deposits, round: RoundParams) -> None:
+        super().__init__(deposits.params, round.invited)
         self._invited = tuple(round.invited)
-        self._prepared, self._slot = prepared, round.slot
-        self._scope = round.id(prepared.params, prepared.session)
-        self._sum = np.zeros(prepared.params.dimension, lane(prepared.params.bits))
+        self._deposits, self._slot = deposits, round.slot
+        self._scope = round.id(deposits.params, deposits.session)
+        self._sum = np.zeros(deposits.params.dimension, lane(deposits.params.bits))
 
     def _take(self, client: int, message: bytes) -> None:
         values, unopened = round_messages.decode_upload(self._params, self._scope, message, client)
-        strangers = [owner for owner in unopened if owner == client or owner not in self._prepared.dealers]
+        strangers = [owner for owner in unopened if owner == client or owner not in self._deposits]
         if strangers:
             reason = f"complains of the shares of {strangers}, who sent it none"
             raise PeerError(client, reason, Code.BAD_BODY)
         self._sum += values
-        self._prepared.uploaded(client, frozenset(unopened))
+        self._deposits.uploaded(client, frozenset(unopened))
 
     @transition
     def close(self) -> tuple[ServerAgree | ServerUnmask, Outbox]:
-        """End the trip; gives the survivors."""
+        """End the trip; gives the survivors.
+
+        Raises TooFewSurvivors, or UnsoundShares where two of them have complained of each other.
+        """
         survivors = self._require("clients that uploaded")
-        params, scope, prepared = self._params, self._scope, self._prepared
-        state = Masked(params, scope, self._invited, dict(prepared.complaints), survivors, self._sum)
+        params, scope, deposits = self._params, self._scope, self._deposits
+        state = Masked(params, scope, self._invited, dict(deposits.complaints), survivors, self._sum)
         state.needed(survivors)
+        self._require_channels(survivors)
         told = round_messages.encode_survivors(params, scope, survivors)
-        following = (ServerAgree if params.malicious else ServerUnmask)(state, prepared, self._slot, survivors)
+        following = (ServerAgree if params.malicious else ServerUnmask)(state, deposits, self._slot, survivors)
         return following, dict.fromkeys(survivors, told)
+
+    def _require_channels(self, survivors: tuple[int, ...]) -> None:
+        """UnsoundShares where two survivors have complained of each other: they do not agree on their channel, so their
+        masks do not cancel, and the sum would be noise."""
+        there = frozenset(survivors)
+        for first, second in self._deposits.estranged:
+            if first in there and second in there:
+                text = f"clients {first} and {second} say they can open nothing of each other, and their masks would not cancel"
+                raise UnsoundShares(first, text)
 
 
 class _AfterMask(ServerPosition):
     """A position that knows the masked sum."""
 
-    def __init__(self, state: Masked, prepared: ServerPrepared, slot: int, expected: Iterable[int]) -> None:
+    def __init__(self, state: Masked, deposits: Deposits, slot: int, expected: Iterable[int]) -> None:
         super().__init__(state.params, expected)
-        self._state, self._prepared, self._slot = state, prepared, slot
+        self._state, self._deposits, self._slot = state, deposits, slot
 
 
 class ServerAgree(_AfterMask):
@@ -97,8 +107,8 @@ class ServerAgree(_AfterMask):
 
     _trip = Trip.AGREE
 
-    def __init__(self, state: Masked, prepared: ServerPrepared, slot: int, expected: Iterable[int]) -> None:
-        super().__init__(state, prepared, slot, expected)
+    def __init__(self, state: Masked, deposits: Deposits, slot: int, expected: Iterable[int]) -> None:
+        super().__init__(state, deposits, slot, expected)
         self._text = round_messages.endorsed_text(state.params, state.scope, state.survivors)
         self._signatures: dict[int, bytes] = {}
 
@@ -120,7 +130,7 @@ class ServerAgree(_AfterMask):
                 chosen = {signer: self._signatures[signer] for signer in signers}
                 outbox[client] = round_messages.encode_agreement(params, self._state.scope, members, chosen)
         self._state.needed(outbox)
-        return ServerUnmask(self._state, self._prepared, self._slot, outbox), outbox
+        return ServerUnmask(self._state, self._deposits, self._slot, outbox), outbox
 
 
 class ServerUnmask(_AfterMask):
@@ -128,8 +138,8 @@ class ServerUnmask(_AfterMask):
 
     _trip = Trip.UNMASK
 
-    def __init__(self, state: Masked, prepared: ServerPrepared, slot: int, expected: Iterable[int]) -> None:
-        super().__init__(state, prepared, slot, expected)
+    def __init__(self, state: Masked, deposits: Deposits, slot: int, expected: Iterable[int]) -> None:
+        super().__init__(state, deposits, slot, expected)
         holders = sorted(self._expected)
         self._holdings = dict(zip(holders, state.holdings(holders), strict=True))
         self._gone = dict(zip(holders, state.gone_near(holders), strict=True))
@@ -181,15 +191,15 @@ class ServerUnmask(_AfterMask):
         return RoundResult(from_lanes(total, params.bits), state.survivors, dropped, recovered)
 
     def _check_seed(self, owner: int, seed: bytes) -> None:
-        committed = self._prepared.deposit(owner).commitments[self._slot].tobytes()
-        if keys.commitment(seed, self._prepared.session, owner, self._slot) != committed:
+        committed = self._deposits.of(owner).commitments[self._slot].tobytes()
+        if keys.commitment(seed, self._deposits.session, owner, self._slot) != committed:
             self._blame(owner, "the seed that it committed to")
 
     def _pair_masks(self, owner: int, opener: bytes) -> dict[int, bytes]:
         """The keys of the masks between `owner`, which dropped, and its surviving neighbours; they are in its blob."""
-        state, deposit = self._state, self._prepared.deposit(owner)
+        state, deposit = self._state, self._deposits.of(owner)
         peers = self._params.graph.neighbourhoods[owner][deposit.recipients]
-        stream = blob_stream(opener, self._prepared.session, owner, self._slot, len(peers))
+        stream = blob_stream(opener, self._deposits.session, owner, self._slot, len(peers))
         raw, size = (deposit.blobs[self._slot] ^ stream).tobytes(), keys.SECRET
         places, scope, revealed_tags = np.flatnonzero(state.alive[peers]).tolist(), state.scope, self._tags
         masks, wrong = {}, []
@@ -199,20 +209,20 @@ class ServerUnmask(_AfterMask):
             if tags is not None and tags[owner] != keys.pair_tag(mask):
                 wrong.append(survivor)
             masks[survivor] = mask
-        revealed, params = self._revealed(owner), self._params
-        # the opener may be wrong as well: then all neighbours differ from what it opens
-        if len(wrong) > max(params.corrupt, 1) and tellable(revealed, params.threshold, params.corrupt):
-            reason = f"left other keys than it masked with, say {len(wrong)} of its neighbours"
-            raise PeerError(owner, reason, Code.BAD_SHARE)
         if wrong:
+            revealed, params = self._revealed(owner), self._params
+            # Under an opener that holders have forged, all tags are wrong: it must be beyond doubt, too.
+            if len(wrong) > max(params.corrupt, 1) and tellable(revealed, params.threshold, params.corrupt):
+                reason = f"left other keys than it masked with, say {len(wrong)} of its neighbours"
+                raise PeerError(owner, reason, Code.BAD_SHARE)
             what = f"open a blob without the key of the mask with client {wrong[0]}, or so that one says"
-            raise UnsoundShares(owner, what, revealed)
+            raise UnsoundShares.revealed(owner, what, revealed)
         return masks
 
     def _blame(self, owner: int, what: str) -> None:
         revealed, params = self._revealed(owner), self._params
         if not tellable(revealed, params.threshold, params.corrupt):
-            raise UnsoundShares(owner, f"do not give {what}", revealed)
+            raise UnsoundShares.revealed(owner, f"do not give {what}", revealed)
         raise PeerError(owner, f"shared a secret that is not {what}", Code.BAD_SHARE)
 
     def _revealed(self, owner: int) -> int:

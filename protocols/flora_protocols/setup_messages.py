@@ -11,9 +11,8 @@ roster and a bitmap. H is SHA-256; what is in brackets is there in the hybrid su
     CIPHERTEXTS    client → server  [for each of them: ciphertext 1088]
     DELIVERY       server → client  [bitmap over the recipient and its neighbours: who encapsulated · the ciphertexts
                                     for the recipient]
-    SHARES         client → server  for each neighbour that is left the tag of its box, 16 · for each of them that does
-    not
-                                    derive its shares what the box seals, 34 bytes a slot
+    SHARES         client → server  for each neighbour that is left the tag of its box, 16 · for each of them that
+                                    does not derive its shares what the box seals, 34 bytes a slot
                                     · for each slot and each of them 16 bytes of blob · for each slot a commitment 16
     INBOX          server → client  bitmap over the recipient and its neighbours: who shared · their tags
                                     · of each of them whose shares the recipient does not derive what it sealed
@@ -208,7 +207,7 @@ def decode_ciphertexts(params: SessionParams, session: bytes, message: bytes, cl
 
 
 def decode_delivery(params: SessionParams, session: bytes, message: bytes, index: int) -> dict[int, bytes]:
-    """Of each neighbour that is left its ciphertext for client `index`; b"" of those that `index` encapsulated to."""
+    """The ciphertext for client `index` of each neighbour that is left; b"" of those that `index` encapsulated to."""
     reader, senders = _passed_on(Kind.DELIVERY, params, session, message, index, CIPHERTEXT)
     makers = [peer for peer in senders if params.graph.encapsulates(peer, index)]
     made = dict(zip(makers, reader.chunks(CIPHERTEXT, len(makers)), strict=True))

@@ -38,7 +38,7 @@ def setup_bytes(params: SessionParams) -> dict[Kind, float]:
 
 
 def setup_sizes(params: SessionParams) -> dict[Kind, NDArray[np.int64]]:
-    """As `setup_bytes`, exactly, by client, int64 (n,): for a simulation that counts and does not run."""
+    """The figures of `setup_bytes` for each client, int64 (n,): for a simulation that counts and does not run."""
     n, t, graph = params.clients, params.threshold, params.graph
     everybody = np.arange(n)
     if graph.complete:

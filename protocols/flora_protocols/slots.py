@@ -43,6 +43,9 @@ class Dealt(NamedTuple):
     commitments: bytes
     seeds: bytes
 
+    def __repr__(self) -> str:
+        return "<Dealt>"
+
 
 def deal(
     params: SessionParams,

@@ -11,178 +11,40 @@ that what lies behind them is reached. Demanded of every input:
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import re
-import struct
 import tracemalloc
-from contextlib import suppress
 
-import numpy as np
-from attacker import body_of, reframed
 from cohorts import duplicate
+from fuzz_targets import (
+    LARGE,
+    LARGE_TARGETS,
+    MOVES,
+    ClientTarget,
+    DumpTarget,
+    LargeTarget,
+    ParamsTarget,
+    ServerTarget,
+    StartTarget,
+    duplicated,
+    fresh,
+)
 
-from flora_protocols import PeerError, Profile, ProtocolError, RoundResult, SessionParams, load_position, messages
-from flora_protocols.codec import HEADER, Kind, encode_frame
-from flora_protocols.member import _HEAD as DUMP_HEAD
+from flora_protocols import (
+    ClientCollect,
+    ClientReady,
+    PeerError,
+    ProtocolError,
+)
 from flora_protocols.testing.recorder import Recorder
 
 ALLOWANCE = 64 << 10
 COHORTS = {
     "complete": {"clients": 5, "threshold": 3},
-    "Harary": {"clients": 6, "neighbours": 4, "threshold": 2, "direct_reveal": True},
-    "signed": {"clients": 5, "threshold": 3, "malicious": True, "direct_reveal": True},
-    "signed Harary": {"clients": 6, "neighbours": 4, "threshold": 3, "malicious": True},
+    "Harary": {"clients": 6, "neighbours": 4, "threshold": 2, "slots": 2},
+    "signed": {"clients": 5, "threshold": 3, "malicious": True},
+    "signed Harary": {"clients": 6, "neighbours": 4, "threshold": 3, "malicious": True, "slots": 2},
+    "hybrid": {"clients": 4, "threshold": 3, "hybrid": True, "malicious": True},
 }
-MOVES = ("share", "mask", "agree", "unmask")
-
-
-class Target:
-    """One decoder in one state. `truth`: the message it waits for. `take(message)`: raises, or returns."""
-
-    def __init__(self, name, truth):
-        self.name, self.truth = name, truth
-
-    def mended(self, frame):
-        """`frame`, header and body, with its checksum."""
-        return reframed(frame[:HEADER], frame[HEADER:])
-
-    def framed(self, body):
-        return reframed(self.truth, body)
-
-    def parts(self):
-        """(bytes before the body, the body)."""
-        return self.truth[:HEADER], body_of(self.truth)
-
-
-class ClientTarget(Target):
-    """A transition of client 0."""
-
-    def __init__(self, name, position, truth, vector):
-        super().__init__(f"{name}: {type(position).__name__}", truth)
-        self.position = position
-        self.move = next(move for move in MOVES if hasattr(position, move))
-        self.more = [vector] if self.move == "mask" else []
-
-    def take(self, message):
-        position = duplicate(self.position)
-        before = contents(position)
-        try:
-            getattr(position, self.move)(message, *self.more)
-        except ProtocolError:
-            assert same(before, position), "a refused message has changed the client"
-            raise
-
-
-class ServerTarget(Target):
-    """The server takes client 1's message after all others, and closes the trip."""
-
-    def __init__(self, name, position, truth):
-        super().__init__(f"{name}: {type(position).__name__}", truth)
-        self.position = position
-
-    def take(self, message):
-        position = duplicate(self.position)
-        vars(position).update(contents(position))
-        before = contents(position)
-        try:
-            position.receive(1, message)
-        except ProtocolError:
-            assert same(before, position), "a refused message has changed the server"
-            raise
-        before = contents(position)
-        try:
-            result = position.close()
-        except ProtocolError:
-            assert same(before, position), "a refused closing has changed the server"
-            raise
-        assert isinstance(result, tuple | RoundResult)
-
-
-class DumpTarget(Target):
-    """A client's position is read from bytes."""
-
-    def __init__(self, name, cls, params, truth, identity):
-        super().__init__(f"{name}: dump of {cls.__name__}", truth)
-        self.cls, self.params, self.identity = cls, params, identity
-
-    def mended(self, frame):
-        return frame + hashlib.sha256(b"flora-secure/2 dump\0" + frame).digest()
-
-    def framed(self, body):
-        return self.mended(self.truth[: DUMP_HEAD.size] + body)
-
-    def parts(self):
-        return self.truth[: DUMP_HEAD.size], self.truth[DUMP_HEAD.size : -32]
-
-    def take(self, message):
-        loaded = self.cls.load(self.params, message, identity=self.identity)
-        again = load_position(self.params, message, identity=self.identity)
-        assert type(again) is type(loaded)
-        assert loaded.dump() == again.dump() == message, "one position, two dumps"
-
-
-class ParamsTarget(Target):
-    """Parameters are read from bytes; mended is the tag at their end, where they are parameters."""
-
-    def __init__(self, name, params):
-        super().__init__(f"{name}: parameters", params.to_bytes())
-        self.params = params
-
-    def mended(self, frame):
-        with suppress(ProtocolError, struct.error):
-            *small, n, k, t, corrupt, d, number = struct.unpack_from("<BBBIIIIIQ", frame, 4)
-            fields = {"clients": n, "neighbours": k, "threshold": t, "corrupt": corrupt, "dimension": d}
-            fields |= {"profile": list(Profile)[small[0] % 2], "direct_reveal": bool(small[1]), "bits": small[2]}
-            fields |= {"round": number, "model_hash": frame[35:67], "identities": self.params.identities}
-            return frame[:67] + SessionParams(**fields).setup_id[:8]
-        return frame + self.truth[67:]
-
-    def framed(self, body):
-        return self.mended(self.truth[:4] + body)
-
-    def parts(self):
-        return self.truth[:4], self.truth[4:67]
-
-    def take(self, message):
-        read = SessionParams.from_bytes(message, self.params.identities)
-        assert read.to_bytes() == message, "one set of parameters, two encodings"
-
-
-class LargeTarget(Target):
-    """A decoder in the largest session there is: what a short message claims must not be allocated."""
-
-    def __init__(self, kind, decode):
-        own = messages.Advertisement(bytes(32), bytes(32), b"")
-        session = LARGE.setup_id if kind is Kind.ROSTER else bytes(32)
-        super().__init__(f"large: {kind.name}", encode_frame(kind, session, bytes(100)))
-        self.take = lambda message: decode(message, own)
-
-
-LARGE = SessionParams(clients=1 << 16, neighbours=60, threshold=30, bits=32, dimension=1 << 30)
-LARGE_TARGETS = {
-    Kind.ROSTER: lambda message, own: messages.decode_roster(LARGE, message, 1, own),
-    Kind.INBOX: lambda message, own: messages.decode_inbox(bytes(32), message, 1, LARGE.graph.members(1)),
-    Kind.UPLOAD: lambda message, own: messages.decode_upload(LARGE, bytes(32), message, 1),
-    Kind.SURVIVORS: lambda message, own: messages.decode_survivors(LARGE, bytes(32), message),
-    Kind.REVEAL: lambda message, own: messages.decode_reveal(bytes(32), message, 1, 60, range(30)),
-}
-
-
-def contents(position):
-    """What a position holds, its containers copied."""
-    return {
-        name: copy.copy(value) if isinstance(value, dict | set | np.ndarray) else value
-        for name, value in vars(position).items()
-    }
-
-
-def same(before, position):
-    now = vars(position)
-    return now.keys() == before.keys() and all(
-        np.array_equal(now[name], value) if isinstance(value, np.ndarray) else now[name] == value
-        for name, value in before.items()
-    )
 
 
 def targets():
@@ -190,28 +52,41 @@ def targets():
     made = []
     for name, how in COHORTS.items():
         r = Recorder(f"fuzz {name}", "", **how)
-        leaver = r.params.clients - 1
-        while True:
-            here, server = duplicate(r.clients[0]), r.server
-            made.append(DumpTarget(name, type(here), r.params, duplicate(here).dump(), r.keys[0] if r.keys else None))
-            if type(here).__name__ == "ClientDone":
-                break
-            if type(here).__name__ != "ClientAdvertise":
-                made.append(ClientTarget(name, here, r.mail[0], r.vectors[0]))
-            r.move({leaver} if type(here).__name__ == "ClientMask" else ())
-            for index, message in r.sent.items():
-                if index != 1:
-                    r.receive(index, message)
-            waiting = duplicate(server)
-            vars(waiting).update(contents(waiting))
-            made.append(ServerTarget(name, waiting, r.sent[1]))
-            r.deliver()
-    made += [LargeTarget(kind, decode) for kind, decode in LARGE_TARGETS.items()]
-    for name, how in (("complete", {}), ("signed", {"malicious": True, "direct_reveal": True})):
+        leaver, identity = r.params.clients - 1, r.keys[0] if r.keys else None
+
+        def here(r=r, name=name, identity=identity):
+            position = r.clients[0]
+            made.append(DumpTarget(name, type(position), r.params, duplicate(position).dump(), identity))
+            if any(hasattr(position, move) for move in MOVES):
+                truth = r.inboxes[0] if isinstance(position, ClientCollect) else r.mail[0]
+                made.append(ClientTarget(name, duplicate(position), truth, r.vectors[0]))
+
+        for rounds in range(r.params.slots):
+            if rounds:
+                r.begin(round=4)
+            while True:
+                here()
+                if isinstance(r.clients[0], ClientCollect):
+                    made.append(StartTarget(name, fresh(r.prepared), r.mail[0]))
+                    r.ready(0)
+                    here()
+                r.move({leaver} if isinstance(r.clients[0], ClientReady) else ())
+                for index, message in r.sent.items():
+                    if index != 1:
+                        r.receive(index, message)
+                made.append(ServerTarget(name, duplicated(r.server), r.sent[1]))
+                r.deliver()
+                if type(r.server).__name__ == "ServerUnmask" and r.server.heard:
+                    r.close()
+                    break
+        here()
+    made += [LargeTarget(LARGE, kind, decode) for kind, decode in LARGE_TARGETS.items()]
+    for name, how in (("complete", {}), ("signed", {"malicious": True}), ("hybrid", {"hybrid": True})):
         made.append(ParamsTarget(name, Recorder("", "", clients=5, threshold=3, **how).params))
     assert {target.position.__class__.__name__ for target in made if hasattr(target, "position")} >= {
-        *("ClientShare", "ClientMask", "ClientAgree", "ClientUnmask"),
-        *("ServerAdvertise", "ServerShare", "ServerMask", "ServerAgree", "ServerUnmask"),
+        *("ClientShare", "ClientEncapsulate", "ClientDecapsulate", "ClientCollect", "ClientReady"),
+        *("ClientAgree", "ClientUnmask", "ServerAdvertise", "ServerEncapsulate", "ServerShare", "ServerPrepared"),
+        *("ServerMask", "ServerAgree", "ServerUnmask"),
     }
     return made
 

@@ -8,12 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attacker import at, body_of, collected, entries_of, reframed, refused
-from cohorts import IDENTITIES, LEAST, Cohort, hybrid, malicious, semi_honest
+from attacker import at, body_of, boxes_of, collected, entries_of, inbox, reframed, refused, under
+from cohorts import IDENTITIES, LEAST, Cohort, duplicate, hybrid, malicious, semi_honest
 
-from flora_protocols import Bitmap, MisuseError, PeerError, Suite, TooFewSurvivors, Trip, keys, round_messages
+from flora_protocols import Bitmap, Code, MisuseError, PeerError, Suite, TooFewSurvivors, Trip, keys, round_messages
 from flora_protocols.codec import encode_subset
-from flora_protocols.setup_messages import box_bytes
 from flora_protocols.shamir import SHARE
 
 SUITES = {"X25519": semi_honest, "hybrid": hybrid}
@@ -23,63 +22,94 @@ suites = pytest.mark.parametrize("make", SUITES.values(), ids=SUITES)
 # The inbox
 
 
-def boxes_of(cohort, index=0):
-    body, size = body_of(cohort.mail[index]), box_bytes(cohort.params)
-    return [body[at : at + size] for at in range(1, len(body), size)]
+recipients = pytest.mark.parametrize("recipient", ["deriver", "of sealed boxes"])
+"""In a complete graph the first clients derive all their shares, and the last ones none (SPEC.md, section 7)."""
 
 
-def inbox(cohort, boxes, index=0, present=None):
-    body = (present or body_of(cohort.mail[index])[:1]) + b"".join(boxes)
-    return reframed(cohort.mail[index], body)
+def place(cohort, recipient):
+    return 0 if recipient == "deriver" else cohort.params.clients - 1
 
 
 @suites
+@recipients
 @pytest.mark.parametrize("slots", [1, 3])
-def test_swapped_boxes_are_complained_of(make, slots):
-    """Sealed by another sender: both stay closed, the client says so, and the sum is right; nobody is accused."""
+def test_swapped_boxes_are_complained_of(make, recipient, slots):
+    """Sealed, or confirmed, by another sender: both stay closed, the client says so, and the sum is right; nobody is
+    accused."""
     cohort = at(Cohort(make(6, threshold=3, slots=slots)), Trip.MASK)
-    first, second, *others = boxes_of(cohort)
-    cohort.mail = dict(cohort.mail) | {0: inbox(cohort, [second, first, *others])}
-    assert collected(cohort, 0).unopened == {1, 2}
+    index = place(cohort, recipient)
+    boxes = boxes_of(cohort, index)
+    one, other = [i for i in boxes if i not in (0, 5)][1:3]
+    assert len(boxes[one]) == len(boxes[other]) == (16 if index == 0 else 16 + 34 * slots)
+    boxes[one], boxes[other] = boxes[other], boxes[one]
+    cohort.mail = dict(cohort.mail) | {index: inbox(cohort, index, boxes.values())}
+    assert collected(cohort, index).unopened == {one, other}
     assert cohort.finish().survivors == tuple(range(6))
-    assert cohort.prepared.complaints == {0: {1, 2}}
+    assert cohort.prepared.complaints == {index: {one, other}}
     assert cohort.prepared.accused == {}
 
 
 @suites
-def test_foreign_boxes(make):
-    """Sealed for another recipient: with fewer than t that open, the client does not go on."""
-    cohort = at(Cohort(make()), Trip.MASK)
-    foreign = reframed(cohort.mail[0], body_of(cohort.mail[1]))
-    refused(cohort, 0, foreign, match="boxes that opened: 1 left, 3 needed", error=TooFewSurvivors)
-
-
-def test_a_box_that_comes_back_to_its_sender():
-    """The keys of a pair are the same at both ends; what one has sealed does not open there."""
-    cohort = at(Cohort(semi_honest(6)), Trip.MASK)
-    reflected = boxes_of(cohort, 1)[0]  # of client 0, for 1
-    cohort.mail = dict(cohort.mail) | {0: inbox(cohort, [reflected, *boxes_of(cohort)[1:]])}
-    assert collected(cohort, 0).unopened == {1}
+@recipients
+def test_boxes_of_which_a_part_was_changed(make, recipient):
+    """Any byte of a box, or the tag of the one with what the other has sealed."""
+    cohort = at(Cohort(make(6, threshold=2)), Trip.MASK)
+    index = place(cohort, recipient)
+    boxes, client = boxes_of(cohort, index), cohort.clients[index]
+    whose = 2
+    for at_byte in range(len(boxes[whose])):
+        bad = bytearray(boxes[whose])
+        bad[at_byte] ^= 1
+        mail = inbox(cohort, index, (boxes | {whose: bytes(bad)}).values())
+        assert duplicate(client).collect(mail).unopened == {whose}
+    mixed = boxes | {whose: boxes[3][:16] + boxes[whose][16:]}
+    assert duplicate(client).collect(inbox(cohort, index, mixed.values())).unopened == {whose}
     cohort.finish()
 
 
-def test_inbox_of_another_session(cohort):
+@suites
+@recipients
+def test_foreign_boxes(make, recipient):
+    """Sealed for another recipient: with fewer than t that open, the client does not go on."""
+    cohort = at(Cohort(make(7, threshold=3)), Trip.MASK)
+    index, other = (0, 1) if recipient == "deriver" else (6, 5)
+    foreign = inbox(cohort, index, boxes_of(cohort, other).values())
+    assert len(foreign) == len(cohort.mail[index])
+    refused(cohort, index, foreign, match="boxes that opened: 1 left, 3 needed", error=TooFewSurvivors)
+
+
+def test_a_box_that_comes_back_to_its_sender():
+    """The keys of a pair are the same at both ends; what one has sealed does not open there, nor is the confirmation of
+    shares that it deals one of those that it derives."""
+    for index, peer in ((5, 4), (0, 1)):
+        cohort = at(Cohort(semi_honest(6)), Trip.MASK)
+        reflected = boxes_of(cohort, peer)[index]
+        boxes = boxes_of(cohort, index)
+        assert len(boxes[peer]) == len(reflected)
+        cohort.mail = dict(cohort.mail) | {index: inbox(cohort, index, (boxes | {peer: reflected}).values())}
+        assert collected(cohort, index).unopened == {peer}
+        cohort.finish()
+
+
+@recipients
+def test_inbox_of_another_session(recipient):
     """Same parameters, other keys: refused by the session id, and by the seals when the header is forged."""
-    at(cohort, Trip.MASK)
-    old = at(Cohort(semi_honest()), Trip.MASK).mail[0]
+    cohort, other = (at(Cohort(semi_honest()), Trip.MASK) for _ in range(2))
+    index = place(cohort, recipient)
+    old = other.mail[index]
     with pytest.raises(PeerError, match="another session"):
-        cohort.clients[0].collect(old)
-    forged = reframed(cohort.mail[0], body_of(old))
-    refused(cohort, 0, forged, match="boxes that opened: 1 left, 3 needed", error=TooFewSurvivors)
+        cohort.clients[index].collect(old)
+    forged = under(old, cohort.mail[index])
+    refused(cohort, index, forged, match="boxes that opened: 1 left, 3 needed", error=TooFewSurvivors)
 
 
 @suites
 def test_inbox_that_denies_or_invents(make):
     cohort = at(Cohort(make()).trip(dropping={3}), Trip.MASK)
-    boxes = boxes_of(cohort)
+    boxes = [*boxes_of(cohort, 0).values()]
     with pytest.raises(PeerError, match="INBOX says that client 0 sent nothing, but it did"):
-        cohort.clients[0].collect(inbox(cohort, boxes, present=b"\x06"))
-    invented = inbox(cohort, [*boxes, bytes(box_bytes(cohort.params))], present=b"\x0f")
+        cohort.clients[0].collect(inbox(cohort, 0, boxes, present=b"\x06"))
+    invented = inbox(cohort, 0, [*boxes, bytes(16)], present=b"\x0f")
     refused(cohort, 0, invented, match=r"\[3\], who are not in the session")
 
 
@@ -92,7 +122,8 @@ def test_left_over_bytes(make):
     with pytest.raises(PeerError, match=f"{len(entries[0])} bytes left over"):
         moved_with(cohort, reframed(cohort.mail[0], fewer))
     at(cohort, Trip.MASK)
-    refused(cohort, 0, inbox(cohort, boxes_of(cohort), present=b"\x07"), match="50 bytes left over")
+    boxes = boxes_of(cohort, 3).values()
+    refused(cohort, 3, inbox(cohort, 3, boxes, present=b"\x0b"), match="bytes left over")
 
 
 def moved_with(cohort, mail):
@@ -175,6 +206,23 @@ def test_survivors_who_were_not_invited(near):
     cohort.begin(slot=0, invited=Bitmap.of(9, set(range(9)) - {absent}))
     cohort.trip(dropping={absent})
     refused(cohort, 0, survivors(cohort, range(9)), match=rf"include \[{absent}\], who did not share or were not")
+
+
+@suites
+def test_a_survivor_that_was_invited_but_has_not_shared(make):
+    """It advertised, so that it may be invited; but nobody has masked with it, and nobody holds its shares."""
+    cohort = Cohort(make(5, threshold=3)).trip()
+    at(at(cohort, Trip.SHARE).trip(dropping={4}), Trip.MASK)
+    start = replace(cohort.start, invited=Bitmap.of(5, range(5)))
+    client, _ = collected(cohort, 0).mask(start, cohort.vectors[0])
+    scope = start.id(cohort.params, cohort.prepared.session)
+    told = [round_messages.encode_survivors(cohort.params, scope, members) for members in (range(5), range(4))]
+    with pytest.raises(
+        PeerError, match=r"the survivors include \[4\], who did not share or were not invited"
+    ) as caught:
+        client.unmask(told[0])
+    assert (caught.value.culprit, caught.value.code) == ("server", Code.BAD_SURVIVORS)
+    assert client.unmask(told[1])[1]
 
 
 def test_survivors_below_the_floor():

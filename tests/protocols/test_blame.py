@@ -73,13 +73,18 @@ def test_two_that_lie_are_named_where_three_could_not_have_made_them_look_so(cor
 @pytest.mark.parametrize("revealing", [4, 5, 6])
 @pytest.mark.parametrize("corrupt", [0, 1, 2])
 def test_an_owner_is_named_only_if_holders_cannot_have_forged_it(revealing, corrupt):
-    """Shares of a mask secret that fit one another and not the key: m - t + 1 holders who agree can do that to an owner
-    who is honest, dropped out and can say nothing."""
+    """Shares of an opener that fit one another and open nothing, so that all neighbours' tags differ: m - t + 1 holders
+    who agree can do that to an owner who is honest, dropped out and can say nothing (C-75). So with a seed, which is
+    then not the one of the commitment (C-70)."""
     owner = revealing
-    cohort = at_the_end(semi_honest(revealing + 1, threshold=4, corrupt=corrupt), dropping={owner})
     surplus = revealing - 4
-    forge(cohort, range(revealing - surplus - 1, revealing), owner, through=range(revealing - surplus - 1))
+    liars = range(revealing - surplus - 1, revealing)
+    cohort = at_the_end(semi_honest(revealing + 1, threshold=4, corrupt=corrupt), dropping={owner})
+    forge(cohort, liars, owner, through=range(revealing - surplus - 1))
     assert named(cohort) == (set() if max(corrupt, 1) > surplus else {owner})
+    cohort = at_the_end(semi_honest(revealing, threshold=4, corrupt=corrupt))
+    forge(cohort, liars, 0, through=range(revealing - surplus - 1))
+    assert named(cohort) == (set() if max(corrupt, 1) > surplus else {0})
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

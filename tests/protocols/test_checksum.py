@@ -8,14 +8,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flora_protocols import Code, PeerError
+from flora_protocols import Code, PeerError, Suite
 from flora_protocols.codec import CHECKSUM, HEADER, Kind, decode_frame, encode_frame, encode_long_frame
 
 ROW, BLOCK, CHUNK = 4084, 4096, 1 << 16
 
 
 def frame_of(body):
-    return encode_frame(Kind.UPLOAD, bytes(32), body)
+    return encode_frame(Kind.UPLOAD, Suite.X25519, bytes(32), body)
 
 
 def body_of(size):
@@ -26,7 +26,7 @@ def unseen(message, body):
     """Whether `body` passes in the place of that of `message`, whose checksum is left as it is."""
     bad = message[:HEADER] + bytes(body) + message[-CHECKSUM:]
     try:
-        return decode_frame(bad, Kind.UPLOAD, bytes(32), 1, len(body)).take(len(body)) == body
+        return decode_frame(bad, Kind.UPLOAD, Suite.X25519, bytes(32), 1, len(body)).take(len(body)) == body
     except PeerError as error:
         return error.code is not Code.NOT_A_MESSAGE
 
@@ -93,7 +93,7 @@ def test_bursts_of_errors(data):
     for place, error in enumerate(burst, at):
         bad[place] ^= error
     with pytest.raises(PeerError):
-        decode_frame(bytes(bad), Kind.UPLOAD, bytes(32), 1, size)
+        decode_frame(bytes(bad), Kind.UPLOAD, Suite.X25519, bytes(32), 1, size)
 
 
 def test_zeros_that_are_moved():
@@ -112,7 +112,7 @@ def test_in_parts_it_is_the_same(sizes):
     body = body_of(sum(sizes))
     ends = np.cumsum(sizes).tolist()
     parts = [np.frombuffer(body[end - size : end], np.uint8) for size, end in zip(sizes, ends, strict=True)]
-    assert encode_long_frame(Kind.UPLOAD, bytes(32), parts) == frame_of(body)
+    assert encode_long_frame(Kind.UPLOAD, Suite.X25519, bytes(32), parts) == frame_of(body)
 
 
 def test_short_frames_have_the_plain_crc():

@@ -4,16 +4,16 @@ import os
 import threading
 
 import pytest
-from cohorts import IDENTITIES, Cohort, malicious, semi_honest
-from test_threads import LAST, stopped
+from attacker import at, collected, step
+from cohorts import IDENTITIES, Cohort, semi_honest
+from test_threads import LAST, profiles, stopped
 
-from flora_protocols import Code, MisuseError, ServerUnmask, load_position
+from flora_protocols import ClientCollect, ClientDone, Code, MisuseError, Trip, load_position
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
 ]
-profiles = pytest.mark.parametrize("make", [semi_honest, malicious])
 PATIENCE = 20
 
 
@@ -46,33 +46,51 @@ def refusal(act):
 
 @profiles
 def test_a_forked_process_cannot_answer(make):
-    """Neither a client's copy nor the server's, in no trip, whether or not the position has moved at home. At home all
-    goes on as if there had been no fork."""
-    cohort = Cohort(make())
+    """Neither a client's copy nor the server's, in no trip and between two rounds, whether or not the position has
+    moved at home. At home all goes on as if there had been no fork."""
+    cohort = Cohort(make(slots=2))
     while True:
-        for act in (
-            lambda: cohort.move(0),
-            lambda: cohort.clients[0].dump(),
-            lambda: cohort.server.receive(1, b""),
-            lambda: cohort.server.close(),
-        ):
+        client = cohort.clients[0]
+        acts = [client.dump]
+        if not isinstance(client, ClientDone):
+            acts += [lambda: step(cohort, 0), lambda: cohort.server.receive(1, b""), lambda: cohort.server.close()]
+        if hasattr(client, "leave"):
+            acts.append(client.leave)
+        if cohort.prepared is not None:
+            acts.append(lambda: cohort.prepared.begin(cohort.start))
+        if hasattr(client, "check"):
+            acts.append(lambda client=client: client.check(cohort.start))
+        for act in acts:
             assert forked(lambda act=act: refusal(act)) == Code.SPENT.value
-        before = dict(cohort.clients)
-        if type(cohort.server) is ServerUnmask:
-            break
-        cohort.trip()
-        assert forked(lambda old=before[1]: refusal(old.dump)) == Code.SPENT.value
-    cohort.finish()
+        if isinstance(client, ClientDone):
+            return
+        if isinstance(client, ClientCollect):
+            collected(cohort, 0)
+        elif cohort.server.trip is Trip.UNMASK:
+            cohort.finish()
+            if cohort.prepared.next_slot < 2:
+                cohort.again()
+        else:
+            cohort.trip()
+        assert forked(lambda old=client: refusal(old.dump)) == Code.SPENT.value
 
 
 def test_both_secrets_of_a_peer_are_not_to_be_had_by_a_fork():
     """The attack: one position, two survivor sets, one answer at home and the other in the fork."""
-    cohort = Cohort(semi_honest()).trip().trip().trip()
+    cohort = at(Cohort(semi_honest()), Trip.UNMASK)
     position, mail = cohort.clients[0], cohort.mail[0]
     assert forked(lambda: refusal(lambda: position.unmask(mail))) == "spent"
     position.unmask(mail)
     with pytest.raises(MisuseError, match="again"):
         position.unmask(mail)
+
+
+def test_no_slot_is_used_at_home_and_in_a_fork():
+    """The attack: one slot, two vectors; their difference would be plain to the server."""
+    cohort = at(Cohort(semi_honest(slots=2)), Trip.MASK)
+    ready, start = collected(cohort, 0), cohort.start
+    assert forked(lambda: refusal(lambda: ready.mask(start, cohort.vectors[1]))) == "spent"
+    ready.mask(start, cohort.vectors[0])
 
 
 @profiles

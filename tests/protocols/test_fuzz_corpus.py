@@ -43,7 +43,7 @@ def test_a_decoder_that_breaks_is_found(monkeypatch):
     target = DECODERS.targets[at]
     bad = bytes((at, 1)) + b"short"
     with monkeypatch.context() as patched:
-        patched.setattr("flora_protocols.messages.decode_upload", lambda *args: 1 / 0)
+        patched.setattr("flora_protocols.round_messages.decode_upload", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             DECODERS.run(bad)
     truth = type(target.position)._take
@@ -56,7 +56,12 @@ def test_a_decoder_that_breaks_is_found(monkeypatch):
         bytearray(1 << 20)
         truth(self, client, message)
 
-    for broken, text in ((early, "has changed the server"), (greedy, "bytes to refuse")):
+    def credulous(self, client, message):
+        self._deposits.uploaded(client, frozenset({0}))
+        truth(self, client, message)
+
+    changed = "has changed the server"
+    for broken, text in ((early, changed), (credulous, changed), (greedy, "bytes to refuse")):
         with monkeypatch.context() as patched:
             patched.setattr(type(target.position), "_take", broken)
             with pytest.raises(AssertionError, match=text):

@@ -1,20 +1,33 @@
-"""Keys against the RFCs' answers; sharing against Lagrange in plain integers; the graph."""
+"""Keys against the RFCs' answers; sharing against Lagrange in plain integers."""
 
+import hashlib
 import hmac
 import random
 
 import numpy as np
 import pytest
-from cohorts import semi_honest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flora_protocols import MisuseError, PeerError, keys, shamir
-from flora_protocols.codec import Bitmap, Reader, encode_subset
-from flora_protocols.graph import Graph
 
 SESSION = bytes(range(32))
+PURPOSES = (
+    keys.BOX,
+    keys.PAIR_ROOT,
+    keys.SHARING,
+    keys.DERIVED,
+    keys.CONFIRMATION,
+    keys.OPENER,
+    keys.COMMITMENT,
+    keys.SELF_MASK,
+    keys.PAIR_MASK,
+    keys.PAIR_TAG,
+    keys.ADVERTISEMENT,
+    keys.SURVIVORS,
+)
 
 
 def test_x25519_answer_of_rfc_7748():
@@ -48,13 +61,40 @@ def test_derived_keys_are_bound_to_everything():
     assert keys.derive(*base) == hmac.digest(extracted, info + b"\1", "sha256")
     others = [
         (b"\2" * 32, *base[1:]),
-        *((base[0], purpose, *base[2:]) for purpose in (keys.SELF_MASK, keys.MASK_KEY, keys.TRANSPORT)),
+        *((base[0], purpose, *base[2:]) for purpose in PURPOSES if purpose != keys.PAIR_MASK),
         (*base[:2], SESSION[::-1], 3, 7),
         (*base[:3], 4, 7),
         (*base[:3], 3, 8),
         (*base[:3], 7, 3),
     ]
     assert len({keys.derive(*other) for other in [base, *others]}) == len(others) + 1
+
+
+def test_purposes_are_apart():
+    """None begins another: what is hashed or signed for one purpose is nothing for the others."""
+    assert len({*PURPOSES}) == len(PURPOSES)
+    for one in PURPOSES:
+        assert one.startswith(b"flora-secure/2 ")
+        assert one.endswith(b"\0")
+        assert not any(other.startswith(one) for other in PURPOSES if other != one)
+
+
+def test_a_pair_has_one_mask_and_one_tag():
+    """The same at both ends, another for every slot key, round and pair; the tag tells nothing but itself."""
+    key, scope = b"\1" * 16, SESSION
+    mask = keys.pair_mask(key, scope, 3, 7)
+    assert mask == keys.pair_mask(key, scope, 7, 3) == keys.derive(key, keys.PAIR_MASK, scope, 3, 7)
+    others = [(b"\2" * 16, scope, 3, 7), (key, scope[::-1], 3, 7), (key, scope, 3, 8), (key, scope, 2, 7)]
+    assert len({mask, *(keys.pair_mask(*other) for other in others)}) == 5
+    assert keys.pair_tag(mask) == hashlib.sha256(keys.PAIR_TAG + mask).digest()[:8]
+
+
+def test_a_commitment_binds_seed_client_slot_and_session():
+    base = (b"\1" * 16, SESSION, 3, 7)
+    text = keys.COMMITMENT + SESSION + b"\3\0\0\0\7\0\0\0" + base[0]
+    assert keys.commitment(*base) == hashlib.sha256(text).digest()[:16]
+    others = [(b"\2" * 16, *base[1:]), (base[0], SESSION[::-1], 3, 7), (*base[:2], 4, 7), (*base[:2], 3, 8)]
+    assert len({keys.commitment(*one) for one in [base, *others]}) == 5
 
 
 def test_every_small_order_point_is_refused():
@@ -80,25 +120,39 @@ def test_the_largest_canonical_key_is_accepted():
     keys.check_publics([(2**255 - 21).to_bytes(32, "little")], 1)
 
 
-def test_sealed_shares_open_only_where_they_belong():
-    masks = b"\2" * 32, b"\3" * 32
-    channel = keys.Channel.between(b"\1" * 32, masks, SESSION, 3, 7)
-    sealed = channel.seal(b"pair", 3, 7)
-    assert channel.open(sealed, 3, 7) == b"pair"
-    assert channel.seal(b"pair", 7, 3) != sealed
-    elsewhere = keys.Channel.between(b"\1" * 32, masks, SESSION[::-1], 3, 7)
-    swapped = keys.Channel.between(b"\1" * 32, masks, SESSION, 3, 8)
-    forged = keys.Channel.between(b"\1" * 32, (masks[0], masks[0]), SESSION, 3, 7)
-    wrong = (channel, 7, 3), (channel, 3, 8), (elsewhere, 3, 7), (swapped, 3, 7), (forged, 3, 7)
-    for other, sender, recipient in wrong:
-        with pytest.raises(PeerError) as caught:
-            other.open(sealed, sender, recipient)
-        assert caught.value.culprit == sender
-    moved = keys.Channel.between(b"\1" * 32, masks, SESSION, 3, 7)
-    moved._session = bytes(32)  # the same key under another session's name: the associated data differ
-    with pytest.raises(PeerError):
-        moved.open(sealed, 3, 7)
-    assert "01" * 8 not in repr(channel) + str(caught.value)
+def test_a_box_opens_only_where_it_belongs():
+    """AES-256-SIV under the box key and what it grows to, bound to session, sender and recipient."""
+    box = keys.Box(b"\1" * 32, SESSION)
+    sealed = box.seal(b"shares" * 9, 3, 7)
+    assert box.open(sealed, 3, 7) == b"shares" * 9
+    context = SESSION + b"\3\0\0\0\7\0\0\0"
+    grown = b"\1" * 32 + hashlib.sha256(keys.BOX + b"\1" * 32).digest()
+    assert sealed == AESSIV(grown).encrypt(b"shares" * 9, [context])
+    assert len(sealed) == 54 + keys.TAG
+    assert box.open(sealed, 7, 3) is None
+    assert box.open(sealed, 3, 8) is None
+    for other in (keys.Box(b"\2" * 32, SESSION), keys.Box(b"\1" * 32, SESSION[::-1])):
+        assert other.open(sealed, 3, 7) is None
+    for place in range(len(sealed)):
+        bad = sealed[:place] + bytes((sealed[place] ^ 1,)) + sealed[place + 1 :]
+        assert box.open(bad, 3, 7) is None
+    for cut in (sealed[:-1], sealed[:16], sealed + b"\0"):
+        assert box.open(cut, 3, 7) is None
+    assert "01" * 8 not in repr(box)
+
+
+def test_two_texts_in_one_box_show_that_they_differ_and_no_more():
+    """No nonce that could come twice: the same text gives the same bytes, another one shares none with it."""
+    box = keys.Box(b"\1" * 32, SESSION)
+    one, same, other = (box.seal(text, 3, 7) for text in (bytes(680), bytes(680), bytes(679) + b"\1"))
+    assert one == same
+    assert sum(a == b for a, b in zip(one, other, strict=True)) < 40  # 2.7 by chance; 40 never
+
+
+def test_what_derivers_confirm():
+    key = keys.derive(b"\1" * 128, keys.DERIVED, SESSION, 7, 3)
+    assert keys.confirmation(key) == hashlib.sha256(keys.CONFIRMATION + key).digest()[:16]
+    assert keys.derive(b"\1" * 128, keys.DERIVED, SESSION, 3, 7) != key  # who deals and who derives
 
 
 def test_a_bad_source_of_randomness_is_misuse():
@@ -122,13 +176,23 @@ def lagrange_in_plain_integers(points, values):
     return total
 
 
+def split(secrets, points, threshold, seed):
+    """Shares at all `points`; those at the first t - 1 are drawn."""
+    given, rest = points[: threshold - 1], points[threshold - 1 :]
+    randomness = random.Random(seed).randbytes if isinstance(seed, int) else seed
+    limbs = len(secrets) // 2
+    values = np.array([shamir.uniform(limbs, randomness) for _ in given])
+    drawn = shamir.encode(values.reshape(len(given), -1, shamir.LIMBS)).reshape(len(given), -1)
+    return np.concatenate((drawn, shamir.split(secrets, given, values, rest)))
+
+
 @settings(max_examples=40)
 @given(st.data())
 def test_any_t_shares_give_the_secret(data):
     points = tuple(sorted(data.draw(st.sets(st.integers(1, 65536), min_size=2, max_size=12))))
     threshold = data.draw(st.integers(2, len(points)))
     secrets = data.draw(st.binary(min_size=32, max_size=32))
-    rows = shamir.split(secrets, points, threshold, random.Random(data.draw(st.integers(0))).randbytes)
+    rows = split(secrets, points, threshold, data.draw(st.integers(0)))
     shares = rows.reshape(len(points), 2, shamir.SHARE).transpose(1, 0, 2)
     chosen = data.draw(st.permutations(range(len(points))))[: data.draw(st.integers(threshold, len(points)))]
     at = tuple(points[place] for place in chosen)
@@ -142,7 +206,7 @@ def test_any_t_shares_give_the_secret(data):
 def test_fewer_than_t_shares_fit_every_secret():
     """Two of three shares: for any other secret there is exactly one third share, so they say nothing."""
     points = (1, 2, 3)
-    shares = shamir.split(bytes(16), points, 3, random.Random(1).randbytes)[None]
+    shares = split(bytes(16), points, 3, 1)[None]
     rng = np.random.default_rng(0)
     candidates = set()
     for _ in range(20):
@@ -155,7 +219,7 @@ def test_fewer_than_t_shares_fit_every_secret():
 
 def test_shares_beyond_the_threshold_must_lie_on_the_polynomial():
     points = tuple(range(1, 8))
-    good = shamir.split(bytes(range(32)), points, 4, random.Random(2).randbytes)
+    good = split(bytes(range(32)), points, 4, 2)
     for holder in range(7):
         bad = good.copy()
         bad[holder, 3] ^= 1
@@ -163,11 +227,26 @@ def test_shares_beyond_the_threshold_must_lie_on_the_polynomial():
         assert sound.tolist() == [[False, True]]
 
 
+def test_shares_are_those_of_a_polynomial_of_degree_t_minus_1():
+    """The values that are given, the secret and the rest, limb by limb in plain integers, at several points."""
+    points, secret = (1, 4, 9, 65_536, 77, 5), bytes(range(16))
+    rows = shamir.decode(split(secret, points, 3, 5)[:, None])[:, 0]
+    limbs = np.frombuffer(secret, "<u2")
+    for chosen in ((0, 1, 2), (3, 4, 5), (0, 3, 5)):
+        assert lagrange_in_plain_integers([points[c] for c in chosen], rows[list(chosen)]) == limbs.tolist()
+
+
+def test_as_many_derivers_as_holders():
+    """All shares but the owner's own are drawn: there is nothing to send."""
+    values = np.array([shamir.uniform(16, random.Random(6).randbytes) for _ in range(3)])
+    assert shamir.split(bytes(32), (2, 3, 4), values, (1,)).shape == (1, 34)
+
+
 def test_groups_at_different_points():
     """Three groups of two secrets, each group at points of its own, one share of one secret wrong."""
     points = [(1, 5, 9, 11), (2, 3, 4, 65536), (7, 8, 20, 30)]
     secrets = [bytes([value]) * 32 for value in (1, 2, 3)]
-    rows = [shamir.split(secret, at, 3, random.Random(4).randbytes) for secret, at in zip(secrets, points, strict=True)]
+    rows = [split(secret, at, 3, 4) for secret, at in zip(secrets, points, strict=True)]
     shares = np.stack(rows).reshape(3, 4, 2, shamir.SHARE).transpose(0, 2, 1, 3).copy()
     shares[1, 1, 3, 0] ^= 1
     found, sound = shamir.combine(np.array(points), shares, 3)
@@ -193,10 +272,11 @@ def test_encoding_of_shares():
     assert not shamir.canonical(raw)
 
 
-def test_coefficients_are_exactly_uniform():
+def test_drawn_values_are_exactly_uniform():
     """The one 32-bit word that would favour a remainder is drawn again."""
     draws = iter([b"\xff" * 8, b"\1\0\1\0" + b"\5\0\0\0"])
-    assert shamir._uniform(2, lambda size: next(draws)).tolist() == [0.0, 5.0]
+    assert shamir.uniform(2, lambda size: next(draws)).tolist() == [0, 5]
+    assert shamir.uniform(0, lambda size: b"").tolist() == []
     assert (2**32 - 1) % shamir.P == 0
 
 
@@ -204,66 +284,7 @@ def test_products_stay_exact_at_the_largest_threshold():
     assert (1 << 16) * shamir.P**2 < 2**53
     points = tuple(range(65_000, 65_400))
     secret = b"\xff" * 16
-    shares = shamir.split(secret, points, 390, lambda size: b"\0\0\1\0" * (size // 4))  # every coefficient p - 1
+    shares = split(secret, points, 390, lambda size: b"\0\0\1\0" * (size // 4))  # all that is drawn is p - 1
     found, sound = shamir.combine(np.array([points]), shares[None, None], 390)
     assert found.tobytes() == secret
     assert sound.all()
-
-
-# Graph
-
-
-@pytest.mark.parametrize(("clients", "neighbours"), [(5, 2), (8, 4), (9, 6), (100, 12)])
-def test_harary_graph(clients, neighbours):
-    graph = Graph(clients, neighbours, SESSION)
-    near = {node: set(graph.holders(node)) for node in range(clients)}
-    assert all(len(others) == neighbours and node not in others for node, others in near.items())
-    assert all(node in near[other] for node, others in near.items() for other in others)
-    assert all(graph.members(node) == tuple(sorted(near[node] | {node})) for node in near)
-    assert graph.neighbourhoods.tolist() == [list(graph.members(node)) for node in near]
-    assert graph.holdings.tolist() == [list(graph.holders(node)) for node in near]
-    chosen = random.Random(1)
-    for _ in range(100):  # k - 1 dropouts never disconnect it
-        gone = chosen.sample(range(clients), neighbours - 1)
-        left, reached = set(range(clients)).difference(gone), set()
-        frontier = {min(left)}
-        while frontier:
-            reached |= frontier
-            frontier = set().union(*(near[node] for node in frontier)) & left - reached
-        assert reached == left
-
-
-def test_the_graph_follows_from_its_seed():
-    one, again, other = (Graph(50, 8, seed) for seed in (SESSION, SESSION, SESSION[::-1]))
-    assert [one.members(i) for i in range(50)] == [again.members(i) for i in range(50)]
-    assert [one.members(i) for i in range(50)] != [other.members(i) for i in range(50)]
-    seeds = {tuple(semi_honest(9, 4, round=number).graph.members(0)) for number in range(12)}
-    assert len(seeds) > 3
-
-
-def test_the_server_cannot_grind_the_graph_through_the_model():
-    graphs = [semi_honest(30, 4, model_hash=bytes([value]) * 32).graph for value in (1, 2)]
-    assert [graphs[0].members(i) for i in range(30)] == [graphs[1].members(i) for i in range(30)]
-
-
-# Bitmaps
-
-
-@given(st.integers(1, 70), st.data())
-def test_a_bitmap_is_a_set(size, data):
-    """As written and as kept: the same bytes, the same members; and bits beyond are refused."""
-    one, other = (data.draw(st.sets(st.integers(0, size - 1))) for _ in range(2))
-    raw = encode_subset(range(size), one)
-    assert int.from_bytes(raw, "little") == sum(1 << member for member in one)
-    bitmap = Reader(memoryview(raw), 1).bitmap(size)
-    assert (bitmap.raw, list(bitmap), len(bitmap)) == (raw, sorted(one), len(one))
-    assert {member for member in range(size) if member in bitmap} == one
-    assert Reader(memoryview(raw), 1).subset(range(size)) == tuple(sorted(one))
-    assert set(bitmap.without(Bitmap(encode_subset(range(size), other)))) == one - other
-    members = tuple(3 * at + 1 for at in range(size))
-    assert encode_subset(members, [3 * at + 1 for at in one]) == raw
-    if size % 8:
-        beyond = raw[:-1] + bytes((raw[-1] | 128,))
-        for read in (lambda reader: reader.bitmap(size), lambda reader: reader.subset(members)):
-            with pytest.raises(PeerError, match=f"beyond its {size} members"):
-                read(Reader(memoryview(beyond), 1))

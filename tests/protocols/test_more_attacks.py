@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attacker import at, body_of, collected, reframed, under
+from attacker import at, body_of, boxes_of, collected, inbox, reframed, secrets_of, under
 from cohorts import LEAST, Cohort, hybrid, malicious, plain_sum, semi_honest, vectors_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,7 +89,7 @@ def test_old_survivors_are_refused():
 
 @pytest.mark.parametrize("make", [malicious, signed_hybrid])
 def test_old_agreement_is_refused_whatever_its_header(make):
-    """The signatures of another session or of the round before, whose survivors were the same, under a forged header."""
+    """The signatures of another session or of the round before, of the same survivors, under a forged header."""
     old = at(Cohort(make()), Trip.UNMASK).mail[0]
     cohort = at(Cohort(make(slots=2)), Trip.UNMASK)
     earlier = cohort.mail[0]
@@ -120,21 +120,21 @@ def test_threshold_lowered_by_the_server():
 @pytest.mark.parametrize("make", [semi_honest, hybrid])
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
 def test_a_dealt_share_that_is_not_canonical_is_complained_of(make, place):
-    """Client 3 would make client 0 reveal bytes that the server must refuse, with client 0 to blame. So with the shares
+    """Client 2 would make client 3 reveal bytes that the server must refuse, with client 3 to blame. So with the shares
     of every slot, of seeds and of openers."""
     cohort = at(Cohort(make(slots=2)), Trip.MASK)
-    truth, session, key = cohort.mail[0], cohort.prepared.session, cohort.clients[0]._box_keys[3]
-    box, size = keys.Box(key, session), setup_messages.box_bytes(cohort.params)
-    pairs = bytearray(box.open(body_of(truth)[-size:], 3, 0))
+    boxes, box = boxes_of(cohort, 3), keys.Box(cohort.clients[3]._box_keys[2], cohort.prepared.session)
+    pairs = bytearray(box.open(boxes[2], 2, 3))
     first = shamir.SHARE * place
     pairs[first : first + 2], pairs[first + 16] = b"\1\0", pairs[first + 16] | 1  # limb 0 would be 65537
-    cohort.mail = dict(cohort.mail) | {0: reframed(truth, body_of(truth)[:-size] + box.seal(bytes(pairs), 3, 0))}
-    assert collected(cohort, 0).unopened == {3}
+    spoilt = boxes | {2: box.seal(bytes(pairs), 2, 3)}
+    cohort.mail = dict(cohort.mail) | {3: inbox(cohort, 3, spoilt.values())}
+    assert collected(cohort, 3).unopened == {2}
     at(cohort, Trip.UNMASK)
-    assert 3 not in cohort.clients[0]._uploaded.held
-    assert len(body_of(cohort.move_again(0))) == 3 * shamir.SHARE
+    assert 2 not in cohort.clients[3]._uploaded.held
+    assert len(body_of(cohort.move_again(3))) == 3 * shamir.SHARE
     cohort.finish()
-    assert cohort.prepared.complaints == {0: {3}}
+    assert cohort.prepared.complaints == {3: {2}}
 
 
 def test_missing_and_surplus_shares(cohort):
@@ -168,21 +168,6 @@ def test_agreement_is_needed_before_anything_is_revealed(make):
     cohort.finish()
 
 
-def secrets_of(position):
-    """All that a client holds and must not tell, as bytes."""
-    held = vars(position)
-    found = [held[name] for name in ("_seeds", "_own_pairs", "_identity") if isinstance(held.get(name), bytes)]
-    found += held.get("_own", ())
-    for name in ("_box_keys", "_pair_keys", "_made"):
-        found += held.get(name, {}).values()
-    uploaded = held.get("_uploaded")
-    slots = uploaded.left if uploaded else held.get("_slots")
-    found += [*uploaded.held.values(), *uploaded.tags.values()] if uploaded else []
-    found += [part.tobytes() for part in (slots.seeds, slots.pair_keys, slots.held)] if slots else []
-    assert found or type(position).__name__ in ("ClientAdvertise", "ClientDone")
-    return found
-
-
 @makes
 def test_no_secret_in_any_error(make):
     """Bits of every message that a client takes are flipped, checksum right; what is raised tells no secret."""
@@ -206,7 +191,7 @@ def test_no_secret_in_any_error(make):
             pieces = [secret[i : i + 4] for i in range(0, len(secret), 4)]
             for text in told:
                 assert not any(piece.hex() in text or repr(piece)[2:-1] in text for piece in pieces)
-    assert seen > 100
+    assert seen > 60
     cohort.finish()
 
 
@@ -217,7 +202,7 @@ DECODERS = {
     ),
     Kind.CIPHERTEXTS: lambda params, ident, message: setup_messages.decode_ciphertexts(params, ident, message, 1, 2),
     Kind.DELIVERY: lambda params, ident, message: setup_messages.decode_delivery(params, ident, message, 1),
-    Kind.SHARES: lambda params, ident, message: setup_messages.decode_shares(params, ident, message, 1, 3),
+    Kind.SHARES: lambda params, ident, message: setup_messages.decode_shares(params, ident, message, 1, 3, 2),
     Kind.INBOX: lambda params, ident, message: setup_messages.decode_inbox(params, ident, message, 1),
     Kind.START: lambda params, ident, message: RoundParams.from_bytes(params, ident, message),
     Kind.UPLOAD: lambda params, ident, message: round_messages.decode_upload(params, ident, message, 1),

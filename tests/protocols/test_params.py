@@ -15,6 +15,7 @@ from flora_protocols import (
     Profile,
     ServerAdvertise,
     SessionParams,
+    Suite,
     identity_public,
     run_round,
 )
@@ -35,7 +36,13 @@ from flora_protocols import (
         ({"bits": 33}, "bits is 33"),
         ({"dimension": 0}, "dimension is 0"),
         ({"dimension": 2**30 + 1}, "dimension"),
-        ({"round": -1}, "round is -1"),
+        ({"number": -1}, "number is -1"),
+        ({"number": 2**64}, "number is 18446744073709551616"),
+        ({"corrupt": -1}, "corrupt is -1"),
+        ({"corrupt": 11}, "corrupt is 11; between 0 and 10"),
+        ({"slots": 0}, "slots is 0; between 1 and 1024"),
+        ({"slots": 1025}, "slots is 1025"),
+        ({"slots": -1}, "slots is -1"),
         ({"identities": (b"a" * 32,)}, "semi-honest profile has no identity keys"),
     ],
 )
@@ -64,7 +71,7 @@ def test_arguments_of_another_type(call, text):
         call(semi_honest())
 
 
-NUMBERS = ("clients", "neighbours", "threshold", "bits", "dimension", "round", "corrupt")
+NUMBERS = ("clients", "neighbours", "threshold", "bits", "dimension", "slots", "number", "corrupt")
 
 
 def refused(**change) -> str:
@@ -103,11 +110,10 @@ def test_numbers_of_the_wrong_type(name, value, text):
     [
         ({"profile": "semi-honest"}, "not 'semi-honest'; pass Profile.SEMI_HONEST or Profile.MALICIOUS_SERVER"),
         ({"profile": None}, "profile must be a Profile, not None"),
-        ({"direct_reveal": 1}, "direct_reveal must be a bool, not 1; pass True or False"),
-        ({"direct_reveal": "no"}, "not 'no'"),
-        ({"model_hash": b""}, "model_hash must be 32 bytes, such as the SHA-256 of the model, not 0 bytes"),
-        ({"model_hash": "ab" * 32}, "not of type str"),
-        ({"model_hash": None}, "not of type NoneType"),
+        ({"suite": 1}, "suite must be a Suite, not 1; pass Suite.X25519 or Suite.X25519_MLKEM768"),
+        ({"suite": True}, "suite must be a Suite, not True"),
+        ({"suite": "hybrid"}, "not 'hybrid'"),
+        ({"suite": None}, "suite must be a Suite, not None"),
         ({"identities": None}, "identities must be a tuple of Ed25519 public keys of 32 bytes, not of type NoneType"),
         ({"identities": [bytes(32)]}, "not of type list"),
         ({"identities": (bytes(32), "k" * 32)}, "that of client 1 is of type str"),
@@ -121,23 +127,23 @@ def test_other_fields_of_the_wrong_type(change, text):
 def test_no_message_holds_what_was_passed_for_a_key():
     secret = "s3cret" * 6
     assert "s3cret" not in refused(identities=(secret.encode(),)) + refused(identities=secret)
-    assert "s3cret" not in refused(model_hash=secret.encode())
-    for name in (*NUMBERS, "profile", "direct_reveal"):
+    for name in (*NUMBERS, "profile", "suite"):
         assert "s3cret" not in refused(**{name: secret.encode()})
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint16, np.int32])
 def test_numpy_integers_are_ints(kind):
     """Kept as they are they would overflow: 2^bits in uint16 is 0."""
-    given = {"clients": 10, "neighbours": 8, "threshold": 7, "bits": 16, "dimension": 100, "round": 3, "corrupt": 1}
+    given = {"clients": 10, "neighbours": 8, "threshold": 7, "bits": 16, "dimension": 100, "number": 3, "corrupt": 1}
+    given["slots"] = 4
     params, same = SessionParams(**{name: kind(value) for name, value in given.items()}), SessionParams(**given)
     assert all(type(getattr(params, name)) is int for name in NUMBERS)
     assert (params, params.setup_id, params.payload_bytes) == (same, same.setup_id, same.payload_bytes)
-    floors = Floors(clients=kind(3), threshold=kind(2), survivors=kind(2))
+    floors = Floors(clients=kind(3), threshold=kind(2), survivors=kind(2), suite=Suite.X25519)
     assert (type(floors.clients), floors) == (int, replace(LEAST, clients=3))
 
 
-@pytest.mark.parametrize("missing", ["clients", "threshold", "survivors"])
+@pytest.mark.parametrize("missing", ["clients", "threshold", "survivors", "suite"])
 def test_floors_have_no_defaults(missing):
     """Nobody takes part at two of two by leaving something out."""
     given = vars(LEAST) | {}
@@ -158,8 +164,8 @@ def test_nobody_takes_part_without_floors():
 def test_numbers_beyond_printing():
     with pytest.raises(ParameterError, match=r"dimension is int beyond printing; between 1 and"):
         semi_honest(dimension=10**5000)
-    with pytest.raises(ParameterError, match=r"round is 1000.*…; between 0 and"):
-        semi_honest(round=10**100)
+    with pytest.raises(ParameterError, match=r"number is 1000.*…; between 0 and"):
+        semi_honest(number=10**100)
 
 
 @pytest.mark.parametrize("value", ["2", 2.0, None, True])
@@ -167,6 +173,19 @@ def test_floors_of_the_wrong_type(value):
     with pytest.raises(MisuseError, match="survivors must be an int, not ") as caught:
         replace(LEAST, survivors=value)
     assert not isinstance(caught.value, ParameterError)
+
+
+@pytest.mark.parametrize("clients", [1024, 2000, 65_536])
+def test_slots_and_holders_together(clients):
+    """What a client prepares and keeps is bounded: 2^20 shares."""
+    most = min(1024, 2**20 // clients)
+    assert semi_honest(clients, slots=most).slots == most
+    if most < 1024:
+        with pytest.raises(
+            ParameterError, match=f"{most + 1} slots among {clients} holders: a client prepares at most"
+        ):
+            semi_honest(clients, slots=most + 1)
+    assert semi_honest(clients, neighbours=100, slots=1024).slots == 1024  # so many hold shares, not so many take part
 
 
 def test_malicious_threshold_and_identities():
@@ -180,15 +199,15 @@ def test_malicious_threshold_and_identities():
 
 
 def test_every_parameter_is_bound_into_the_set_up_id():
-    base = {"clients": 10, "neighbours": 8, "threshold": 5, "bits": 9, "dimension": 7, "corrupt": 1, "round": 1}
+    base = {"clients": 10, "neighbours": 8, "threshold": 5, "bits": 9, "dimension": 7, "corrupt": 1, "number": 1}
     changes = [{}, *({name: value} for name, value in (("clients", 12), ("neighbours", 6), ("threshold", 4)))]
     changes += [
         {"bits": 10},
         {"dimension": 8},
         {"corrupt": 2},
-        {"round": 2},
-        {"model_hash": b"m" * 32},
-        {"direct_reveal": True},
+        {"number": 2},
+        {"slots": 2},
+        {"suite": Suite.X25519_MLKEM768},
     ]
     ids = {SessionParams(**base | change).setup_id for change in changes}
     ids |= {malicious().setup_id, semi_honest().setup_id}
@@ -202,29 +221,29 @@ def order(params):
 @pytest.mark.parametrize("make", [semi_honest, malicious])
 def test_the_graph_cannot_be_ground(make):
     """The attack: a server varies what it likes until a client has the neighbours that it wants. It gets one graph."""
-    base = {"clients": 12, "neighbours": 8, "threshold": 7, "bits": 9, "dimension": 7, "corrupt": 1, "round": 5}
+    base = {"clients": 12, "neighbours": 8, "threshold": 7, "bits": 9, "dimension": 7, "corrupt": 1, "number": 5}
     changes = [
         *({"threshold": t, "corrupt": corrupt} for t in (7, 8) for corrupt in range(t)),
         *({"dimension": d} for d in range(1, 100)),
         *({"bits": b} for b in range(8, 33)),
-        {"direct_reveal": True},
-        {"model_hash": b"m" * 32},
+        *({"slots": slots} for slots in range(2, 50)),
+        {"suite": Suite.X25519_MLKEM768},
     ]
     changes = [change for change in changes if make is semi_honest or 8 + change.get("corrupt", 1) < 2 * 7]
     assert len({order(make(**base | change)) for change in changes}) == 1
 
 
 def test_the_graph_binds():
-    """What makes one round another, each by itself: size, degree, number, who takes part and in which order."""
-    base = {"clients": 12, "neighbours": 8, "threshold": 7, "round": 5}
+    """What makes one session another, each by itself: size, degree, number, who takes part and in which order."""
+    base = {"clients": 12, "neighbours": 8, "threshold": 7, "number": 5}
     keys = malicious(**base).identities
     graphs = [
         semi_honest(**base),
         semi_honest(**base | {"clients": 13}),
         semi_honest(**base | {"neighbours": 10}),
-        semi_honest(**base | {"round": 6}),
+        semi_honest(**base | {"number": 6}),
         malicious(**base),
-        malicious(**base | {"round": 6}),
+        malicious(**base | {"number": 6}),
         replace(malicious(**base), identities=(keys[1], keys[0], *keys[2:])),
         replace(malicious(**base), identities=(*keys[:11], identity_public(IDENTITIES[12]))),
     ]

@@ -8,7 +8,17 @@ from cohorts import IDENTITIES, malicious, semi_honest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flora_protocols import Code, MisuseError, ParameterError, PeerError, Profile, SessionParams, identity_public
+from flora_protocols import (
+    Code,
+    MisuseError,
+    ParameterError,
+    PeerError,
+    Profile,
+    SessionParams,
+    Suite,
+    identity_public,
+)
+from flora_protocols.params import PARAMS_BYTES
 
 ENROLLED = tuple(identity_public(key) for key in IDENTITIES[:4])
 
@@ -20,21 +30,21 @@ def refused(data, identities=()):
     return caught.value.code
 
 
-def proposal(identities=b"", model=bytes(32), **changes):
+def proposal(identities=b"", **changes):
     """Bytes as SPEC.md, section 16, has them, whatever they say."""
-    fields = {"version": 2, "suite": 1, "malicious": 0, "direct": 0, "bits": 9}
-    fields |= {"n": 4, "k": 3, "t": 3, "corrupt": 0, "d": 5, "round": 0} | changes
-    head = struct.pack("<5B5IQ", *fields.values())
+    fields = {"version": 2, "suite": 1, "malicious": 0, "bits": 9, "slots": 1}
+    fields |= {"n": 4, "k": 3, "t": 3, "corrupt": 0, "d": 5, "number": 0} | changes
+    head = struct.pack("<4BH5IQ", *fields.values())
     cohort = head + hashlib.sha256(identities).digest()
-    return b"fP" + head + model + hashlib.sha256(b"flora-secure/2 set-up\0" + cohort + model).digest()[:8]
+    return b"fP" + head + hashlib.sha256(b"flora-secure/2 set-up\0" + cohort).digest()[:8]
 
 
 def test_layout():
     assert semi_honest().to_bytes() == proposal()
-    params = malicious(round=2**64 - 1, direct_reveal=True, corrupt=1, model_hash=bytes(range(32)))
-    joined, model = b"".join(params.identities), bytes(range(32))
-    assert params.to_bytes() == proposal(joined, model, malicious=1, direct=1, corrupt=1, round=2**64 - 1)
-    assert len(params.to_bytes()) == 75
+    params = malicious(number=2**64 - 1, slots=1024, corrupt=1, suite=Suite.X25519_MLKEM768)
+    changes = {"malicious": 1, "slots": 1024, "corrupt": 1, "suite": 2, "number": 2**64 - 1}
+    assert params.to_bytes() == proposal(b"".join(params.identities), **changes)
+    assert len(params.to_bytes()) == PARAMS_BYTES == 44
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -51,9 +61,9 @@ def test_there_and_back(data):
         bits=data.draw(st.integers(8, 32)),
         dimension=data.draw(st.integers(1, 1 << 30)),
         profile=Profile.MALICIOUS_SERVER if secure else Profile.SEMI_HONEST,
-        round=data.draw(st.integers(0, 2**64 - 1)),
-        model_hash=data.draw(st.binary(min_size=32, max_size=32)),
-        direct_reveal=data.draw(st.booleans()),
+        suite=data.draw(st.sampled_from(Suite)),
+        slots=data.draw(st.integers(1, 1024)),
+        number=data.draw(st.integers(0, 2**64 - 1)),
         identities=tuple(identity_public(key) for key in IDENTITIES[:clients]) if secure else (),
     )
     read = SessionParams.from_bytes(params.to_bytes(), params.identities)
@@ -68,13 +78,14 @@ def test_what_is_no_parameters():
         assert refused(bad) is Code.NOT_A_MESSAGE
     assert refused(proposal(version=1)) is Code.OTHER_VERSION
     assert refused(proposal(version=1) + b"more") is Code.OTHER_VERSION
-    assert refused(proposal(suite=2)) is Code.OTHER_SUITE
+    for unknown in (0, 3, 255):
+        assert refused(proposal(suite=unknown)) is Code.OTHER_SUITE
     for bad in (None, "fP", bytearray(good), memoryview(good)):
         with pytest.raises(MisuseError, match="parameters are bytes"):
             SessionParams.from_bytes(bad)
 
 
-@pytest.mark.parametrize("changes", [{"malicious": 2}, {"direct": 2}, {"malicious": 255}, {"direct": 128}])
+@pytest.mark.parametrize("changes", [{"malicious": 2}, {"malicious": 3}, {"malicious": 255}])
 def test_flags_are_canonical(changes):
     assert refused(proposal(**changes)) is Code.BAD_BODY
 
@@ -84,6 +95,7 @@ def test_flags_are_canonical(changes):
     [
         *({"n": 1}, {"n": 1 << 17}, {"n": 2**32 - 1}, {"k": 0}, {"k": 4}, {"n": 9, "k": 3}, {"t": 1}, {"t": 5}),
         *({"bits": 7}, {"bits": 33}, {"d": 0}, {"d": 2**31}, {"corrupt": 3}, {"corrupt": 2**32 - 1}, {"malicious": 1}),
+        *({"slots": 0}, {"slots": 1025}, {"slots": 65_535}, {"n": 65_536, "k": 65_535, "slots": 17}),
     ],
 )
 def test_impossible_proposals(changes):
@@ -106,7 +118,7 @@ def test_other_identities_are_noticed():
         assert refused(malicious().to_bytes(), other) is Code.OTHER_SESSION
 
 
-@pytest.mark.parametrize("params", [semi_honest(), malicious(direct_reveal=True)])
+@pytest.mark.parametrize("params", [semi_honest(), malicious(suite=Suite.X25519_MLKEM768, slots=7)])
 def test_every_flipped_bit_is_refused(params):
     good = params.to_bytes()
     for at in range(8 * len(good)):
@@ -116,7 +128,7 @@ def test_every_flipped_bit_is_refused(params):
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.one_of(st.binary(max_size=100), st.binary(min_size=71, max_size=71).map(lambda body: b"fP\1\1" + body)))
+@given(st.one_of(st.binary(max_size=100), st.binary(min_size=40, max_size=40).map(lambda body: b"fP\2\1" + body)))
 def test_anything_at_all(data):
     refused(data)
 

@@ -29,6 +29,7 @@ PUBLISHED = {  # sigma = 40, eta = 30
     1000: [(34, 18), (40, 19), (76, 25), (52, 28), (102, 39)],
     10000: [(38, 21), (46, 22), (92, 30), (60, 32), (126, 48)],
 }
+SLOTS = [1, 2, 3, 31, 32, 33, 1000, 1024]
 CASES = [(n, corrupt, dropped) for n in PUBLISHED for corrupt, dropped in COLUMNS]
 
 
@@ -38,12 +39,14 @@ def tail(clients, marked, draws, wanted):
     return Fraction(ways, comb(clients, draws))
 
 
-def violated(clients, corrupt, dropped, k, profile, sigma=40, eta=30):
-    """The condition that a Harary graph of degree k breaks, or its threshold if it breaks none."""
+def violated(clients, corrupt, dropped, k, profile, sigma=40, eta=30, slots=1):
+    """The condition that a Harary graph of degree k breaks, or its threshold if it breaks none. Others may drop in each
+    of the slots, so that their number of cuts is that of one, times the next power of two."""
     bad, lost = clients * corrupt // 100, clients * dropped // 100
     cuts = Fraction(clients * (clients - k - 1), 2)
     if bad + lost >= k:
         cuts *= Fraction(comb(clients - k, bad + lost - k), comb(clients, bad + lost))
+        cuts *= next(power for power in (1 << bits for bits in range(11)) if power >= slots)
         if cuts >= Fraction(1, 2 ** (sigma + 1)):
             return "disconnected"
     a = next(a for a in range(k + 1) if tail(clients, bad, k, lambda j, a=a: j > a) * clients * 2 ** (sigma + 1) <= 1)
@@ -92,13 +95,42 @@ def test_found_parameters_hold_and_make_a_session(clients, corrupt, dropped, pro
 
 
 @pytest.mark.parametrize("profile", Profile)
+@pytest.mark.parametrize(("clients", "corrupt", "dropped"), CASES)
+def test_no_tested_degree_changes_at_32_slots(clients, corrupt, dropped, profile):
+    """As the specification says under its tables: the first condition is nowhere the one that decides."""
+    of_one = find_parameters(clients, corrupt / 100, dropped / 100, profile)
+    assert find_parameters(clients, corrupt / 100, dropped / 100, profile, slots=32) == of_one
+
+
+def test_more_slots_never_need_less():
+    """Where condition 1 decides, as where few are corrupt and many drop out: at 1024 slots it takes more neighbours."""
+    for clients, corrupt, dropped in [(1000, 0, 0.02), (10_000, 0, 0.01), (200, 0.01, 0.05)]:
+        degrees = [find_parameters(clients, corrupt, dropped, sigma=40, slots=slots)[0] for slots in SLOTS]
+        assert degrees == sorted(degrees)
+    connected = [planning._connected(1000, 200, 40 + (slots - 1).bit_length()) for slots in SLOTS]
+    assert connected == sorted(connected)
+    assert connected[-1] > connected[0]
+
+
+@pytest.mark.parametrize(
+    ("slots", "error"),
+    [(0, ParameterError), (1025, ParameterError), (-1, ParameterError), ("1", MisuseError), (1.0, MisuseError)],
+)
+def test_impossible_slots(slots, error):
+    with pytest.raises(error, match="slots"):
+        find_parameters(100, 0.05, 0.05, slots=slots)
+
+
+@pytest.mark.parametrize("slots", [1, 5, 32, 1024])
+@pytest.mark.parametrize("profile", Profile)
 @pytest.mark.parametrize("clients", range(5, 60, 6))
-def test_no_smaller_graph_will_do(clients, profile):
+def test_no_smaller_graph_will_do(clients, profile, slots):
     """Every even degree, tried one by one from the definition, at loose sigma and eta so that small graphs can win."""
     for corrupt, dropped in [*COLUMNS, (0, 0), (0, 40), (20, 20)]:
         degrees = range(2, clients - 1, 2)
-        verdicts = ((k, violated(clients, corrupt, dropped, k, profile, sigma=6, eta=4)) for k in degrees)
-        found = find_parameters(clients, corrupt / 100, dropped / 100, profile, sigma=6, eta=4)
+        loose = {"sigma": 6, "eta": 4, "slots": slots}
+        verdicts = ((k, violated(clients, corrupt, dropped, k, profile, **loose)) for k in degrees)
+        found = find_parameters(clients, corrupt / 100, dropped / 100, profile, **loose)
         smallest = next((pair for pair in verdicts if isinstance(pair[1], int)), None)
         if smallest:
             assert found == smallest

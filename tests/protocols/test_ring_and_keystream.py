@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flora_protocols import MisuseError, ParameterError, SessionParams, keystream, messages, ring
+from flora_protocols import MisuseError, ParameterError, SessionParams, keystream, ring, round_messages
 from flora_protocols.codec import Kind, encode_frame
 
 KEYS = [bytes([value]) * 32 for value in range(7)]
@@ -146,8 +146,11 @@ def test_a_tile_at_a_time_gives_the_same(bits, dimension):
     keystream.apply_masks(expected, KEYS[:4], KEYS[4:])
     params = SessionParams(clients=5, neighbours=4, threshold=3, bits=bits, dimension=dimension)
     tiles = keystream.masked_tiles(vector, ring.lane(bits), KEYS[:4], KEYS[4:])
-    found = messages.encode_upload(params, bytes(32), tiles)
-    assert found == encode_frame(Kind.UPLOAD, bytes(32), ring.pack(expected, bits))
+    found = round_messages.encode_upload(params, bytes(32), tiles, range(5), (1, 4))
+    assert found == encode_frame(Kind.UPLOAD, params.suite, bytes(32), ring.pack(expected, bits) + b"\x12")
+    values, unopened = round_messages.decode_upload(params, bytes(32), found, 1)
+    assert (ring.from_lanes(values, bits) == ring.from_lanes(expected, bits)).all()
+    assert unopened == (1, 4)
     assert (vector == kept).all()
 
 

@@ -4,13 +4,12 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from attacker import at, body_of, entries_of, reframed, refused, under
+from attacker import at, body_of, boxes_of, entries_of, inbox, reframed, refused, under
 from cohorts import IDENTITIES, LEAST, Cohort, hybrid, malicious, semi_honest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from flora_protocols import ClientAdvertise, Code, MisuseError, PeerError, Suite, TooFewSurvivors, Trip
 from flora_protocols.keys import SMALL_ORDER
-from flora_protocols.setup_messages import box_bytes
 from flora_protocols.suites import KEM_KEY, kem_public
 
 SUITES = {"X25519": semi_honest, "hybrid": hybrid}
@@ -191,7 +190,7 @@ def test_server_refuses_bad_advertisements(make):
 def test_server_refuses_an_advertisement_signed_by_another(make):
     cohort = Cohort(make())
     with pytest.raises(PeerError, match="client 1: signature"):
-        cohort.server.receive(1, cohort.move(2)[1])
+        cohort.server.receive(1, cohort.move_again(2))
     own, other = cohort.move_again(1), cohort.move_again(2)
     signature = body_of(own)[-64:]
     with pytest.raises(PeerError, match="client 1: signature"):
@@ -228,7 +227,7 @@ def test_too_few_holders_to_share_among_or_to_rely_on(make):
         with pytest.raises(TooFewSurvivors, match="holders that encapsulated: 2 left, 3 needed"):
             reads(cohort, few)
     at(cohort, Trip.MASK)
-    few = reframed(cohort.mail[0], b"\x03" + body_of(cohort.mail[0])[1 : 1 + box_bytes(cohort.params)])
+    few = inbox(cohort, 0, [boxes_of(cohort, 0)[1]], present=b"\x03")
     refused(cohort, 0, few, match="holders that shared: 2 left, 3 needed", error=TooFewSurvivors)
 
 

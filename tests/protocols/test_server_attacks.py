@@ -1,24 +1,20 @@
-"""What clients may do to the server: wrong, second and too few messages, false shares, blobs, tags and complaints."""
+"""What clients may do to the server: wrong, second and too few messages, false shares, blobs and tags."""
 
 import numpy as np
 import pytest
-from attacker import at, body_of, collected, reframed
+from attacker import at, body_of, closed, others_send, reframed
 from cohorts import Cohort, hybrid, malicious, semi_honest
 
 from flora_protocols import (
-    Bitmap,
     Code,
     MisuseError,
-    ParameterError,
     PeerError,
     TooFewSurvivors,
     Trip,
     UnsoundShares,
-    round_messages,
     shamir,
     slots,
 )
-from flora_protocols.codec import encode_subset
 
 
 def last_trip(clients=7, threshold=4, dropping=(5,), make=semi_honest, **more):
@@ -76,7 +72,7 @@ def test_a_wrong_seed_share_without_surplus_is_noticed_by_the_commitment():
 
 
 def test_a_wrong_opener_share_without_surplus_names_nobody():
-    """Every surviving neighbour then says that its key is another one. Not the owner's fault: it opens no key at all."""
+    """Every surviving neighbour then says that its key is another one; not by the owner's fault."""
     cohort = last_trip(clients=5, threshold=4, dropping=(4,))
     revealing(cohort, 1, share_at(4))
     with pytest.raises(UnsoundShares, match="without the key of the mask with client 0, or so that one says") as caught:
@@ -91,13 +87,7 @@ def dealing(cohort, index, monkeypatch, **patches):
             patched.setattr(slots, name, value)
         cohort.clients[index], message = cohort.move(index)
     cohort.server.receive(index, message)
-    for other in cohort.clients.keys() - {index}:
-        cohort.clients[other], message = cohort.move(other)
-        cohort.server.receive(other, message)
-    cohort.server, cohort.mail = cohort.server.close()
-    cohort.prepared = cohort.server
-    cohort.begin()
-    return cohort
+    return closed(others_send(cohort, index))
 
 
 @pytest.mark.parametrize("make", [semi_honest, hybrid])
@@ -112,7 +102,7 @@ def test_shares_of_a_seed_that_is_not_the_one_committed_to(make, monkeypatch):
 
 @pytest.mark.parametrize("make", [semi_honest, hybrid])
 def test_shares_of_an_opener_that_does_not_open_the_blob(make, monkeypatch):
-    """Noticed only where the dealer drops; then its neighbours' tags tell that its blob holds other keys than theirs."""
+    """Noticed only where the dealer drops: by its neighbours' tags, for what is opened are not their keys."""
     true = shamir.split
     for dropping in ((), {3}):
         cohort = at(Cohort(make(threshold=2)), Trip.SHARE)
@@ -225,124 +215,3 @@ def test_a_round_that_cannot_be_unmasked_ends_before_anything_is_revealed():
     cohort.send(dropping={params.graph.holders(0)[0]})
     with pytest.raises(TooFewSurvivors, match=r"shares: 1 left, 2 needed"):
         cohort.server.close()
-
-
-# Complaints
-
-
-def complaining(cohort, index, owners):
-    """Client `index`'s upload, with complaints of these owners."""
-    message = cohort.move_again(index)
-    complaints = encode_subset(cohort.params.graph.members(index), owners)
-    return reframed(message, body_of(message)[: -len(complaints)] + complaints)
-
-
-def test_complaints_of_oneself_and_of_who_shared_nothing(cohort):
-    """C-73: else a client could take shares away from clients that it has none of."""
-    at(cohort.trip().trip(dropping={3}), Trip.MASK)
-    for owners, who in (((0,), r"\[0\]"), ((3,), r"\[3\]"), ((0, 1, 3), r"\[0, 3\]")):
-        with pytest.raises(PeerError, match=f"client 0: complains of the shares of {who}, who sent it none") as caught:
-            cohort.server.receive(0, complaining(cohort, 0, owners))
-        assert caught.value.code is Code.BAD_BODY
-    assert cohort.prepared.complaints == {}
-    cohort.finish()
-
-
-def test_false_complaints_cost_holders_only():
-    """As many as may be corrupt, of one client: it is not accused, the sum is right; one more, and it is."""
-    for liars in (2, 3):
-        cohort = at(Cohort(semi_honest(8, threshold=4, corrupt=2, slots=2)), Trip.MASK)
-        for index in range(8):
-            upload = complaining(cohort, index, (7,) if index < liars else ())
-            client = collected(cohort, index)
-            cohort.clients[index], _ = client.mask(cohort.start, cohort.vectors[index])
-            if index < liars:
-                del cohort.clients[index]._uploaded.held[7]  # it holds to its story
-            cohort.server.receive(index, upload)
-        cohort.server, cohort.mail = cohort.server.close()
-        cohort.finish()
-        accused = cohort.prepared.accused
-        assert list(accused) == ([7] if liars > 2 else [])
-        assert cohort.prepared.clients == tuple(range(8 - len(accused)))
-        assert (7 in cohort.prepared.next_round(1, bytes(32)).invited) == (not accused)
-        for error in accused.values():
-            assert (error.culprit, error.code) == (7, Code.BAD_SHARE)
-
-
-@pytest.mark.parametrize("make", [semi_honest, hybrid])
-def test_rubbish_for_everybody_costs_the_dealer_its_place(make):
-    """C-76. In the round of slot 0 it lacks holders, so that nobody is announced; slot 1 goes on without it."""
-    cohort = at(Cohort(make(5, slots=2)), Trip.SHARE)
-    client, message = cohort.move(4)
-    body = body_of(message)
-    cohort.server.receive(4, reframed(message, bytes(4 * 84) + body[4 * 84 :]))  # a box of two slots has 84 bytes
-    for index in range(4):
-        cohort.clients[index], message = cohort.move(index)
-        cohort.server.receive(index, message)
-    cohort.clients[4] = client
-    cohort.server, cohort.mail = cohort.server.close()
-    cohort.prepared = cohort.server
-    cohort.begin()
-    cohort.send()
-    with pytest.raises(TooFewSurvivors, match="holders of client 4's shares: 1 left, 3 needed"):
-        cohort.server.close()
-    assert {index: cohort.clients[index]._uploaded.left.unopened for index in range(5)} == {
-        **dict.fromkeys(range(4), {4}),
-        4: set(),
-    }
-    assert list(cohort.prepared.accused) == [4]
-    cohort.again()
-    cohort.mail.pop(4, None)
-    assert cohort.finish().survivors == (0, 1, 2, 3)
-
-
-# Rounds that the server must not begin
-
-
-def test_rounds_that_cannot_be_begun(cohort):
-    """C-74, and what does not fit the session; the slots stay as they were."""
-    at(cohort.trip().trip(dropping={3}), Trip.MASK)
-    prepared, start = cohort.prepared, cohort.start
-    with pytest.raises(MisuseError, match="slot 0 was used or passed over; the first that is left is 1 of 1") as caught:
-        prepared.begin(start)
-    assert caught.value.code is Code.SPENT
-    with pytest.raises(MisuseError, match="all 1 slots are used; set up another session") as caught:
-        prepared.next_round(2, bytes(32))
-    assert caught.value.code is Code.SPENT
-    prepared._next = 0
-    first = prepared.next_round(2, bytes(32))
-    assert list(first.invited) == [0, 1, 2]
-    with pytest.raises(MisuseError, match=r"invites \[3\], who have not shared; see ServerPrepared.clients"):
-        prepared.begin(prepared.next_round(2, bytes(32), range(4)))
-    for wrong in (Bitmap.of(16, range(3)), Bitmap(b"\x17")):
-        with pytest.raises(ParameterError, match="do not fit a session of 1 slots and 4 clients"):
-            prepared.begin(type(first)(slot=0, round=2, model_hash=bytes(32), invited=wrong))
-    with pytest.raises(ParameterError, match="slot 1 and a bitmap"):
-        prepared.begin(type(first)(slot=1, round=2, model_hash=bytes(32), invited=first.invited))
-    with pytest.raises(MisuseError, match="round must be RoundParams, not bytes"):
-        prepared.begin(first.to_bytes(prepared.params, prepared.session))
-    assert prepared.next_slot == 0
-    assert prepared.begin(first).trip is Trip.MASK
-
-
-def test_a_stranger_to_the_round(cohort):
-    """C-62: who was not invited uploads nothing."""
-    at(cohort, Trip.MASK)
-    cohort.prepared._next = 0
-    upload = cohort.move_again(3)
-    cohort.begin(slot=0, invited=Bitmap.of(4, range(3)))
-    with pytest.raises(PeerError, match="client 3: is not in trip MASK") as caught:
-        cohort.server.receive(3, upload)
-    assert caught.value.code is Code.STRANGER
-
-
-def test_padding_of_uploads(cohort):
-    """C-64: 45 bits are 6 bytes, of which three bits are none's; and nothing was added."""
-    upload = at(cohort, Trip.MASK).move_again(0)
-    body = bytearray(body_of(upload))
-    body[5] |= 0x80
-    with pytest.raises(PeerError, match="client 0: the padding after the packed vector is not zero"):
-        cohort.server.receive(0, reframed(upload, bytes(body)))
-    assert not cohort.server._sum.any()
-    assert round_messages.decode_upload(cohort.params, cohort.server._scope, upload, 0)[1] == ()
-    cohort.finish()

@@ -12,8 +12,10 @@ from flora_protocols.decoding import misfits
 
 
 def shares_at(points, threshold, seed=0):
-    rng = np.random.default_rng(seed)
-    return shamir.split(rng.bytes(16), tuple(points.tolist()), threshold, rng.bytes)
+    rng, places = np.random.default_rng(seed), points.tolist()
+    given, others = tuple(places[: threshold - 1]), tuple(places[threshold - 1 :])
+    values = shamir.uniform((threshold - 1) * shamir.LIMBS, rng.bytes).reshape(-1, shamir.LIMBS)
+    return np.concatenate((shamir.encode(values), shamir.split(rng.bytes(16), given, values, others)))
 
 
 def wrong_rows(rng, count):

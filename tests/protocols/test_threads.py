@@ -10,21 +10,43 @@ from contextlib import contextmanager
 from functools import partial, wraps
 
 import pytest
-from cohorts import IDENTITIES, Cohort, malicious, semi_honest
+from attacker import at, closed, collected, others_send, step
+from cohorts import IDENTITIES, Cohort, hybrid, malicious, semi_honest
 
-from flora_protocols import ClientUnmask, Code, MisuseError, PeerError, ServerUnmask, TooFewSurvivors
+from flora_protocols import (
+    ClientCollect,
+    ClientReady,
+    ClientUnmask,
+    Code,
+    MisuseError,
+    PeerError,
+    ServerPrepared,
+    ServerUnmask,
+    Suite,
+    TooFewSurvivors,
+    Trip,
+)
 
 PATIENCE = 20  # seconds until a test that hangs fails
 MOMENT = 0.2  # seconds in which a thread that need not wait is long done
 IN_USE = "in use by another thread; go on with the position returned there, and call this one again only if that raises"
 LAST = {  # what each transition of a client does last
-    "ClientAdvertise": "messages.encode_advertisement",
-    "ClientShare": "messages.encode_shares",
-    "ClientMask": "messages.encode_upload",
-    "ClientAgree": "messages.encode_endorsement",
-    "ClientUnmask": "messages.encode_reveal",
+    "ClientAdvertise": "setup_messages.encode_advertisement",
+    "ClientEncapsulate": "setup_messages.encode_ciphertexts",
+    "ClientDecapsulate": "setup_messages.encode_shares",
+    "ClientShare": "setup_messages.encode_shares",
+    "ClientCollect": "slots.Slots.of",
+    "ClientReady": "round_messages.encode_upload",
+    "ClientAgree": "round_messages.encode_endorsement",
+    "ClientUnmask": "round_messages.encode_reveal",
 }
-profiles = pytest.mark.parametrize("make", [semi_honest, malicious])
+
+
+def signed_hybrid(clients=4, **more):
+    return malicious(clients, suite=Suite.X25519_MLKEM768, **more)
+
+
+profiles = pytest.mark.parametrize("make", [semi_honest, malicious, hybrid, signed_hybrid])
 
 
 @contextmanager
@@ -57,24 +79,23 @@ def stopped(monkeypatch, inner, call, error=None):
 
 
 def stages(make):
-    """A cohort before each trip."""
-    cohort = Cohort(make())
+    """A cohort before each transition of client 0."""
+    cohort = Cohort(make(slots=2))
     while True:
         yield cohort
-        if type(cohort.clients[0]) is ClientUnmask:
+        if type(cohort.clients[0]) is ClientCollect:
+            collected(cohort, 0)
+        elif type(cohort.clients[0]) is ClientUnmask:
             cohort.finish()
             return
-        cohort.trip()
+        else:
+            cohort.trip()
 
 
-def continued(cohort, moved):
-    """The round goes on with what client 0 has returned in the other thread."""
-    position, message = moved
-    cohort.server.receive(0, message)
-    cohort.clients[0], cohort.sent = position, {0: message}
-    for index in [i for i in cohort.clients if i and i in cohort.mail]:
-        cohort.clients[index], cohort.sent[index] = cohort.move(index)
-        cohort.server.receive(index, cohort.sent[index])
+def before_mask(cohort):
+    """What everybody does in MASK; nothing of it is sent yet."""
+    at(cohort, Trip.MASK)
+    return {index: cohort.move(index) for index in range(4)}
 
 
 @profiles
@@ -83,20 +104,59 @@ def test_a_second_thread_is_refused(make, monkeypatch):
     cohort = Cohort(make())
     while True:
         client = cohort.clients[0]
-        with stopped(monkeypatch, LAST[type(client).__name__], lambda: cohort.move(0)) as first:
+        with stopped(monkeypatch, LAST[type(client).__name__], lambda: step(cohort, 0)) as first:
             with pytest.raises(MisuseError, match=IN_USE):
-                cohort.move(0)
+                step(cohort, 0)
             with pytest.raises(MisuseError, match="cannot dump now, it is " + IN_USE):
                 client.dump()
             assert not client.spent
         assert client.spent
         with pytest.raises(MisuseError, match="again; go on"):
-            cohort.move(0)
-        continued(cohort, first.result())
+            step(cohort, 0)
+        moved = first.result()
+        if isinstance(moved, ClientReady):
+            cohort.clients[0] = moved
+            continue
+        cohort.clients[0], message = moved
+        cohort.server.receive(0, message)
+        others_send(cohort, 0)
         if type(cohort.server) is ServerUnmask:
             cohort.result()
             return
-        cohort.server, cohort.mail = cohort.server.close()
+        closed(cohort)
+
+
+@pytest.mark.parametrize(
+    ("make", "trip"), [(semi_honest, Trip.UNMASK), (malicious, Trip.AGREE), (malicious, Trip.UNMASK)]
+)
+@pytest.mark.parametrize("answers_first", [True, False])
+def test_no_leaving_beside_an_answer(make, trip, answers_first, monkeypatch):
+    """Who answers cannot leave at the same time, and take the later slots along twice; nor the other way round."""
+    cohort = at(Cohort(make(slots=2)), trip)
+    client = cohort.clients[0]
+    inner = LAST[type(client).__name__] if answers_first else "client_round._InRound._after"
+    acts = [lambda: step(cohort, 0), client.leave]
+    first, second = acts if answers_first else acts[::-1]
+    with stopped(monkeypatch, inner, first), pytest.raises(MisuseError, match=IN_USE):
+        second()
+    assert client.spent
+
+
+def test_a_slot_is_begun_once(cohort, monkeypatch):
+    """Of two threads that begin a round the second waits, and finds the slot used."""
+    before_mask(cohort)
+    prepared = cohort.prepared
+    prepared._next = 0
+    start = prepared.next_round(1, bytes(32))
+    with ThreadPoolExecutor(1) as pool:
+        with stopped(monkeypatch, "prepared.ServerMask", lambda: prepared.begin(start)) as first:
+            second = pool.submit(prepared.begin, start)
+            time.sleep(MOMENT)
+            assert not second.done()
+        assert first.result().trip is Trip.MASK
+        with pytest.raises(MisuseError, match="slot 0 was used or passed over"):
+            second.result(PATIENCE)
+    assert not prepared.spent
 
 
 @profiles
@@ -104,9 +164,9 @@ def test_no_transition_beside_a_dump(make, monkeypatch):
     for cohort in stages(make):
         client = cohort.clients[0]
         with stopped(monkeypatch, "member._sealed", client.dump) as first, pytest.raises(MisuseError, match=IN_USE):
-            cohort.move(0)
+            step(cohort, 0)
         assert client.spent
-        identity = IDENTITIES[0] if make is malicious else None
+        identity = IDENTITIES[0] if cohort.params.malicious else None
         cohort.clients[0] = type(client).load(cohort.params, first.result(), identity=identity)
 
 
@@ -116,7 +176,7 @@ def test_a_refused_message_gives_the_claim_back(make, monkeypatch):
     for cohort in stages(make):
         client, error = cohort.clients[0], PeerError("server", "says something wrong", Code.BAD_BODY)
         inner = LAST[type(client).__name__]
-        move = partial(cohort.move, 0)
+        move = partial(step, cohort, 0)
         with stopped(monkeypatch, inner, move, error) as first, pytest.raises(MisuseError, match=IN_USE):
             move()
         assert first.exception() is error
@@ -143,7 +203,7 @@ def test_a_trip_closes_once(make, monkeypatch):
         cohort.send(dropping={3})
         server, close = cohort.server, cohort.server.close
         with ThreadPoolExecutor(1) as pool:
-            with stopped(monkeypatch, "server._Server._require", close) as first:
+            with stopped(monkeypatch, "server_position.ServerPosition._require", close) as first:
                 with pytest.raises(MisuseError, match="cannot close now, it is " + IN_USE):
                     close()
                 late = pool.submit(server.receive, 3, b"")
@@ -157,15 +217,17 @@ def test_a_trip_closes_once(make, monkeypatch):
             assert first.result().survivors == (0, 1, 2)
             return
         cohort.server, cohort.mail = first.result()
+        if isinstance(cohort.server, ServerPrepared):
+            cohort.prepared = cohort.server
+            cohort.begin()
 
 
 def test_what_comes_while_a_trip_cannot_close_is_taken(cohort, monkeypatch):
-    cohort.trip().trip()
-    moved = {index: cohort.move(index) for index in range(4)}
+    moved = before_mask(cohort)
     for index in (0, 1):
         cohort.server.receive(index, moved[index][1])
     with ThreadPoolExecutor(1) as pool:
-        with stopped(monkeypatch, "server._Server._require", cohort.server.close) as first:
+        with stopped(monkeypatch, "server_position.ServerPosition._require", cohort.server.close) as first:
             late = pool.submit(cohort.server.receive, 2, moved[2][1])
             time.sleep(MOMENT)
             assert not late.done()
@@ -180,13 +242,12 @@ def test_what_comes_while_a_trip_cannot_close_is_taken(cohort, monkeypatch):
 
 def test_a_closing_trip_waits_for_the_message_that_is_being_taken(cohort, monkeypatch):
     """Else its vector would be in the sum, and its client not among the survivors."""
-    cohort.trip().trip()
-    moved = {index: cohort.move(index) for index in range(4)}
+    moved = before_mask(cohort)
     for index in (0, 1, 2):
         cohort.server.receive(index, moved[index][1])
     server = cohort.server
     with ThreadPoolExecutor(1) as pool:
-        with stopped(monkeypatch, "messages.decode_upload", lambda: server.receive(3, moved[3][1])) as last:
+        with stopped(monkeypatch, "round_messages.decode_upload", lambda: server.receive(3, moved[3][1])) as last:
             closing = pool.submit(server.close)
             time.sleep(MOMENT)
             assert not closing.done()
@@ -197,11 +258,10 @@ def test_a_closing_trip_waits_for_the_message_that_is_being_taken(cohort, monkey
 
 
 def test_a_message_that_comes_twice_at_once_counts_once(cohort, monkeypatch):
-    cohort.trip().trip()
-    moved = {index: cohort.move(index) for index in range(4)}
+    moved = before_mask(cohort)
     server = cohort.server
     with ThreadPoolExecutor(1) as pool:
-        with stopped(monkeypatch, "messages.decode_upload", lambda: server.receive(0, moved[0][1])) as first:
+        with stopped(monkeypatch, "round_messages.decode_upload", lambda: server.receive(0, moved[0][1])) as first:
             second = pool.submit(server.receive, 0, moved[0][1])
             time.sleep(MOMENT)
         assert first.result() is None
@@ -242,7 +302,6 @@ def test_messages_from_many_threads(monkeypatch):
             cohort.clients = {index: position for index, (position, _) in moved.items()}
             if type(server) is ServerUnmask:
                 break
-            server, cohort.mail = server.close()
+            server = closed(cohort).server
     assert most == [1] * 32
-    cohort.server = server
     assert len(cohort.result().survivors) == 8

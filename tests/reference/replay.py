@@ -1,12 +1,14 @@
 """Runs a vector's script (protocols/SPEC.md, section 13) against any implementation, step by step.
 
 An implementation gives `client(vector, index)` and `server(vector)`: objects with `step(do, *arguments)`, in
-which arguments are what the specification says: a message, a vector, a source of randomness. They raise `Refused`.
+which arguments are what the specification says: a message, a vector, a source of randomness, a KEM. They raise
+`Refused`.
 """
 
 from __future__ import annotations
 
-from parties import Client, Server
+from aggregator import Server
+from parties import Client
 from secagg import Refused
 
 
@@ -22,6 +24,17 @@ class Source:
         return part
 
 
+class Kem:
+    """Gives what the KEM gave, one key after another."""
+
+    def __init__(self, made):
+        self.raw = [(bytes.fromhex(one["secret"]), bytes.fromhex(one["ciphertext"])) for one in made]
+
+    def __call__(self, key):
+        assert self.raw, "more ciphertexts are made than the vector says"
+        return self.raw.pop(0)
+
+
 class Reference:
     """The plain implementation."""
 
@@ -30,9 +43,7 @@ class Reference:
         return Client(vector["params"], index, vector["floors"], identity)
 
     def server(self, vector):
-        server = Server(vector["params"])
-        server.step = lambda do, *arguments: getattr(server, do)(*arguments)
-        return server
+        return Server(vector["params"])
 
 
 def replay(vector, implementation, checks=True):
@@ -42,12 +53,14 @@ def replay(vector, implementation, checks=True):
         parties[index] = implementation.client(vector, index)
     for at, step in enumerate(vector["script"]):
         source = Source(bytes.fromhex(step.get("randomness", "")))
+        if step["do"] == "encapsulate":
+            source = Kem(step.get("kem", ()))
         arguments = [step["client"]] if step["do"] == "receive" else []
         if "message" in step:
             arguments.append(bytes.fromhex(step["message"]))
         if step["do"] == "mask":
             arguments.append(step["vector"])
-        if step["do"] in ("advertise", "share"):
+        if step["do"] in ("advertise", "encapsulate"):
             arguments.append(source)
         where = f"{vector['name']}, step {at}: {step['do']} at {step['at']}"
         try:

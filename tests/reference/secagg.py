@@ -1,8 +1,8 @@
 """A second implementation of protocols/SPEC.md, slow and plain: integers and bytes, nothing from flora_protocols.
 
 Written from the specification's text alone, so that an error in one of the two shows. Only the primitives that the
-specification takes from standards (X25519, Ed25519, HKDF, AES) come from a library. It stays close to the text's order,
-carries the text's check numbers, and protects no secret: it is good for tests only.
+specification takes from standards (X25519, ML-KEM, Ed25519, HKDF, AES) come from a library. It stays close to the
+text's order, carries the text's check numbers, and protects no secret: it is good for tests only.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import zlib
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -34,7 +36,7 @@ TORSION = (
     2707385501144840649318225287225658788936804267575313519463743609750303402022,
     2**255 - 19 - 2707385501144840649318225287225658788936804267575313519463743609750303402022,
 )
-ADVERTISEMENT, ROSTER, SHARES, INBOX, UPLOAD, SURVIVORS, ENDORSEMENT, AGREEMENT, REVEAL = range(1, 10)
+COEFFICIENTS, Q = 768, 3329
 
 
 class Refused(Exception):  # noqa: N818
@@ -81,123 +83,69 @@ def derive(secret, purpose, ident, i, j):
     return HKDF(SHA256(), 32, None, info).derive(secret)
 
 
+def tiled(key, size):
+    """Section 6: the keystream in tiles, at least `size` bytes of it."""
+    tiles = range((size + 131071) // 131072)
+    return b"".join(keystream(key, tile.to_bytes(12, "big") + b"\0\0\0\2", 131072) for tile in tiles)
+
+
+def slot_keys(secret, ident, i, j, slots):
+    """The 16-byte keys of a pair, one a slot."""
+    stream = tiled(derive(secret, b"pair root", ident, i, j), 16 * slots)
+    return [stream[16 * r : 16 * r + 16] for r in range(slots)]
+
+
+def commitment(seed, session, i, r):
+    return sha(b"flora-secure/2 commitment\0" + session + u32(i) + u32(r) + seed)[:16]
+
+
+def confirmation(key):
+    return sha(b"flora-secure/2 confirmation\0" + key)[:16]
+
+
+def box(key):
+    """AES-256-SIV of section 8."""
+    return AESSIV(key + sha(b"flora-secure/2 box\0" + key))
+
+
+def tag(mask_key):
+    return sha(b"flora-secure/2 pair tag\0" + mask_key)[:8]
+
+
+def blob(pieces, opener, session, i, r):
+    """The slot keys `pieces` under the opener; or, from a blob, the slot keys again."""
+    mask = tiled(derive(opener, b"opener", session, i, r), 16 * len(pieces))
+    return [bytes(x ^ y for x, y in zip(piece, mask[16 * at :], strict=False)) for at, piece in enumerate(pieces)]
+
+
+def combined(x25519, low, high, kem_secret=b"", kem_key=b"", ciphertext=b""):
+    """agreed(i, j) of section 6; without a KEM in suite 1."""
+    bound = sha(kem_key + ciphertext) if kem_key else b""
+    return x25519 + low + high + kem_secret + bound
+
+
+def kem_public(seed):
+    return MLKEM768PrivateKey.from_seed_bytes(seed).public_key().public_bytes_raw()
+
+
+def encapsulate(key):
+    return MLKEM768PublicKey.from_public_bytes(key).encapsulate()
+
+
+def decapsulate(seed, ciphertext):
+    return MLKEM768PrivateKey.from_seed_bytes(seed).decapsulate(ciphertext)
+
+
+def kem_key_possible(key):
+    """FIPS 203, section 7.2: 768 numbers of 12 bits, each below q."""
+    number = int.from_bytes(key[:1152], "little")
+    return all(number >> 12 * at & 4095 < Q for at in range(COEFFICIENTS))
+
+
 def circle(n, seed):
     """Section 7: the clients in the order of the Harary graph."""
     raw = keystream(seed, bytes(16), 8 * n)
     return sorted(range(n), key=lambda i: (int.from_bytes(raw[8 * i : 8 * i + 8], "little"), i))
-
-
-class Session:
-    """Sections 4 and 7: parameters, ids, graph; and what both sides do with frames and keys."""
-
-    def __init__(self, params):
-        self.n, self.k, self.t = params["clients"], params["neighbours"], params["threshold"]
-        self.b, self.d = params["bits"], params["dimension"]
-        self.liars = max(params["corrupt"], 1)
-        self.malicious = params["profile"] == "malicious-server"
-        self.direct = params["direct_reveal"]
-        self.identities = [bytes.fromhex(key) for key in params["identities"]]
-        if not all(map(identity_possible, self.identities)):
-            raise Refused("C-25", "parameters")
-        cohort = bytes((2, 1, self.malicious, self.direct, self.b))
-        cohort += struct.pack("<IIIII", self.n, self.k, self.t, params["corrupt"], self.d)
-        cohort += struct.pack("<Q", params["round"]) + sha(b"".join(self.identities))
-        self.setup = sha(b"flora-secure/2 set-up\0" + cohort + bytes.fromhex(params["model_hash"]))
-        self.complete = self.k == self.n - 1
-        self.everybody = list(range(self.n))
-        self.entry_size = 128 if self.malicious else 64
-        self.packed = (self.d * self.b + 7) // 8
-        seed = struct.pack("<IIQ", self.n, self.k, params["round"]) + sha(b"".join(self.identities))
-        self.circle = circle(self.n, sha(b"flora-secure/2 graph\0" + seed))
-
-    def members(self, i):
-        if self.complete:
-            return self.everybody
-        at = self.circle.index(i)
-        return sorted(self.circle[(at + step) % self.n] for step in range(-self.k // 2, self.k // 2 + 1))
-
-    def holders(self, i):
-        return [j for j in self.members(i) if self.complete or j != i]
-
-    def session_id(self, present, entries_hash):
-        return sha(b"flora-secure/2 session\0" + self.setup + bitmap(self.everybody, present) + entries_hash)
-
-    # Section 5
-
-    def frame(self, kind, ident, body):
-        frame = b"fS" + bytes((2, 1, kind)) + ident[:8] + body
-        return frame + checksum(frame)
-
-    def open(self, message, kind, ident, culprit, longest):
-        if not 17 <= len(message) <= 17 + longest:
-            raise peer("C-10", culprit)
-        if message[:4] != b"fS\2\1":
-            raise peer("C-11", culprit)
-        if checksum(message[:-4]) != message[-4:]:
-            raise peer("C-12", culprit)
-        if message[4] != kind:
-            raise peer("C-13", culprit)
-        if message[5:13] != ident[:8]:
-            raise peer("C-14", culprit)
-        return Body(message[13:-4], culprit)
-
-    # Sections 8 and 10
-
-    def check_entry(self, entry, index, culprit):
-        mask, transport = entry[:32], entry[32:64]
-        for key in (mask, transport):
-            if int.from_bytes(key, "little") >= FIELD:
-                raise peer("C-20", culprit)
-            if int.from_bytes(key, "little") in SMALL:
-                raise peer("C-21", culprit)
-        if mask == transport:
-            raise peer("C-22", culprit)
-        if self.malicious:
-            text = b"flora-secure/2 advertisement\0" + self.setup + u32(index) + mask + transport
-            if not verifies(self.identities[index], entry[64:], text):
-                raise peer("C-23", culprit)
-
-    def endorsed(self, session, survivors):
-        return b"flora-secure/2 survivors\0" + session + sha(bitmap(self.everybody, survivors))
-
-    def pack(self, vector):
-        return sum(x << (e * self.b) for e, x in enumerate(vector)).to_bytes(self.packed, "little")
-
-    def mask(self, key):
-        lane = 1 if self.b <= 8 else 2 if self.b <= 16 else 4
-        size, stream = self.d * lane, b""
-        for tile in range((size + 131071) // 131072):
-            stream += keystream(key, tile.to_bytes(12, "big") + b"\0\0\0\2", 131072)
-        return [int.from_bytes(stream[e * lane : e * lane + lane], "little") % 2**self.b for e in range(self.d)]
-
-    def add(self, vector, mask, sign):
-        return [(x + sign * m) % 2**self.b for x, m in zip(vector, mask, strict=True)]
-
-
-class Body:
-    """Reads a body from the front."""
-
-    def __init__(self, raw, culprit):
-        self.raw, self.culprit = raw, culprit
-
-    def take(self, size):
-        if len(self.raw) < size:
-            raise peer("C-15", self.culprit)
-        part, self.raw = self.raw[:size], self.raw[size:]
-        return part
-
-    def list(self, size, count):
-        return [self.take(size) for _ in range(count)]
-
-    def subset(self, members):
-        number = int.from_bytes(self.take((len(members) + 7) // 8), "little")
-        if number >> len(members):
-            raise peer("C-16", self.culprit)
-        return [member for at, member in enumerate(members) if number >> at & 1]
-
-    def end(self):
-        if self.raw:
-            raise peer("C-15", self.culprit)
 
 
 def identity_possible(key):
@@ -243,20 +191,34 @@ def decode_share(raw):
     return values
 
 
-def share_secrets(secrets, points, t, randomness):
-    """The pair (17 + 17 bytes) for each point."""
+def draw_values(stream, count):
+    """So many uniform values mod p from a stream; `stream(size)` goes on where it was."""
     while True:
-        raw = randomness(64 * (t - 1))
+        raw = stream(4 * count)
         words = [int.from_bytes(raw[at : at + 4], "little") for at in range(0, len(raw), 4)]
         if 2**32 - 1 not in words:
-            break
-    result = {}
+            return [word % P for word in words]
+
+
+def counter_stream(key):
+    """An AES-256-CTR keystream from counter zero, taken piece by piece."""
+    encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    return lambda size: encryptor.update(bytes(size))
+
+
+def encode_shares(values):
+    return b"".join(encode_share(values[at : at + 8]) for at in range(0, len(values), 8))
+
+
+def share_secrets(secrets, drawn, points):
+    """For each of `points` the shares, 17 bytes each, joined, of all `secrets`, joined, of 16 bytes each. `drawn`:
+    {point: values} of the t - 1 points at which the polynomials' values were drawn."""
+    limbs, result = limbs_of(secrets), {}
     for x in points:
         values = []
-        for at, limb in enumerate(limbs_of(secrets)):
-            row = [limb] + [words[16 * (m - 1) + at] for m in range(1, t)]
-            values.append(sum(c * pow(x, m, P) for m, c in enumerate(row)) % P)
-        result[x] = encode_share(values[:8]) + encode_share(values[8:])
+        for at, limb in enumerate(limbs):
+            values.append(interpolate([(0, limb)] + [(point, row[at]) for point, row in drawn.items()], x))
+        result[x] = encode_shares(values)
     return result
 
 

@@ -13,40 +13,49 @@ from typing import Any
 import numpy as np
 
 from flora_protocols.client import ClientAdvertise
-from flora_protocols.codec import CHECKSUM, HEADER, checksum
+from flora_protocols.client_round import ClientAgree, ClientUnmask
+from flora_protocols.codec import CHECKSUM, HEADER, Bitmap, checksum
+from flora_protocols.dealing import ClientCollect
 from flora_protocols.errors import MisuseError, PeerError, ProtocolError, TooFewSurvivors, UnsoundShares
 from flora_protocols.keys import identity_public
 from flora_protocols.params import Floors, Profile, SessionParams
-from flora_protocols.server import RoundResult, ServerAdvertise, ServerUnmask
+from flora_protocols.prepared import ServerPrepared
+from flora_protocols.round_params import RoundParams
+from flora_protocols.server import ServerAdvertise
+from flora_protocols.server_round import RoundResult, ServerMask, ServerUnmask
+from flora_protocols.suites import Suite
+from flora_protocols.testing import kem
 
 Json = dict[str, Any]
-LEAST = Floors(clients=2, threshold=2, survivors=2)
+LEAST = Floors(clients=2, threshold=2, survivors=2, suite=Suite.X25519)
+MODEL = hashlib.sha256(b"model").digest()
 _KINDS: dict[type[ProtocolError], str] = {TooFewSurvivors: "too few", UnsoundShares: "unsound"}
-_DO = ("advertise", "share", "mask", "agree", "unmask")
+_DO = ("advertise", "encapsulate", "share", "collect", "mask", "agree", "unmask")
 
 
 class Recorder:
     """A cohort whose every step is written down.
 
-    `mail`: what each client gets next. `sent`: what each sent in this trip. `params`: as of `SessionParams`;
-    `malicious` stands for the profile and its identities.
+    `mail`: what each client gets next; in MASK that is the START, and `inboxes` has what comes with the first one.
+    `sent`: what each sent in this trip. `params`: as of `SessionParams`; `malicious` stands for the profile and its
+    identities, `hybrid` for the suite.
     """
 
     def __init__(self, name: str, says: str, *, floors: Floors = LEAST, **params: Any) -> None:
         clients = params["clients"]
-        malicious = params.pop("malicious", False)
+        malicious, hybrid = params.pop("malicious", False), params.pop("hybrid", False)
         self.keys = [stream(b"identity", index, 32) for index in range(clients)] if malicious else []
         self.params = SessionParams(
             profile=Profile.MALICIOUS_SERVER if malicious else Profile.SEMI_HONEST,
+            suite=Suite.X25519_MLKEM768 if hybrid else Suite.X25519,
             identities=tuple(identity_public(key) for key in self.keys),
-            model_hash=hashlib.sha256(b"model").digest(),
-            **{"neighbours": clients - 1, "bits": 9, "dimension": 5, "round": 7} | params,
+            **{"neighbours": clients - 1, "bits": 9, "dimension": 5, "number": 7} | params,
         )
         self.head: Json = {
             "name": name,
             "says": says,
             "params": _plain(self.params),
-            "floors": vars(floors),
+            "floors": vars(floors) | {"suite": int(floors.suite)},
             "identity_keys": [key.hex() for key in self.keys],
         }
         self.steps: list[Json] = []
@@ -57,37 +66,54 @@ class Recorder:
             for i in range(clients)
         }
         self.server: Any = ServerAdvertise(self.params)
+        self.prepared: Any = None
+        self.inboxes: dict[int, bytes] = {}
+        self.session = b""
         self.mail = dict.fromkeys(self.clients, b"")
         self.sent: dict[int, bytes] = {}
         self.vectors = {i: self._values(i) for i in self.clients}
 
     def step(self, index: int, message: bytes = b"", *, check: str = "", do: str = "", vector: Any = None) -> None:
-        """One client's transition; with `check`, one that is refused. `do`: a transition made before, once more."""
+        """One client's transition; with `check`, one that is refused. `do`: `leave`, or a transition made before, once
+        more."""
         do = do or next(name for name in _DO if hasattr(self.clients[index], name))
-        client = self._past.get((index, do), self.clients[index])
+        client = self.clients[index] if hasattr(self.clients[index], do) else self._past[index, do]
         entry: Json = {"at": index, "do": do}
-        arguments: list[Any] = [] if do == "advertise" else [message]
+        arguments: list[Any] = [] if do in ("advertise", "leave") else [message]
         drawn: list[bytes] = []
 
         def draw(size: int) -> bytes:
             drawn.append(stream(self._name, next(self._drawn), size))
             return drawn[-1]
 
-        if do != "advertise":
+        def encapsulate(key: bytes) -> tuple[bytes, bytes]:
+            secret, ciphertext = kem.encapsulate(key, stream(self._name, next(self._drawn), 32))
+            entry["kem"] = [*entry.get("kem", ()), {"secret": secret.hex(), "ciphertext": ciphertext.hex()}]
+            return secret, ciphertext
+
+        if arguments:
             entry["message"] = message.hex()
         if do == "mask":
             values = self.vectors[index] if vector is None else vector
             entry["vector"] = [int(value) for value in values]
             arguments.append(np.array(values, np.uint32))
-        if do in ("advertise", "share"):
-            arguments.append(draw)
-        after = self._attempt(entry, check, lambda: getattr(client, do)(*arguments))
+        if do in ("advertise", "encapsulate"):
+            arguments.append(draw if do == "advertise" else encapsulate)
+
+        def move() -> Any:
+            if do == "mask":
+                arguments[0] = RoundParams.from_bytes(self.params, self.session, message)
+            return getattr(client, do)(*arguments)
+
+        after = self._attempt(entry, check, move)
         if drawn:
             entry["randomness"] = b"".join(drawn).hex()
         if after is not None:
             self._past[index, do] = client
-            self.clients[index], self.sent[index] = after
-            entry["gives"] = self.sent[index].hex()
+            if isinstance(after, tuple):
+                after, self.sent[index] = after
+                entry["gives"] = self.sent[index].hex()
+            self.clients[index] = after
         self.steps.append(entry)
 
     def receive(self, client: int, message: bytes, *, check: str = "") -> None:
@@ -110,13 +136,49 @@ class Recorder:
             self.server, self.mail = after
             entry["gives"] = {str(index): message.hex() for index, message in self.mail.items()}
         self.steps.append(entry)
+        if isinstance(self.server, ServerPrepared):
+            self.prepared, self.inboxes, self.session = self.server, self.mail, self.server.session
+            self.begin()
+
+    def begin(self, *, check: str = "", **more: Any) -> Recorder:
+        """The server begins a round, of the first slot that is left among all that may be invited; or what `more`
+        has."""
+        message = self.start(**more)
+        entry: Json = {"at": "server", "do": "begin", "message": message.hex()}
+        asked = RoundParams.from_bytes(self.params, self.session, message)
+        after = self._attempt(entry, check, lambda: self.prepared.begin(asked))
+        if after is not None:
+            self.server, self.mail = after, dict.fromkeys(asked.invited, message)
+        self.steps.append(entry)
+        return self
+
+    def start(
+        self, slot: int | None = None, invited: Collection[int] | None = None, round: int = 3, session: bytes = b""
+    ) -> bytes:
+        """The START of a round, sound or not."""
+        asked = RoundParams(
+            slot=self.prepared.next_slot if slot is None else slot,
+            round=round,
+            model_hash=MODEL,
+            invited=Bitmap.of(self.params.clients, self.prepared.clients if invited is None else invited),
+        )
+        return asked.to_bytes(self.params, session or self.session)
 
     def move(self, dropping: Collection[int] = ()) -> None:
         """All clients but `dropping` make their transition; nothing is delivered."""
         self.sent = {}
         for index in self.mail:
             if index not in dropping:
+                self.ready(index)
                 self.step(index, self.mail[index])
+
+    def ready(self, index: int) -> None:
+        """Bring a client to the round that has begun: out of the last one, or through its inbox."""
+        if isinstance(self.server, ServerMask):
+            if isinstance(self.clients[index], ClientAgree | ClientUnmask):
+                self.step(index, do="leave")
+            if isinstance(self.clients[index], ClientCollect):
+                self.step(index, self.inboxes[index])
 
     def deliver(self, instead: dict[int, bytes] | None = None) -> None:
         """The server takes what was sent, or what `instead` has; and closes the trip unless it is the last."""
@@ -127,9 +189,15 @@ class Recorder:
             self.close()
 
     def trip(self, dropping: Collection[int] = ()) -> Recorder:
-        """Play one whole trip, in which those in `silent` send nothing."""
+        """Play one whole trip, in which those in `dropping` send nothing."""
         self.move(dropping)
         self.deliver()
+        return self
+
+    def set_up(self) -> Recorder:
+        """Play all trips of the set-up."""
+        while self.prepared is None:
+            self.trip()
         return self
 
     def finish(self, *, check: str = "") -> Recorder:
@@ -180,10 +248,9 @@ def stream(label: bytes, number: int, size: int) -> bytes:
 
 
 def _plain(params: SessionParams) -> Json:
-    fields = ("clients", "neighbours", "threshold", "bits", "dimension", "round", "corrupt")
+    fields = ("clients", "neighbours", "threshold", "bits", "dimension", "slots", "number", "corrupt")
     plain: Json = {field: getattr(params, field) for field in fields}
-    plain["direct_reveal"] = params.direct_reveal
+    plain["suite"] = int(params.suite)
     plain["profile"] = params.profile.value
-    plain["model_hash"] = params.model_hash.hex()
     plain["identities"] = [key.hex() for key in params.identities]
     return plain
