@@ -14,7 +14,7 @@ import numpy as np
 
 from flora_bench.measure import Row, Scale, Stopwatch
 from flora_bench.our_client import forget
-from flora_protocols import Exchange, Profile, conduct, drive
+from flora_protocols import Exchange, Profile, conduct, drive, set_up
 from flora_secure.client.client import Client
 from flora_secure.client.contribution import Contributions
 from flora_secure.client.ledger import ClientLedger
@@ -25,9 +25,10 @@ from flora_secure.engine.exchange import MaskedExchange, Traffic
 from flora_secure.planning.masking import plan_masking
 from flora_secure.planning.rules import PROMPT_BASIS, TrainedValues
 from flora_secure.privacy.calibration import calibrate
+from flora_secure.rounds.broadcast import Broadcast
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation
-from flora_secure.rounds.opening import encode_opening
+from flora_secure.rounds.opening import encode_opening, encode_request
 
 _MODEL = bytes(32)
 
@@ -63,10 +64,8 @@ class Rounds:
             dropout_tolerance=0.1,
             colluders=clients // 20,
         )
-        masking, self._broadcast = plan_masking(plan, Profile.SEMI_HONEST), bytes(2 * dimension)
-        model_hash = hashlib.sha256(_MODEL + self._broadcast).digest()
-        self._params = masking.session(plan, Profile.SEMI_HONEST, model_hash=model_hash)
-        self._plan, self._model_hash = plan, model_hash
+        masking, adapter = plan_masking(plan, Profile.SEMI_HONEST), bytes(2 * dimension)
+        self._params, self._plan, self._adapter = masking.session(plan, Profile.SEMI_HONEST), plan, adapter
         self._trainer = GivenContributions(np.random.default_rng(0).normal(0, 0.01, (clients, dimension)))
         self._enrolment = Enrolment(clients=clients)
         self._policy = Policy(
@@ -76,7 +75,7 @@ class Rounds:
 
     def _invitation(self) -> Invitation:
         self._number += 1
-        params = replace(self._params, round=self._number)
+        params = replace(self._params, number=self._number)  # a session of one round
         return Invitation(
             session=bytes(16),
             round=self._number,
@@ -86,7 +85,7 @@ class Rounds:
             rule="prompt-basis",
             rotation_seed=0,
             plan=self._plan,
-            model_hash=self._model_hash,
+            model_hash=hashlib.sha256(_MODEL + self._adapter).digest(),
             params=params,
         )
 
@@ -94,7 +93,8 @@ class Rounds:
         """CPU seconds of all clients in a round of theirs, each answering bytes with bytes."""
         forget()
         invitation, clock = self._invitation(), Stopwatch()
-        opening = encode_opening(invitation.to_bytes(self._enrolment), self._broadcast)
+        broadcast = Broadcast(since=invitation.round, adapter=self._adapter).to_bytes()
+        opening = encode_opening(invitation.to_bytes(self._enrolment), broadcast)
         clients = [
             Client(
                 enrolment=self._enrolment,
@@ -110,11 +110,15 @@ class Rounds:
 
         def carry(exchange: Exchange) -> Iterator[tuple[int, bytes]]:
             with clock:  # around a whole trip: asking the time costs as much as some answers
-                replies = [(i, clients[i].answer(message or opening)) for i, message in exchange.outbox.items()]
+                replies = [
+                    (i, clients[i].answer(encode_request(b"", message) if exchange.start else message or opening))
+                    for i, message in exchange.outbox.items()
+                ]
             yield from replies
 
         assert invitation.params is not None
-        drive(conduct(invitation.params), carry)
+        prepared = drive(set_up(invitation.params), carry)
+        drive(conduct(prepared, invitation.start(self._enrolment, prepared.clients)), carry)
         return clock.seconds
 
     def batch(self) -> float:
@@ -124,7 +128,7 @@ class Rounds:
         floors = self._policy.accept(invitation)[1]
         with clock:
             vectors = {member: upload(invitation, self._trainer.rows[member]) for member in invitation.members}
-        carried = MaskedExchange({}).round(invitation, floors, vectors, Traffic())
+        carried = MaskedExchange({}, self._enrolment).round(invitation, floors, vectors, Traffic())
         return clock.seconds + carried.client_seconds * len(vectors)
 
 

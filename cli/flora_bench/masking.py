@@ -1,8 +1,7 @@
 """`bench masking`: clients, server and memory of the masking protocol, beside Flower's SecAgg+ and beside limits.
 
-Rings of 32 bits, because Flower's has 32, unless the row says otherwise; the session of the last row is that of a
-default simulation. Flower's side is in `flower_peer`, what our side is measured with in `our_client` and
-`our_server`.
+Rings of 32 bits, because Flower's has 32, unless the row says otherwise. Flower's side is in `flower_peer`, what our
+side is measured with in `our_client` and `our_server`; rows of whole sessions are in `sessions`.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ from itertools import product
 from statistics import median
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from flora_bench import answers, flower_peer
+from flora_bench import answers, flower_peer, sessions
 from flora_bench.keystream_limit import adding_trials, keystream_seconds, trials
 from flora_bench.measure import Row, Scale, Trial, installed, medians
 from flora_bench.our_client import OurClient, forget
-from flora_bench.our_server import StandIns, serve
-from flora_protocols import Floors, SessionParams, Trip, find_parameters, keys, lane, run_round, shamir
+from flora_bench.our_server import StandIns, prepare, serve
+from flora_protocols import SessionParams, Trip, find_parameters, keys, lane, shamir
 from flora_protocols.keystream import apply_masks
 
 MISSING = "peer not installed"
@@ -41,7 +39,7 @@ def rows(scale: Scale) -> Iterator[Row]:
     yield from server_limit(scale)
     yield from server_growth(scale)
     yield from server_memory(scale)
-    yield from simulated_round(scale)
+    yield from sessions.rows(scale)
 
 
 def mask_rate(scale: Scale) -> Iterator[Row]:
@@ -112,7 +110,7 @@ def client_round(scale: Scale) -> Iterator[Row]:
         ours = OurClient(params).whole_round
         setting = f"n={params.clients} k={neighbours} d={params.dimension:,}"
         other, note = None, MISSING
-        alone, exchanges = medians(2 if quick else 41, ours, _exchanges(neighbours))
+        alone, exchanges = medians(2 if quick else 41, ours, sessions.exchanges(2 * neighbours + 2))
         own = alone
         if installed("flwr") is not None:
             peer = flower_peer.FlowerClient(neighbours, params.threshold, params.dimension)
@@ -133,20 +131,25 @@ def client_round(scale: Scale) -> Iterator[Row]:
                 setting=setting,
                 ours=alone,
                 other=exchanges,
-                against=f"its {2 * neighbours + 2} X25519 operations",
+                against=f"{2 * neighbours + 2} X25519 operations",
                 at_most=1.5,
-                note="from bytes to bytes, nothing derived from the secrets",
+                note=f"as many as on wire 1; this one makes {neighbours + 1}. From bytes to bytes, nothing derived",
             )
 
 
 def shamir_share(scale: Scale) -> Iterator[Row]:
     """Yields what sharing both secrets of one client costs, on both sides."""
     clients, threshold = (8, 5) if scale is Scale.QUICK else (100, 66)
-    points, secrets = tuple(range(1, clients + 1)), os.urandom(2 * keys.SECRET)
+    given, others = tuple(range(1, threshold)), tuple(range(threshold, clients + 1))
+    secrets, limbs = os.urandom(2 * keys.SECRET), 2 * shamir.LIMBS
+
+    def share() -> object:
+        values = np.array([shamir.uniform(limbs, os.urandom) for _ in given])
+        return shamir.encode(values.reshape(len(given), 2, -1)), shamir.split(secrets, given, values, others)
 
     def ours() -> Callable[[], object]:
         forget()
-        return lambda: shamir.split(secrets, points, threshold, os.urandom)
+        return share
 
     own, other, note = medians(15, ours)[0], None, MISSING
     if installed("flwr") is not None:
@@ -170,7 +173,7 @@ def server_unmask(scale: Scale) -> Iterator[Row]:
     params = _complete(clients, dimension, threshold)
     for dropped in (0, clients // 10, 3 * clients // 10):
         stand_ins = StandIns(params, dropped)
-        own = median(serve(params, stand_ins)[1][Trip.UNMASK] for _ in range(2 if quick else 5))
+        own = median(serve(prepare(params, stand_ins)[0], stand_ins)[1][Trip.UNMASK] for _ in range(2 if quick else 5))
         other, note = None, MISSING
         if installed("flwr") is not None:
             peer = flower_peer.FlowerServer(clients, threshold, dropped, dimension)
@@ -202,49 +205,66 @@ def _flower_by_parts(peer: flower_peer.FlowerServer, part: int) -> tuple[float, 
 
 
 def server_limit(scale: Scale) -> Iterator[Row]:
-    """The whole server beside the keystream that it cannot do without, with direct reveal and without."""
+    """The server's round beside the keystream that it cannot do without: prepared, and as the only one of its session,
+    whose whole set-up counts then."""
     quick = scale is Scale.QUICK
     clients, neighbours, threshold, dimension = (20, 6, 3, 500) if quick else (1000, 60, 30, 100_000)
-    repeats = 1 if quick else 3
-    for direct in (True, False):
-        params = replace(_harary(clients, neighbours, dimension, threshold), direct_reveal=direct)
-        stand_ins = StandIns(params, clients // 10)
-        masks = len(stand_ins.survivors) + stand_ins.broken_pairs
-        own = median(sum(serve(params, stand_ins)[1].values()) for _ in range(repeats))
-        reveal = "direct reveal" if direct else "shares only"
+    params = _harary(clients, neighbours, dimension, threshold)
+    stand_ins = StandIns(params, clients // 10)
+    setups, rounds, limits = [], [], []
+    for _ in range(1 if quick else 5):
+        setup, own = _served(params, stand_ins)
+        setups.append(setup)
+        rounds.append(own)
+        limits.append(keystream_seconds(stand_ins.masks * 4 * dimension, 1))
+    setting = f"n={clients:,} k={neighbours} d={dimension:,} {len(stand_ins.dropped)} dropped"
+    for figure, seconds, reach in (
+        ("server, prepared round", median(rounds), 1.9),
+        ("server, set-up and one round", median(rounds) + median(setups), None),
+    ):
         yield Row(
-            figure="server, whole round",
-            setting=f"n={clients:,} k={neighbours} d={dimension:,} {len(stand_ins.dropped)} dropped, {reveal}",
-            ours=own,
-            other=keystream_seconds(masks * 4 * dimension, repeats),
+            figure=figure,
+            setting=setting,
+            ours=seconds,
+            other=median(limits),
             against="AES-256 keystream of the masks it removes",
-            at_most=2.0 if direct else None,
-            note=f"{masks:,} masks",
+            at_most=reach,
+            note=f"{stand_ins.masks:,} masks",
         )
 
 
 def server_growth(scale: Scale) -> Iterator[Row]:
-    """The server's cost per client as the cohort grows and k with its logarithm."""
+    """The server's cost per client as the cohort grows and k with its logarithm: session of one round, all counted."""
     sizes, dimension = ((20, 40), 500) if scale is Scale.QUICK else ((100, 1_000, 10_000), 10_000)
-    for dropout, direct in ((0.0, False), (0.1, True), (0.1, False)):
-        first: float | None = None
+    for dropout in (0.0, 0.1):
+        first: tuple[float, float] | None = None
         for clients in sizes:
             # k and t as planned for 5 % corrupt and 10 % dropped clients, whether or not any drop
             neighbours, threshold = find_parameters(clients, 0.05, 0.1)
-            params = replace(_harary(clients, neighbours, dimension, threshold), direct_reveal=direct)
+            params = _harary(clients, neighbours, dimension, threshold)
             stand_ins = StandIns(params, round(dropout * clients))
             repeats = 9 if clients <= 100 else 3
-            own = median(sum(serve(params, stand_ins)[1].values()) / clients for _ in range(repeats))
-            reveal = "" if not dropout else ", direct reveal" if direct else ", shares only"
-            yield Row(
-                figure="server, whole round per client",
-                setting=f"n={clients:,} k={neighbours} d={dimension:,} {len(stand_ins.dropped):,} dropped{reveal}",
-                ours=own,
-                other=first,
-                against="" if first is None else f"the same at n={sizes[0]}",
-                at_most=None if first is None else 1.5,
-            )
-            first = own if first is None else first
+            own = median(sum(_served(params, stand_ins)) for _ in range(repeats))
+            found = own / clients, own / stand_ins.masks
+            for name, seconds, before, reach in zip(
+                ("client", "mask"), found, first or (None, None), (1.5, 1.0), strict=True
+            ):
+                yield Row(
+                    figure=f"server, set-up and one round per {name}",
+                    setting=f"n={clients:,} k={neighbours} d={dimension:,} {len(stand_ins.dropped):,} dropped",
+                    ours=seconds,
+                    other=before,
+                    against="" if before is None else f"the same at n={sizes[0]}",
+                    at_most=None if before is None or (name == "mask" and not dropout) else reach,
+                    note=f"{stand_ins.masks:,} masks" if name == "mask" else "",
+                )
+            first = first or found
+
+
+def _served(params: SessionParams, stand_ins: StandIns) -> tuple[float, float]:
+    """CPU seconds of the server in a set-up, and in the round after it."""
+    prepared, setup = prepare(params, stand_ins)
+    return sum(setup.values()), sum(serve(prepared, stand_ins)[1].values())
 
 
 def server_memory(scale: Scale) -> Iterator[Row]:
@@ -255,7 +275,7 @@ def server_memory(scale: Scale) -> Iterator[Row]:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        serve(params, stand_ins)
+        _served(params, stand_ins)
         peak = tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
@@ -270,46 +290,6 @@ def server_memory(scale: Scale) -> Iterator[Row]:
         at_most=10.0,
         note=f"one upload at a time; all uploads together are {4 * dimension * clients / 1e6:,.0f} MB",
     )
-
-
-def simulated_round(scale: Scale) -> Iterator[Row]:
-    """What a simulation pays for masking: every client and the server in one process."""
-    quick = scale is Scale.QUICK
-    clients, dimension, bits = (10, 500, 11) if quick else (100, 1_920, 11)
-    vector = np.random.default_rng(0).integers(0, 1 << bits, dimension, np.uint32)
-    harary = (4, 2) if quick else (16, 6)
-    floors = Floors(clients=clients, threshold=2, survivors=clients)
-    for neighbours, threshold in ((clients - 1, clients // 2 + 1), harary):
-        params = SessionParams(
-            clients=clients, neighbours=neighbours, threshold=threshold, bits=bits, dimension=dimension
-        )
-
-        def trial(params: SessionParams = params) -> Callable[[], object]:
-            forget()
-            return lambda: run_round(params, [vector] * params.clients, floors=floors)
-
-        own = medians(1 if quick else 3, trial)[0]
-        yield Row(
-            figure="simulation, masking of a round",
-            setting=f"n={clients} k={neighbours} d={dimension:,} b={bits}",
-            ours=own,
-            note="all clients and the server in one process",
-        )
-
-
-def _exchanges(neighbours: int) -> Trial:
-    """What a client with so many neighbours cannot do without: two keys made, two agreements a neighbour, from bytes
-    to bytes as RFC 7748 defines the function."""
-    private = X25519PrivateKey.generate()
-    publics = [X25519PrivateKey.generate().public_key().public_bytes_raw() for _ in range(neighbours)]
-
-    def act() -> None:
-        for _ in range(2):
-            X25519PrivateKey.generate()
-            for public in publics:
-                private.exchange(X25519PublicKey.from_public_bytes(public))
-
-    return lambda: act
 
 
 def _complete(clients: int, dimension: int, threshold: int | None = None) -> SessionParams:

@@ -42,7 +42,7 @@ class Row:
         ours: median of our side, in `unit`; None when it was not measured.
         other: median of the peer, or the limit, in `unit`; None for a figure by itself or when the peer is missing.
         against: who or what `other` is.
-        unit: "s" of CPU time, or "B".
+        unit: "s" of CPU time, "B", or "" for what is counted.
         at_least: target of other ÷ ours.
         at_most: target of ours ÷ other.
         note: what a reader must know, such as that a peer's figure was scaled up from a part.

@@ -101,6 +101,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _amount(value: float | None, row: Row) -> str:
     if value is None:
         return ""
+    if not row.unit:
+        return f"{value:g}"
     if row.unit == "B":
         return f"{value / 1e6:.3g} MB"
     return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"

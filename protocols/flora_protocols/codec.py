@@ -226,6 +226,8 @@ class Reader:
         """The next bitmap: which of `members` (ascending) are meant."""
         raw = self.take((len(members) + 7) // 8)
         self._padding(raw, len(members))
+        if not any(raw):
+            return ()
         return tuple([member for at, member in enumerate(members) if raw[at >> 3] >> (at & 7) & 1])
 
     def bitmap(self, size: int) -> Bitmap:

@@ -113,14 +113,18 @@ def dealt(
     """The position after sharing with the peers whose channels grow from `secrets`, and what is sent."""
     params, index = me.params, me.index
     require_holders(me, {*secrets, index}, "holders")
-    pair_keys, box_keys, derived = {}, {}, {}
+    pair_keys, box_keys, derived, mine = {}, {}, {}, {}
+    derivers = frozenset(params.graph.derivers(index, params.threshold))
     for peer, secret in secrets.items():
         low, high = (index, peer) if index < peer else (peer, index)
-        root = keys.derive(secret, keys.PAIR_ROOT, session, low, high)
+        extracted = keys.extract(secret)
+        root = keys.expand(extracted, keys.PAIR_ROOT, session, low, high)
         pair_keys[peer] = keystream(root, keys.SECRET * params.slots)
-        box_keys[peer] = keys.derive(secret, keys.BOX, session, low, high)
-        if peer in params.graph.derivers(index, params.threshold):
-            derived[peer] = keys.derive(secret, keys.DERIVED, session, index, peer)
+        box_keys[peer] = keys.expand(extracted, keys.BOX, session, low, high)
+        if peer in derivers:
+            derived[peer] = keys.expand(extracted, keys.DERIVED, session, index, peer)
+        if index in params.graph.derivers(peer, params.threshold):
+            mine[peer] = keys.expand(extracted, keys.DERIVED, session, peer, index)
     own_part = deal(params, index, own, session, heard, pair_keys, derived)
     boxes = [
         keys.confirmation(derived[peer])
@@ -130,10 +134,5 @@ def dealt(
     ]
     message = setup_messages.encode_shares(params, session, boxes, own_part.blobs, own_part.commitments)
     own_pairs = own_part.pairs.get(index, b"")
-    mine = {
-        peer: keys.derive(secret, keys.DERIVED, session, peer, index)
-        for peer, secret in secrets.items()
-        if index in params.graph.derivers(peer, params.threshold)
-    }
     after = ClientCollect(me, identity, session, present, own_part.seeds, own_pairs, box_keys, pair_keys, mine)
     return after, message

@@ -41,8 +41,11 @@ class Graph:
         if self.complete:
             return range(self.clients)
         if index not in self._members:
-            place = self._place[index]
-            near = sorted([self._order[(place + step) % self.clients] for step in self._reach])
+            if "neighbourhoods" in vars(self):  # at a server
+                near = self.neighbourhoods[index].tolist()
+            else:
+                place = self._place[index]
+                near = sorted([self._order[(place + step) % self.clients] for step in self._reach])
             self._members[index] = tuple(near)
             near.remove(index)
             self._holders[index] = tuple(near)

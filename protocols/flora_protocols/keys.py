@@ -84,19 +84,32 @@ def draw(randomness: Randomness, size: int) -> bytes:
     return raw
 
 
-def hkdf(secret: bytes, info: bytes) -> bytes:
-    """HKDF-SHA256 without salt, 32 bytes."""
+def extract(secret: bytes) -> bytes:
+    """The first half of HKDF-SHA256 without salt: what several keys may be expanded from, padded to a block."""
     inner, outer = _NO_SALT[0].copy(), _NO_SALT[1].copy()
     inner.update(secret)
     outer.update(inner.digest())
-    extracted = outer.digest().ljust(64, b"\0")
-    expanded = sha256(extracted.translate(_INNER) + info + b"\1").digest()
-    return sha256(extracted.translate(_OUTER) + expanded).digest()
+    return outer.digest().ljust(64, b"\0")
+
+
+def hkdf(secret: bytes, info: bytes) -> bytes:
+    """HKDF-SHA256 without salt, 32 bytes."""
+    return _expand(extract(secret), info)
 
 
 def derive(secret: bytes, purpose: bytes, scope: bytes, low: int, high: int) -> bytes:
     """A 32-byte key from `hkdf` with info = purpose · scope · low u32 · high u32. `scope`: id of a session or round."""
-    return hkdf(secret, purpose + scope + _INDICES.pack(low, high))
+    return _expand(extract(secret), purpose + scope + _INDICES.pack(low, high))
+
+
+def expand(extracted: bytes, purpose: bytes, scope: bytes, low: int, high: int) -> bytes:
+    """As `derive`, of a secret whose `extract` is given."""
+    return _expand(extracted, purpose + scope + _INDICES.pack(low, high))
+
+
+def _expand(extracted: bytes, info: bytes) -> bytes:
+    expanded = sha256(extracted.translate(_INNER) + info + b"\1").digest()
+    return sha256(extracted.translate(_OUTER) + expanded).digest()
 
 
 def pair_mask(key: bytes, scope: bytes, own: int, other: int) -> bytes:

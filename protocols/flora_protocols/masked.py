@@ -61,17 +61,12 @@ class Masked:
         found: list[int] = np.flatnonzero(self.here & ~self.alive).tolist()
         return found
 
-    def near(self, client: int) -> NDArray[np.uint16]:
-        """A client's neighbours in the round, ascending: whom it masks with."""
-        near = self.params.graph.neighbourhoods[client]
-        found: NDArray[np.uint16] = near[self.here[near] & (near != client)]
-        return found
-
-    def near_survivors(self, client: int) -> list[int]:
-        """Those of them that survived."""
-        near = self.near(client)
-        survivors: list[int] = near[self.alive[near]].tolist()
-        return survivors
+    def gone_near(self, clients: Sequence[int]) -> list[list[int]]:
+        """Of each of these survivors the neighbours in the round that did not survive, ascending."""
+        near = self.params.graph.neighbourhoods[list(clients)]
+        gone = (self.here & ~self.alive)[near]
+        joined, ends = near[gone].tolist(), np.cumsum(gone.sum(axis=1)).tolist()
+        return [joined[first:last] for first, last in zip([0, *ends], ends, strict=False)]
 
     def needed(self, there: Iterable[int]) -> list[int]:
         """The clients whose secret is needed, ascending; TooFewSurvivors if fewer than t of its holders are `there`.

@@ -142,16 +142,14 @@ class ServerUnmask(_AfterMask):
         super().__init__(state, deposits, slot, expected)
         holders = sorted(self._expected)
         self._holdings = dict(zip(holders, state.holdings(holders), strict=True))
+        self._gone = dict(zip(holders, state.gone_near(holders), strict=True))
         self._shares: dict[int, Raw] = {}
         self._tags: dict[int, dict[int, bytes]] = {}
 
     def _take(self, client: int, message: bytes) -> None:
-        state = self._state
-        near = state.near(client)
-        gone: list[int] = near[~state.alive[near]].tolist()
-        owners = self._holdings[client]
+        gone, owners = self._gone[client], self._holdings[client]
         self._shares[client], tags = round_messages.decode_reveal(
-            self._params, state.scope, message, client, owners, len(gone)
+            self._params, self._state.scope, message, client, owners, len(gone)
         )
         self._tags[client] = dict(zip(gone, tags, strict=True))
 
@@ -203,13 +201,14 @@ class ServerUnmask(_AfterMask):
         peers = self._params.graph.neighbourhoods[owner][deposit.recipients]
         stream = blob_stream(opener, self._deposits.session, owner, self._slot, len(peers))
         raw, size = (deposit.blobs[self._slot] ^ stream).tobytes(), keys.SECRET
-        opened = {peer: raw[size * place : size * (place + 1)] for place, peer in enumerate(peers.tolist())}
+        places, scope, revealed_tags = np.flatnonzero(state.alive[peers]).tolist(), state.scope, self._tags
         masks, wrong = {}, []
-        for survivor in state.near_survivors(owner):
-            masks[survivor] = keys.pair_mask(opened[survivor], state.scope, owner, survivor)
-            tags = self._tags.get(survivor)
-            if tags is not None and tags[owner] != keys.pair_tag(masks[survivor]):
+        for place, survivor in zip(places, peers[places].tolist(), strict=True):
+            mask = keys.pair_mask(raw[size * place : size * (place + 1)], scope, owner, survivor)
+            tags = revealed_tags.get(survivor)
+            if tags is not None and tags[owner] != keys.pair_tag(mask):
                 wrong.append(survivor)
+            masks[survivor] = mask
         if wrong:
             revealed, params = self._revealed(owner), self._params
             # Under an opener that holders have forged, all tags are wrong: it must be beyond doubt, too.

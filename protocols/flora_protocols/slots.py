@@ -17,7 +17,7 @@ again, it deals the same bytes, and told anything else, other secrets altogether
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -72,11 +72,10 @@ def deal(
     others = [holder for holder in holders if holder not in derivers]
     points, given = tuple([other + 1 for other in others]), tuple([peer + 1 for peer in derivers])
     rows = split(secrets.tobytes(), given, values, points) if points else ()
-    joined = _shaped(b"".join(pair_keys.values()), len(pair_keys), slots, keys.SECRET)
-    blobs = joined.swapaxes(0, 1).copy()
     seeds, openers = (secrets[:, which].tobytes() for which in (0, 1))
-    for slot in range(slots):
-        blobs[slot] ^= blob_stream(_of_slot(openers, slot), session, index, slot, blobs.shape[1])
+    streams = [_blob_bytes(_of_slot(openers, slot), session, index, slot, len(pair_keys)) for slot in range(slots)]
+    blobs = _by_slot(pair_keys.values(), slots, keys.SECRET)
+    blobs ^= np.frombuffer(b"".join(streams), np.uint8).reshape(blobs.shape)
     return Dealt(
         {holder: row.tobytes() for holder, row in zip(others, rows, strict=True)},
         blobs,
@@ -94,8 +93,12 @@ def derived_pairs(derived: Mapping[int, bytes], slots: int) -> dict[int, bytes]:
 
 def blob_stream(opener: bytes, session: bytes, index: int, slot: int, recipients: int) -> Raw:
     """What a client's blob of a slot is masked with, uint8 (recipients, 16)."""
-    key = keys.derive(opener, keys.OPENER, session, index, slot)
-    return np.frombuffer(keystream(key, keys.SECRET * recipients), np.uint8).reshape(recipients, keys.SECRET)
+    stream = _blob_bytes(opener, session, index, slot, recipients)
+    return np.frombuffer(stream, np.uint8).reshape(recipients, keys.SECRET)
+
+
+def _blob_bytes(opener: bytes, session: bytes, index: int, slot: int, recipients: int) -> bytes:
+    return keystream(keys.derive(opener, keys.OPENER, session, index, slot), keys.SECRET * recipients)
 
 
 def _of_slot(joined: bytes, slot: int) -> bytes:
@@ -133,8 +136,8 @@ class Slots:
         present: who advertised.
         first: the first slot that is left.
         seeds: uint8 (left, 16).
-        peers: the neighbours that shared, ascending; `pair_keys`: uint8 (peers, left, 16).
-        owners: whose shares are held, ascending; `held`: uint8 (owners, left, 34).
+        peers: the neighbours that shared, ascending; `pair_keys`: uint8 (left, peers, 16).
+        owners: whose shares are held, ascending; `held`: uint8 (left, owners, 34).
     """
 
     session: bytes
@@ -164,11 +167,11 @@ class Slots:
             session,
             present,
             0,
-            _shaped(seeds, 1, slots, keys.SECRET)[0],
+            np.frombuffer(seeds, np.uint8).reshape(slots, keys.SECRET),
             tuple(pair_keys),
-            _shaped(b"".join(pair_keys.values()), len(pair_keys), slots, keys.SECRET),
+            _by_slot(pair_keys.values(), slots, keys.SECRET),
             owners,
-            _shaped(b"".join(held[owner] for owner in owners), len(owners), slots, _PAIR),
+            _by_slot([held[owner] for owner in owners], slots, _PAIR),
         )
 
     @property
@@ -179,14 +182,14 @@ class Slots:
     def take(self, slot: int) -> tuple[Slot, Slots]:
         """The secrets of a slot that is left, and what is left after it; those before it are gone."""
         at = slot - self.first
-        pair_keys, held = self.pair_keys[:, at].tobytes(), self.held[:, at].tobytes()
+        pair_keys, held = self.pair_keys[at].tobytes(), self.held[at].tobytes()
         taken = Slot(
             self.seeds[at].tobytes(),
             {peer: _of_slot(pair_keys, place) for place, peer in enumerate(self.peers)},
             {owner: held[_PAIR * place : _PAIR * (place + 1)] for place, owner in enumerate(self.owners)},
         )
         after = at + 1
-        left = self.seeds[after:], self.pair_keys[:, after:], self.held[:, after:]
+        left = self.seeds[after:], self.pair_keys[after:], self.held[after:]
         seeds, keys_left, held_left = (part.copy() for part in left)  # not views: those would keep what is gone
         rest = Slots(self.session, self.present, slot + 1, seeds, self.peers, keys_left, self.owners, held_left)
         return taken, rest
@@ -206,15 +209,19 @@ class Slots:
         left = params.slots - first
         if left < 0:
             raise contents.refusal(f"slot {first} of {params.slots}", Code.BAD_DUMP)
-        seeds = _shaped(contents.take(keys.SECRET * left), 1, left, keys.SECRET)[0]
+        seeds = np.frombuffer(contents.take(keys.SECRET * left), np.uint8).reshape(left, keys.SECRET)
         peers = contents.subset(members)
-        pair_keys = _shaped(contents.take(keys.SECRET * left * len(peers)), len(peers), left, keys.SECRET)
+        pair_keys = np.frombuffer(contents.take(keys.SECRET * left * len(peers)), np.uint8)
         owners = contents.subset(members)
         held = contents.take(_PAIR * left * len(owners))
         if not canonical_bytes(held):
             raise PeerError("server", "a share is not canonically encoded", Code.BAD_DUMP)
-        return cls(session, present, first, seeds, peers, pair_keys, owners, _shaped(held, len(owners), left, _PAIR))
+        pair_keys = pair_keys.reshape(left, len(peers), keys.SECRET)
+        shares = np.frombuffer(held, np.uint8).reshape(left, len(owners), _PAIR)
+        return cls(session, present, first, seeds, peers, pair_keys, owners, shares)
 
 
-def _shaped(joined: bytes, count: int, slots: int, size: int) -> Raw:
-    return np.frombuffer(joined, np.uint8).reshape(count, slots, size)
+def _by_slot(joined: Collection[bytes], slots: int, size: int) -> Raw:
+    """What belongs to each client for all slots, `size` bytes a slot, as uint8 (slots, clients, size): a slot's in one
+    piece, so that it is soon taken, and what is left soon copied."""
+    return np.frombuffer(b"".join(joined), np.uint8).reshape(len(joined), slots, size).swapaxes(0, 1).copy()

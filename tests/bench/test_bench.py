@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flora_bench import masking, noise, our_server, training
+from flora_bench import masking, noise, our_server, our_session, training
 from flora_bench.measure import Row, Scale, Stopwatch, installed, medians
 from flora_cli.main import app
-from flora_protocols import SessionParams, Trip
+from flora_protocols import Profile, SessionParams, Suite, Trip, identity_public
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,15 +98,44 @@ def test_a_batch_of_clients_stands_beside_a_loop_through_peft() -> None:
     assert row.met is not None
 
 
-def test_stand_ins_pass_the_servers_checks_and_the_dropped_are_recovered() -> None:
-    params = SessionParams(clients=20, neighbours=6, threshold=3, bits=16, dimension=40)
+SUITES = [suite for suite in Suite if suite.available]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_stand_ins_pass_the_servers_checks_and_the_dropped_are_recovered(suite) -> None:
+    params = SessionParams(clients=20, neighbours=6, threshold=3, bits=16, dimension=40, slots=3, suite=suite)
     stand_ins = our_server.StandIns(params, 3)
-    result, seconds = our_server.serve(params, stand_ins)
+    prepared, setup = our_server.prepare(params, stand_ins)
+    result, seconds = our_server.serve(prepared, stand_ins)
     assert result.survivors == stand_ins.survivors
     assert set(result.recovered) == stand_ins.dropped
     assert len(stand_ins.dropped) == 3
-    assert set(seconds) == {Trip.ADVERTISE, Trip.SHARE, Trip.MASK, Trip.UNMASK}
-    assert min(seconds.values()) > 0
+    assert set(setup) == {Trip.ADVERTISE, Trip.SHARE, *([Trip.ENCAPSULATE] if suite.hybrid else [])}
+    assert set(seconds) == {Trip.MASK, Trip.UNMASK}
+    assert min(*setup.values(), *seconds.values()) > 0
+    near = [member for gone in stand_ins.dropped for member in params.graph.members(gone)]
+    assert stand_ins.masks == 17 + sum(member not in stand_ins.dropped for member in near)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("signed", [False, True])
+def test_trips_are_counted_from_a_session_that_is_run(suite, signed) -> None:
+    secrets = tuple(bytes([1 + index]) * 32 for index in range(5 * signed))
+    params = SessionParams(
+        clients=5,
+        neighbours=4,
+        threshold=4,
+        bits=8,
+        dimension=3,
+        slots=2,
+        suite=suite,
+        profile=Profile.MALICIOUS_SERVER if signed else Profile.SEMI_HONEST,
+        identities=tuple(map(identity_public, secrets)),
+    )
+    found = our_session.run(params, secrets)
+    assert found.set_up == (Trip.ADVERTISE, *([Trip.ENCAPSULATE] if suite.hybrid else []), Trip.SHARE)
+    assert found.trips == (Trip.MASK, *([Trip.AGREE] if signed else []), Trip.UNMASK)
+    assert found.seconds > 0
 
 
 @pytest.mark.parametrize(
