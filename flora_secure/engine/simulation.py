@@ -224,6 +224,7 @@ def _policy(server: Server) -> Policy:
         most_epsilon=plan.epsilon,
         delta=plan.delta,
         most_rounds=plan.rounds,
+        last_round=config.training.rounds,
         corrupt=0.0,  # the plan has the configuration's, which depends on the cohort
         unit=config.privacy.unit,
         placements=(config.model.placement,),

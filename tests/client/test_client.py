@@ -134,7 +134,7 @@ def test_a_round_that_trains_other_values_is_refused(changes, code) -> None:
 
 
 def test_a_round_is_taken_once_and_rounds_are_counted() -> None:
-    federation = Federation(most_rounds=2)
+    federation = Federation(most_rounds=2, last_round=9)
     for number in (1, 2):
         federation.conduct(federation.invitation(number))
     client = federation.clients[0]
@@ -142,6 +142,15 @@ def test_a_round_is_taken_once_and_rounds_are_counted() -> None:
     assert refused(client, federation.opening(again)) == Refusal.REPEATED.value
     assert refused(client, federation.opening(federation.invitation(1))) == Refusal.REPEATED.value
     assert refused(client, federation.opening(federation.invitation(3))) == Refusal.ROUNDS.value
+
+
+def test_the_server_cannot_choose_among_all_numbers_of_rounds() -> None:
+    """The graph follows from the number: half a million of them a minute can be looked through."""
+    for terms, last in (({"most_rounds": 2}, 2), ({"most_rounds": 2, "last_round": 9}, 9)):
+        federation = Federation(**terms)
+        client = federation.clients[0]
+        assert refused(client, federation.opening(federation.invitation(last + 1))) == Refusal.ROUNDS.value
+        client.answer(federation.opening(federation.invitation(last)))
 
 
 def test_nothing_secret_is_shown() -> None:

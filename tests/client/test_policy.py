@@ -13,6 +13,7 @@ least_noise = 0.5
 most_epsilon = 8.0
 delta = 1e-5
 most_rounds = 20
+last_round = 60
 corrupt = 0.1
 least_clients = 10
 least_threshold = 4
@@ -31,6 +32,7 @@ def test_a_policy_is_what_its_file_says(tmp_path: Path) -> None:
         most_epsilon=8.0,
         delta=1e-5,
         most_rounds=20,
+        last_round=60,
         corrupt=0.1,
         least_clients=10,
         least_threshold=4,
@@ -46,6 +48,7 @@ def test_a_policy_is_what_its_file_says(tmp_path: Path) -> None:
         ("least_noise = 0.5\n", "", "least_noise"),
         ('placements = ["text-projection"]\n', "", "placements"),
         ("most_rounds = 20", "most_rounds = 0", "most_rounds must be at least 1"),
+        ("last_round = 60", "last_round = 0", "last_round must be at least 1"),
         ("most_rounds = 20", "most_rounds = 2.5", "most_rounds must be of type int"),
         ("least_noise = 0.5", "least_noise = -1.0", "least_noise must be"),
         ('"text-projection"', '"text"', "not known"),
