@@ -319,7 +319,7 @@ def test_an_opener_opens_its_own_slot_only(make):
     held = {index: cohort.clients[index]._slots.held for index in (0, 1)}  # two of t = 3, of slots 2 and 3
     for at, slot in enumerate((2, 3)):
         for which in (0, 17):
-            two = {index: held[index][3, at, which : which + 17].tobytes() for index in (0, 1)}
+            two = {index: held[index][at, 3, which : which + 17].tobytes() for index in (0, 1)}
             for other in (0, 17):
                 forged = {**two, 2: held[0][3, 1 - at, other : other + 17].tobytes()}
                 try:
@@ -344,8 +344,8 @@ def test_what_clients_prepare_never_repeats():
         seen += [key.tobytes() for blob in deposit.blobs for key in blob]
         seen += [
             key.tobytes()
-            for peer, keys_of in zip(slots.peers, slots.pair_keys, strict=True)
-            for key in keys_of
+            for of_slot in slots.pair_keys
+            for peer, key in zip(slots.peers, of_slot, strict=True)
             if peer > index
         ]
     assert len(set(seen)) == len(seen) == 4 * 8 * 2 + 4 * 3 * 8 + 6 * 8
