@@ -321,7 +321,7 @@ def test_an_opener_opens_its_own_slot_only(make):
         for which in (0, 17):
             two = {index: held[index][at, 3, which : which + 17].tobytes() for index in (0, 1)}
             for other in (0, 17):
-                forged = {**two, 2: held[0][3, 1 - at, other : other + 17].tobytes()}
+                forged = {**two, 2: held[0][1 - at, 3, other : other + 17].tobytes()}
                 try:
                     guess = reconstructed(forged, 3)
                 except AssertionError:  # a limb of 2^16: no secret at all
