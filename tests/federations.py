@@ -16,6 +16,7 @@ from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import Task
 from flora_secure.planning.config import RunConfig, override
+from flora_secure.planning.masking import settled
 from flora_secure.records.run_folder import RunFolder
 
 DIGITS = {
@@ -82,6 +83,7 @@ def finish(config: RunConfig, task: Task) -> Simulation:
 
 def kept(config: RunConfig, task: Task, path: Path) -> Path:
     """A finished run in the new folder `path`: its rounds, adapter and report."""
+    config = settled(config)
     simulation, folder = Simulation(config, task), RunFolder(path, config)
     for record in simulation.rounds():
         folder.append_round(record)
