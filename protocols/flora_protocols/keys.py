@@ -115,7 +115,7 @@ def _expand(extracted: bytes, info: bytes) -> bytes:
 def pair_mask(key: bytes, scope: bytes, own: int, other: int) -> bytes:
     """The key of the pairwise mask of two clients in the round of id `scope`, from their 16-byte key of its slot."""
     low, high = (own, other) if own < other else (other, own)
-    return derive(key, PAIR_MASK, scope, low, high)
+    return _expand(extract(key), PAIR_MASK + scope + _INDICES.pack(low, high))
 
 
 def pair_tag(mask: bytes) -> bytes:

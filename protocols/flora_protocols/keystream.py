@@ -30,6 +30,7 @@ _SHORT = 1 << 15  # where GCM's rate is the lower one, up to here its cheap set-
 _GROUP = 256  # streams open at once: bounds the memory of a server that removes many masks
 _TAG = 16
 _ZEROS = memoryview(bytes(TILE))
+_FIRST = bytes(12)  # number of the first tile
 
 _Fill = Callable[[bytes, memoryview, None, memoryview], object]
 """As `AESGCM.encrypt_into`: takes a tile's number as 12 bytes, zeros of the tile's length, no associated data, and a
@@ -37,10 +38,14 @@ buffer 16 bytes longer, to whose front it writes."""
 
 
 def _by_ctr(key: bytes) -> _Fill:
-    encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    encryptor = Cipher(algorithms.AES(key), modes.CTR(_FIRST + b"\0\0\0\2")).encryptor()
+    untouched = True
 
     def fill(tile: bytes, zeros: memoryview, _: None, out: memoryview) -> None:
-        encryptor.reset_nonce(tile + b"\0\0\0\2")
+        nonlocal untouched
+        if not untouched or tile != _FIRST:
+            encryptor.reset_nonce(tile + b"\0\0\0\2")
+        untouched = False
         encryptor.update_into(zeros, out[:-_TAG])
 
     return fill
