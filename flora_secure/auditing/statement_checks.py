@@ -104,7 +104,7 @@ def _statement(case: Case, report: Report) -> str:
         unit=config.privacy.unit,
         population=config.clients,
         aborted_rounds=sum(not record.released for record in case.records),
-        lost_rounds=sum(record.lost for record in case.records),
+        lost_rounds=[record.round for record in case.records if record.lost],
         announced_rounds=sum(record.announced for record in case.records),
         clip_rate=clipped,
         overflow_rate=wrapped,

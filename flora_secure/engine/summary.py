@@ -170,7 +170,7 @@ def _privacy(simulation: Simulation) -> Privacy:
             unit=simulation.config.privacy.unit,
             population=protected_units(simulation.config, len(simulation.task.federation.dataset.private.labels)),
             aborted_rounds=sum(not record.released for record in records),
-            lost_rounds=sum(record.lost for record in records),
+            lost_rounds=[record.round for record in records if record.lost],
             announced_rounds=sum(record.announced for record in records),
             clip_rate=clip_rate,
             overflow_rate=overflow_rate,
@@ -214,6 +214,8 @@ def _communication(simulation: Simulation) -> Communication:
 
 def _aggregation(simulation: Simulation) -> Aggregation:
     records, how = simulation.records, simulation.config.participation
+    # of the others nothing was measured: nobody was invited, or the round ended before its sum
+    measured = [record.seconds for record in records if record.summed] or [{"client_mean": 0.0, "server": 0.0}]
     masking = simulation.server.masking(simulation.server.plan)
     return Aggregation(
         profile=simulation.config.aggregation.secagg,
@@ -234,8 +236,8 @@ def _aggregation(simulation: Simulation) -> Aggregation:
         seconds=None
         if simulation.config.aggregation.masks == "counted"
         else AggregationSeconds(
-            client_mean=fmean(record.seconds["client_mean"] for record in records),
-            server_total=sum(record.seconds["server"] for record in records) / len(records),
+            client_mean=fmean(seconds["client_mean"] for seconds in measured),
+            server_total=fmean(seconds["server"] for seconds in measured),
         ),
     )
 
@@ -253,6 +255,7 @@ def _timing(simulation: Simulation, total_seconds: float) -> Timing:
             other=max(0.0, total_seconds - sum(parts.values())),
             **parts,
         ),
-        clients_per_second=sum(len(r.participants) for r in simulation.records if r.download_bytes) / rounds,
+        # where nobody was ever invited, no round took any time
+        clients_per_second=sum(len(r.participants) for r in simulation.records if r.download_bytes) / (rounds or 1.0),
         peak_memory_bytes=peak_memory(),
     )

@@ -247,10 +247,7 @@ class Ledger:
 
     @property
     def _worst(self) -> _History:
-        candidates = _undominated(self._histories())
-        if len(candidates) == 1:
-            return candidates[0]
-        return max(candidates, key=lambda history: epsilon_of(history.events, self.delta, cell=CALIBRATION_CELL))
+        return _worst_of(self._histories(), self.delta)
 
     def _fits(self, history: _History) -> bool:
         if self.target_epsilon == math.inf:
@@ -277,6 +274,23 @@ class Ledger:
             f"{self.target_epsilon:g} at delta {self.delta:g}: {remedy}",
             clients,
         )
+
+
+def worst_rounds(
+    histories: Iterable[Iterable[RoundEvent]], delta: float, *, cell: float = CALIBRATION_CELL
+) -> tuple[RoundEvent, ...]:
+    """The rounds of the client that lost most at `delta`, of those whose rounds these are; aliasing slack counts.
+
+    `cell` matters only where examples were sampled, as in `epsilon_of`. At least one history is needed.
+    """
+    return _worst_of((_History(tuple(events)) for events in histories), delta, cell).events
+
+
+def _worst_of(histories: Iterable[_History], delta: float, cell: float = CALIBRATION_CELL) -> _History:
+    candidates = _undominated(histories)
+    if len(candidates) == 1:
+        return candidates[0]
+    return max(candidates, key=lambda history: epsilon_of(history.events, delta, cell=cell))
 
 
 def _undominated(histories: Iterable[_History]) -> list[_History]:

@@ -185,7 +185,7 @@ class Communication:
 
 @dataclass(frozen=True, kw_only=True)
 class AggregationSeconds:
-    """CPU seconds a round: mean of a client, all of the server."""
+    """CPU seconds a round whose sum is in the adapter: mean of a client, all of the server; 0 where there is none."""
 
     client_mean: float
     server_total: float

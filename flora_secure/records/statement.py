@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 from flora_secure.planning.protection import SuiteName
 from flora_secure.privacy.accounting import epsilon_of, gaussian_epsilon
 from flora_secure.privacy.cross_check import CLOSED_FORM, accountant_versions, headline_accountant
-from flora_secure.privacy.events import RoundEvent
-from flora_secure.privacy.ledger import Ledger
+from flora_secure.privacy.ledger import Ledger, worst_rounds
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.records.disclosure import NAMED
 
@@ -99,7 +98,7 @@ def statement(
     unit: Unit = "client",
     population: int | None = None,
     aborted_rounds: int = 0,
-    lost_rounds: int = 0,
+    lost_rounds: Collection[int] = (),
     announced_rounds: int = 0,
     clip_rate: float | None = None,
     overflow_rate: float | None = None,
@@ -118,7 +117,7 @@ def statement(
         unit: whose contribution is protected.
         population: how many such units there are, to judge δ by; None for the clients that plan and ledger know of.
         aborted_rounds: rounds that began and released no sum.
-        lost_rounds: rounds of the ledger that were in flight when the run was killed.
+        lost_rounds: numbers of the ledger's rounds that were in flight when the run was killed.
         announced_rounds: rounds of the ledger that were aborted after their survivors had been told.
         clip_rate: fraction of uploads whose update was clipped, if measured.
         overflow_rate: fraction of the sums' coordinates that may have wrapped (`overflow_rate`), if measured.
@@ -152,8 +151,8 @@ def statement(
     )
     if lost_rounds:
         rounds += (
-            f" {lost_rounds} of the sums are counted although they are not in the model: the run was killed while they "
-            f"were in flight, and may have released them; they count with the fewest survivors."
+            f" {len(lost_rounds)} of the sums are counted although they are not in the model: the run was killed while "
+            f"they were in flight, and may have released them; they count with the fewest survivors."
         )
     if announced_rounds:
         rounds += (
@@ -189,7 +188,7 @@ def statement(
         _participation(plan, ledger),
         *trust,
         _draw(ledger, corrupt) if profile == "malicious-server" and ledger.clients else None,
-        _assumption(plan, ledger),
+        _assumption(plan, ledger, lost_rounds),
         rounds,
         _mechanism(plan, ledger),
         _accountants(ledger, cross_check),
@@ -256,8 +255,12 @@ def _participation(plan: NoisePlan, ledger: Ledger) -> str:
     )
 
 
-def _assumption(plan: NoisePlan, ledger: Ledger) -> str:
-    survivors = [e.survivors for e in ledger.events]
+def _assumption(plan: NoisePlan, ledger: Ledger, lost_rounds: Collection[int]) -> str:
+    survivors = [e.survivors for e in ledger.events if e.round not in lost_rounds]
+    seen = "How many survived is not known, and epsilon is computed from the fewest"
+    if survivors:
+        where = ", where it is known" if lost_rounds else ""
+        seen = f"In fact {min(survivors)} to {max(survivors)} survived{where}, and epsilon is computed from them"
     colluding = (
         f"{plan.colluders} clients may be corrupt: they tell the server their noise, and none of it is counted."
         if plan.colluders
@@ -266,8 +269,7 @@ def _assumption(plan: NoisePlan, ledger: Ledger) -> str:
     return (
         f"Honest minimum. The noise of a round is sized for the honest clients that survive it at the least, "
         f"h_min = {plan.honest_minimum} of {plan.clients}: {plan.dropouts} may drop out. {colluding} A round with "
-        f"fewer is aborted. In fact {min(survivors)} to {max(survivors)} survived, and "
-        f"epsilon is computed from them, taking who survived to be public and to say nothing about the data. If more "
+        f"fewer is aborted. {seen}, taking who survived to be public and to say nothing about the data. If more "
         f"clients collude or leave out their noise, the guarantee weakens accordingly."
     )
 
@@ -319,20 +321,12 @@ def _draw(ledger: Ledger, corrupt: int) -> str:
             [dataclasses.replace(event, colluders=max(event.colluders, corrupt)) for event in history]
             for history in {ledger.events_of(client) for client in ledger.clients}
         ]
-        worst = f"epsilon = {epsilon_of(max(placed, key=_loss), ledger.delta):.4g}"
+        worst = f"epsilon = {epsilon_of(worst_rounds(placed, ledger.delta), ledger.delta):.4g}"
     return (
         "Draw of cohorts. The server draws who takes part, and no client can check that it drew at random. The honest "
         f"minimum counts the corrupt clients of a random cohort; had the server placed all of its {corrupt} in every "
         f"cohort, the guarantee above would not hold: {worst} at the same delta."
     )
-
-
-def _loss(events: Iterable[RoundEvent]) -> float:
-    """Orders the rounds of clients by what they cost: μ², of sampled examples that of the central limit."""
-    zs = [(event.noise_multiplier, event.sampling_rate) for event in events]
-    if any(z == 0 for z, _ in zs):
-        return math.inf
-    return math.fsum(z**-2 if q == 1 else q * q * math.expm1(min(z**-2, 700.0)) for z, q in zs)
 
 
 def _rates(plan: NoisePlan, unit: Unit, clip_rate: float | None, overflow_rate: float | None) -> str:

@@ -48,6 +48,9 @@ def test_a_round_in_flight_is_lost_and_paid_for(task, tmp_path, monkeypatch, sec
     assert (report.aggregation.lost, report.aggregation.aborted) == ([2], [])
     assert report.privacy.epsilon == pytest.approx(spent if secagg != "off" else report.privacy.epsilon_local)
     assert "1 of the sums are counted although they are not in the model" in report.privacy.statement
+    assert "In fact 10 to 10 survived, where it is known" in report.privacy.statement
+    known = [again.simulation.records[place].seconds["server"] for place in (0, 2)]
+    assert report.aggregation.seconds.server_total == pytest.approx(sum(known) / 2)
     found = audit(tmp_path / "run", opacus=False)
     assert found.passed, [finding for finding in found.findings if finding.severity == "violation"]
     told = dataclasses.replace(report, aggregation=dataclasses.replace(report.aggregation, lost=[]))

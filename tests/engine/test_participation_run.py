@@ -173,6 +173,19 @@ def test_too_small_a_cohort_is_skipped_cleanly(crowd, monkeypatch) -> None:
     assert record.upload_bytes == record.download_bytes == 0
     assert simulation.records[2].aborted is None
     assert [e.round for e in simulation.server.ledger.events] == [1, 3, 4, 5, 6]
+    measured = [r.seconds["client_mean"] for r in simulation.records if r.round != 2]
+    seconds = summarise(simulation, total_seconds=1.0).aggregation.seconds
+    assert seconds.client_mean == pytest.approx(sum(measured) / 5)
+
+
+def test_a_run_whose_cohorts_were_all_too_small_has_a_report(crowd, monkeypatch) -> None:
+    draw = Selection.draw
+    monkeypatch.setattr(Selection, "draw", lambda self, seed, n, who: draw(self, seed, n, who)[:3])
+    simulation = finish(small(**MANY, participation__sampling="poisson"), crowd)
+    assert all("a cohort of 3 clients" in (record.aborted or "") for record in simulation.records)
+    report = summarise(simulation, total_seconds=1.0)
+    assert report.timing.clients_per_second == report.aggregation.seconds.client_mean == 0
+    assert report.privacy.epsilon == 0
 
 
 def test_cohorts_smaller_than_the_colluders_are_refused() -> None:

@@ -10,6 +10,7 @@ from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import gaussian_epsilon
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.cross_check import accountant_versions, cross_check
+from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.ledger import Ledger
 from flora_secure.privacy.noise_plan import NoisePlan
 from flora_secure.records.statement import statement
@@ -337,3 +338,29 @@ def test_clients_receive_the_released_sums_and_that_is_said() -> None:
     text = write(*run())
     assert "What clients are sent. The adapter, or the released sums" in text
     assert "It is the same information" in text
+
+
+def test_the_slack_of_rounding_counts_where_a_server_picks() -> None:
+    """A client with a little less loss and more slack than another may be the worst, as it is in the ledger."""
+    plan = dataclasses.replace(run()[0], epsilon=100.0)
+    coarse = RoundEvent(1, 100, 0, 1.0, 7.6, 1.3, 5, frozenset(range(1, 101)))
+    z = coarse.noise_multiplier * 0.9999
+    loud = RoundEvent(2, 1, 0, 40.0, 40.0 / z, 1.0, 5, frozenset({0}))
+    ledger = Ledger(plan.epsilon, plan.delta)
+    for event in (coarse, loud):
+        ledger.authorise(event)
+        ledger.record(event)
+    assert loud.aliasing_slack < 1e-9
+    assert ledger.epsilon_of_client(0) < ledger.epsilon_of_client(1) == ledger.epsilon
+    text = write(plan, ledger, profile="malicious-server")
+    assert f"would not hold: epsilon = {ledger.epsilon:.4g} at the same delta" in text
+    assert f"{ledger.epsilon:.4g}" != f"{ledger.epsilon_of_client(0):.4g}"
+
+
+def test_survivors_of_a_lost_round_are_not_known() -> None:
+    plan, ledger = run((95, 91, 92))
+    assert "In fact 91 to 95 survived, and epsilon is computed from them" in write(plan, ledger)
+    assert "In fact 92 to 95 survived, where it is known, and epsilon" in write(plan, ledger, lost_rounds=[2])
+    lost = write(plan, ledger, lost_rounds=[1, 2, 3])
+    assert "How many survived is not known, and epsilon is computed from the fewest" in lost
+    assert "3 of the sums are counted although they are not in the model" in lost

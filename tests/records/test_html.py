@@ -22,11 +22,12 @@ from test_run_folder import written
 import flora_secure
 from flora_secure.errors import PlotError, RunFolderError
 from flora_secure.privacy.accounting import epsilon_for, epsilon_of
+from flora_secure.privacy.events import RoundEvent
 from flora_secure.records import html
 from flora_secure.records.html.facts import differences
 from flora_secure.records.html.page import page, write
 from flora_secure.records.html.shown import MOST_ROWS, Shown, Table, read
-from flora_secure.records.html.verdict import what_would_change
+from flora_secure.records.html.verdict import what_would_change, worst_events
 from flora_secure.records.report import Report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -202,6 +203,16 @@ def test_the_verdict_is_that_of_the_worst_client() -> None:
     told = dataclasses.replace(third, participants=[4, 5, 6, 8], survivors=[4, 5, 6, 8])
     found = what_would_change(dataclasses.replace(run, records=[first, second, told]))
     assert cells(found[3])["3 (as it was)"] == f"{epsilon_for(z, 1e-5, 3):.2f}"
+
+
+def test_the_slack_of_rounding_makes_a_worst_client_too() -> None:
+    coarse = RoundEvent(1, 100, 0, 1.0, 7.6, 1.3, 5, frozenset(range(1, 101)))
+    loud = RoundEvent(2, 1, 0, 40.0, 40.0 / (coarse.noise_multiplier * 0.9999), 1.0, 5, frozenset({0}))
+    assert epsilon_of([loud], 1e-5) < epsilon_of([coarse], 1e-5)
+    assert worst_events([coarse, loud], 1e-5) == [coarse]
+    everybody = dataclasses.replace(loud, round=3, participants=None)
+    assert worst_events([coarse, everybody, loud], 1e-5) == [everybody, loud]
+    assert worst_events([everybody], 1e-5) == [everybody]
 
 
 def test_without_noise_nothing_is_promised(folder: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.privacy.events import RoundEvent
+from flora_secure.privacy.ledger import worst_rounds
 from flora_secure.records.html.shown import Shown, Table, epsilon_text
 
 _COLLUDING = (0.0, 0.05, 0.1, 0.2, 0.5, 0.8)
@@ -24,28 +25,22 @@ def what_would_change(run: Shown) -> list[Table]:
 
     Raises `ValueError` for rounds of impossible numbers.
     """
-    events = worst_events([record.event() for record in run.records if record.released], run)
+    released = [record.event() for record in run.records if record.released]
+    events = worst_events(released, run.report.privacy.delta)
     if not run.noisy or not events:
         return []
     return [_collusion(run, events), _dropouts(run, events), _deltas(run, events), _rounds(run, events)]
 
 
-def worst_events(events: Sequence[RoundEvent], run: Shown) -> list[RoundEvent]:
-    """The rounds of the client that lost most. Histories are ordered by the central limit's μ² (Bu et al. 2019, arXiv
-    1911.11607), which is exact where no examples were sampled, rounding apart."""
-    cost: dict[int, float] = defaultdict(float)
-    everybody = 0.0
-    for event in events:
-        z, q = event.noise_multiplier, event.sampling_rate
-        more = math.inf if z == 0 else q * q * math.expm1(min(z**-2, 700.0)) if q < 1 else z**-2
-        if event.participants is None:
-            everybody += more
+def worst_events(events: Sequence[RoundEvent], delta: float) -> list[RoundEvent]:
+    """The rounds of the client that lost most; those that name no participants are everybody's."""
+    rounds: dict[int, list[int]] = defaultdict(list)
+    for place, event in enumerate(events):
         for client in event.participants or ():
-            cost[client] += more
-    if not cost:
-        return list(events)
-    worst = max(sorted(cost), key=cost.__getitem__)
-    return [event for event in events if event.participants is None or worst in event.participants]
+            rounds[client].append(place)
+    everybody = {place for place, event in enumerate(events) if event.participants is None}
+    histories = {tuple(sorted(everybody.union(own))) for own in rounds.values()} or {tuple(sorted(everybody))}
+    return list(worst_rounds(([events[place] for place in own] for own in sorted(histories)), delta, cell=_CELL))
 
 
 def _epsilon(events: Sequence[RoundEvent], delta: float) -> float:
