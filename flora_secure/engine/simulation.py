@@ -191,7 +191,7 @@ def _uploads(config: RunConfig, invitation: Invitation, given: Contributions, va
 
 
 def vanishing_of(seed: int | None, number: int, cohort: Collection[int], dropout: float) -> set[int]:
-    """The clients of round `number` that vanish after sharing keys, a fraction `dropout` of them.
+    """The clients of round `number` that vanish before their upload, a fraction `dropout` of them.
 
     `seed`: of the experiment, which reports publish; None draws from the operating system's randomness. Who survived is
     as secret from outsiders as who was asked, where their epsilon is amplified.

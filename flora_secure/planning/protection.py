@@ -205,7 +205,7 @@ class AggregationConfig:
     corrupt: float = option(
         0.05, "--corrupt", "Fraction of all clients that may collude with the server; sizes noise and masks."
     )
-    dropout: float = option(0.0, "--dropout", "Fraction of a round's clients that vanish after sharing keys.")
+    dropout: float = option(0.0, "--dropout", "Fraction of a round's clients that vanish before their upload.")
 
     def __post_init__(self) -> None:
         require(

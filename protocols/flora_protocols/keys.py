@@ -103,7 +103,7 @@ def derive(secret: bytes, purpose: bytes, scope: bytes, low: int, high: int) -> 
 
 
 def expand(extracted: bytes, purpose: bytes, scope: bytes, low: int, high: int) -> bytes:
-    """As `derive`, of a secret whose `extract` is given."""
+    """The same key as `derive` makes, of a secret whose `extract` is given."""
     return _expand(extracted, purpose + scope + _INDICES.pack(low, high))
 
 

@@ -62,7 +62,7 @@ class Masked:
         return found
 
     def gone_near(self, clients: Sequence[int]) -> list[list[int]]:
-        """Of each of these survivors the neighbours in the round that did not survive, ascending."""
+        """The neighbours of each of these survivors that were in the round and did not survive, ascending."""
         near = self.params.graph.neighbourhoods[list(clients)]
         gone = (self.here & ~self.alive)[near]
         joined, ends = near[gone].tolist(), np.cumsum(gone.sum(axis=1)).tolist()

@@ -117,7 +117,7 @@ BAD = [
     (["--no-feature-cache", "--feature-cache", "EMPTY"], "give either --feature-cache or --no-feature-cache"),
     (
         ["--epsilom", "4"],
-        "No such option: --epsilom (Possible options: --epsilon, --precision) Try 'flora-secure simulate",
+        "No such option: --epsilom (Possible options: --epsilon, --precision, --slots) Try 'flora-secure simulate",
     ),
     (["--placement", "text-atention"], "visual-attention; got 'text-atention'; did you mean 'text-attention'?"),
     (["--dataset", "cifar-10"], "did you mean 'cifar10'?"),
