@@ -248,6 +248,9 @@ def test_a_sum_of_too_few_is_never_announced(make):
         assert isinstance(error.cause, TooFewSurvivors)
         assert (error.cause.have, error.cause.need, error.trip, error.survivors) == (7, 8, Trip.MASK, ())
         assert [exchange.trip for exchange in faulty.exchanges][-1] is Trip.MASK
+    # Announced is announced: of those eight, five that reveal are enough.
+    faults = {8: (Trip.MASK, "silence")} | dict.fromkeys((0, 1, 2), (Trip.UNMASK, "silence"))
+    assert summed(Faulty(params_of(make), faults), least_survivors=8).survivors == tuple(range(8))
     with pytest.raises(MisuseError, match="least_survivors"):
         conduct(faulty.prepared, faulty.start, least_survivors="8")
 
