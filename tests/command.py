@@ -30,16 +30,18 @@ def said(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if not re.search(r" … \d+ s$", line)]
 
 
-def flora_here(*arguments: object, cwd: Path, stdout: TextIO | None = None) -> subprocess.CompletedProcess[str]:
+def flora_here(
+    *arguments: object, cwd: Path, stdout: TextIO | None = None, stderr: TextIO | None = None
+) -> subprocess.CompletedProcess[str]:
     """The console script in this process: what it prints, and its exit code, without the seconds of importing torch.
-    `stdout`: where it prints, for "" in the answer."""
+    `stdout`, `stderr`: where it prints, for "" in the answer."""
     out, err = io.StringIO(), io.StringIO()
     command = ["flora-secure", *map(str, arguments)]
     code: object = None
     with (
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(stdout or out),
-        contextlib.redirect_stderr(err),
+        contextlib.redirect_stderr(stderr or err),
         patch.object(sys, "argv", command),
         warnings.catch_warnings(),  # the script decides for its whole process which are shown
     ):

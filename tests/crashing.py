@@ -77,24 +77,24 @@ def resumed(path: Path, config: RunConfig, task: Task) -> RecordedRun:
 
 
 def timeless(path: Path) -> tuple[list[dict], dict, dict[str, bytes]]:
-    """Records, report and adapter files of a finished run, without what a clock has measured, and without broadcasts
-    and invitations: a server that starts again sends full states and long forms once more."""
+    """Records, report and adapter files of a finished run, without what a clock has measured, and without what carries
+    the updates: a server that starts again sends full states and long invitations, and sets up another session."""
     _, records, report = read_run(path)  # the chain holds
     assert report is not None
-    lines = [_without_broadcasts({**record.to_dict(), "seconds": None}) for record in records]
+    masked = report.aggregation.profile != "off"
+    lines = [_updates_of({**record.to_dict(), "seconds": None}, masked=masked) for record in records]
     told = json.loads(report.to_json())
     told["timing"] = told["aggregation"]["seconds"] = told["provenance"]["rounds_hash"] = None
-    for figure in ("invitation_bytes", "reduction"):
-        told["communication"][figure] = None
-    told["communication"] = _without_broadcasts(told["communication"])
-    told["communication"]["masking_bytes"] = round(told["communication"]["masking_bytes"], 6)
+    told["communication"] = _updates_of(told["communication"], masked=masked)
     return lines, told, {file.name: file.read_bytes() for file in (path / "adapter").iterdir()}
 
 
-def _without_broadcasts(figures: dict) -> dict:
-    """Rounded, since means of the report are sums that were divided."""
-    parts = ("download_bytes", "payload_bytes", "broadcast_bytes")
-    return figures | {part: round(figures[part] - figures["broadcast_bytes"], 6) for part in parts}
+def _updates_of(figures: dict, *, masked: bool) -> dict:
+    """With the payload's updates alone. Rounded, since means of the report are sums that were divided."""
+    carriage = {"download_bytes", "broadcast_bytes", "payload_bytes", "masking_bytes", "invitation_bytes", "reduction"}
+    carriage |= {"upload_bytes", "reduction_upload"} if masked else set()
+    left = {name: value for name, value in figures.items() if name not in carriage}
+    return left | {"updates": round(figures["payload_bytes"] - figures["broadcast_bytes"], 6)}
 
 
 def crashed(monkeypatch, fatal: int, action: Callable[[], object]) -> bool:

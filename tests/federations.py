@@ -1,18 +1,22 @@
 """Small federations of the digits data set, and runs in them: what tests of training and of run folders share."""
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Split
 from flora_secure.data.federation import Federation, load_federation
+from flora_secure.engine import task as engine
 from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.summary import summarise
-from flora_secure.engine.task import Task, prepare
+from flora_secure.engine.task import Task
 from flora_secure.planning.config import RunConfig, override
+from flora_secure.planning.masking import settled
 from flora_secure.records.run_folder import RunFolder
 
 DIGITS = {
@@ -24,6 +28,13 @@ DIGITS = {
 SMALL = {**DIGITS, "data.partition": "iid", "privacy.epsilon": 50.0}
 # what `small` takes so that a tower that trains, which is slow, is trained little
 FEW = {"training__rounds": 2, "training__local_steps": 2, "privacy__epsilon": math.inf, "data__clients": 10}
+
+_FEATURES = ArrayCache(Path(os.environ["XDG_CACHE_HOME"]) / "features-of-tests", print)
+
+
+def prepare(config: RunConfig, federation: Federation) -> Task:
+    """The engine's, with features that one test of all workers takes: a second for each task otherwise."""
+    return engine.prepare(config, federation, _FEATURES)
 
 
 def changed(base: dict[str, object], changes: dict[str, object]) -> RunConfig:
@@ -41,13 +52,13 @@ def task_of(config: RunConfig) -> Task:
 
 
 def few_images(**changes: object) -> Task:
-    """Sixty images at ten clients, as many for testing: for towers that train."""
+    """Sixty images at ten clients, as many for testing, two prompts a class: for towers that train."""
     torch.set_num_threads(1)
     config = small(**{**FEW, **changes})
     data = load_federation(config.data, config.seed).dataset
     few = np.arange(60)
-    private, test = data.private.at(few), data.test.at(few)
-    return prepare(config, Federation(replace(data, private=private, test=test), np.array_split(few, 10)))
+    data = replace(data, private=data.private.at(few), test=data.test.at(few), templates=data.templates[:2])
+    return prepare(config, Federation(data, np.array_split(few, 10)))
 
 
 def captioned(federation: Federation) -> Federation:
@@ -72,6 +83,7 @@ def finish(config: RunConfig, task: Task) -> Simulation:
 
 def kept(config: RunConfig, task: Task, path: Path) -> Path:
     """A finished run in the new folder `path`: its rounds, adapter and report."""
+    config = settled(config)
     simulation, folder = Simulation(config, task), RunFolder(path, config)
     for record in simulation.rounds():
         folder.append_round(record)

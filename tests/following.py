@@ -4,13 +4,15 @@ from collections.abc import Collection
 
 import numpy as np
 
+from flora_protocols import identity_public
 from flora_secure.client.following import Following, arrive
 from flora_secure.client.upload import upload
 from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.rules import PROMPT_BASIS, Rule, TrainedValues
 from flora_secure.rounds.broadcast import Broadcast, Layout
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import Invitation, decode_opening
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import decode_opening
 from flora_secure.rounds.sum import Outcome, RoundSum
 from flora_secure.server.server import Server
 from flora_secure.server.task import ServerTask
@@ -38,7 +40,10 @@ def server_of(rule: Rule = PROMPT_BASIS, a: int = 40, b: int = 192, **changes) -
         data_hash="00" * 32,
         accuracy=lambda adapter: 0.5,
     )
-    return Server(override(RunConfig(), given), task, Enrolment(clients=CLIENTS))
+    config = override(RunConfig(), given)
+    signed = config.aggregation.secagg == "malicious-server"
+    identities = tuple(identity_public(bytes([client + 1]) * 32) for client in range(CLIENTS * signed))
+    return Server(config, task, Enrolment(clients=CLIENTS, identities=identities))
 
 
 class Followers:

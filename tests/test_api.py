@@ -25,7 +25,8 @@ from flora_secure.records.run_folder import RunFolder
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 NAMES = ("zero", "one", "two")
-SMALL = {"rounds": 2, "corrupt": 0, "dropout_tolerance": 0, "epsilon": 8, "simulation_noise": True}
+# without the page, which takes longer to draw than the rounds
+SMALL = {"rounds": 2, "corrupt": 0, "dropout_tolerance": 0, "epsilon": 8, "simulation_noise": True, "html": False}
 
 
 @pytest.fixture(autouse=True)

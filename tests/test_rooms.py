@@ -315,8 +315,8 @@ LIGHT = [name for name in MODULES if not needs(name)]
 @pytest.fixture(scope="module")
 def said() -> dict[str, str]:
     """What each module that should do without says when it is imported where every heavy library is missing: "" where
-    it can be. One interpreter for all, which forgets our packages before each: whatever a module needs it must import
-    itself.
+    it can be. One interpreter for all, which forgets our packages before each room: whatever a room needs it must
+    import itself. That no module of it comes too early in a circle is seen above, from the imports.
     """
     program = (
         "import importlib, json, sys\n"
@@ -325,10 +325,12 @@ def said() -> dict[str, str]:
         f"        if name.partition('.')[0] in {sorted(HEAVY)!r}: raise ImportError(name)\n"
         "sys.meta_path.insert(0, Missing())\n"
         f"sys.path[:0] = {[str(folder.parent) for folder in PACKAGES.values()]!r}\n"
-        "said = {}\n"
-        f"for module in {LIGHT!r}:\n"
+        "said, before = {}, ''\n"
+        f"for module, room in {[(name, room_of(name)) for name in LIGHT]!r}:\n"
         f"    for name in [name for name in sys.modules if name.partition('.')[0] in {sorted(PACKAGES)!r}]:\n"
-        "        del sys.modules[name]\n"
+        "        if room != before:\n"
+        "            del sys.modules[name]\n"
+        "    before = room\n"
         "    try:\n"
         "        importlib.import_module(module)\n"
         "        said[module] = ''\n"

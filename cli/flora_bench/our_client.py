@@ -20,6 +20,7 @@ from flora_protocols import (
     Floors,
     RoundParams,
     ServerAdvertise,
+    ServerPrepared,
     SessionParams,
     keys,
     round_messages,
@@ -60,6 +61,7 @@ class OurClient:
                 session = position.session
                 self._dump = position.dump()
         prepared, inboxes = share.close()
+        assert isinstance(prepared, ServerPrepared)
         self._inbox = inboxes[self._me]
         self._round = prepared.next_round(1, _MODEL)
         self._start = self._round.to_bytes(params, session)

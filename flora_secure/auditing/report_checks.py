@@ -144,7 +144,7 @@ def _parameters(model: str) -> int | None:
 
 
 def aggregation(case: Case) -> Finding:
-    """A-33: cohorts, dropped, recovered, aborted and lost are those of the rounds."""
+    """A-33: cohorts, dropped, recovered, aborted and lost are those of the rounds; sessions those of the config."""
 
     def compare(report: Report) -> list[Problem]:
         told, how = report.aggregation, case.config.participation
@@ -162,6 +162,8 @@ def aggregation(case: Case) -> Finding:
             ("lost", told.lost, [r.round for r in case.records if r.lost]),
             ("announced", told.announced, [r.round for r in case.records if r.announced]),
         )
+        asked = case.config.aggregation
+        found += _different(*((name, getattr(told, name), getattr(asked, name)) for name in ("slots", "suite")))
         if case.everybody:
             for r in case.records:
                 found += _different(

@@ -110,6 +110,7 @@ def _statement(case: Case, report: Report) -> str:
         overflow_rate=wrapped,
         corrupt=corrupt_clients(config),
         counted=config.aggregation.masks == "counted",
+        suite=config.aggregation.suite,
     )
 
 

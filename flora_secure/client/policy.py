@@ -30,6 +30,9 @@ class Policy:
         most_epsilon: largest ε of this client's own ledger, over everything that it has ever given; infinity for none.
         delta: at which that ε is counted.
         most_rounds: how many rounds of one session it uploads in.
+        last_round: largest number of a round that it takes part in; None for `most_rounds`. A masking session's graph
+            follows from the number of its first round: a server that could take any would look for a graph that it
+            likes. Where cohorts are drawn, set it to the rounds of a run.
         corrupt: fraction of the cohort that may collude with the server, whatever the server says of it: their noise
             counts for nothing. 0 leaves it to the plan.
         least_clients: smallest cohort that it joins.
@@ -47,6 +50,7 @@ class Policy:
     most_epsilon: float
     delta: float
     most_rounds: int
+    last_round: int | None = None
     corrupt: float = 0.05
     least_clients: int = 2
     least_threshold: int = 2
@@ -62,6 +66,8 @@ class Policy:
         require(0 < self.delta < 1, f"delta must lie between 0 and 1, got {self.delta}")
         require(0 <= self.corrupt < 1, f"corrupt must be at least 0 and below 1, got {self.corrupt}")
         require(self.most_rounds >= 1, f"most_rounds must be at least 1, got {self.most_rounds}")
+        last = self.last_round
+        require(last is None or last >= 1, f"last_round must be at least 1, got {last}")
         for name in ("least_clients", "least_threshold", "least_survivors"):
             require(2 <= getattr(self, name) <= 1 << 16, f"{name} must lie in 2…65536, got {getattr(self, name)}")
         require(self.suite in SUITES, f"suite must be {' or '.join(SUITES)}, got {self.suite!r}")
@@ -109,6 +115,11 @@ class Policy:
             raise RefusalError(
                 Refusal.UNIT, f"the round protects unit {invitation.unit}, this client insists on {self.unit}"
             )
+        last = self.most_rounds if self.last_round is None else self.last_round
+        if invitation.round > last:
+            raise RefusalError(
+                Refusal.ROUNDS, f"round {invitation.round} is beyond the last that this client takes part in, {last}"
+            )
         if invitation.placement not in self.placements:
             raise RefusalError(Refusal.PLACEMENT, f"placement {invitation.placement!r} is none that this client trains")
         try:
@@ -147,6 +158,7 @@ class _PolicyFile:
     most_epsilon: float
     delta: float
     most_rounds: int
+    last_round: int
     corrupt: float
     least_clients: int
     least_threshold: int

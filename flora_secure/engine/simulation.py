@@ -30,6 +30,7 @@ from flora_secure.model.devices import batch_map
 from flora_secure.model.factors import Factors
 from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig
+from flora_secure.planning.protection import AggregationConfig
 from flora_secure.privacy.encoding import wrapped
 from flora_secure.records.record import PARTS, RoundRecord
 from flora_secure.rounds.enrolment import Enrolment
@@ -224,6 +225,7 @@ def _policy(server: Server) -> Policy:
         most_epsilon=plan.epsilon,
         delta=plan.delta,
         most_rounds=plan.rounds,
+        last_round=config.training.rounds,
         corrupt=0.0,  # the plan has the configuration's, which depends on the cohort
         unit=config.privacy.unit,
         placements=(config.model.placement,),
@@ -248,8 +250,8 @@ def without_noise(config: RunConfig, task: Task) -> float:
     plain = dataclasses.replace(
         config,
         privacy=dataclasses.replace(config.privacy, epsilon=math.inf, delta=None, bits=None),
-        aggregation=dataclasses.replace(
-            config.aggregation, secagg="off", masking="run", neighbours=None, threshold=None
+        aggregation=AggregationConfig(
+            secagg="off", corrupt=config.aggregation.corrupt, dropout=config.aggregation.dropout
         ),
     )
     *_, last = Simulation(plain, task).rounds()

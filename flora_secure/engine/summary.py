@@ -13,7 +13,7 @@ from flora_secure.engine.accuracy import accuracy_of, forgetting_of, retrieval, 
 from flora_secure.engine.memory import peak_memory
 from flora_secure.engine.simulation import Simulation
 from flora_secure.plain import finite_or_none
-from flora_secure.planning.masking import name_of, warning_of
+from flora_secure.planning.masking import name_of, suite_of, warning_of
 from flora_secure.planning.noise import protected_units
 from flora_secure.planning.selection import corrupt_clients
 from flora_secure.privacy.cross_check import (
@@ -176,6 +176,7 @@ def _privacy(simulation: Simulation) -> Privacy:
             overflow_rate=overflow_rate,
             corrupt=corrupt_clients(simulation.config),
             counted=simulation.config.aggregation.masks == "counted",
+            suite=None if simulation.server.profile is None else name_of(suite_of(simulation.config)),
         ),
     )
 

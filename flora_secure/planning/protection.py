@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from flora_protocols.params import MAX_SLOTS
 from flora_secure.errors import require, require_positive
 from flora_secure.planning.options import SIMULATE, option
 
@@ -25,6 +24,8 @@ EXAMPLE_RATE = 0.1
 MOST_EPSILON = 100.0
 LEAST_DELTA: dict[Unit, float] = {"client": 1e-12, "example": 1e-10}
 LEAST_EXAMPLE_RATE = 1e-4
+
+MAX_SLOTS = 1024  # of a session of flora_protocols, which takes numpy to import; a test holds them together
 
 
 @dataclass(frozen=True, kw_only=True)

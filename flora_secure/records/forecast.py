@@ -335,7 +335,7 @@ def _communication(
     n = plan.clients
     stay = 1 - math.floor(config.aggregation.dropout * n) / n
     trained = size.trained(config.model, classes_of(config.data))
-    broadcast, invitation = _broadcast_bytes(config, plan, trained), _invitation_bytes(config)
+    broadcast, invitation = _broadcast_bytes(config, plan, trained), _invitation_bytes(config, plan)
     packed = -(-plan.payload_bits // 8)
     upload, download = stay * packed, invitation + broadcast + OPENING_BYTES
     if masking is not None:
@@ -370,23 +370,28 @@ def _masking_bytes(config: RunConfig, plan: NoisePlan, masking: MaskingPlan) -> 
     once = setup_bytes(params)
     each = round_bytes(params, lost * n * masking.neighbours / (n - 1))  # of who stays, the neighbours that do not
     sessions = math.ceil(rounds / params.slots) / rounds
-    # the inbox goes with each round until its client has uploaded
-    inbox = once[Kind.INBOX] * math.fsum(lost**missed for missed in range(min(params.slots, rounds)))
+    # the inbox goes with each round of a session until its client has uploaded
+    inbox = once[Kind.INBOX] * math.fsum(lost ** (number % params.slots) for number in range(rounds)) / rounds
     sent = (Kind.ADVERTISEMENT, Kind.CIPHERTEXTS, Kind.SHARES)
-    told = math.fsum(once.get(kind, 0.0) for kind in (Kind.ROSTER, Kind.DELIVERY)) + inbox
+    told = math.fsum(once.get(kind, 0.0) for kind in (Kind.ROSTER, Kind.DELIVERY))
     up = (1 - lost) * math.fsum(each.get(kind, 0.0) for kind in (Kind.UPLOAD, Kind.ENDORSEMENT, Kind.REVEAL))
     down = (1 - lost) * math.fsum(each.get(kind, 0.0) for kind in (Kind.SURVIVORS, Kind.AGREEMENT))
     return (
         up + sessions * math.fsum(once.get(kind, 0.0) for kind in sent),
-        down + sessions * told + each[Kind.START] + REQUEST_BYTES,
+        down + sessions * told + inbox + each[Kind.START] + REQUEST_BYTES,
     )
 
 
-def _invitation_bytes(config: RunConfig) -> float:
-    """The mean over a run's rounds: a long invitation first, short ones where the members stay the same."""
-    masked, rounds = config.aggregation.secagg != "off", config.training.rounds
+def _invitation_bytes(config: RunConfig, plan: NoisePlan) -> float:
+    """The mean over a run's rounds: a long invitation first and after a drop-out, short ones where nothing but their
+    members differs."""
+    masked, rounds, how = config.aggregation.secagg != "off", config.training.rounds, config.participation
     long, short = Invitation.sizes(config.clients, config.model.placement, config.model.trained_rule, masked=masked)
-    return long if config.participation.rate < 1 else (long + (rounds - 1) * short) / rounds
+    if how.sampling == "poisson":
+        return long
+    stay = 1 - math.floor(config.aggregation.dropout * plan.clients) / plan.clients
+    known = stay * math.fsum(1 - (1 - how.rate) ** number for number in range(rounds)) / rounds
+    return long + known * (short - long)
 
 
 def _broadcast_bytes(config: RunConfig, plan: NoisePlan, trained: int) -> float:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from flora_secure.planning.protection import SuiteName
 from flora_secure.privacy.accounting import epsilon_of, gaussian_epsilon
 from flora_secure.privacy.cross_check import CLOSED_FORM, accountant_versions, headline_accountant
 from flora_secure.privacy.events import RoundEvent
@@ -34,6 +35,15 @@ _TRUST = {
     "clients are not counted.",
     "off": "Trust. Secure aggregation was SWITCHED OFF: the server received every upload singly and is trusted to add "
     "them up and forget them.",
+}
+_CHANNELS: dict[SuiteName, str] = {
+    "x25519": "Channels. What clients send each other through the server rests on X25519 alone. Whoever records the "
+    "messages of a masking session, as the server may, and has a quantum computer later takes off all masks of its "
+    "rounds and sees every upload singly",
+    "x25519-mlkem768": "Channels. What clients send each other through the server rests on X25519 and ML-KEM-768 "
+    "together. Whoever records the messages of a masking session, as the server may, and has a quantum computer later "
+    "must break ML-KEM-768 as well; only who breaks both takes off all masks of its rounds and sees every upload "
+    "singly",
 }
 _SUMS_ONLY = (
     "Against whom. Those who see only the released sums and models. The server itself received every upload singly; "
@@ -95,6 +105,7 @@ def statement(
     overflow_rate: float | None = None,
     corrupt: int = 0,
     counted: bool = False,
+    suite: SuiteName | None,
 ) -> str:
     """What this run promises, to whom, on which assumptions.
 
@@ -113,16 +124,19 @@ def statement(
         overflow_rate: fraction of the sums' coordinates that may have wrapped (`overflow_rate`), if measured.
         corrupt: how many of all clients may be corrupt; a server that deviates may invite them to every round.
         counted: whether secure aggregation was counted by the sizes of its messages, and not run.
+        suite: what the channels of secure aggregation rest on; None without it.
 
     Returns:
         Paragraphs, each of one line, separated by empty lines.
 
     Raises:
-        ValueError: unknown profile or unit, unit `client` with sampled examples, or plan and ledger belong to
-            different budgets.
+        ValueError: unknown profile or unit, a profile without its suite, unit `client` with sampled examples, or plan
+            and ledger belong to different budgets.
     """
     if profile not in _TRUST:
         raise ValueError(f"profile must be one of {', '.join(_TRUST)}, got {profile!r}")
+    if (profile == "off") != (suite is None):
+        raise ValueError(f"profile {profile} and suite {suite}")
     if unit not in _UNIT:
         raise ValueError(f"unit must be one of {', '.join(_UNIT)}, got {unit!r}")
     if unit == "client" and plan.sampling_rate < 1:
@@ -148,8 +162,11 @@ def statement(
         )
     rates = _rates(plan, unit, clip_rate, overflow_rate)
     first = [_COUNTED] if counted else []
+    trust = [_TRUST[profile]]
+    if suite is not None:
+        trust.append(_CHANNELS[suite] + ("; against that only epsilon_local below holds." if plan.noisy else "."))
     if not plan.noisy:
-        return "\n\n".join((*first, _NO_PRIVACY, _TRUST[profile], rounds, rates, _BESIDE))
+        return "\n\n".join((*first, _NO_PRIVACY, *trust, rounds, rates, _BESIDE))
     upload = (
         f"One upload alone. If the server and all other clients collude, or the masks fail, a client is protected by "
         f"its own share of the noise only: epsilon_local = {ledger.epsilon_local:.4g} at delta = {ledger.delta:g}, "
@@ -158,7 +175,7 @@ def statement(
     if not ledger.events:
         unspent = f"Guarantee. No sum was released, so nothing of epsilon = {plan.epsilon:g} was spent."
         seen = [_SUMS_ONLY] if profile == "off" else []
-        sent = [*seen, _TRUST[profile], upload] if ledger.epsilon_local > 0 else []
+        sent = [*seen, *trust, upload] if ledger.epsilon_local > 0 else []
         return "\n\n".join((*first, unspent, rounds, *sent, _BESIDE))
     units = max(plan.clients, len(ledger.clients)) if population is None else population
     paragraphs = [
@@ -170,7 +187,7 @@ def statement(
         _SUMS_ONLY if profile == "off" else _SERVER,
         _SENT,
         _participation(plan, ledger),
-        _TRUST[profile],
+        *trust,
         _draw(ledger, corrupt) if profile == "malicious-server" and ledger.clients else None,
         _assumption(plan, ledger),
         rounds,

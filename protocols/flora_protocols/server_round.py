@@ -90,7 +90,7 @@ class ServerMask(ServerPosition):
         there = frozenset(survivors)
         for first, second in self._deposits.estranged:
             if first in there and second in there:
-                text = f"clients {first} and {second} say they can open nothing of each other: their masks stay"
+                text = f"clients {first} and {second} open nothing of each other, and their masks would not cancel"
                 raise UnsoundShares(first, text)
 
 

@@ -73,9 +73,9 @@ def deal(
     points, given = tuple([other + 1 for other in others]), tuple([peer + 1 for peer in derivers])
     rows = split(secrets.tobytes(), given, values, points) if points else ()
     seeds, openers = (secrets[:, which].tobytes() for which in (0, 1))
-    streams = [_blob_bytes(_of_slot(openers, slot), session, index, slot, len(pair_keys)) for slot in range(slots)]
+    masks = [_blob_bytes(_of_slot(openers, slot), session, index, slot, len(pair_keys)) for slot in range(slots)]
     blobs = _by_slot(pair_keys.values(), slots, keys.SECRET)
-    blobs ^= np.frombuffer(b"".join(streams), np.uint8).reshape(blobs.shape)
+    blobs ^= np.frombuffer(b"".join(masks), np.uint8).reshape(blobs.shape)
     return Dealt(
         {holder: row.tobytes() for holder, row in zip(others, rows, strict=True)},
         blobs,

@@ -36,7 +36,7 @@ def late(digits, tmp_path_factory) -> Path:
     return aborted_late(small(aggregation__dropout=0.1), digits, tmp_path_factory.mktemp("late") / "run", 2)
 
 
-def test_their_survivors_are_clients_and_not_places_in_the_cohort(tmp_path: Path) -> None:
+def test_their_survivors_are_clients_and_not_places_in_the_cohort(coarse, tmp_path: Path) -> None:
     config = small(
         data__clients=20, training__rounds=3, participation__rate=0.5, participation__sampling="fixed",
         aggregation__dropout=0.1,
@@ -49,9 +49,9 @@ def test_their_survivors_are_clients_and_not_places_in_the_cohort(tmp_path: Path
     assert not {f.check: f.evidence for f in audit(folder, opacus=False).findings if f.severity == VIOLATION}
 
 
-def test_examples_are_counted_from_the_sums_that_there_were(digits, tmp_path: Path) -> None:
+def test_examples_are_counted_from_the_sums_that_there_were(digits, coarse, tmp_path: Path) -> None:
     """Two rounds of three are aborted late: their examples must not make the data look three times as large."""
-    config = small(training__rounds=3, privacy__unit="example", privacy__delta=5e-4)
+    config = small(training__rounds=3, privacy__unit="example", privacy__delta=5e-4, privacy__epsilon=1.0)
     folder = aborted_late(config, digits, tmp_path / "run", 2, 3)
     assert not {f.check: f.evidence for f in audit(folder, opacus=False).findings if f.severity == VIOLATION}
 

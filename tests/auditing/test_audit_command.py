@@ -38,7 +38,7 @@ def test_a_violation_exits_1_and_is_named_first(folder) -> None:
     report.write_text(json.dumps(table))
     try:
         shown = flora_here("audit", folder, "--no-opacus", cwd=folder)
-        plain = flora("audit", folder, "--no-opacus", "--json", cwd=folder)
+        plain = flora_here("audit", folder, "--no-opacus", "--json", cwd=folder)
     finally:
         report.write_text(text)
     assert shown.returncode == plain.returncode == 1

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from falsifying import Cheat, falsified, found, small, written
+from federations import prepare
 
 from flora_secure.auditing.rederivation import audit
 from flora_secure.data.dataset import Split
 from flora_secure.data.federation import Federation
 from flora_secure.engine.accuracy import retrieval, retrieval_accuracy
-from flora_secure.engine.task import Task, prepare
+from flora_secure.engine.task import Task
 from flora_secure.records.reading import read_run
 from flora_secure.records.report import json_schema
 from flora_secure.records.report_table import rows

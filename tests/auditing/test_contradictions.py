@@ -51,8 +51,8 @@ def test_a_statement_with_a_false_paragraph(genuine: Path, tmp_path: Path, chang
     assert says in found(falsified(genuine, tmp_path / "run", said(change)))["A-30"]
 
 
-def test_a_paragraph_that_is_not_compared_may_not_occur_twice(tmp_path: Path) -> None:
-    config = small(privacy__unit="example")
+def test_a_paragraph_that_is_not_compared_may_not_occur_twice(coarse, tmp_path: Path) -> None:
+    config = small(privacy__unit="example", privacy__epsilon=1.0)
     run = written(config, task_of(config), tmp_path / "run")
     cheat = said(lambda s: "Guarantee. Differential privacy with epsilon = 0.1.\n\n" + s)
     assert found(run) == {}
@@ -188,7 +188,7 @@ def test_a_lost_round_is_in_no_model(genuine: Path, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_rounds_that_were_aborted_pass(tmp_path: Path, changes) -> None:
+def test_rounds_that_were_aborted_pass(coarse, tmp_path: Path, changes) -> None:
     config = small(aggregation__dropout=0.3, privacy__dropout_tolerance=0.2, training__rounds=4, **changes)
     run = written(config, task_of(config), tmp_path / "run")
     assert any(line["aborted"] for line in read(run)[0])

@@ -33,7 +33,7 @@ WHOLE = (0, -1, 1, 10**5, 10**9, 10**18, 10**30, -(10**18))
 LISTS: tuple[list[Any], ...] = ([], [0, 0, 0], [10**18], [-1], [*range(3000)])
 TEXTS = ("", "\x1b[2J\u202e[red]", "a" * 5000)
 SOON = 20.0  # seconds on a machine with other work; none takes two
-DRAWN = 100  # of some 2,000 changes of one value, and as many of several
+DRAWN = 50  # of some 2,000 changes of one value, and as many of several
 
 
 def leaves(table: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

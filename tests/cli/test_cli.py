@@ -184,7 +184,8 @@ def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
 def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
     folder, done = finished
     assert done.returncode == 0, done.stderr
-    # no library has a word of its own there
+    assert done.stdout.startswith("flora-secure simulate → run\n")
+    # no library has a word of its own, here or there
     assert [line.split()[0] for line in said(done)] == [
         "loading", "data", "warning:", "8", "round", "round", "wrote",
     ]  # fmt: skip
@@ -209,7 +210,7 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
 
 def test_json_is_all_there_is_on_stdout_and_the_resolved_config_repeats_the_settings(finished, tmp_path) -> None:
     folder, _ = finished
-    done = flora("simulate", "--config", folder / "config.toml", "--json", cwd=tmp_path)
+    done = flora_here("simulate", "--config", folder / "config.toml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     jsonschema.validate(report, json_schema())

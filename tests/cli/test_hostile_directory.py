@@ -50,6 +50,7 @@ def hostile(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_no_command_takes_a_module_from_there(hostile: Path, tmp_path: Path) -> None:
+    """In the C locale, where none may print what that cannot show, or read a file as if it was of that."""
     images = tmp_path / "images"
     for number in range(140):  # more than are decoded in one process
         place = images / ("train" if number < 120 else "test") / "ab"[number % 2]
@@ -72,8 +73,11 @@ def test_no_command_takes_a_module_from_there(hostile: Path, tmp_path: Path) -> 
     script.parent.mkdir()
     script.write_text(SCRIPT)
     lines.write_text("\n".join(commands))
-    done = subprocess.run([sys.executable, script, lines], cwd=hostile, env=ENVIRONMENT, capture_output=True, text=True)
+    environment = {**ENVIRONMENT, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, script, lines], cwd=hostile, env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr
+    assert b"accuracy" in done.stdout
+    assert done.stdout.isascii()
 
 
 def test_the_module_takes_none_from_there_either(hostile: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import flora, flora_here
+from command import flora_here
 from PIL import Image
 
 from flora_secure.data.dataset import Dataset
@@ -17,7 +17,7 @@ from flora_secure.planning.config import load_config
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("predict")
-    done = flora(
+    done = flora_here(
         "simulate", "--dataset", "digits", "--clients", "8", "--rounds", "3", "--epsilon", "50", "--out", "run",
         cwd=folder,
     )  # fmt: skip
@@ -44,7 +44,7 @@ def images(run: Path, data: Dataset) -> Path:
 
 
 def test_the_answers_on_a_folder_are_those_that_the_report_counts(run: Path, images: Path) -> None:
-    done = flora("predict", "run", "images", "--top", "3", "--json", cwd=run.parent)
+    done = flora_here("predict", "run", "images", "--top", "3", "--json", cwd=run.parent)
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout)
     report = json.loads((run / "report.json").read_text())

@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import pytest
-from command import ENVIRONMENT, PROGRAM, flora, flora_here
+from command import ENVIRONMENT, PROGRAM, flora_here
 from crashing import complete, timeless
 
 from flora_secure.engine.recorded import begin
@@ -15,7 +15,7 @@ from flora_secure.records.reading import read_run
 
 
 def test_kill_9_and_resume(task, tmp_path) -> None:
-    options = ["--dataset", "digits", "--clients", "10", "--partition", "iid", "--rounds", "30", "--simulation-noise"]
+    options = ["--dataset", "digits", "--clients", "10", "--partition", "iid", "--rounds", "12", "--simulation-noise"]
     process = subprocess.Popen(
         [*PROGRAM, "simulate", *options, "--out", "run"],
         cwd=tmp_path,
@@ -25,10 +25,10 @@ def test_kill_9_and_resume(task, tmp_path) -> None:
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("round 5/30"):
+        if line.startswith("round 3/12"):
             break
     os.kill(process.pid, signal.SIGSTOP)
-    busy = flora("simulate", "--resume", "run", cwd=tmp_path)
+    busy = flora_here("simulate", "--resume", "run", cwd=tmp_path)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
@@ -40,10 +40,10 @@ def test_kill_9_and_resume(task, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert "going on after round" in done.stderr
     assert "Traceback" not in done.stderr
-    assert json.loads(done.stdout)["privacy"]["rounds"] == 30
+    assert json.loads(done.stdout)["privacy"]["rounds"] == 12
     complete(begin(Simulation(read_run(tmp_path / "run").config, task), tmp_path / "whole"))
     assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
-    again = flora("simulate", "--resume", "run", "--json", cwd=tmp_path)
+    again = flora_here("simulate", "--resume", "run", "--json", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (0, done.stdout)
     assert "is complete, nothing is left to do" in again.stderr
 

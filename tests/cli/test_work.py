@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import re
-import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
-from command import ENVIRONMENT, PROGRAM
+from command import flora_here
 
 from flora_cli import output
 from flora_cli.output import Work
@@ -21,24 +22,25 @@ pty = pytest.importorskip("pty")
 def terminal(*arguments: str, cwd: Path) -> tuple[str, int]:
     """What a terminal is sent on stderr, and the exit code."""
     ours, theirs = pty.openpty()
-    run = subprocess.Popen(
-        [*PROGRAM, *arguments], cwd=cwd, env={**ENVIRONMENT, "TERM": "xterm"}, stderr=theirs, stdout=subprocess.PIPE
-    )
-    os.close(theirs)
     sent = b""
-    while True:
-        try:
-            piece = os.read(ours, 1 << 16)
-        except OSError:  # nobody holds the other end any more
-            break
-        if not piece:
-            break
-        sent += piece
+
+    def listen() -> None:
+        nonlocal sent
+        with suppress(OSError):  # nobody holds the other end any more
+            while piece := os.read(ours, 1 << 16):
+                sent += piece
+
+    listener = Thread(target=listen)
+    listener.start()
+    with os.fdopen(theirs, "w") as stream:
+        done = flora_here(*arguments, cwd=cwd, stderr=stream)
+    listener.join(60)
     os.close(ours)
-    return sent.decode(), run.wait()
+    return sent.decode(), done.returncode
 
 
-def test_a_run_on_a_terminal_keeps_its_rounds(tmp_path: Path) -> None:
+def test_a_run_on_a_terminal_keeps_its_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     flags = ["simulate", "--dataset", "digits", "--clients", "4", "--rounds", "3", "--epsilon", "inf"]
     sent, code = terminal(*flags, cwd=tmp_path)
     assert code == 0, sent

@@ -1,133 +1,33 @@
-"""Clients by their messages: whole rounds, what they refuse, and what survives a crash."""
+"""Clients by their messages: whole rounds, and what they refuse before they are in one."""
 
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
-from invitations import enrolment_of, floors_of, invitation_of, secrets_of
+from messaging import CLIENTS, DIMENSION, MODEL, NOISELESS, PLAN, Federation, alone
 
-from flora_protocols import Code, Exchange, PeerError, Trip, conduct, drive
+from flora_protocols import Code, PeerError, Suite, Trip
 from flora_secure.client.client import Client, code_of
-from flora_secure.client.contribution import Contributions
-from flora_secure.client.ledger import ClientLedger
-from flora_secure.client.policy import Policy
-from flora_secure.client.store import FileStore, MemoryStore
-from flora_secure.client.upload import upload
-from flora_secure.engine.exchange import MaskedExchange, Traffic
 from flora_secure.errors import Refusal, RefusalError
-from flora_secure.planning.rules import PROMPT_BASIS, TrainedValues
+from flora_secure.planning.masking import SUITES
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.encoding import decode
-from flora_secure.rounds.broadcast import Broadcast
-from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.opening import encode_opening
-
-CLIENTS, DIMENSION = 6, 40
-PLAN = calibrate(
-    clients=CLIENTS, dimension=DIMENSION, rounds=5, epsilon=8.0, delta=1e-5, clip_norm=1.0, dropout_tolerance=0.4
-)
-NOISELESS = calibrate(
-    clients=CLIENTS, dimension=DIMENSION, rounds=5, epsilon=math.inf, delta=1e-5, clip_norm=1.0, dropout_tolerance=0.4
-)
-MODEL, BROADCAST = bytes(range(32)), bytes(range(2 * DIMENSION))
-MODEL_HASH = hashlib.sha256(MODEL + BROADCAST).digest()
-
-
-def alone(number: int, adapter: bytes = BROADCAST) -> bytes:
-    """The broadcast of an adapter without a state."""
-    return Broadcast(since=number, adapter=adapter).to_bytes()
-
-
-class Given:
-    """A trainer whose contributions are given, and which counts how often it is asked."""
-
-    def __init__(self) -> None:
-        self.rows = np.random.default_rng(3).normal(0, 0.1, (CLIENTS, DIMENSION))
-        self.asked = 0
-
-    @property
-    def trained(self) -> TrainedValues:
-        return TrainedValues(PROMPT_BASIS, 7, DIMENSION)
-
-    def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
-        assert broadcast == BROADCAST
-        self.asked += 1
-        ones = np.ones(len(members), np.int64)
-        return Contributions(self.rows[list(members)], ones, 0 * ones)
-
-
-def terms(**changes) -> Policy:
-    given = {"profile": "semi-honest", "least_noise": 0.1, "most_epsilon": 100.0, "delta": 1e-5, "most_rounds": 5}
-    return Policy(**{**given, **changes})
-
-
-class Federation:
-    """Clients with stores in memory, and the rounds that a server conducts with them."""
-
-    def __init__(self, *, signed: bool = False, **changes) -> None:
-        secrets = secrets_of(CLIENTS) if signed else {}
-        self.enrolment: Enrolment = enrolment_of(CLIENTS, secrets)
-        self.trainer = Given()
-        self.clients = [
-            Client(
-                enrolment=self.enrolment,
-                number=number,
-                policy=terms(**changes),
-                trainer=self.trainer,
-                ledger=ClientLedger(None),
-                store=MemoryStore(),
-                model_hash=MODEL,
-                identity=secrets.get(number),
-            )
-            for number in range(CLIENTS)
-        ]
-
-    def invitation(self, number: int = 1, plan=PLAN, **changes) -> Invitation:
-        return invitation_of(plan, self.enrolment, number=number, **{"model_hash": MODEL_HASH, **changes})
-
-    def opening(self, invitation: Invitation, after: Invitation | None = None) -> bytes:
-        return encode_opening(invitation.to_bytes(self.enrolment, after), alone(invitation.round))
-
-    def conduct(self, invitation: Invitation, *, gone: dict[Trip, set[int]] | None = None, after=None):
-        opening, gone = self.opening(invitation, after), gone or {}
-
-        def carry(exchange: Exchange):
-            for position, message in exchange.outbox.items():
-                if position not in gone.get(exchange.trip, ()):
-                    yield position, self.clients[position].answer(message or opening)
-
-        return drive(conduct(invitation.params), carry)
 
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_rounds_by_messages_give_the_sum_of_those_who_stayed(signed) -> None:
     federation, before = Federation(signed=signed, least_noise=0.0, most_epsilon=math.inf), None
     for number in (1, 2, 3):
-        invitation = federation.invitation(number, NOISELESS)
+        invitation = federation.invitation(number, NOISELESS)  # each in a session of one slot
         result = federation.conduct(invitation, gone={Trip.MASK: {4}}, after=before)
         before = invitation
         assert result.survivors == (0, 1, 2, 3, 5)
         found = decode(result.sum, invitation.plan, 5, invitation.rotation)
         np.testing.assert_allclose(found, federation.trainer.rows[[0, 1, 2, 3, 5]].sum(0), atol=1e-3)
     assert [len(client.ledger.given) for client in federation.clients] == [3, 3, 3, 3, 0, 3]
-
-
-def test_a_round_by_messages_is_the_batch_bit_for_bit(monkeypatch) -> None:
-    """The same contributions and noise: the simulation's exchange, and clients that only ever saw bytes."""
-    federation = Federation()
-    invitation, keys = federation.invitation(), iter(bytes([i]) * 32 for i in range(CLIENTS))
-    monkeypatch.setattr(
-        "flora_secure.client.client.upload", lambda invited, row: upload(invited, row, noise_key=next(keys))
-    )
-    by_messages = federation.conduct(invitation).sum
-    rows = {i: upload(invitation, federation.trainer.rows[i], bytes([i]) * 32) for i in range(CLIENTS)}
-    batch = MaskedExchange({}).round(invitation, floors_of(invitation), rows, Traffic()).sum.total
-    np.testing.assert_array_equal(by_messages, batch)
 
 
 def refused(client: Client, message: bytes) -> str:
@@ -165,6 +65,7 @@ def test_what_is_no_message_is_refused_and_changes_nothing() -> None:
         ({"least_survivors": 6}, {}, Refusal.FLOORS),
         ({"unit": "example"}, {}, Refusal.UNIT),
         ({"placements": ("text-attention",)}, {}, Refusal.PLACEMENT),
+        ({"suite": "x25519-mlkem768"}, {}, Refusal.PROFILE),
     ],
 )
 def test_a_round_that_falls_short_of_the_clients_terms_is_refused(policy, invited, code) -> None:
@@ -177,6 +78,14 @@ def test_the_noise_is_counted_and_not_believed() -> None:
     federation = Federation(least_noise=0.5 * PLAN.noise_multiplier)
     lying = dataclasses.replace(PLAN, sigma_local=PLAN.sigma_local / 10)
     assert refused(federation.clients[0], federation.opening(federation.invitation(plan=lying))) == "noise"
+
+
+def test_the_suite_that_a_client_insists_on_is_its_floor_in_the_protocol_too() -> None:
+    for asked, suite in SUITES.items():
+        federation = Federation(suite=asked)
+        invitation = federation.invitation(suite=Suite.X25519_MLKEM768)
+        assert federation.clients[0].policy.accept(invitation)[1].suite is suite
+        federation.clients[0].answer(federation.opening(invitation))
 
 
 def test_another_model_and_a_round_of_others_are_refused() -> None:
@@ -225,7 +134,7 @@ def test_a_round_that_trains_other_values_is_refused(changes, code) -> None:
 
 
 def test_a_round_is_taken_once_and_rounds_are_counted() -> None:
-    federation = Federation(most_rounds=2)
+    federation = Federation(most_rounds=2, last_round=9)
     for number in (1, 2):
         federation.conduct(federation.invitation(number))
     client = federation.clients[0]
@@ -235,45 +144,13 @@ def test_a_round_is_taken_once_and_rounds_are_counted() -> None:
     assert refused(client, federation.opening(federation.invitation(3))) == Refusal.ROUNDS.value
 
 
-def test_the_same_request_gets_the_same_bytes_and_trains_once() -> None:
-    federation = Federation()
-    invitation = federation.invitation()
-    opening = federation.opening(invitation)
-
-    def carry(exchange: Exchange):
-        for position, message in exchange.outbox.items():
-            client = federation.clients[position]
-            reply = client.answer(message or opening)
-            assert client.answer(message or opening) == reply
-            yield position, reply
-
-    drive(conduct(invitation.params), carry)
-    assert federation.trainer.asked == CLIENTS
-    assert all(len(client.ledger.given) == 1 for client in federation.clients)
-
-
-def test_a_client_goes_on_in_another_process(tmp_path: Path) -> None:
-    """Between any two messages store and ledger are all that is left of it."""
-    federation = Federation()
-    invitation = federation.invitation()
-    opening = federation.opening(invitation)
-
-    def answer(number: int, message: bytes) -> bytes:
-        store = FileStore(tmp_path / str(number))
-        try:
-            ledger = ClientLedger(tmp_path / f"{number}.jsonl")
-            return dataclasses.replace(federation.clients[number], store=store, ledger=ledger).answer(message)
-        finally:
-            store.close()
-
-    def carry(exchange: Exchange):
-        for position, message in exchange.outbox.items():
-            yield position, answer(position, message or opening)
-
-    assert drive(conduct(invitation.params), carry).survivors == tuple(range(CLIENTS))
-    assert (tmp_path / "0" / "position").stat().st_mode & 0o077 == 0
-    ledger = ClientLedger(tmp_path / "0.jsonl")
-    assert ledger.rounds_of(invitation.session) == [1]
+def test_the_server_cannot_choose_among_all_numbers_of_rounds() -> None:
+    """The graph follows from the number: half a million of them a minute can be looked through."""
+    for terms, last in (({"most_rounds": 2}, 2), ({"most_rounds": 2, "last_round": 9}, 9)):
+        federation = Federation(**terms)
+        client = federation.clients[0]
+        assert refused(client, federation.opening(federation.invitation(last + 1))) == Refusal.ROUNDS.value
+        client.answer(federation.opening(federation.invitation(last)))
 
 
 def test_nothing_secret_is_shown() -> None:

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from federations import prepare
 from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.client.closed_form import ClientBatch, ClosedForm
 from flora_secure.client.control_variate import ClassGradients, ControlVariate
 from flora_secure.data.federation import load_federation
-from flora_secure.engine.task import prepare
 from flora_secure.errors import ConfigError
 from flora_secure.model.factors import Factors
 from flora_secure.model.head import Head

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from following import CLIENTS, MODEL, Followers, server_of
 
-from flora_protocols import Code, Exchange, PeerError, conduct, drive
+from flora_protocols import Code, Exchange, PeerError, ServerPrepared, Trip, conduct, drive, set_up
 from flora_secure.client.client import Client, code_of
 from flora_secure.client.contribution import Contributions
 from flora_secure.client.following import Following, arrive
@@ -23,7 +23,8 @@ from flora_secure.planning import noise
 from flora_secure.planning.rules import RULES, TrainedValues
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.rounds.broadcast import Form, Layout
-from flora_secure.rounds.invitation import Invitation, decode_opening
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import decode_opening, encode_request
 from flora_secure.rounds.sum import Outcome, RoundSum
 from flora_secure.server.server import Server
 
@@ -203,6 +204,7 @@ class Deployed:
     def __init__(self, server: Server, folder: Path) -> None:
         self.server, self.folder = server, folder
         self.told: list[tuple[int, str]] = []
+        self.prepared: ServerPrepared | None = None
         policy = Policy(
             profile="semi-honest", least_noise=0.0, most_epsilon=1e9, delta=1e-5, most_rounds=9, corrupt=0.0
         )
@@ -231,19 +233,35 @@ class Deployed:
         invitation = self.server.invite()
         openings = self.server.openings(invitation)
 
-        def opened(member: int) -> bytes:
-            try:
-                return self.answer(member, openings[member])
-            except (RefusalError, PeerError) as error:
-                self.told.append((member, code_of(error)))
-            return self.answer(member, self.server.complete_opening(invitation, member))
+        def ask(member: int, message: bytes) -> bytes | None:
+            """What opens a round reaches the member with what begins its session, or with what asks for its upload."""
+            opening = openings[member]
+            for told in (opening, None):
+                try:
+                    if told is None:
+                        told = self.server.complete_opening(invitation, member)
+                    return self.answer(member, encode_request(told, message) if message else told)
+                except (RefusalError, PeerError) as error:
+                    self.told.append((member, code_of(error)))
+                    if error.code not in (Refusal.STATE, Code.OTHER_SESSION):
+                        break
+            return None
 
         def carry(exchange: Exchange):
             for position, message in exchange.outbox.items():
-                member = invitation.members[position]
-                yield position, self.answer(member, message) if message else opened(member)
+                member, asked = invitation.members[position], exchange.trip is Trip.MASK
+                if asked and invitation.slot == 0:
+                    reply = self.answer(member, encode_request(b"", message))
+                else:
+                    reply = ask(member, message) if asked or not message else self.answer(member, message)
+                if reply is not None:
+                    yield position, reply
 
-        result = drive(conduct(invitation.params), carry)
+        if invitation.slot == 0:
+            self.prepared = drive(set_up(invitation.params), carry)
+        assert self.prepared is not None
+        start = invitation.start(self.server.enrolment, self.prepared.clients)
+        result = drive(conduct(self.prepared, start), carry)
         survivors = tuple(invitation.members[position] for position in result.survivors)
         found = RoundSum(result.sum, survivors, 0)
         self.server.finish(invitation, Outcome(sum=found, aborted=None, uploaded=survivors))
@@ -258,7 +276,8 @@ class Deployed:
 
 
 def test_deployed_clients_follow_over_restarts_and_come_back_with_nothing(tmp_path: Path) -> None:
-    us = Deployed(server_of(privacy__adaptive_clip=0.5), tmp_path)
+    """Who has lost its store has lost the masking session, too: it is in the first round of the next."""
+    us = Deployed(server_of(privacy__adaptive_clip=0.5, privacy__dropout_tolerance=0.4, aggregation__slots=3), tmp_path)
     us.round()
     us.round()
     assert us.told == []
@@ -269,17 +288,32 @@ def test_deployed_clients_follow_over_restarts_and_come_back_with_nothing(tmp_pa
     flipped[16 + 24 + 6] ^= 0x3
     store.save(dataclasses.replace(held, state=bytes(flipped)))
     store.close()
+    us.round()
+    assert us.told == [(3, Refusal.NO_ROUND.value), (5, Refusal.STATE.value)]
+    assert us.server.records[-1].dropped == [3]
     before = us.server.checkpoint().server
     us.round()
-    # without its store it does not know the short invitation's long form either
-    assert sorted(us.told) == [(3, Code.OTHER_SESSION.value), (5, Refusal.STATE.value)]
+    # nobody told the server that it has no state: the sums since its last upload are no use to it
+    assert us.told[2:] == [(3, Refusal.STATE.value)]
+    assert us.server.records[-1].dropped == []
     for number in range(CLIENTS):
         own = us.state(number)
-        assert own.number == 3
+        assert own.number == 4
         assert own.full.state.adapter.tobytes() == before.adapter.tobytes()
         assert own.full.state.momentum.tobytes() == before.momentum.tobytes()
     us.round()
-    assert len(us.told) == 2
+    assert len(us.told) == 3
+
+
+def test_a_member_without_its_store_is_sent_the_long_form_in_the_next_session(tmp_path: Path) -> None:
+    """It does not know the short invitation's long form, and says so."""
+    us = Deployed(server_of(aggregation__slots=1), tmp_path)
+    us.round()
+    us.round()
+    (tmp_path / "3" / "position").unlink()
+    us.round()
+    assert us.told == [(3, Code.OTHER_SESSION.value)]
+    assert us.server.records[-1].dropped == []
 
 
 def test_a_store_of_another_release_is_no_position_of_this_one(tmp_path: Path) -> None:
@@ -295,7 +329,7 @@ def test_a_store_of_another_release_is_no_position_of_this_one(tmp_path: Path) -
 
 
 def test_a_refused_broadcast_changes_nothing(tmp_path: Path) -> None:
-    us = Deployed(server_of(), tmp_path)
+    us = Deployed(server_of(aggregation__slots=1), tmp_path)
     us.round()
     invitation = us.server.invite()
     opening = us.server.openings(invitation)[0]

@@ -13,10 +13,12 @@ least_noise = 0.5
 most_epsilon = 8.0
 delta = 1e-5
 most_rounds = 20
+last_round = 60
 corrupt = 0.1
 least_clients = 10
 least_threshold = 4
 least_survivors = 8
+suite = "x25519-mlkem768"
 unit = "client"
 placements = ["text-projection"]
 """
@@ -30,10 +32,12 @@ def test_a_policy_is_what_its_file_says(tmp_path: Path) -> None:
         most_epsilon=8.0,
         delta=1e-5,
         most_rounds=20,
+        last_round=60,
         corrupt=0.1,
         least_clients=10,
         least_threshold=4,
         least_survivors=8,
+        suite="x25519-mlkem768",
         placements=("text-projection",),
     )
 
@@ -44,10 +48,13 @@ def test_a_policy_is_what_its_file_says(tmp_path: Path) -> None:
         ("least_noise = 0.5\n", "", "least_noise"),
         ('placements = ["text-projection"]\n', "", "placements"),
         ("most_rounds = 20", "most_rounds = 0", "most_rounds must be at least 1"),
+        ("last_round = 60", "last_round = 0", "last_round must be at least 1"),
         ("most_rounds = 20", "most_rounds = 2.5", "most_rounds must be of type int"),
         ("least_noise = 0.5", "least_noise = -1.0", "least_noise must be"),
         ('"text-projection"', '"text"', "not known"),
         ('"malicious-server"', '"off"', "profile must be"),
+        ('suite = "x25519-mlkem768"\n', "", "key 'suite' is missing"),
+        ('"x25519-mlkem768"', '"mlkem768"', "suite must be x25519 or x25519-mlkem768, got 'mlkem768'"),
         ('unit = "client"', 'unit = "hospital"', "unit must be"),
         ("delta = 1e-5", "delta = 1.0", "delta must lie"),
         ("corrupt = 0.1", "corrupt = 1.0", "corrupt must be"),

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from federations import FEW, few_images, small, task_of
+from federations import FEW, few_images, prepare, small, task_of
 from invitations import enrolment_of, invitation_of
 
 from flora_secure.client.trainer import ExampleTrainer, UpdateTrainer
 from flora_secure.data.federation import load_federation
 from flora_secure.data.notes import Notes
 from flora_secure.engine.simulation import Simulation
-from flora_secure.engine.task import Task, prepare
+from flora_secure.engine.task import Task
 from flora_secure.rounds.float16 import to_wire
 from flora_secure.rounds.invitation import Invitation
 
@@ -27,7 +27,7 @@ def invited(simulation: Simulation) -> Invitation:
         {},
         {"model__rule": "ab"},
         {"model__placement": "both-projections", "model__rule": "ab"},
-        {"privacy__unit": "example", "privacy__epsilon": 8.0},
+        {"privacy__unit": "example", "privacy__epsilon": 2.0},
     ],
 )
 def test_a_row_of_a_batch_is_a_batch_of_one(changes) -> None:

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 from crashing import complete, crashed, open_small, resumed, secret, timeless
+from federations import prepare
 
 from flora_secure.auditing.rederivation import audit
 from flora_secure.engine.recorded import begin, go_on
 from flora_secure.engine.simulation import Simulation
-from flora_secure.engine.task import prepare
 from flora_secure.records.run_folder import reopen
 
 
@@ -23,8 +23,9 @@ from flora_secure.records.run_folder import reopen
             "participation__rate": 0.4,
             "participation__sampling": "fixed",
             "participation__min_separation": 2,
+            "training__rounds": 2,
         },
-        {"model__rule": "alternate", "model__rank": 2},
+        {"model__rule": "alternate", "model__rank": 2, "training__rounds": 2},
     ],
     ids=["plain", "masked", "cohorts", "alternating"],
 )
@@ -51,7 +52,7 @@ def test_a_crash_at_any_write_changes_no_bit_of_the_result(task, tmp_path, monke
 
 
 def test_crashes_while_resuming_are_survived_too(task, tmp_path, monkeypatch, quick) -> None:
-    config = open_small()
+    config = open_small(training__rounds=2)
     complete(begin(Simulation(config, task), tmp_path / "whole"))
     expected = timeless(tmp_path / "whole")
     torn, fatal = tmp_path / "torn", 0

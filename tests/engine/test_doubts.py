@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federations import FEW, captioned, few_images, finish, small
+from federations import FEW, captioned, few_images, finish, prepare, small
 
 import flora_secure
 from flora_secure.data.federation import Federation, load_federation
 from flora_secure.engine.summary import summarise
-from flora_secure.engine.task import Task, prepare
+from flora_secure.engine.task import Task
 from flora_secure.errors import ConfigError
 from flora_secure.server.scores import guessed
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from invitations import enrolment_of, floors_of, invitation_of, secrets_of
 
-from flora_protocols import ParameterError, Profile, ProtocolError
+from flora_protocols import MisuseError, ParameterError, Profile, ProtocolError, Suite
 from flora_secure.engine.exchange import Carried, MaskedExchange, PlainExchange, RoundExchange, Traffic
 from flora_secure.engine.workers import Workers, _send, _start_worker
 from flora_secure.planning.masking import MaskingPlan, plan_masking
@@ -34,21 +34,39 @@ class Federation:
     """An exchange of one kind, and whoever is enrolled in it."""
 
     def __init__(
-        self, clients: int = CLIENTS, *, masked: bool = True, signed: bool = False, workers: int = 0, neighbours=None
+        self,
+        clients: int = CLIENTS,
+        *,
+        masked: bool = True,
+        signed: bool = False,
+        workers: int = 0,
+        neighbours=None,
+        suite: Suite = Suite.X25519,
     ) -> None:
         secrets = secrets_of(clients) if signed else {}
-        self.masked, self._neighbours = masked, neighbours
+        self.masked, self._graph, self._suite = masked, neighbours, suite
         self.enrolment = enrolment_of(clients, secrets)
-        self._exchange: RoundExchange = MaskedExchange(secrets, workers) if masked else PlainExchange()
+        self.exchange: RoundExchange = MaskedExchange(secrets, self.enrolment, workers) if masked else PlainExchange()
 
-    def round(self, number: int, plan: NoisePlan, given: dict[int, Vector], traffic: Traffic, members=None) -> Carried:
+    def round(
+        self, number: int, plan: NoisePlan, given: dict[int, Vector], traffic: Traffic, members=None, **slot: int
+    ) -> Carried:
+        """Round `number`; `slot` and `slots` of the masking session, one of one unless given."""
+        least = None if self._graph is None else MaskingPlan(self._graph, 2, 1, slot.get("slots", 1), self._suite)
         invitation = invitation_of(
-            plan, self.enrolment, number=number, members=members, masked=self.masked, neighbours=self._neighbours
+            plan,
+            self.enrolment,
+            number=number,
+            members=members,
+            masked=self.masked,
+            masking=least,
+            suite=self._suite,
+            **slot,
         )
-        return self._exchange.round(invitation, floors_of(invitation), given, traffic)
+        return self.exchange.round(invitation, floors_of(invitation), given, traffic)
 
     def close(self) -> None:
-        self._exchange.close()
+        self.exchange.close()
 
 
 def every_kind() -> Iterator[Federation]:
@@ -58,6 +76,9 @@ def every_kind() -> Iterator[Federation]:
         {"workers": 2},
         {"neighbours": 4},
         {"signed": True, "workers": 1},
+        {"suite": Suite.X25519_MLKEM768, "workers": 2},
+        {"suite": Suite.X25519_MLKEM768, "signed": True},
+        {"suite": Suite.X25519_MLKEM768, "neighbours": 4},
     )
     for kind in kinds:
         federation = Federation(**kind)
@@ -81,6 +102,69 @@ def test_every_exchange_gives_the_same_sum(plan, dropped) -> None:
         assert traffic.clients == (set(range(CLIENTS)) if federation.masked else set(given))
         assert traffic.payload == len(given) * -(-DIMENSION * plan.bits // 8)
         assert (traffic.masking == 0) == (not federation.masked)
+
+
+def test_a_session_is_set_up_once_and_carries_all_of_its_rounds(plan) -> None:
+    """Sums stay right over drop-outs, also of who is away twice, an aborted round and a slot that is left out."""
+    for federation in every_kind():
+        slots, told = {"slots": 5}, []
+        for slot, dropped in ((0, (3,)), (1, (3, 5)), (2, (0, 1, 2)), (4, ())):
+            given, traffic = uploads(plan, dropped), Traffic()
+            expected = sum(vector.astype(np.int64) for vector in given.values()) % (1 << plan.bits)
+            if len(dropped) == 3:
+                with pytest.raises(ProtocolError, match="needed"):
+                    federation.round(1 + slot, plan, given, traffic, slot=slot, **slots)
+            else:
+                found = federation.round(1 + slot, plan, given, traffic, slot=slot, **slots).sum
+                np.testing.assert_array_equal(found.total, expected)
+                assert found.survivors == tuple(given)
+            assert federation.exchange.standing
+            told.append(traffic.masking)
+        if federation.masked:
+            assert max(told[1:]) < told[0] / 2  # the set-up was in the first
+        else:
+            assert told == [0] * 4
+
+
+def test_a_session_that_is_another_is_set_up_anew(plan) -> None:
+    """Its number says so, or its cohort, or anything of its parameters."""
+    federation, said = Federation(12), []
+    some, others = tuple(range(CLIENTS)), (0, 2, 4, 6, 7, 9, 11)
+    for number, members, slot in ((1, some, 0), (2, some, 1), (3, some, 0), (4, others, 0), (5, others, 1)):
+        given = dict(zip(members, uploads(plan).values(), strict=True))
+        traffic = Traffic()
+        found = federation.round(number, plan, given, traffic, members, slot=slot, slots=3).sum
+        assert found.survivors == members
+        said.append(traffic.masking)
+    assert said[0] == said[2] == said[3] > 2 * said[1]
+    assert said[1] == said[4]
+
+
+def test_a_used_slot_is_refused_by_the_clients_and_nothing_is_summed(plan) -> None:
+    federation = Federation()
+    federation.round(1, plan, uploads(plan), Traffic(), slot=0, slots=3)
+    with pytest.raises(MisuseError, match="slot 0 was used"):
+        federation.round(1, plan, uploads(plan), Traffic(), slot=0, slots=3)
+
+
+def test_a_session_without_enough_clients_to_go_on_is_lost(plan, monkeypatch) -> None:
+    """Clients that are silent while it is set up are in none of its rounds."""
+    federation = Federation()
+    exchange = federation.exchange
+    assert isinstance(exchange, MaskedExchange)
+    assert not exchange.standing
+    carry = exchange._workers.exchange
+    monkeypatch.setattr(
+        exchange._workers,
+        "exchange",
+        lambda outbox: ((client, reply) for client, reply in carry(outbox) if client > 3),
+    )
+    with pytest.raises(ProtocolError, match="needed"):
+        federation.round(1, plan, uploads(plan), Traffic(), slots=3)
+    assert not exchange.standing
+    monkeypatch.undo()
+    assert federation.round(2, plan, uploads(plan), Traffic(), slots=3).sum.survivors == tuple(range(CLIENTS))
+    assert exchange.standing
 
 
 def test_too_few_survivors_abort_and_the_next_round_works(plan) -> None:
@@ -148,8 +232,8 @@ def test_in_the_complete_graph_the_threshold_is_a_majority_but_never_more_than_m
 
 
 def test_the_default_graph_is_the_least_that_resists_what_the_noise_resists() -> None:
-    assert planned(100, 0.1, 5) == MaskingPlan(16, 6, 5)
-    assert planned(100, 0.3, 5) == MaskingPlan(28, 6, 5)
+    assert planned(100, 0.1, 5) == MaskingPlan(16, 6, 5, 1, Suite.X25519)
+    assert planned(100, 0.3, 5) == MaskingPlan(28, 6, 5, 1, Suite.X25519)
     assert planned(100, 0.1, 5, profile=Profile.MALICIOUS_SERVER).neighbours == 26
     assert planned(100, 0.1, 5, profile=Profile.MALICIOUS_SERVER).threshold == 16
 

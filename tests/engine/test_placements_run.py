@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from federations import FEW, captioned, few_images, finish, small
+from federations import FEW, captioned, few_images, finish, prepare, small
 from peft import PeftModel
 
 from flora_secure.data.federation import load_federation
 from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.summary import summarise
-from flora_secure.engine.task import prepare
 from flora_secure.errors import ConfigError
 from flora_secure.model.clip import class_prompts, joined
 from flora_secure.model.image_views import ImageViews

@@ -11,28 +11,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flora_protocols import (
+    Client,
     ClientAdvertise,
-    ClientMask,
     ClientShare,
+    Exchange,
     Floors,
     PeerError,
     Profile,
     ServerAdvertise,
+    ServerPrepared,
     SessionParams,
+    Suite,
+    Trip,
+    conduct,
+    drive,
     identity_public,
     keys,
+    load_position,
+    set_up,
 )
+from flora_protocols.round_params import RoundParams, start_bytes
 from flora_secure.engine.shared_secrets import SharedSecrets
 from flora_secure.engine.workers import Positions, Workers
 
 PRIVATES = [X25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in range(6)]
 PUBLICS = [private.public_key().public_bytes_raw() for private in PRIVATES]
 
-LEAST = Floors(clients=2, threshold=2, survivors=2)
+LEAST = Floors(clients=2, threshold=2, survivors=2, suite=Suite.X25519)
 
 
 def session(neighbours: int, **more) -> SessionParams:
-    return SessionParams(clients=9, neighbours=neighbours, threshold=5, bits=16, dimension=20, **more)
+    return SessionParams(clients=9, neighbours=neighbours, threshold=5, bits=16, dimension=20, slots=2, **more)
 
 
 def identities(params: SessionParams) -> dict[int, bytes | None]:
@@ -41,62 +50,89 @@ def identities(params: SessionParams) -> dict[int, bytes | None]:
 
 PUBLIC_IDENTITIES = tuple(identity_public(bytes([index + 1]) * 32) for index in range(9))
 MALICIOUS = {"profile": Profile.MALICIOUS_SERVER, "identities": PUBLIC_IDENTITIES}
+HYBRID = {"suite": Suite.X25519_MLKEM768}
 SESSIONS = pytest.mark.parametrize(
     "params",
     [
         session(8),
         session(6),
-        session(6, direct_reveal=True),
         session(8, **MALICIOUS),
+        session(6, **HYBRID),
     ],
-    ids=["complete", "Harary", "direct reveal", "malicious server"],
+    ids=["complete", "Harary", "malicious server", "hybrid"],
 )
-DROPPED = 3  # after sharing its keys
-TRIPS = ("advertise", "share", "mask", "agree", "unmask")
+DROPPED = 3  # of the first round, before its upload; it is in the second
 
 
 def vectors(params: SessionParams) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 1 << params.bits, (params.clients, params.dimension), np.uint32)
 
 
-def replayed(params: SessionParams, exchange) -> tuple[list[bytes], list[int]]:
-    """Every message of a session whose randomness is a function of client and draw, and the sum."""
-    draws = {index: count() for index in range(params.clients)}
+class Session:
+    """A session and its rounds, every client in this process; what all of them have sent is `seen`.
 
-    def randomness(index: int):
-        return lambda size: hashlib.shake_256(bytes([index, next(draws[index])])).digest(size)
+    Its randomness is a function of client and draw, but for that of the KEM, which is the library's own.
+    """
 
-    own = identities(params)
-    clients = {
-        index: ClientAdvertise(params, index, floors=LEAST, identity=own[index], exchange=exchange)
-        for index in range(params.clients)
-    }
-    server, mail, seen = ServerAdvertise(params), dict.fromkeys(clients, b""), []
-    for trip in TRIPS if params.malicious else [trip for trip in TRIPS if trip != "agree"]:
-        for index, message in mail.items():
-            arguments = {
-                "advertise": (randomness(index),),
-                "share": (message, randomness(index)),
-                "mask": (message, vectors(params)[index]),
-            }.get(trip, (message,))
-            if trip == "mask" and index == DROPPED:
+    def __init__(self, params: SessionParams, exchange) -> None:
+        self.params, self.seen, own = params, list[bytes](), identities(params)
+        self.clients: dict[int, Client] = {
+            index: ClientAdvertise(params, index, floors=LEAST, identity=own[index], exchange=exchange)
+            for index in range(params.clients)
+        }
+        self.prepared: ServerPrepared = drive(set_up(params), self._carry)
+
+    def round(self, slot: int, dropped=(), around=lambda client: client) -> list[int]:
+        """The sum of a round without the dropped. `around`: what becomes of a client's position before its upload."""
+        self._dropped, self._around = dropped, around
+        start = self.prepared.next_round(slot, bytes(32))
+        return drive(conduct(self.prepared, start), self._carry).sum.tolist()
+
+    def _carry(self, exchange: Exchange):
+        for index, message in exchange.outbox.items():
+            if exchange.trip is Trip.MASK and index in self._dropped:
                 continue
-            clients[index], reply = getattr(clients[index], trip)(*arguments)
-            server.receive(index, reply)
-            seen.append(reply)
-        if trip != "unmask":
-            server, mail = server.close()
-            seen.extend(mail.values())
-    return seen, server.close().sum.tolist()
+            reply = self._move(index, exchange.trip, message)
+            self.seen.append(reply)
+            yield index, reply
+
+    def _move(self, index: int, trip: Trip, message: bytes) -> bytes:
+        client = self.clients[index]
+        if trip is Trip.ADVERTISE:
+            self.clients[index], reply = client.advertise(randomness(index))
+        elif trip is Trip.MASK:
+            size = start_bytes(self.params)
+            if message[size:]:
+                client = client.collect(message[size:])
+            start = RoundParams.from_bytes(self.params, client.session, message[:size])
+            self.clients[index], reply = self._around(client).mask(start, vectors(self.params)[index])
+        else:
+            self.clients[index], reply = getattr(client, trip.name.lower())(message)
+        return reply
+
+
+def randomness(index: int):
+    draws = count()
+    return lambda size: hashlib.shake_256(bytes([index, next(draws)])).digest(size)
+
+
+def expected(params: SessionParams, dropped=()) -> list[int]:
+    survivors = [index for index in range(params.clients) if index not in dropped]
+    return (vectors(params)[survivors].sum(0) % (1 << params.bits)).tolist()
 
 
 @SESSIONS
-def test_messages_and_sum_are_the_same_bytes(params) -> None:
-    shared = SharedSecrets()
-    with_sharing, without = replayed(params, shared.exchange), replayed(params, keys.exchange_all)
-    assert with_sharing == without
-    survivors = [index for index in range(params.clients) if index != DROPPED]
-    assert without[1] == (vectors(params)[survivors].sum(0) % (1 << params.bits)).tolist()
+def test_messages_and_sums_are_the_same_bytes(params) -> None:
+    shared, sessions = SharedSecrets(), []
+    for exchange in (shared.exchange, keys.exchange_all):
+        session = Session(params, exchange)
+        assert session.round(0, (DROPPED,)) == expected(params, (DROPPED,))
+        assert session.round(1) == expected(params)
+        sessions.append(session)
+    with_sharing, without = sessions
+    assert [len(one) for one in with_sharing.seen] == [len(one) for one in without.seen]
+    if not params.suite.hybrid:  # whose encapsulations take no randomness of ours
+        assert with_sharing.seen == without.seen
     assert shared.spared_seconds > 0
 
 
@@ -148,6 +184,7 @@ def test_no_client_shares_secrets_unless_it_is_told_to() -> None:
     params = session(6)
     sharing, _ = ClientAdvertise(params, 0, floors=LEAST, exchange=SharedSecrets().exchange).advertise()
     assert "xchange" not in repr(sharing._me)
+    assert sharing._me.exchange is not keys.exchange_all
     restored = ClientShare.load(params, sharing.dump())
     assert restored._me.exchange is keys.exchange_all  # a dump leaves the simulation's process
 
@@ -172,32 +209,37 @@ class Tick:
         return self.now
 
 
-def uploads(params: SessionParams) -> dict[int, np.ndarray]:
-    """The vectors of all but the dropped client."""
-    return {index: vector for index, vector in enumerate(vectors(params)) if index != DROPPED}
+def simulated(params: SessionParams, clients: Positions) -> tuple[float, float]:
+    """CPU seconds of all clients in the set-up, and in its two rounds; nothing may be kept after a trip."""
+    seconds = 0.0
 
-
-def simulated(params: SessionParams, clients: Positions) -> float:
-    """CPU seconds of all clients in a round with a dropped client; nothing may be kept after a trip."""
-    server = ServerAdvertise(params)
-    replies, total = clients.timed("begin", params, LEAST, identities(params), uploads(params))
-    for _ in TRIPS[1:] if params.malicious else [trip for trip in TRIPS[1:] if trip != "agree"]:
-        for index, message in replies.items():
-            server.receive(index, message)
-        server, mail = server.close()
-        replies, seconds = clients.timed("answer", mail)
+    def carry(exchange: Exchange):
+        nonlocal seconds
+        if exchange.trip is Trip.ADVERTISE:
+            replies, more = clients.timed("begin", params, LEAST, identities(params))
+        else:
+            replies, more = clients.timed("answer", exchange.outbox)
+        seconds += more
         assert len(clients._secrets) == 0
-        total += seconds
-    return total
+        return replies.items()
+
+    prepared = drive(set_up(params), carry)
+    once, seconds = seconds, 0.0
+    for slot, dropped in enumerate(((DROPPED,), ())):
+        clients.give({index: vector for index, vector in enumerate(vectors(params)) if index not in dropped})
+        result = drive(conduct(prepared, prepared.next_round(slot, bytes(32))), carry)
+        assert result.sum.tolist() == expected(params, dropped)
+    return once, seconds
 
 
 @SESSIONS
 def test_a_clients_seconds_are_what_it_would_need_by_itself(params, monkeypatch) -> None:
     tick = Tick(monkeypatch, 0.25)
     pairs = params.clients * params.neighbours / 2
-    ends = 2 * pairs + 2 * pairs - params.neighbours  # for the shares, and for the masks but those of the dropped
-    assert simulated(params, Positions(tick)) == pytest.approx(0.25 * ends)
-    assert tick.made == 2 * pairs  # the dropped client's neighbours compute theirs, and nobody takes them
+    once, later = simulated(params, Positions(tick))
+    assert once == pytest.approx(0.25 * 2 * pairs)  # both ends of each
+    assert later == 0  # no round takes another one
+    assert tick.made == pairs
 
 
 def test_what_is_taken_counts_as_the_mean_of_what_was_computed() -> None:
@@ -213,13 +255,14 @@ def test_what_is_taken_counts_as_the_mean_of_what_was_computed() -> None:
 def test_nothing_is_kept_when_a_trip_fails() -> None:
     params, clients = session(6), Positions()
     server = ServerAdvertise(params)
-    replies, _ = clients.timed("begin", params, LEAST, identities(params), uploads(params))
+    replies, _ = clients.timed("begin", params, LEAST, identities(params))
     for index, message in replies.items():
         server.receive(index, message)
     _, mail = server.close()
     mail[8] = b"no roster"
     replies, _ = clients.timed("answer", mail)
     assert 8 not in replies  # it leaves, and the others go on
+    assert len(replies) == 8
     assert len(clients._secrets) == 0
 
 
@@ -229,7 +272,7 @@ def test_neighbours_live_together(workers) -> None:
     params = SessionParams(clients=100, neighbours=10, threshold=5, bits=16, dimension=1)
     cohort = Workers(workers)
     try:
-        cohort.open(params, LEAST, dict.fromkeys(range(100)), {})
+        cohort.open(params, LEAST, dict.fromkeys(range(100)))
         assert len(list(cohort.exchange(dict.fromkeys(range(100), b"")))) == 100
     finally:
         cohort.close()
@@ -240,29 +283,16 @@ def test_neighbours_live_together(workers) -> None:
     assert apart == (0 if workers == 1 else workers * 5 * 6 // 2)
 
 
-def test_a_loaded_client_masks_as_one_that_shared_secrets() -> None:
+@SESSIONS
+def test_a_loaded_client_masks_as_one_that_shared_secrets(params) -> None:
     """Positions carry no secret of the simulation: what leaves the process works by itself."""
-    params, shared = session(6), SharedSecrets()
-    clients = {
-        index: ClientAdvertise(params, index, floors=LEAST, exchange=shared.exchange) for index in range(params.clients)
-    }
-    server = ServerAdvertise(params)
-    sharing = {}
-    for index, client in clients.items():
-        sharing[index], message = client.advertise()
-        server.receive(index, message)
-    server, mail = server.close()
-    masking = {}
-    for index, client in sharing.items():
-        masking[index], message = client.share(mail[index])
-        server.receive(index, message)
-    server, mail = server.close()
-    for index, client in masking.items():
-        position = ClientMask.load(params, client.dump()) if index % 2 else client
-        position, message = position.mask(mail[index], vectors(params)[index])
-        server.receive(index, message)
-        masking[index] = position
-    server, mail = server.close()
-    for index, client in masking.items():
-        server.receive(index, client.unmask(mail[index])[1])
-    assert server.close().sum.tolist() == (vectors(params).sum(0) % (1 << params.bits)).tolist()
+    own, shared = identities(params), SharedSecrets()
+    session = Session(params, shared.exchange)
+
+    def moved(client):
+        """Every second one goes on in another process."""
+        index = client.index
+        return load_position(params, client.dump(), identity=own[index]) if index % 2 else client
+
+    assert session.round(0, (DROPPED,), moved) == expected(params, (DROPPED,))
+    assert session.round(1, (), moved) == expected(params)

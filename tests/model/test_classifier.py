@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from federations import FEW, captioned, few_images, kept, small
+from federations import FEW, captioned, few_images, kept, prepare, small
 from PIL import Image
 
 import flora_secure
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.federation import Federation, load_federation
-from flora_secure.engine.task import Task, prepare
+from flora_secure.engine.task import Task
 from flora_secure.errors import AdapterError, ConfigError, DataError, InputError, ModelError, RunFolderError
 from flora_secure.model.trained.classifier import Classifier, load
 from flora_secure.records.reading import read_run
@@ -90,9 +90,9 @@ def read_factors(task: Task, run: Path, config: Any) -> tuple[torch.Tensor, torc
 
 @pytest.mark.parametrize("placement", ["text-projection", "text-attention-full", "text-mlp", "both-projections"])
 def test_they_are_on_the_embedded_model(placement: str, tmp_path: Path) -> None:
-    changes = {"model__placement": placement, "training__rounds": 3}
+    changes = {"model__placement": placement, "training__rounds": 2}
     if placement != "text-projection":
-        changes["training__local_steps"] = 4
+        changes["training__local_steps"] = 3
     config = small(**{**FEW, **changes})
     task = few_images(**changes)
     found = load(kept(config, task, tmp_path / "run"))

@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import interpolate, normalize
 
 from flora_secure.data.class_names import TEMPLATES
+from flora_secure.data.dataset import Dataset
 from flora_secure.data.sources import load_dataset
 from flora_secure.model import loading
 from flora_secure.model.clip import Clip, ModelError, class_prompts
@@ -62,8 +63,20 @@ def test_tokens_stay_in_the_cut_vocabulary(clip: Clip) -> None:
     assert (tokens.max(1).values == tokens.max()).all()
 
 
-@pytest.mark.parametrize("name", ["tiny", "RN50"])
-def test_pooled_features_times_projection_is_encode_text(name: str) -> None:
+@pytest.fixture
+def residual(tmp_path: Path) -> str:
+    """A convolutional network beside a text tower that the model holds in its own parts, as the first CLIPs do."""
+    text = {"context_length": 77, "vocab_size": 49_408, "width": 32, "heads": 2, "layers": 1}
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16}
+    path = tmp_path / "small-residual.json"
+    path.write_text(json.dumps({"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(path)
+    return path.stem
+
+
+@pytest.mark.parametrize("kind", ["tiny", "residual"])
+def test_pooled_features_times_projection_is_encode_text(kind: str, residual: str) -> None:
+    name = {"residual": residual}.get(kind, kind)
     clip = load_clip(name, None if name == "tiny" else "none")
     pooled = clip.pooled_text_features(PROMPTS)
     with torch.no_grad():
@@ -168,13 +181,20 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
 
 
 def test_zero_shot_and_linear_probe_from_the_shipped_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The figures of docs/model-card.md, of one view: nothing here was chosen on the test images."""
+    """The figures of docs/model-card.md, of one view, from every fourth image: nothing here was chosen on the test
+    images. All 4,000 of those are read by the README's first command (tests/cli/test_readme.py)."""
     import evaluate_tiny_clip as script
 
+    def quarter(*given: object) -> Dataset:
+        data = load_dataset(*given)
+        parts = {name: getattr(data, name) for name in ("private", "public", "test")}
+        return replace(data, **{name: part.at(np.arange(0, len(part), 4)) for name, part in parts.items()})
+
     monkeypatch.setattr(script, "ImageViews", lambda *_, **__: ImageViews())
+    monkeypatch.setattr(script, "load_dataset", quarter)
     figures = script.evaluate()
-    assert 45 <= figures["zero_shot"] <= 70
-    assert figures["probe_private"] >= 87
+    assert 66 <= figures["zero_shot"] <= 74
+    assert figures["probe_private"] >= 85
     assert figures["probe_private"] > figures["probe_public"] - 1
 
 

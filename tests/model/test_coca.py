@@ -8,7 +8,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from federations import FEW, finish, small
+from federations import FEW, finish, prepare, small
 from measure_architectures import measure
 from open_clip.coca_model import CoCa
 from open_clip.model import CustomTextCLIP
@@ -17,7 +17,6 @@ from small_clip import CONFIG
 from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.data.federation import Federation, load_federation
-from flora_secure.engine.task import prepare
 from flora_secure.model.clip import ModelError, class_prompts, joined
 from flora_secure.model.loading import load_clip
 from flora_secure.planning.architectures import architecture
@@ -113,7 +112,7 @@ def test_it_trains_and_its_saved_adapter_predicts_the_same(changes, name: str, t
     config = small(**FEW, model__model=name, model__pretrained="none", **changes)
     federation = load_federation(config.data, config.seed)
     data, few = federation.dataset, np.arange(40)
-    data = replace(data, private=data.private.at(few), test=data.test.at(few))
+    data = replace(data, private=data.private.at(few), test=data.test.at(few), templates=data.templates[:2])
     task = prepare(config, Federation(data, np.array_split(few, 10)))
     simulation = finish(config, task)
     assert float(simulation.factors.b.abs().max()) > 1e-4

@@ -12,12 +12,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from federations import FEW, captioned, few_images, kept, small
+from federations import FEW, captioned, few_images, kept, prepare, small
 from small_clip import CONFIG, SIGLIP
 from test_classifier import PLACEMENTS
 
 from flora_secure.data.federation import load_federation
-from flora_secure.engine.task import prepare
 from flora_secure.errors import ConfigError
 from flora_secure.model.trained.classifier import Classifier, load
 

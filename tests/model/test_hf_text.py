@@ -12,7 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from federations import FEW, captioned, few_images, finish, small
+from federations import FEW, captioned, few_images, finish, prepare, small
 from peft import PeftModel
 from small_clip import CONFIG
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -23,7 +23,6 @@ from flora_secure.client.autograd import Autograd
 from flora_secure.client.closed_form import ClosedForm
 from flora_secure.data.federation import load_federation
 from flora_secure.engine.summary import summarise
-from flora_secure.engine.task import prepare
 from flora_secure.errors import AdapterError
 from flora_secure.model.clip import ModelError, class_prompts
 from flora_secure.model.loading import load_clip

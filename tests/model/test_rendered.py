@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federations import kept, small
+from federations import kept, prepare, small
 from PIL import Image
 
 import flora_secure
 from flora_secure.data.federation import load_federation
-from flora_secure.engine.task import prepare
 from flora_secure.errors import AdapterError, DataError
 from flora_secure.model.features import split_features
 from flora_secure.model.trained.classifier import Classifier, load

@@ -9,7 +9,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from federations import FEW, finish, small
+from federations import FEW, finish, prepare, small
 from measure_architectures import measure
 from peft import PeftModel
 from safetensors.torch import save_file
@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.client.closed_form import ClosedForm
 from flora_secure.data.federation import Federation, load_federation
-from flora_secure.engine.task import Task, prepare
+from flora_secure.engine.task import Task
 from flora_secure.errors import AdapterError, ConfigError
 from flora_secure.model.clip import Clip, ModelError, class_prompts
 from flora_secure.model.loading import load_clip
@@ -63,11 +63,9 @@ def task_of(config: RunConfig, images: int = 60) -> Task:
     federation = load_federation(config.data, config.seed)
     data = federation.dataset
     few = np.arange(images)
-    private, test = data.private.at(few), data.test.at(few)
+    data = replace(data, private=data.private.at(few), test=data.test.at(few), templates=data.templates[:2])
     unseen = data.unseen and replace(data.unseen, test=data.unseen.test.at(np.arange(min(20, len(data.unseen.test)))))
-    return prepare(
-        config, Federation(replace(data, private=private, test=test, unseen=unseen), np.array_split(few, 10))
-    )
+    return prepare(config, Federation(replace(data, unseen=unseen), np.array_split(few, 10)))
 
 
 def through_peft(task: Task, adapter: Path, siglip: dict[str, Any], names: tuple[str, ...]) -> torch.Tensor:

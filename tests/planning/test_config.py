@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flora_protocols.params import MAX_SLOTS
 from flora_secure.errors import ConfigError
+from flora_secure.planning import protection
 from flora_secure.planning.config import RunConfig, from_toml, load_config, override
 from flora_secure.planning.protection import AggregationConfig, PrivacyConfig
 from flora_secure.planning.sections import DataConfig
@@ -103,6 +105,12 @@ def test_any_config_survives_a_round_trip(epsilon, clients, bits, root, dropout,
             "[model]\nrule = 'both'",
             "model.rule must be one of prompt-basis, ab, frozen-a, alternate, local-alternate; got 'both'",
         ),
+        ("[aggregation]\nslots = 0", "aggregation.slots must lie in 1…1024, got 0"),
+        ("[aggregation]\nslots = 1025", "aggregation.slots must lie in 1…1024, got 1025"),
+        (
+            "[aggregation]\nsuite = 'mlkem768'",
+            "aggregation.suite must be one of x25519, x25519-mlkem768; got 'mlkem768'",
+        ),
         ("data = 3", "data must be a table, got 3"),
         ("seed = -1", "seed must be a non-negative integer, got -1"),
         ("seed = 18446744073709551616", "seed must be at most 2^63 - 1 = 9223372036854775807, got 1844674"),
@@ -147,3 +155,7 @@ def test_dropout_tolerance_follows_the_dropout_unless_given() -> None:
     assert RunConfig(aggregation=AggregationConfig(dropout=0.3)).dropout_tolerance == 0.3
     given_one = RunConfig(aggregation=AggregationConfig(dropout=0.3), privacy=PrivacyConfig(dropout_tolerance=0.05))
     assert given_one.dropout_tolerance == 0.05
+
+
+def test_a_session_has_as_many_slots_as_the_protocol_allows() -> None:
+    assert protection.MAX_SLOTS == MAX_SLOTS

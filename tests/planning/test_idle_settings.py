@@ -30,6 +30,12 @@ CASES = [
     (f"{OFF}\nmasking = 'counted'", "aggregation.masking counted is of masks, and with aggregation.secagg off"),
     (f"{OFF}\nneighbours = 8", "aggregation.neighbours 8 is of masks, and with aggregation.secagg off"),
     (f"{OFF}\nthreshold = 8", "aggregation.threshold 8 is of masks, and with aggregation.secagg off"),
+    (f"{OFF}\nslots = 8", "aggregation.slots 8 is of masks, and with aggregation.secagg off"),
+    (f"{OFF}\nsuite = 'x25519'", "aggregation.suite x25519 is of masks, and with aggregation.secagg off"),
+    (
+        "[participation]\nrate = 0.5\nsampling = 'fixed'\n[aggregation]\nslots = 2",
+        "aggregation.slots 2 prepares rounds of one cohort, and participation.sampling fixed draws another one in each",
+    ),
 ]
 
 
@@ -66,10 +72,10 @@ def test_what_has_an_effect_or_says_what_happens_stays(text: str) -> None:
     assert from_toml(from_toml(text).to_toml()) == from_toml(text)
 
 
-def test_the_commands_switches_too(tmp_path: Path) -> None:
+def test_the_commands_switches_too(coarse, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"images 50 is for privacy\.unit example"):
         flora_secure.plan(images=50)
-    assert flora_secure.plan(images=50_000, unit="example").privacy.unit == "example"
+    assert flora_secure.plan(images=50_000, unit="example", rounds=2, epsilon=1.0).privacy.unit == "example"
     with pytest.raises(ConfigError, match=r"compare_no_noise .* privacy\.epsilon inf is by itself"):
         flora_secure.simulate(epsilon=float("inf"), compare_no_noise=True, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -106,10 +112,10 @@ def test_what_clients_do_is_looked_at_when_they_are_known() -> None:
     assert RunConfig().partition == "dirichlet:0.5"
 
 
-def test_a_plan_says_what_it_assumes() -> None:
+def test_a_plan_says_what_it_assumes(coarse) -> None:
     assert flora_secure.plan(clients=50).assumed == ()
     assert dict(flora_secure.plan().rows())["assumed"] == "100 clients, since none were given"
-    found = flora_secure.plan(dataset="folder", unit="example").to_dict()["assumed"]
+    found = flora_secure.plan(dataset="folder", unit="example", rounds=2, epsilon=1.0).to_dict()["assumed"]
     assert found == [
         "100 clients, since none were given; a run takes as many as the data have of their own",
         "10 classes, each of which adds to the adapter",

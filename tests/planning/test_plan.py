@@ -1,5 +1,6 @@
 """Figures of a run before it starts: those that the run itself then has."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -8,20 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import PROGRAM, flora, flora_here
+from following import server_of
 from invitations import enrolment_of, floors_of, invitation_of, secrets_of
 
+from flora_bench import mechanisms
 from flora_bench.mechanisms import compare_mechanisms
-from flora_secure.engine.exchange import MaskedExchange, PlainExchange, RoundExchange, Traffic
+from flora_secure.engine.exchange import CountedExchange, MaskedExchange, PlainExchange, RoundExchange, Traffic
 from flora_secure.errors import ConfigError, PlotError
 from flora_secure.planning import architectures, selection
 from flora_secure.planning.architectures import architecture
 from flora_secure.planning.config import RunConfig, override
+from flora_secure.planning.masking import SUITES, masking_of
 from flora_secure.planning.noise import plan_noise
 from flora_secure.planning.protection import ParticipationConfig
 from flora_secure.planning.sections import DataConfig, TrainingConfig
 from flora_secure.privacy.accounting import epsilon_outsider, noise_multiplier_for
 from flora_secure.records.curves import curves, plot_budget
 from flora_secure.records.forecast import budget_of, forecast
+from flora_secure.rounds.invitation import Invitation
+from flora_secure.rounds.opening import OPENING_BYTES
+from flora_secure.rounds.sum import Outcome, RoundSum
 
 WITHOUT_TORCH = """
 import sys
@@ -43,40 +50,118 @@ def config(**changes) -> RunConfig:
 
 
 @pytest.mark.parametrize(
-    ("secagg", "neighbours"),
-    [("off", None), ("semi-honest", None), ("semi-honest", 8), ("malicious-server", None), ("malicious-server", 8)],
+    ("secagg", "neighbours", "suite"),
+    [
+        ("off", None, None),
+        *itertools.product(("semi-honest", "malicious-server"), (None, 8), SUITES),
+    ],
 )
 @pytest.mark.parametrize("dropout", [0.0, 0.17])
-@pytest.mark.parametrize("rule", ["prompt-basis", "alternate"])
-def test_the_bytes_are_those_of_a_real_round(secagg, dropout, neighbours, rule) -> None:
-    n = 12
+@pytest.mark.parametrize(("rule", "slots"), [("prompt-basis", None), ("alternate", 2)])
+def test_the_bytes_are_those_of_real_rounds(secagg, dropout, neighbours, suite, rule, slots) -> None:
+    """Of a whole run of three rounds, in one session or in two, of which the second is shorter; its drop-outs in every
+    constellation, so that their mean is what is expected."""
+    n, rounds, masked = 12, 3, secagg != "off"
     settings = config(
         data__clients=n,
+        training__rounds=rounds,
+        privacy__dropout_tolerance=0.2,
         aggregation__secagg=secagg,
         aggregation__dropout=dropout,
         aggregation__corrupt=0.0,
         aggregation__neighbours=neighbours,
+        aggregation__slots=slots if masked else None,
+        aggregation__suite=suite,
         model__rank=1,
         model__rule=rule,
     )
     found = forecast(settings)
     secrets = secrets_of(n) if secagg == "malicious-server" else {}
-    enrolment, masked = enrolment_of(n, secrets), secagg != "off"
-    exchange: RoundExchange = MaskedExchange(secrets) if masked else PlainExchange()
-    traffic, dropped = Traffic(), int(dropout * n)
-    uploads = {i: np.zeros(found.plan.length, np.uint32) for i in range(dropped, n)}
+    enrolment, traffic, runs = enrolment_of(n, secrets), Traffic(), 0
+    masking = masking_of(settings, found.plan)
+    for first, second in itertools.product(range(n), repeat=2) if dropout else [(0, 0)]:
+        # counted where there are many: test_counted has that it is the same, message for message
+        exchange: RoundExchange = CountedExchange() if dropout else MaskedExchange(secrets, enrolment)
+        if not masked:
+            exchange = PlainExchange()
+        for number, shift in enumerate((first, second, first + second)):
+            slot = 0 if masking is None else number % masking.slots
+            invitation = invitation_of(
+                found.plan, enrolment, number=1 + number, slot=slot, masking=masking, masked=masked
+            )
+            gone = {(shift + place) % n for place in range(int(dropout * n))}
+            uploads = {i: np.zeros(found.plan.length, np.uint32) for i in range(n) if i not in gone}
+            exchange.round(invitation, floors_of(invitation), uploads, traffic)
+        runs += 1
+    each = n * rounds * runs
     broadcasts = found.communication.broadcast_bytes
-    invitation = invitation_of(found.plan, enrolment, masked=masked, neighbours=neighbours)
-    exchange.round(invitation, floors_of(invitation), uploads, traffic)
-    assert found.communication.upload_bytes == pytest.approx(traffic.upload / n)
-    assert found.communication.download_bytes == pytest.approx(traffic.download / n + broadcasts)
-    assert found.communication.payload_bytes == pytest.approx(traffic.payload / n + broadcasts)
-    assert found.communication.masking_bytes == pytest.approx(traffic.masking / n, abs=1e-6)
+    opened = broadcasts + found.communication.invitation_bytes + OPENING_BYTES
+    close = 1e-3 if dropout else 1e-9  # who are neighbours of whom is not shifted
+    assert found.communication.upload_bytes == pytest.approx(traffic.upload / each, rel=close)
+    assert found.communication.download_bytes == pytest.approx(traffic.download / each + opened, rel=1e-9)
+    assert found.communication.payload_bytes == pytest.approx(traffic.payload / each + broadcasts)
+    assert found.communication.masking_bytes == pytest.approx(traffic.masking / each + OPENING_BYTES, rel=close)
 
 
-def test_neighbours_and_threshold_of_the_published_table(tmp_path) -> None:
-    done = plan("--clients", 1000, "--corrupt", 0.05, "--dropout", 0.1, "--json", cwd=tmp_path)
+@pytest.mark.parametrize("sampling", [None, "fixed"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_the_invitations_are_those_of_a_server(sampling, dropout) -> None:
+    """Long ones to who may not know one, short ones to all others, whatever sessions begin meanwhile."""
+    rounds, sent, opened = 40, 0, 0
+    rate = 1.0 if sampling is None else 0.5
+    changes = {
+        "training__rounds": rounds,
+        "privacy__dropout_tolerance": 0.4,
+        "aggregation__dropout": dropout,
+        "aggregation__corrupt": 0.0,
+        "participation__rate": rate,
+        "participation__sampling": sampling,
+        **({} if sampling else {"aggregation__slots": 3}),
+    }
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        us = server_of(**changes)
+        for _ in range(rounds):
+            invitation = us.invite()
+            opened += len(us.openings(invitation))
+            gone = rng.choice(invitation.members, int(dropout * len(invitation.members)), replace=False)
+            uploaded = tuple(sorted(set(invitation.members).difference(gone.tolist())))
+            zeros = np.zeros(invitation.plan.length, np.uint32)
+            us.finish(invitation, Outcome(sum=RoundSum(zeros, uploaded, 0), aborted=None, uploaded=uploaded))
+        sent += us.invitation_bytes
+    planned = forecast(us.config).communication.invitation_bytes
+    assert planned == pytest.approx(sent / opened, rel=1e-9 if sampling is None else 0.03)
+    long, short = Invitation.sizes(10, "text-projection", "prompt-basis", masked=True)
+    assert short < planned < long
+
+
+@pytest.mark.parametrize("secagg", ["semi-honest", "malicious-server"])
+def test_both_suites_are_said_side_by_side(secagg) -> None:
+    """Whichever of them runs, the other's figure stands beside it, and is that of a plan that takes it."""
+    plans = {name: forecast(config(aggregation__secagg=secagg, aggregation__suite=name)) for name in SUITES}
+    expected = {name: found.communication.reduction for name, found in plans.items()}
+    assert expected["x25519"] > expected["x25519-mlkem768"]
+    for name, found in plans.items():
+        assert found.aggregation.suite == name
+        assert found.aggregation.slots == 22
+        assert found.aggregation.reductions == pytest.approx(expected)
+        said = dict(found.rows())["  channels"]
+        assert said.startswith(f"{name}, set up for 22 rounds at once; ")
+        assert all(f"{reduction:,.0f} × less by {other}" in said for other, reduction in expected.items())
+    assert forecast(config()).aggregation.suite == "x25519-mlkem768"
+    cohorts = forecast(config(participation__rate=0.5, participation__sampling="fixed"))
+    assert (cohorts.aggregation.suite, cohorts.aggregation.slots) == ("x25519", 1)
+    assert ", set up for 1 round at once; " in dict(cohorts.rows())["  channels"]
+    off = forecast(config(aggregation__secagg="off"))
+    assert (off.aggregation.suite, off.aggregation.slots, off.aggregation.reductions) == (None, None, {})
+    assert "  channels" not in dict(off.rows())
+
+
+def test_neighbours_and_threshold_of_the_published_table_and_a_plot(tmp_path) -> None:
+    flags = ["--clients", 1000, "--corrupt", 0.05, "--dropout", 0.1, "--json", "--plot", "budget.png"]
+    done = plan(*flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "budget.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads(done.stdout)
     assert found["schema"] == "flora-secure/plan/1"
     assert found["aggregation"]["neighbours"] == 40
@@ -157,7 +242,7 @@ def test_sizes_are_measured_not_typed() -> None:
     """The table against the model itself: one that ships, and one of open_clip's."""
     from flora_secure.model.loading import load_clip
 
-    for name, weights in (("tiny", None), ("RN50", "none")):
+    for name, weights in (("tiny", None), ("ViT-B-32", "none")):
         clip = load_clip(name, weights)
         size = architecture(name)
         assert (size.parameters, size.shapes.width, size.shapes.embed) == (
@@ -184,13 +269,15 @@ def test_every_architecture_is_known_or_named_with_where_its_size_is() -> None:
             architecture(name)
 
 
-def test_other_mechanisms_cost_more_at_the_same_budget() -> None:
+def test_other_mechanisms_cost_more_at_the_same_budget(monkeypatch) -> None:
     """2102.06387 and 2110.04995 need 14 bits and more where 8 do, and 7 % more noise."""
+    monkeypatch.setattr(mechanisms, "BITS", (8, 10, 14, 20))
     found = forecast(config())
     default, *others = compare_mechanisms(found.plan)
     assert default.bits == 8
     assert default.error_ratio <= 1.01
     assert {cost.mechanism for cost in others} == {"discrete Gaussian", "Skellam"}
+    assert len(others) == 2 * 4
     assert all(cost.error_ratio is None for cost in others if cost.bits <= 10)
     assert all(cost.error_ratio > 1.06 for cost in others if cost.bits >= 14)
 
@@ -204,10 +291,7 @@ def test_curves_end_at_the_plan() -> None:
     assert drawn.multipliers[drawn.budgets.index(4.0)] == pytest.approx(found.privacy.noise_multiplier, rel=1e-6)
 
 
-def test_the_plot_is_a_picture(tmp_path) -> None:
-    done = plan("--plot", "budget.png", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "budget.png").read_bytes().startswith(b"\x89PNG")
+def test_a_plot_of_no_known_kind_is_refused(tmp_path) -> None:
     with pytest.raises(PlotError, match="cannot be written"):
         plot_budget(curves(forecast(config()).plan), 4.0, tmp_path / "budget.nothing")
 
@@ -289,7 +373,7 @@ def test_a_large_delta_warns_with_the_reason(tmp_path) -> None:
     assert "warning: delta 0.02 is not below 1/clients" in done.stderr
 
 
-def test_cohorts_and_examples_are_planned_as_they_are_run() -> None:
+def test_cohorts_and_examples_are_planned_as_they_are_run(coarse) -> None:
     """The plan of a simulation and that of `plan` come from one place; what it says of cohorts must be theirs."""
     fixed = forecast(config(data__clients=500, participation__rate=0.2, participation__sampling="fixed"))
     assert fixed.aggregation.clients == 100
@@ -325,7 +409,7 @@ def test_colluders_of_a_large_federation_are_no_fewer_than_the_finder_says(monke
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 2.0])
-def test_outsiders_are_planned_for_at_their_worst(epsilon) -> None:
+def test_outsiders_are_planned_for_at_their_worst(coarse, epsilon) -> None:
     """More survivors bring more noise and leave less doubt who is among them: which costs outsiders more depends."""
     chosen = config(
         data__clients=200, training__rounds=2, participation__rate=0.3, participation__sampling="fixed",

@@ -176,7 +176,7 @@ def test_a_client_with_more_slack_and_less_loss_is_refused_on_its_own() -> None:
     assert ledger.refused(nothing) == frozenset(range(1, 101))
 
 
-def test_headline_and_outsider_of_a_sampled_population() -> None:
+def test_headline_and_outsider_of_a_sampled_population(coarse) -> None:
     """q = 0.1 of 200 clients, 40 rounds: the unluckiest client is the headline, outsiders stay below it."""
     ledger, z, last = Ledger(1e3, 1e-5), 6.0, {}
     for t in range(1, 41):

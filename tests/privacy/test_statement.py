@@ -36,7 +36,8 @@ def run(survivors: tuple[int, ...] = (95, 100, 92), **changes: Any) -> tuple[Noi
 def write(plan: NoisePlan, ledger: Ledger, **changes: Any) -> str:
     found = {"closed form": 3.5, "dp-accounting PLD": 3.5001, "opacus PRV": 3.51}
     base: dict[str, Any] = {"cross_check": found, "profile": "semi-honest", "secret_noise": True, "clip_rate": 0.25}
-    return statement(plan, ledger, **{**base, "overflow_rate": 0.0, **changes})
+    given = {**base, "overflow_rate": 0.0, **changes}
+    return statement(plan, ledger, **{"suite": None if given["profile"] == "off" else "x25519", **given})
 
 
 def test_it_says_all_that_the_shared_page_lists() -> None:
@@ -153,14 +154,14 @@ def cohorts(
     return plan, ledger
 
 
-def test_participation_is_told_and_the_worst_client_is_the_headline() -> None:
+def test_participation_is_told_and_the_worst_client_is_the_headline(coarse) -> None:
     rosters = (tuple(range(20)), tuple(range(25)), tuple(range(10, 40)))
     plan, ledger = cohorts(rosters)
     text = write(plan, ledger, cross_check=cross_check(ledger.worst_events, 1e-5, opacus=False))
     assert "40 clients took part, in 1 to 3 rounds each, at most 3 planned for" in text
     assert f"epsilon = {ledger.epsilon_of_client(15):.4f}" in text.split("\n\n")[0]
     assert "no smaller epsilon is claimed" in text
-    uniform = cohorts(rosters, population=40)
+    uniform = cohorts(rosters, population=40, epsilon=1.0)  # a small budget: its losses are few, and soon counted
     hidden = write(*uniform)
     assert "no smaller epsilon" not in hidden
     assert f"epsilon = {uniform[1].epsilon_outsider:.4f} for them" in hidden
@@ -177,7 +178,7 @@ def test_participation_is_told_and_the_worst_client_is_the_headline() -> None:
     assert f"standard deviation {min(shares):.6g} to {max(shares):.6g}" in text
 
 
-def test_examples_are_not_clients() -> None:
+def test_examples_are_not_clients(coarse) -> None:
     plan, ledger = run(sampling_rate=0.05, upload_norm=50.0, clients=10, survivors=(10, 9), colluders=0, epsilon=1.0)
     found = cross_check(ledger.worst_events, 1e-5, opacus=False)
     text = write(plan, ledger, cross_check=found, unit="example", population=5000)
@@ -305,3 +306,34 @@ def test_the_worst_client_of_a_server_that_picks_is_not_the_worst_of_one_that_dr
     assert placed(50, 7) > placed(0, 7)
     assert f"epsilon = {placed(50, 7):.4g} at the same delta" in text
     assert "no bound but that of one upload alone" in write(plan, ledger, profile="malicious-server", corrupt=8)
+
+
+@pytest.mark.parametrize("profile", ["semi-honest", "malicious-server"])
+def test_it_says_what_a_recording_gives_to_a_later_quantum_computer(profile) -> None:
+    plan, ledger = run()
+    said = {}
+    for suite in ("x25519", "x25519-mlkem768"):
+        text = write(plan, ledger, profile=profile, suite=suite)
+        (said[suite],) = (paragraph for paragraph in text.split("\n\n") if paragraph.startswith("Channels."))
+        assert "quantum computer later" in said[suite]
+        assert said[suite].endswith("against that only epsilon_local below holds.")
+        assert text.index("Trust.") < text.index("Channels.") < text.index("One upload alone.")
+    assert "X25519 alone" in said["x25519"]
+    assert "ML-KEM" not in said["x25519"]
+    assert "must break ML-KEM-768 as well; only who breaks both" in said["x25519-mlkem768"]
+
+
+def test_channels_are_told_of_where_there_are_some() -> None:
+    assert "Channels." not in write(*run(), profile="off")
+    silent = write(*run(epsilon=math.inf))
+    assert "sees every upload singly." in silent
+    assert "epsilon_local" not in silent
+    for profile, suite in (("off", "x25519"), ("semi-honest", None)):
+        with pytest.raises(ValueError, match=f"profile {profile} and suite {suite}"):
+            write(*run(), profile=profile, suite=suite)
+
+
+def test_clients_receive_the_released_sums_and_that_is_said() -> None:
+    text = write(*run())
+    assert "What clients are sent. The adapter, or the released sums" in text
+    assert "It is the same information" in text

@@ -68,6 +68,7 @@ class Faulty:
         }
         self.exchanges, self.left, self.sent, self.late = [], {}, {}, []
         self.prepared = self.start = None
+        self.wrong_blobs = None  # for how many recipients "other blobs" are wrong; for all
 
     def prepare(self):
         self.prepared = drive(set_up(self.params), self)
@@ -139,7 +140,7 @@ class Faulty:
         if how == "sealed rubbish":
             return reframed(message, os.urandom(len(body_of(message))))
         if how == "other blobs":
-            return other_blobs(self.params, message, len(self.clients[index]._box_keys))
+            return other_blobs(self.params, message, len(self.clients[index]._box_keys), self.wrong_blobs)
         if how.endswith("shares"):
             return self.lying(index, message, how, held)
         return message

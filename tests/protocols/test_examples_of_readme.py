@@ -14,17 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cohorts import IDENTITIES, LEAST, malicious, plain_sum, semi_honest, vectors_for
+from cohorts import IDENTITIES, LEAST, hybrid, malicious, plain_sum, semi_honest, vectors_for
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import flora_protocols
-from flora_protocols import RoundResult, ServerAdvertise, codec, member
+from flora_protocols import Code, PeerError, Trip, codec, conduct, drive, member, set_up
 
 TEXT = (Path(__file__).parents[2] / "protocols/README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-MEMORY, SOCKETS, FLOWER = BLOCKS
+MEMORY, SERVER, CLIENT, FLOWER = BLOCKS
+SOCKETS = SERVER + CLIENT
 
 
 def run(block):
@@ -38,12 +39,14 @@ def test_examples_are_short(block):
     assert len([line for line in block.splitlines() if line.strip()]) < 40
 
 
-def test_a_round_in_memory():
+def test_a_session_in_memory():
     example = run(MEMORY)
-    expected = [index for index in range(100) if index not in (7, 8)]
-    assert example.result.survivors == tuple(expected)
-    assert example.result.recovered == (7, 8)
-    assert (example.result.sum == example.vectors[expected].sum(0, dtype=np.uint32) % (1 << 16)).all()
+    left = [index for index in range(100) if index not in (7, 8)]
+    first, second = example.results
+    assert (first.survivors, first.recovered) == (tuple(left), (7, 8))
+    assert (first.sum == example.vectors[left].sum(0, dtype=np.uint32) % (1 << 16)).all()
+    assert (second.survivors, second.recovered) == (tuple(range(100)), ())
+    assert (second.sum == example.vectors.sum(0, dtype=np.uint32) % (1 << 16)).all()
     assert f"k = {example.k} neighbours, t = {example.t} shares" in MEMORY
 
 
@@ -95,10 +98,15 @@ def free_port():
     return asyncio.run(ask())
 
 
-def test_asyncio_over_tls(tmp_path):
-    """Five clients over sockets: client 3 never comes, client 4 leaves before it uploads and sends rubbish instead."""
+ROUNDS = [(1, b"1" * 32), (5, b"5" * 32)]
+
+
+@pytest.mark.parametrize("slots", [2, 3])
+def test_asyncio_over_tls(tmp_path, slots):
+    """Two rounds among five clients over sockets: client 3 never comes, client 4 leaves before it uploads and sends
+    rubbish instead. Where a slot is left, the clients wait for its round until the server closes."""
     example = run(SOCKETS)
-    params = malicious(6, threshold=4)
+    params = malicious(6, threshold=4, slots=slots)
     tls = contexts(tmp_path, ["server", *map(str, range(6))])
     vectors, port = vectors_for(params), free_port()
 
@@ -113,21 +121,30 @@ def test_asyncio_over_tls(tmp_path):
         writer.close()
 
     async def everything():
-        server = asyncio.create_task(example.serve(params, tls["server"], port, patience=1.0))
+        server = asyncio.create_task(example.serve(params, ROUNDS, tls["server"], port, patience=1.0))
         await asyncio.sleep(0.1)
         clients = [
-            example.take_part(params, index, b"", LEAST, IDENTITIES[index], vectors[index], tls[str(index)], port)
-            for index in (0, 1, 2, 5)
+            example.take_part(
+                params, i, b"", LEAST, IDENTITIES[i], lambda start, i=i: turned(vectors[i], start), tls[str(i)], port
+            )
+            for i in (0, 1, 2, 5)
         ]
         await asyncio.gather(*clients, leaver())
         return await server
 
-    result = asyncio.run(asyncio.wait_for(everything(), 30))
-    assert result.survivors == (0, 1, 2, 5)
-    assert result.dropped == (3, 4)
-    assert result.recovered == (4,)
-    assert {client: error.code for client, error in result.refused.items()} == {4: flora_protocols.Code.NOT_A_MESSAGE}
-    assert (result.sum == plain_sum(params, vectors, result.survivors)).all()
+    results = asyncio.run(asyncio.wait_for(everything(), 30))
+    for (number, _), result in zip(ROUNDS, results, strict=True):
+        assert result.survivors == (0, 1, 2, 5)
+        assert result.dropped == (4,)
+        assert result.recovered == (4,)
+        assert (result.sum == turned(plain_sum(params, vectors, result.survivors), number)).all()
+    assert {client: error.code for client, error in results[0].refused.items()} == {4: Code.NOT_A_MESSAGE}
+    assert results[1].refused == {}
+
+
+def turned(vector, start):
+    """A vector of its own for each round."""
+    return np.roll(vector, getattr(start, "round", start))
 
 
 class Doubling:
@@ -138,7 +155,7 @@ class Doubling:
         self.write, self.rng, self.written = write, random.Random(seed), {}
 
     def __call__(self, stream, message):
-        before = self.written.setdefault(id(stream), [])
+        before = self.written.setdefault(stream, [])
         for old in (old for old in before if self.rng.random() < 0.5):
             self.write(stream, old)
         before.append(message)
@@ -148,46 +165,56 @@ class Doubling:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_asyncio_through_a_carrier_that_replays(tmp_path, seed):
-    """Both ways, in two rounds: every message comes at least once, many twice, old ones again."""
+    """Both ways, in two sessions of two rounds: every message comes at least once, many twice, old ones again."""
     example = run(SOCKETS)
     space = example.serve.__globals__
     space["write"] = Doubling(example.write, seed)
     tls = contexts(tmp_path, ["server", *map(str, range(4))])
     kept = dict.fromkeys(range(4), b"")
 
-    async def everything(params):
-        port = space["port"]
-        server = asyncio.create_task(example.serve(params, tls["server"], port, patience=5.0))
+    async def everything(params, port):
+        server = asyncio.create_task(example.serve(params, ROUNDS, tls["server"], port, patience=5.0))
         await asyncio.sleep(0.1)
         vectors = vectors_for(params)
         clients = [
-            example.take_part(params, i, kept[i], LEAST, IDENTITIES[i], vectors[i], tls[str(i)], port) for i in kept
+            example.take_part(
+                params,
+                i,
+                kept[i],
+                LEAST,
+                IDENTITIES[i],
+                lambda start, i=i: turned(vectors[i], start),
+                tls[str(i)],
+                port,
+            )
+            for i in kept
         ]
         kept.update(enumerate(await asyncio.gather(*clients)))
         return await server
 
-    for number in (1, 2):
-        params, space["port"] = malicious(round=number), free_port()
-        result = asyncio.run(asyncio.wait_for(everything(params), 30))
-        assert (result.survivors, result.refused) == ((0, 1, 2, 3), {})
-        assert (result.sum == plain_sum(params, vectors_for(params), range(4))).all()
+    for session in (1, 2):
+        params = malicious(number=session, slots=2)
+        results = asyncio.run(asyncio.wait_for(everything(params, free_port()), 30))
+        for (number, _), result in zip(ROUNDS, results, strict=True):
+            assert (result.survivors, result.refused) == ((0, 1, 2, 3), {})
+            assert (result.sum == turned(plain_sum(params, vectors_for(params), range(4)), number)).all()
     for index in kept:
-        with pytest.raises(flora_protocols.PeerError, match="asks to begin round 2"):
+        with pytest.raises(PeerError, match="asks to begin session 2"):
             flora_protocols.answer(
-                malicious(round=2, bits=10),
+                malicious(number=2, bits=10),
                 index,
                 b"",
                 kept[index],
                 floors=LEAST,
                 identity=IDENTITIES[index],
-                vector=lambda: 1 // 0,
+                vector=lambda start: 1 // 0,
             )
 
 
 def test_a_stream_that_announces_too_much_is_not_read():
-    """Nothing is buffered for it: the longest message of the round is the most that a peer can make the other keep."""
-    example, params = run(SOCKETS), malicious(direct_reveal=True)
-    longest = max(map(int, flora_protocols.message_bytes(params, params.neighbours).values()))
+    """Nothing is buffered for it: the longest message of a session is the most that a peer can make the other keep."""
+    example, params = run(SERVER), malicious(slots=2)
+    longest = flora_protocols.most_bytes(params)
 
     async def ask(size, data):
         stream = asyncio.StreamReader()
@@ -200,17 +227,31 @@ def test_a_stream_that_announces_too_much_is_not_read():
             asyncio.run(ask(size, b""))
 
 
-def by_messages(params, answer):
-    """A server that reaches its clients only by `answer(index, mail)`; client 2 does not answer in trip MASK."""
-    server, mail, trip = ServerAdvertise(params), dict.fromkeys(range(params.clients), b""), 0
-    while True:
-        for index, message in mail.items():
-            if (trip, index) != (2, 2):
-                server.receive(index, answer(index, message))
-        closed = server.close()
-        if isinstance(closed, RoundResult):
-            return closed
-        (server, mail), trip = closed, trip + 1
+def by_messages(params, answer, rounds=(1, 2)):
+    """The sums of a session whose server reaches its clients only by `answer(index, mail)`; client 2 does not answer in
+    MASK of the first round."""
+
+    def carry(exchange):
+        for index, mail in exchange.outbox.items():
+            if (exchange.trip, index, silent) != (Trip.MASK, 2, True):
+                yield index, answer(index, mail)
+
+    silent, results = True, []
+    prepared = drive(set_up(params), carry)
+    for number in rounds:
+        results.append(drive(conduct(prepared, prepared.next_round(number, bytes(32))), carry))
+        silent = False
+    assert [result.refused for result in results] == [{}] * len(rounds)
+    return results
+
+
+def check(params, results, rounds=(1, 2)):
+    """The first sum without client 2, the others with it."""
+    for number, result in zip(rounds, results, strict=True):
+        survivors = (0, 1, 3) if number == rounds[0] else (0, 1, 2, 3)
+        assert result.survivors == survivors
+        assert result.recovered == ((2,) if number == rounds[0] else ())
+        assert (result.sum == turned(plain_sum(params, vectors_for(params), survivors), number)).all()
 
 
 def replaying(answer, rng):
@@ -220,7 +261,7 @@ def replaying(answer, rng):
     def again(index):
         for mail, reply in list(asked.get(index, {}).items()):
             for _ in range(rng.randrange(3)):
-                with suppress(flora_protocols.PeerError):
+                with suppress(PeerError):
                     assert answer(index, mail) == reply
 
     def once(index, mail):
@@ -270,7 +311,7 @@ def in_flower(monkeypatch):
             space = example.secagg.__globals__
             space["session"] = lambda message, context: (params, context.index)
             space["floors"] = lambda context: LEAST
-            space["train"] = lambda message, context: vectors[context.index]
+            space["train"] = lambda start, context: turned(vectors[context.index], start)
             space["identity"] = lambda context: IDENTITIES[context.index] if params.malicious else None
             message = Reply(Record(secagg=Record(mail=mail)))
             reply = example.secagg(message, nodes[index])
@@ -283,39 +324,35 @@ def in_flower(monkeypatch):
     return of
 
 
-@pytest.mark.parametrize("make", [semi_honest, malicious])
+@pytest.mark.parametrize("make", [semi_honest, malicious, hybrid])
 def test_shape_for_flower(in_flower, make):
-    params = make()
-    result = by_messages(params, in_flower(params))
-    assert (result.sum == plain_sum(params, vectors_for(params), (0, 1, 3))).all()
-    assert result.recovered == (2,)
+    params = make(slots=2)
+    check(params, by_messages(params, in_flower(params)))
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("make", [semi_honest, malicious])
+@pytest.mark.parametrize("make", [semi_honest, malicious, hybrid])
 def test_flower_through_a_carrier_that_replays(in_flower, make, seed):
-    """The empty message at any point, too: it restarts nothing, in this round or after it."""
+    """The empty message at any point, too: it restarts nothing, in this session or after it."""
     rng = random.Random(seed)
     for number in (1, 2):
-        params = make(round=number)
-        answer = in_flower(params)
-        result = by_messages(params, replaying(answer, rng))
-        assert (result.sum == plain_sum(params, vectors_for(params), (0, 1, 3))).all()
-        for other in (params, make(round=number, bits=10), make(round=0)):
-            with pytest.raises(flora_protocols.PeerError, match="asks to begin"):
+        params = make(number=number, slots=2)
+        check(params, by_messages(params, replaying(in_flower(params), rng)))
+        for other in (params, make(number=number, bits=10), make(number=0)):
+            with pytest.raises(PeerError, match="asks to begin"):
                 in_flower(other)(0, b"")
 
 
 def test_in_flower_itself():
     """The same with Flower's own app, messages and contexts, where it is installed."""
     flwr = pytest.importorskip("flwr.app")
-    params = malicious(direct_reveal=True)
+    params = malicious(slots=2)
     vectors = vectors_for(params)
     nodes = {i: flwr.Context(1, i, {}, flwr.RecordDict(), {"index": i}) for i in range(4)}
     example = run(FLOWER)
     space = example.secagg.__globals__
     space["session"] = lambda message, context: (params, context.run_config["index"])
-    space["train"] = lambda message, context: vectors[context.run_config["index"]]
+    space["train"] = lambda start, context: turned(vectors[context.run_config["index"]], start)
     space["floors"] = lambda context: LEAST
     space["identity"] = lambda context: IDENTITIES[context.run_config["index"]]
 
@@ -324,9 +361,7 @@ def test_in_flower_itself():
         message = flwr.Message(content, metadata=flwr.Metadata(1, "1", 0, index, "", "", 0.0, 1e9, "query"))
         return example.app(message, nodes[index]).content.config_records["secagg"]["mail"]
 
-    result = by_messages(params, answer)
-    assert (result.sum == plain_sum(params, vectors, (0, 1, 3))).all()
-    assert result.recovered == (2,)
+    check(params, by_messages(params, answer))
 
 
 def test_every_public_name_is_documented():

@@ -504,12 +504,27 @@ def test_what_was_kept_and_damaged(cut):
         assert caught.value.code is Code.BAD_DUMP
 
 
+def sealed(body):
+    """As kept, with the digest that belongs to it."""
+    return body + hashlib.sha256(b"flora-secure/2 kept\0" + body).digest()
+
+
+@pytest.mark.parametrize("change", [lambda body: body[:3], lambda body: body[:80], lambda body: b"fX" + body[2:]])
+def test_what_was_never_kept_with_a_right_digest(change):
+    """Too short for its head, or of another magic."""
+    clients = Clients()
+    clients.ask(semi_honest(), 0, b"")
+    clients.kept[0] = sealed(change(clients.kept[0][:-32]))
+    with pytest.raises(MisuseError, match="not what a client has kept") as caught:
+        clients.ask(semi_honest(), 0, b"")
+    assert caught.value.code is Code.BAD_DUMP
+
+
 def test_what_was_kept_by_another_version():
     clients = Clients()
     clients.ask(semi_honest(), 0, b"")
     kept = clients.kept[0]
-    body = kept[:2] + bytes((DUMP_VERSION + 1,)) + kept[3:-32]
-    clients.kept[0] = body + hashlib.sha256(b"flora-secure/2 kept\0" + body).digest()
+    clients.kept[0] = sealed(kept[:2] + bytes((DUMP_VERSION + 1,)) + kept[3:-32])
     with pytest.raises(MisuseError, match=f"has version {DUMP_VERSION + 1}") as caught:
         clients.ask(semi_honest(), 0, b"")
     assert caught.value.code is Code.OTHER_VERSION

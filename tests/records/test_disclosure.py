@@ -58,7 +58,7 @@ def test_every_named_kind_is_used_and_stands_in_the_statement() -> None:
     ledger.record(plan.event(1, 100))
     noiseless = calibrate(clients=100, dimension=64, rounds=1, epsilon=math.inf, delta=1e-5, clip_norm=2.0)
     for of, what in ((plan, ledger), (plan, Ledger(4.0, 1e-5)), (noiseless, Ledger(math.inf, 1e-5))):
-        text = statement(of, what, cross_check={}, profile="semi-honest", secret_noise=True)
+        text = statement(of, what, cross_check={}, profile="semi-honest", secret_noise=True, suite="x25519")
         beside = next(paragraph for paragraph in text.split("\n\n") if paragraph.startswith("Beside the budget."))
         assert [phrase for phrase in NAMED if phrase not in beside] == []
 

@@ -121,6 +121,8 @@ def example_report() -> Report:
             cohort=[100, 100, 100],
             neighbours=99,
             threshold=51,
+            slots=22,
+            suite="x25519-mlkem768",
             dropped=[0, 20, 20],
             recovered=[0, 20, 20],
             aborted=[],

@@ -12,7 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from federations import finish, outcome, small
+from federations import finish, outcome, prepare, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
@@ -24,7 +24,7 @@ from flora_secure.engine.accuracy import forgetting
 from flora_secure.engine.recorded import begin, go_on
 from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.summary import summarise
-from flora_secure.engine.task import Task, prepare
+from flora_secure.engine.task import Task
 from flora_secure.errors import CheckpointError
 from flora_secure.model.clip import class_prompts
 from flora_secure.model.loading import load_clip
@@ -105,14 +105,17 @@ PLACEMENTS = ("text-projection", "text-attention", "visual-projection")
 
 
 def settings_of(placement: str, **changes: Any) -> RunConfig:
-    local = {} if placement == "text-projection" else {"training__local_steps": 2}
+    local = {} if placement == "text-projection" else {"training__local_steps": 2, "training__rounds": 2}
+    if placement == "text-attention":
+        local["model__last_layers"] = 1
     return small(**{"model__placement": placement, "data__unseen_classes": UNSEEN, **local, **changes})
 
 
 def fewer(federation: Federation) -> Federation:
-    """The first images and ten clients: a tower that trains is slow."""
+    """The first images, ten clients and two prompts a class: a tower that trains is slow."""
     data, few = federation.dataset, np.arange(60)
-    return Federation(replace(data, private=data.private.at(few)), np.array_split(few, 10))
+    data = replace(data, private=data.private.at(few), templates=data.templates[:2])
+    return Federation(data, np.array_split(few, 10))
 
 
 def task_of(config: RunConfig, **of_dataset: Any) -> Task:

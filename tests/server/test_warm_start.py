@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from federations import prepare
 
 from flora_secure.data.dataset import Split
 from flora_secure.data.federation import Federation, load_federation
-from flora_secure.engine.task import prepare
 from flora_secure.model.factors import Factors
 from flora_secure.model.head import Head
 from flora_secure.planning.config import RunConfig, override
