@@ -36,6 +36,7 @@ from flora_protocols import (
     ClientShare,
     ClientUnmask,
     Code,
+    Floors,
     MisuseError,
     PeerError,
     RoundParams,
@@ -110,7 +111,7 @@ class Client:
 
     def _begin(self, message: bytes, request: bytes, before: Held | None) -> Held:
         """The first message of a masking session, which is prepared with the round that it opens."""
-        opened = self._opened(message, before)
+        opened, floors = self._opened(message, before)
         invitation = self._of(opened)
         position, params = invitation.position(self.number), invitation.params
         assert position is not None
@@ -118,13 +119,13 @@ class Client:
         if invitation.slot != 0:
             reason = f"opens a session in round {invitation.round} that began in round {params.number}"
             raise PeerError("server", reason, Code.OTHER_SESSION)
-        floors = self.policy.accept(invitation)[1]
         begun = ClientAdvertise(params, position, floors=floors, identity=self._key(invitation))
         moved, reply = begun.advertise()
         return dataclasses.replace(opened, position=moved.dump(), request=request, reply=reply)
 
-    def _opened(self, message: bytes, before: Held | None) -> Held:
-        """What is kept of an opening: its round has been accepted, and the adapter that it trains is there."""
+    def _opened(self, message: bytes, before: Held | None) -> tuple[Held, Floors]:
+        """What is kept of an opening, and the floors under which its round has been accepted; the adapter that it
+        trains is there."""
         encoded, broadcast = decode_opening(message)
         long = encoded if encoded[:2] == MAGIC or before is None else _long(before)
         invitation = self._invitation(encoded, long)
@@ -134,9 +135,9 @@ class Client:
         self._require_own(invitation)
         kept = b"" if before is None else before.state
         adapter, state = arrive(broadcast, invitation, self.trainer.trained, self.model_hash, kept)
-        event, _ = self.policy.accept(invitation)
+        event, floors = self.policy.accept(invitation)
         self.ledger.require(event, self.policy.most_epsilon, self.policy.delta)
-        return Held(encoded, b"" if long == encoded else long, adapter, state, None, b"", b"")
+        return Held(encoded, b"" if long == encoded else long, adapter, state, None, b"", b""), floors
 
     def _start(self, message: bytes, request: bytes, held: Held | None) -> Held:
         """The message that asks for an upload."""
@@ -146,7 +147,7 @@ class Client:
         session, position = self._of(held).params, self._position(held)
         assert session is not None
         if opening:
-            held = self._opened(opening, held)
+            held, _ = self._opened(opening, held)
         invitation = self._of(held)
         if invitation.params != session:
             raise PeerError("server", "asks for a round of another session than was set up", Code.OTHER_SESSION)

@@ -118,7 +118,7 @@ class Invitation:
         """
         assert self.params is not None
         digest = hashlib.sha256(_DIGEST_LABEL + self.to_bytes(enrolment)).digest()
-        invited = Bitmap.of(self.params.clients, positions)
+        invited = positions if isinstance(positions, Bitmap) else Bitmap.of(self.params.clients, positions)
         return RoundParams(slot=self.slot, round=self.round, model_hash=digest, invited=invited)
 
     @property

@@ -35,6 +35,7 @@ class Graph:
             self._reach = range(-neighbours // 2, neighbours // 2 + 1)
         self._members: dict[int, Members] = {}  # of the clients asked for so far
         self._holders: dict[int, Members] = {}
+        self._derivers: dict[tuple[int, int], Members] = {}  # of client and threshold
 
     def members(self, index: int) -> Members:
         """A client's neighbours and itself, ascending."""
@@ -53,8 +54,11 @@ class Graph:
 
     def derivers(self, index: int, threshold: int) -> Members:
         """The `threshold` - 1 neighbours of a client that derive their shares of its secrets: those of least index."""
-        others = [member for member in self.members(index)[:threshold] if member != index]
-        return tuple(others[: threshold - 1])
+        asked = index, threshold
+        if asked not in self._derivers:
+            others = [member for member in self.members(index)[:threshold] if member != index]
+            self._derivers[asked] = tuple(others[: threshold - 1])
+        return self._derivers[asked]
 
     def derives(self, threshold: int) -> NDArray[np.bool_]:
         """For each of `neighbourhoods` whether it is one of the row's client's `derivers`, (n, k + 1)."""
