@@ -198,6 +198,56 @@ def test_errors_name_the_flag_or_the_key_in_the_file(tmp_path) -> None:
     assert config.keys_of(tmp_path / "none.toml") == frozenset()
 
 
+HOMES = [
+    ("simulate", "--config", "cannot be read"),
+    ("simulate", "--out", "exists already"),
+    ("simulate", "--resume", "config.toml cannot be read"),
+    ("simulate", "--data-root", "lacks"),
+    ("simulate", "--class-names", "cannot be read"),
+    ("simulate", "--templates", "cannot be read"),
+    ("simulate", "--pretrained", "open_clip_config.json"),
+    ("simulate", "--model=local-dir:", "open_clip_config.json"),
+    ("plan", "--config", "cannot be read"),
+    ("predict", "--class-names", "cannot be read"),
+    ("predict", "--captions", "cannot be read"),
+    ("vectors", "--write", "cannot be written"),
+    ("vectors", "--dir", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("command", "option", "says"), HOMES)
+def test_a_path_at_home_is_found_where_the_shell_leaves_it_to_the_program(
+    command: str, option: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shell but zsh, when told to, puts the home in the place of the ~ of `--flag=~/x`."""
+    place = tmp_path / "home" / "place"
+    place.mkdir(parents=True)
+    if command == "vectors":
+        place.rmdir()
+        place.touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    flags = {"--data-root": ["--dataset", "cifar10"], "--pretrained": ["--dataset", "digits", "--clients", "5"],
+             "--class-names": ["--dataset", "digits"], "--templates": ["--dataset", "digits"]}  # fmt: skip
+    given = ["run", "."] if command == "predict" else flags.get(option, [])
+    done = flora_here(command, *given, f"{option}{'' if option[-1] == ':' else '='}~/place", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{place}" in done.stderr
+    assert says in done.stderr
+    assert "~" not in done.stderr
+
+
+def test_every_option_that_takes_a_path_does() -> None:
+    from typer.main import get_command
+
+    found = []
+    for name, command in get_command(app).commands.items():
+        for option in command.params:
+            if option.param_type_name == "option" and option.type.name == "path":
+                found.append(option.opts[0])
+                assert name in ("simulate", "plan") or option.callback is not None, f"{name} {option.opts}: at_home"
+    assert {"--out", "--resume", "--feature-cache", "--plot", "--captions", "--write"} <= set(found)
+
+
 def test_every_setting_that_a_message_names_exists() -> None:
     """In all of the library: a key in backticks within a message that is raised."""
     keys = {row.key for row in (*SETTINGS, *SWITCHES)}
