@@ -4,13 +4,15 @@ import dataclasses
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 from command import ENVIRONMENT, PROGRAM, flora, flora_here
+from typer.models import OptionInfo
 
-from flora_cli.main import app
-from flora_cli.options import told
+from flora_cli.main import COMMANDS, app
+from flora_cli.options import at_home, takes_options, told
 from flora_secure.errors import ConfigError
 from flora_secure.planning import config
 from flora_secure.planning.config import RunConfig
@@ -237,15 +239,14 @@ def test_a_path_at_home_is_found_where_the_shell_leaves_it_to_the_program(
 
 
 def test_every_option_that_takes_a_path_does() -> None:
-    from typer.main import get_command
-
-    found = []
-    for name, command in get_command(app).commands.items():
-        for option in command.params:
-            if option.param_type_name == "option" and option.type.name == "path":
-                found.append(option.opts[0])
-                assert name in ("simulate", "plan") or option.callback is not None, f"{name} {option.opts}: at_home"
-    assert {"--out", "--resume", "--feature-cache", "--plot", "--captions", "--write"} <= set(found)
+    met = set()
+    for command in COMMANDS:
+        for name, hint in typing.get_type_hints(command, include_extras=True).items():
+            kind, (option, *_) = hint.__origin__, hint.__metadata__
+            if Path in (kind, *typing.get_args(kind)) and isinstance(option, OptionInfo):
+                met.add(name)
+                assert takes_options(command) or option.callback is at_home, f"{command.__name__}: {name}"
+    assert {"out", "resume", "feature_cache", "plot", "captions", "pretrained", "write"} <= met
 
 
 def test_every_setting_that_a_message_names_exists() -> None:
