@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flora_cli.options import told
+from flora_cli.options import at_home, told
 from flora_cli.output import emit, fail, working
 
 EXAMPLES = """\
@@ -21,7 +21,9 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write, must not exist.")],
     pretrained: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="The model's weights, where they are local files that were moved."),
+        typer.Option(
+            callback=at_home, metavar="PATH", help="The model's weights, where they are local files that were moved."
+        ),
     ] = None,
 ) -> None:
     """Merge a run's adapter into its model, for open_clip.create_model("local-dir:OUT").

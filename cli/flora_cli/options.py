@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flora_secure.planning.names import LOCAL_DIR
 from flora_secure.planning.option_table import EVERYDAY, OUTPUT, SETTINGS, SWITCHES, Row, Switches, rows_of
 
 if TYPE_CHECKING:
@@ -39,7 +41,9 @@ def options(command: str) -> Callable[[Callable[[Given], None]], Callable[..., N
             function(
                 Given(
                     settings={row.name: _value(row, value) for row, value in typed.items() if row in SETTINGS},
-                    switches=Switches(**{row.key: value for row, value in typed.items() if row in SWITCHES}),
+                    switches=Switches(
+                        **{row.key: _value(row, value) for row, value in typed.items() if row in SWITCHES}
+                    ),
                     flags=frozenset(row.key for row in typed),
                 )
             )
@@ -114,7 +118,19 @@ def _completer(row: Row) -> Callable[[str], list[str]]:
 
 
 def _value(row: Row, value: Any) -> Any:
-    return tuple(name.strip() for name in value.split(",")) if row.kind is tuple else value
+    if row.kind is tuple:
+        return tuple(name.strip() for name in value.split(","))
+    return at_home(value) if row.kind in (str, Path) else value
+
+
+def at_home(value: Any) -> Any:
+    """A text or path that begins with ~, or names a folder that does, with the home meant in its place: shells put that
+    there in `--flag ~/x`, and not in `--flag=~/x`."""
+    text = str(value)
+    start = len(LOCAL_DIR) if text.startswith(LOCAL_DIR) else 0
+    if value is None or text[start : start + 1] != "~":
+        return value
+    return type(value)(text[:start] + os.path.expanduser(text[start:]))
 
 
 def _marked(row: Row) -> str:

@@ -22,7 +22,7 @@ from flora_secure.boundary.foreign import printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_SILENCE = 2.5  # seconds without a line, after which a run that still works says so
+_SILENCE = 2.5  # seconds without a line, after which a run that still works says so; twice as many the next time
 
 
 def any_encoding() -> None:
@@ -85,12 +85,13 @@ class Work:
     """Tells of work that takes a while: lines, which stay, and whether it still goes on.
 
     On a terminal a bar below the lines shows what is being done and for how long. Elsewhere, where `beats` are wanted,
-    a line says so after some seconds without one. A line that ends in "…" names what is being done from then on.
+    a line says so after some seconds without one, and again after ever more of them. A line that ends in "…" names what
+    is being done from then on.
     """
 
     def __init__(self, *, beats: bool = False) -> None:
         self._doing, self._since = "", time.monotonic()
-        self._said = self._since
+        self._said, self._silence = self._since, _SILENCE
         self._bar: Progress | None = None
         self._lock, self._over = Lock(), Event()
         self._beating: Thread | None = None
@@ -119,6 +120,8 @@ class Work:
             now = time.monotonic()
             if line:
                 self._said = now
+            if line or doing != self._doing:
+                self._silence = _SILENCE
             if doing != self._doing:
                 self._doing, self._since = doing, now
             if self._bar is None:
@@ -135,8 +138,8 @@ class Work:
         while not self._over.wait(0.25):
             with self._lock:
                 now = time.monotonic()
-                if now - self._said >= _SILENCE:
-                    self._said = now
+                if now - self._said >= self._silence:
+                    self._said, self._silence = now, 2 * self._silence
                     log(f"{self._doing} … {now - self._since:.0f} s")
 
     def __enter__(self) -> Work:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flora_cli.options import told, whole
+from flora_cli.options import at_home, told, whole
 from flora_cli.output import emit, emit_json, fail, fields, log, working
 
 EXAMPLES = """\
@@ -26,15 +26,21 @@ def predict(
     top: Annotated[int, typer.Option(parser=whole, metavar="COUNT", help="Names for each image, the best first.")] = 1,
     class_names: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Other classes than the run's, one a line, for its prompt templates."),
+        typer.Option(
+            callback=at_home, metavar="FILE", help="Other classes than the run's, one a line, for its prompt templates."
+        ),
     ] = None,
     captions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Texts to choose from, one a line; what a run on captions needs."),
+        typer.Option(
+            callback=at_home, metavar="FILE", help="Texts to choose from, one a line; what a run on captions needs."
+        ),
     ] = None,
     pretrained: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="The model's weights, where they are local files that were moved."),
+        typer.Option(
+            callback=at_home, metavar="PATH", help="The model's weights, where they are local files that were moved."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
     json: Annotated[

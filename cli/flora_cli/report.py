@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flora_cli.options import told
+from flora_cli.options import at_home, told
 from flora_cli.output import emit, emit_json, fail, log, working
 
 EXAMPLES = """\
@@ -23,7 +23,11 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders that flora-secure simulate wrote.")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File to write, replaced if it exists; RUN/report.html for a single run."),
+        typer.Option(
+            callback=at_home,
+            metavar="FILE",
+            help="File to write, replaced if it exists; RUN/report.html for a single run.",
+        ),
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flora_cli.options import at_home
 from flora_cli.output import emit, emit_json, fail
 
 IN_A_WHEEL, IN_A_CHECKOUT = "test_vectors", "../vectors"  # beside the modules of flora_protocols
@@ -25,10 +26,14 @@ def vectors(
         bool, typer.Option("--check", help="Make all vectors anew and compare them byte for byte.  [default]")
     ] = False,
     write: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the vectors there instead; the folder is made.")
+        Path | None,
+        typer.Option(callback=at_home, metavar="DIR", help="Write the vectors there instead; the folder is made."),
     ] = None,
     directory: Annotated[
-        Path | None, typer.Option("--dir", metavar="DIR", help="What to compare with.  [default: what is installed]")
+        Path | None,
+        typer.Option(
+            "--dir", callback=at_home, metavar="DIR", help="What to compare with.  [default: what is installed]"
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:

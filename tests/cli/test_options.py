@@ -4,13 +4,15 @@ import dataclasses
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 from command import ENVIRONMENT, PROGRAM, flora, flora_here
+from typer.models import OptionInfo
 
-from flora_cli.main import app
-from flora_cli.options import told
+from flora_cli.main import COMMANDS, app
+from flora_cli.options import at_home, takes_options, told
 from flora_secure.errors import ConfigError
 from flora_secure.planning import config
 from flora_secure.planning.config import RunConfig
@@ -196,6 +198,55 @@ def test_errors_name_the_flag_or_the_key_in_the_file(tmp_path) -> None:
     assert told(ConfigError("no `word` of a value"), (), file) == "no word of a value"
     assert config.keys_of(file) == {"seed", "privacy.epsilon", "training.warm_start"}
     assert config.keys_of(tmp_path / "none.toml") == frozenset()
+
+
+HOMES = [
+    ("simulate", "--config", "cannot be read"),
+    ("simulate", "--out", "exists already"),
+    ("simulate", "--resume", "config.toml cannot be read"),
+    ("simulate", "--data-root", "lacks"),
+    ("simulate", "--class-names", "cannot be read"),
+    ("simulate", "--templates", "cannot be read"),
+    ("simulate", "--pretrained", "open_clip_config.json"),
+    ("simulate", "--model=local-dir:", "open_clip_config.json"),
+    ("plan", "--config", "cannot be read"),
+    ("predict", "--class-names", "cannot be read"),
+    ("predict", "--captions", "cannot be read"),
+    ("vectors", "--write", "cannot be written"),
+    ("vectors", "--dir", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("command", "option", "says"), HOMES)
+def test_a_path_at_home_is_found_where_the_shell_leaves_it_to_the_program(
+    command: str, option: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shell but zsh, when told to, puts the home in the place of the ~ of `--flag=~/x`."""
+    place = tmp_path / "home" / "place"
+    place.mkdir(parents=True)
+    if command == "vectors":
+        place.rmdir()
+        place.touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    flags = {"--data-root": ["--dataset", "cifar10"], "--pretrained": ["--dataset", "digits", "--clients", "5"],
+             "--class-names": ["--dataset", "digits"], "--templates": ["--dataset", "digits"]}  # fmt: skip
+    given = ["run", "."] if command == "predict" else flags.get(option, [])
+    done = flora_here(command, *given, f"{option}{'' if option[-1] == ':' else '='}~/place", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{place}" in done.stderr
+    assert says in done.stderr
+    assert "~" not in done.stderr
+
+
+def test_every_option_that_takes_a_path_does() -> None:
+    met = set()
+    for command in COMMANDS:
+        for name, hint in typing.get_type_hints(command, include_extras=True).items():
+            kind, (option, *_) = hint.__origin__, hint.__metadata__
+            if Path in (kind, *typing.get_args(kind)) and isinstance(option, OptionInfo):
+                met.add(name)
+                assert takes_options(command) or option.callback is at_home, f"{command.__name__}: {name}"
+    assert {"out", "resume", "feature_cache", "plot", "captions", "pretrained", "write"} <= met
 
 
 def test_every_setting_that_a_message_names_exists() -> None:

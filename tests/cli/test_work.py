@@ -64,3 +64,17 @@ def test_silence_is_broken_where_there_is_no_terminal(monkeypatch: pytest.Monkey
     assert beats
     assert all(re.fullmatch(r"embedding images … \d s", beat) for beat in beats)
     assert last == "round 1/2: done"
+
+
+def test_it_is_said_ever_more_seldom_that_the_same_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 1, 2, 4 … silences: a file of an hour's loading has a dozen lines of it, and not 1,440."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(output, "_SILENCE", 0.25)
+    with Work(beats=True) as work:
+        work.log("loading …")
+        time.sleep(2.4)
+        assert 1 <= len(stream.getvalue().splitlines()) - 1 <= 3
+        work.log("embedding images …")  # something else: that it goes on is said as soon as at first
+        time.sleep(0.9)
+    assert re.search(r"\nembedding images … \d s\n", stream.getvalue())
