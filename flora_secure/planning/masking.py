@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from flora_protocols import Profile, SessionParams, Suite, corrupt_holders, find_parameters
-from flora_protocols.params import MAX_CLIENTS
+from flora_protocols.params import MAX_CLIENTS, MAX_HELD
 from flora_secure.errors import require
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.protection import SuiteName
@@ -96,14 +96,15 @@ def plan_masking(
 
 def slots_of(config: RunConfig) -> int:
     """For how many rounds a masking session is set up: with a tenth to spare where everybody takes part, in as many
-    sessions as `MOST_SLOTS` asks for; for one where each round has a cohort of its own."""
+    sessions as `MOST_SLOTS`, or the neighbours asked for, need; for one where each round has a cohort of its own."""
     if config.aggregation.slots is not None:
         return config.aggregation.slots
     rounds = config.training.rounds
     if config.participation.sampling is not None or rounds == 1:
         return 1
     wanted = math.ceil((1 + SPARE) * rounds - 1e-9)
-    return math.ceil(wanted / math.ceil(wanted / MOST_SLOTS))
+    most = min(MOST_SLOTS, MAX_HELD // min((config.aggregation.neighbours or 0) + 1, config.clients))
+    return math.ceil(wanted / math.ceil(wanted / most))
 
 
 def suite_of(config: RunConfig) -> Suite:

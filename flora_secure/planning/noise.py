@@ -20,6 +20,8 @@ _MEANT = {
     r"^epsilon(?= [\d.])": "`privacy.epsilon`",
     r"^threshold(?= \d)": "`aggregation.threshold`",
     r"^neighbours(?= \d)": "`aggregation.neighbours`",
+    r"^(\d+) slots(?= among)": r"`aggregation.slots` \1",
+    r"(?<=shares; lower )one of them$": "that or `aggregation.neighbours`",
     r"(?<=smaller )epsilon|(?<=or )epsilon$": "`privacy.epsilon`",
     r"(?<=larger )delta": "`privacy.delta`",
     r"(?<=fewer )clients": "`data.clients`",

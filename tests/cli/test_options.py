@@ -54,7 +54,8 @@ def test_help_is_in_panels_with_the_everyday_options_first() -> None:
         "Privacy": ["--delta", "--unit", "--clip-norm", "--example-rate", "--adaptive-clip", "--dropout-tolerance",
                     "--bits", "--simulation-noise"],
         "Participation": ["--participation", "--sampling", "--min-separation"],
-        "Secure aggregation": ["--secagg", "--masking", "--neighbours", "--threshold", "--slots", "--suite", "--corrupt", "--dropout"],
+        "Secure aggregation": ["--secagg", "--masking", "--neighbours", "--threshold", "--slots", "--suite",
+                               "--corrupt", "--dropout"],
         "Output": ["--config", "--out", "--resume", "--compare-no-noise", "--json", "--help"],
     }  # fmt: skip
     assert "--mechanisms" in panels(help_of("plan"))["Output"]

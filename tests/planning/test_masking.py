@@ -45,6 +45,16 @@ def test_a_cohort_has_a_slot_and_who_asks_has_what_was_asked_for() -> None:
     assert slots_of(config(aggregation__slots=1)) == 1
 
 
+def test_no_default_prepares_more_than_a_client_can_hold() -> None:
+    """A client of the complete graph deals to everybody; 55 slots among 40,000 would be too many shares."""
+    everybody = config(training__rounds=100, data__clients=40_000, aggregation__neighbours=39_999)
+    assert slots_of(everybody) == 22  # five sessions
+    assert slots_of(config(training__rounds=100, aggregation__neighbours=50)) == 55
+    with pytest.raises(ConfigError, match=r"aggregation\.slots 1024 among 2000 holders") as caught:
+        forecast(config(data__clients=2000, aggregation__neighbours=1999, aggregation__slots=1024))
+    assert str(caught.value).endswith("; lower that or aggregation.neighbours")
+
+
 def test_prepared_sessions_are_hybrid_and_others_are_not_unless_asked() -> None:
     assert suite_of(config()) is HYBRID
     assert suite_of(config(training__rounds=1)) is Suite.X25519
