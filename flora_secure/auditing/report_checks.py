@@ -162,8 +162,9 @@ def aggregation(case: Case) -> Finding:
             ("lost", told.lost, [r.round for r in case.records if r.lost]),
             ("announced", told.announced, [r.round for r in case.records if r.announced]),
         )
-        asked = case.config.aggregation
-        found += _different(*((name, getattr(told, name), getattr(asked, name)) for name in ("slots", "suite")))
+        # as every run settles them; the config of a simulation of one's own may leave them open
+        settled = {name: getattr(case.config.aggregation, name) for name in ("slots", "suite")}
+        found += _different(*((name, getattr(told, name), own) for name, own in settled.items() if own is not None))
         if case.everybody:
             for r in case.records:
                 found += _different(

@@ -13,5 +13,5 @@ def test_every_message_counts_in_full() -> None:
 
 
 def test_a_payload_larger_than_its_message_is_refused() -> None:
-    with pytest.raises(ValueError, match="payload of 3 bytes in a message of 2"):
+    with pytest.raises(ValueError, match="payload of 3 bytes in messages of 2"):
         Traffic().sent_up(0, b"xy", payload=3)

@@ -65,7 +65,7 @@ def test_every_place_that_raises_gives_a_code():
 
 
 def test_nothing_else_is_raised():
-    known = {"PeerError", *OWN, *MADE_ELSEWHERE}
+    known = {"PeerError", "revealed", *OWN, *MADE_ELSEWHERE}  # UnsoundShares.revealed
     for stem, node in CALLS:
         if isinstance(node, ast.Raise) and node.exc is not None:
             name = called(node.exc) or getattr(node.exc, "id", "")
