@@ -110,8 +110,8 @@ def forged_harary(make, changed):
 def test_key_forged_in_a_harary_roster(make, changed):
     """The claimed hash of all entries stays true, so the session id does; but channels bind the keys of both ends.
 
-    Neither end opens the other's box, and both say so; and since the two mask with keys that part, a sum with both in it
-    would be noise: nobody is announced. Where one of them is not, the others' sum is right.
+    Neither end opens the other's box, and both say so; and since the two mask with keys that part, a sum with both in
+    it would be noise: nobody is announced. Where one of them is not, the others' sum is right.
     """
     cohort, whose = forged_harary(make, changed)
     at(cohort, Trip.MASK).send()
