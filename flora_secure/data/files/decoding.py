@@ -114,6 +114,8 @@ def mapper(count: int) -> Iterator[Mapper]:
                     waiting.append(pool.submit(_each, function, piece))
                 except OSError as error:  # of starting the workers; what they do comes back as their results
                     raise DataError(_ended(f": {error.strerror or error}")) from None
+                except ValueError as error:  # the pipes of a pool that broke in this moment are closed, or others' now
+                    raise DataError(_ended(f": {error}")) from None
             if not waiting:
                 return
             if not piece or len(waiting) > 2 * cores:
