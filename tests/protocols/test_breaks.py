@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from faulty import Faulty
 
 from flora_protocols import (
+    ClientEncapsulate,
     ClientReady,
     ClientShare,
     ClientUnmask,
@@ -405,6 +406,25 @@ def test_another_roster_under_the_same_claimed_hash_repeats_nothing(place):
     assert (parsed[0].sealed != parsed[1].sealed).any(-1).all()
     seeds = [position._seeds for position in (first, second)]
     assert not {seeds[0][at : at + 16] for at in range(0, 48, 16)} & {seeds[1][at : at + 16] for at in range(0, 48, 16)}
+
+
+def test_ciphertexts_made_twice_give_other_secrets_altogether():
+    """Hybrid: a dump that was loaded twice makes other ciphertexts each time, so other slot keys. With one roster and
+    one delivery told to both, their blobs must not be masked with one stream: the server could add them."""
+    cohort = Cohort(hybrid(slots=3)).trip()
+    dump = duplicate(cohort.clients[0]).dump()
+    made = [ClientEncapsulate.load(cohort.params, dump).encapsulate(cohort.mail[0])[0] for _ in range(2)]
+    cohort.trip()
+    dealt = [position.share(cohort.mail[0]) for position in made]
+    seeds = [{after._seeds[at : at + 16] for at in (0, 16, 32)} for after, _ in dealt]
+    assert not seeds[0] & seeds[1]
+    blobs = [decode_shares(cohort.params, after.session, message, 0, 3, 1).blobs for after, message in dealt]
+    keys_of = [
+        np.frombuffer(b"".join(after._pair_keys.values()), np.uint8).reshape(3, 3, 16).swapaxes(0, 1)
+        for after, _ in dealt
+    ]
+    streams = [blob ^ of for blob, of in zip(blobs, keys_of, strict=True)]
+    assert (streams[0] != streams[1]).any(-1).all()
 
 
 OTHER = X25519PrivateKey.from_private_bytes(bytes(range(32))).public_key().public_bytes_raw()

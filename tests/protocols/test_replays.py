@@ -348,6 +348,25 @@ def test_a_round_begins_once_and_rounds_ascend(make):
     assert clients.ask(params, 0, start(prepared, 7)).reply[4] == 8
 
 
+@profiles
+def test_no_other_round_once_the_last_slot_is_taken(make):
+    """Neither while its round goes on, nor instead of it; the true message can come yet."""
+    clients, params = Clients(), make(slots=1)
+    prepared, carrier = session(params, clients, random.Random(0))
+    other = prepared.next_round(2, MODEL).to_bytes(params, prepared.session)
+
+    def watched(exchange):
+        replies = list(carrier(exchange))
+        kept = clients.kept[0]
+        with pytest.raises(PeerError) as caught:
+            clients.ask(params, 0, other)
+        assert (caught.value.culprit, caught.value.code) == ("server", Code.SECOND_MESSAGE)
+        assert clients.kept[0] == kept
+        return replies
+
+    assert right(params, drive(conduct(prepared, prepared.next_round(1, MODEL)), watched), 1)
+
+
 def start(prepared, number, **more):
     """A START in the first slot that is left at the server; it takes none."""
     return prepared.next_round(number, MODEL, **more).to_bytes(prepared.params, prepared.session)
