@@ -144,7 +144,7 @@ def shamir_share(scale: Scale) -> Iterator[Row]:
     secrets, limbs = os.urandom(2 * keys.SECRET), 2 * shamir.LIMBS
 
     def share() -> object:
-        values = np.array([shamir.uniform(limbs, os.urandom) for _ in given])
+        values = shamir.uniform(limbs, [os.urandom] * len(given))
         return shamir.encode(values.reshape(len(given), 2, -1)), shamir.split(secrets, given, values, others)
 
     def ours() -> Callable[[], object]:

@@ -84,7 +84,7 @@ class StandIns:
         params = self._params
         derivers = params.graph.derivers(index, params.threshold)
         others = [holder for holder in params.graph.holders(index) if holder not in derivers]
-        values = np.array([shamir.uniform(shamir.LIMBS, os.urandom) for _ in derivers])
+        values = shamir.uniform(shamir.LIMBS, [os.urandom] * len(derivers))
         secret, given = (self._openers if index in self.dropped else self._seeds)[index], [i + 1 for i in derivers]
         rows = shamir.split(secret, tuple(given), values, tuple(holder + 1 for holder in others))
         shares = (*shamir.encode(values), *rows)

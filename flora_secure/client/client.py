@@ -146,11 +146,15 @@ class Client:
         opening, told = decode_request(message)
         session, position = self._of(held).params, self._position(held)
         assert session is not None
+        floors = position.floors
         if opening:
-            held, _ = self._opened(opening, held)
+            held, floors = self._opened(opening, held)
         invitation = self._of(held)
         if invitation.params != session:
             raise PeerError("server", "asks for a round of another session than was set up", Code.OTHER_SESSION)
+        if floors != position.floors:  # by which the sums of the whole session go
+            reason = f"{floors}, and the session was set up under {position.floors}"
+            raise RefusalError(Refusal.FLOORS, f"the round's plan asks for other floors than its session: {reason}")
         if isinstance(position, ClientAgree | ClientUnmask):
             position = position.leave()
         size = start_bytes(session)

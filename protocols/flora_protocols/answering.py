@@ -94,7 +94,7 @@ def answer(
     if before is not None and ours and before.request == asked:
         return Answer(kept, before.reply, load_position(params, before.dump, identity=identity).trip is None)
     position: Client
-    rounds = 0
+    rounds = 0 if before is None else before.rounds
     if not request:
         if before is not None and params.number <= before.number:
             reason = f"asks to begin session {params.number}; this client has begun session {before.number}"

@@ -139,14 +139,19 @@ def _round(
                 raise TooFewSurvivors("clients that uploaded", len(position.heard), least)
             closed = _sum(position, heard.refused) if isinstance(position, ServerUnmask) else position.close()
         except (TooFewSurvivors, PeerError, UnsoundShares) as cause:
-            told = MappingProxyType({**prepared.accused, **heard.refused})
-            raise RoundAborted(cause, exchange.trip, announced, told) from cause
+            raise RoundAborted(cause, exchange.trip, announced, _named(prepared, round, heard)) from cause
         if isinstance(closed, RoundResult):
-            return replace(closed, refused=MappingProxyType(heard.refused))
+            return replace(closed, refused=_named(prepared, round, heard))
         position, outbox = closed
         if exchange.trip is Trip.MASK:
             announced = tuple(sorted(outbox))
         outbox = heard.spared(outbox)
+
+
+def _named(prepared: ServerPrepared, round: RoundParams, heard: _Heard) -> Mapping[int, PeerError]:
+    """Whose message was refused in the round, and whose shares have turned out in it not to open; and why."""
+    accused = {client: error for client, error in prepared.accused.items() if client in round.invited}
+    return MappingProxyType({**accused, **heard.refused})
 
 
 class _Heard:

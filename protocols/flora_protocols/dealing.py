@@ -88,8 +88,8 @@ class ClientCollect(ClientPosition):
         box_keys, pair_keys = {}, {}
         for peer in contents.subset(params.graph.members(me.index)):
             box_keys[peer], pair_keys[peer] = contents.take(keys.KEY), contents.take(keys.SECRET * params.slots)
-        dealers = [peer for peer in box_keys if me.index in params.graph.derivers(peer, params.threshold)]
-        derived = {peer: contents.take(keys.KEY) for peer in dealers}
+        dealers = params.graph.derives_from(me.index, params.threshold)
+        derived = {peer: contents.take(keys.KEY) for peer in box_keys if peer in dealers}
         return cls(me, identity, session, present, seeds, own_pairs, box_keys, pair_keys, derived)
 
 
@@ -115,6 +115,7 @@ def dealt(
     require_holders(me, {*secrets, index}, "holders")
     pair_keys, box_keys, derived, mine = {}, {}, {}, {}
     derivers = frozenset(params.graph.derivers(index, params.threshold))
+    dealers = params.graph.derives_from(index, params.threshold)
     for peer, secret in secrets.items():
         low, high = (index, peer) if index < peer else (peer, index)
         extracted = keys.extract(secret)
@@ -123,7 +124,7 @@ def dealt(
         box_keys[peer] = keys.expand(extracted, keys.BOX, session, low, high)
         if peer in derivers:
             derived[peer] = keys.expand(extracted, keys.DERIVED, session, index, peer)
-        if index in params.graph.derivers(peer, params.threshold):
+        if peer in dealers:
             mine[peer] = keys.expand(extracted, keys.DERIVED, session, peer, index)
     own_part = deal(params, index, own, session, heard, pair_keys, derived)
     boxes = [

@@ -123,7 +123,7 @@ class RoundAborted(ProtocolError):  # noqa: N818  (as above)
     it. `trip`: the one that could not be closed. `survivors`: who had been told by then that their vectors are in the
     sum, ascending; empty where nobody had.
     Such a round is `announced` and counts as released, with these in it, for those who answered and corrupt holders may
-    have the sum all the same. `refused`: whose message was refused, and why.
+    have the sum all the same. `refused`: whose message was refused, or whose shares turned out not to open, and why.
     `left`: who left on its own account, and why, where that is known, as it is to `run_round`.
     """
 

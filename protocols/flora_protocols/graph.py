@@ -36,6 +36,7 @@ class Graph:
         self._members: dict[int, Members] = {}  # of the clients asked for so far
         self._holders: dict[int, Members] = {}
         self._derivers: dict[tuple[int, int], Members] = {}  # of client and threshold
+        self._derives_from: dict[tuple[int, int], frozenset[int]] = {}  # likewise
 
     def members(self, index: int) -> Members:
         """A client's neighbours and itself, ascending."""
@@ -59,6 +60,25 @@ class Graph:
             others = [member for member in self.members(index)[:threshold] if member != index]
             self._derivers[asked] = tuple(others[: threshold - 1])
         return self._derivers[asked]
+
+    def derives_from(self, index: int, threshold: int) -> frozenset[int]:
+        """The neighbours of whose `derivers` a client is one: those that have fewer than `threshold` - 1 others of
+        lesser index than the client. Their neighbourhoods are counted along the circle, and none is made."""
+        asked = index, threshold
+        if asked not in self._derives_from:
+            self._derives_from[asked] = frozenset(self._dealers(index, threshold - 1))
+        return self._derives_from[asked]
+
+    def _dealers(self, index: int, most: int) -> Iterable[int]:
+        if self.complete:  # a client beyond `most` is one place earlier among the others of who is before it
+            return (peer for peer in range(self.clients) if peer != index and index - (peer < index) < most)
+        reach, place = self._reach.stop - 1, self._place[index]
+        along = np.take(self._order, np.arange(place - 2 * reach, place + 2 * reach + 1), mode="wrap")
+        lesser = np.concatenate(([0], np.cumsum(along < index)))
+        peers = along[reach : 3 * reach + 1]
+        before = lesser[2 * reach + 1 :] - lesser[: 2 * reach + 1] - (peers < index)
+        found: list[int] = peers[(before < most) & (peers != index)].tolist()
+        return found
 
     def derives(self, threshold: int) -> NDArray[np.bool_]:
         """For each of `neighbourhoods` whether it is one of the row's client's `derivers`, (n, k + 1)."""

@@ -71,6 +71,11 @@ class ClientPosition(Position):
         return self._me.index
 
     @property
+    def floors(self) -> Floors:
+        """What the client insists on, in all rounds of the session; of an unspent position."""
+        return self._me.floors
+
+    @property
     def trip(self) -> Trip | None:
         """The trip in which this position makes its transition, or has made it; None where nothing is left to do."""
         return self._trip

@@ -78,8 +78,8 @@ class ServerPrepared(Position):
     def begin(self, round: RoundParams) -> ServerMask:
         """The position of a round, whose slot is used from now on, and with it those before.
 
-        Raises MisuseError for a slot that is not left and for who is not among `clients`; ParameterError for what the
-        session does not have.
+        Raises MisuseError for a slot that is not left, for who has not shared and for who is accused; ParameterError
+        for what the session does not have.
         """
         if not isinstance(round, RoundParams):
             raise MisuseError(f"round must be RoundParams, not {type(round).__name__}")

@@ -36,8 +36,9 @@ class RoundResult:
 
     `sum`: uint32 (d,), the survivors' vectors added up mod 2^b. `survivors`: whose vectors are in it. `dropped`:
     everybody else who was invited. `recovered`: the dropped whose pairwise masks had to be taken out of the sum.
-    `refused`: whose message was refused, and why (from `conduct`); one whose upload came before is a survivor all
-    the same. `left`: who left on its own account, and why (from `run_round`, which runs the clients, too).
+    `refused`: whose message was refused, or whose shares turned out not to open, and why (from `conduct`); one whose
+    upload came before is a survivor all the same. `left`: who left on its own account, and why (from `run_round`,
+    which runs the clients, too).
     """
 
     sum: NDArray[np.uint32]

@@ -220,7 +220,8 @@ def decode_inbox(params: SessionParams, session: bytes, message: bytes, index: i
     size = sealed_bytes(params)
     reader, senders = _passed_on(Kind.INBOX, params, session, message, index, size + keys.TAG)
     tags = dict(zip(senders, reader.chunks(keys.TAG, len(senders)), strict=True))
-    sealers = [peer for peer in senders if index not in params.graph.derivers(peer, params.threshold)]
+    derived = params.graph.derives_from(index, params.threshold)
+    sealers = [peer for peer in senders if peer not in derived]
     sealed = dict(zip(sealers, reader.chunks(size, len(sealers)), strict=True))
     reader.finish()
     return {peer: tag + sealed.get(peer, b"") for peer, tag in tags.items()}

@@ -10,6 +10,7 @@ On the wire a share is 17 bytes: the eight limbs mod 2^16, little-endian, and a 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +22,7 @@ P = 65537
 LIMBS = SECRET // 2
 SHARE = SECRET + LIMBS // 8
 _TOP = P - 1
+_ONES = b"\xff" * 4
 
 Field = NDArray[np.int64]
 Raw = NDArray[np.uint8]
@@ -84,12 +86,16 @@ def canonical_bytes(joined: bytes) -> bool:
     return not any(joined[SECRET::SHARE]) or canonical(np.frombuffer(joined, np.uint8).reshape(-1, SHARE))
 
 
-def uniform(count: int, randomness: Randomness) -> Field:
-    """`count` independent, exactly uniform field elements, int64 (count,)."""
-    while True:
-        words = np.frombuffer(draw(randomness, 4 * count), "<u4")
-        if words.max(initial=0) < 2**32 - 1:  # p divides 2^32 - 1: without that one value, the remainder is uniform
-            return words.astype(np.int64) % P
+def uniform(count: int, sources: Iterable[Randomness]) -> Field:
+    """Independent, exactly uniform field elements, `count` from each of the `sources`, int64 (sources, count)."""
+    rows = []
+    for randomness in sources:
+        raw = draw(randomness, 4 * count)
+        # p divides 2^32 - 1: without that one value, the remainder is uniform. Its bytes hardly ever stand anywhere
+        while _ONES in raw and np.frombuffer(raw, "<u4").max() == 2**32 - 1:
+            raw = draw(randomness, 4 * count)
+        rows.append(raw)
+    return np.frombuffer(b"".join(rows), "<u4").reshape(len(rows), count).astype(np.int64) % P
 
 
 @lru_cache(maxsize=8)

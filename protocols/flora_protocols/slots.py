@@ -67,7 +67,7 @@ def deal(
     secrets = np.frombuffer(stream(2 * keys.SECRET * slots), np.uint8).reshape(slots, 2, keys.SECRET)
     limbs, derivers = 2 * LIMBS * slots, params.graph.derivers(index, params.threshold)
     streams = (_Stream(derived[peer]) if peer in derived else stream for peer in derivers)
-    values = np.array([uniform(limbs, randomness) for randomness in streams])
+    values = uniform(limbs, streams)
     holders = [peer for peer in params.graph.holders(index) if peer == index or peer in pair_keys]
     others = [holder for holder in holders if holder not in derivers]
     points, given = tuple([other + 1 for other in others]), tuple([peer + 1 for peer in derivers])
@@ -86,7 +86,7 @@ def deal(
 
 def derived_pairs(derived: Mapping[int, bytes], slots: int) -> dict[int, bytes]:
     """The pairs of shares, 34 bytes a slot, that a deriver holds, by dealer, from the keys that it shares with them."""
-    values = np.array([uniform(2 * LIMBS * slots, _Stream(key)) for key in derived.values()], np.int64)
+    values = uniform(2 * LIMBS * slots, map(_Stream, derived.values()))
     rows = encode(values.reshape(len(derived), 2 * slots, LIMBS))
     return {dealer: row.tobytes() for dealer, row in zip(derived, rows, strict=True)}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from invitations import floors_of
-from messaging import BROADCAST, CLIENTS, NOISELESS, Federation, alone
+from messaging import BROADCAST, CLIENTS, NOISELESS, PLAN, Federation, alone
 
 from flora_protocols import Bitmap, Code, Exchange, PeerError, RoundParams, Suite, TooFewSurvivors, Trip, drive
 from flora_protocols import conduct as conducting
@@ -70,6 +70,23 @@ def test_who_missed_the_opening_of_a_round_is_in_the_next(monkeypatch) -> None:
     found = decode(result.sum, third.plan, CLIENTS, third.rotation)
     np.testing.assert_allclose(found, federation.trainer.rows.sum(0), atol=1e-3)
     assert federation.clients[4].ledger.rounds_of(first.session) == [1, 3]
+
+
+def test_no_round_goes_by_fewer_survivors_than_its_noise_needs() -> None:
+    """A session is set up under a plan that two fifths may drop out of; a later plan counts on everybody's noise."""
+    federation = Federation()
+    first, second = session_of(federation, 2)
+    federation.conduct(first)
+    strict = dataclasses.replace(second, plan=dataclasses.replace(PLAN, dropout_tolerance=0.0))
+    assert (first.plan.survivors_minimum, strict.plan.survivors_minimum) == (4, 6)
+    client, asked = federation.clients[0], federation.trainer.asked
+    before = client.store.load(), client.ledger.given
+    start = strict.start(federation.enrolment, EVERYBODY)
+    with pytest.raises(RefusalError, match="other floors than its session") as caught:
+        client.answer(federation.request(strict, start))
+    assert code_of(caught.value) == Refusal.FLOORS.value
+    assert (client.store.load(), client.ledger.given, federation.trainer.asked) == (*before, asked)
+    assert federation.conduct(second, after=first).survivors == EVERYBODY
 
 
 def test_a_new_session_may_begin_while_one_is_open() -> None:

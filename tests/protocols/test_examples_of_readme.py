@@ -172,8 +172,8 @@ def test_asyncio_through_a_carrier_that_replays(tmp_path, seed):
     tls = contexts(tmp_path, ["server", *map(str, range(4))])
     kept = dict.fromkeys(range(4), b"")
 
-    async def everything(params, port):
-        server = asyncio.create_task(example.serve(params, ROUNDS, tls["server"], port, patience=5.0))
+    async def everything(params, rounds, port):
+        server = asyncio.create_task(example.serve(params, rounds, tls["server"], port, patience=5.0))
         await asyncio.sleep(0.1)
         vectors = vectors_for(params)
         clients = [
@@ -194,8 +194,9 @@ def test_asyncio_through_a_carrier_that_replays(tmp_path, seed):
 
     for session in (1, 2):
         params = malicious(number=session, slots=2)
-        results = asyncio.run(asyncio.wait_for(everything(params, free_port()), 30))
-        for (number, _), result in zip(ROUNDS, results, strict=True):
+        rounds = [(10 * session + number, model) for number, model in ROUNDS]
+        results = asyncio.run(asyncio.wait_for(everything(params, rounds, free_port()), 30))
+        for (number, _), result in zip(rounds, results, strict=True):
             assert (result.survivors, result.refused) == ((0, 1, 2, 3), {})
             assert (result.sum == turned(plain_sum(params, vectors_for(params), range(4)), number)).all()
     for index in kept:
@@ -337,7 +338,8 @@ def test_flower_through_a_carrier_that_replays(in_flower, make, seed):
     rng = random.Random(seed)
     for number in (1, 2):
         params = make(number=number, slots=2)
-        check(params, by_messages(params, replaying(in_flower(params), rng)))
+        rounds = (2 * number, 2 * number + 1)
+        check(params, by_messages(params, replaying(in_flower(params), rng), rounds), rounds)
         for other in (params, make(number=number, bits=10), make(number=0)):
             with pytest.raises(PeerError, match="asks to begin"):
                 in_flower(other)(0, b"")

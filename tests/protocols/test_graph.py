@@ -57,7 +57,7 @@ def test_who_encapsulates(clients, neighbours):
 
 @pytest.mark.parametrize(("clients", "neighbours"), [(2, 1), (5, 4), (8, 4), (9, 6), (12, 10)])
 def test_who_derives(clients, neighbours):
-    """The first t - 1 of a client's neighbours; the table says the same."""
+    """The first t - 1 of a client's neighbours; the table, and the deriver's own view, say the same."""
     graph = Graph(clients, neighbours, SESSION)
     for threshold in range(2, neighbours + 1 + graph.complete):
         for one in range(clients):
@@ -65,6 +65,8 @@ def test_who_derives(clients, neighbours):
             assert graph.derivers(one, threshold) == tuple(others[: threshold - 1])
             row = graph.neighbourhoods[one][graph.derives(threshold)[one]].tolist()
             assert tuple(row) == graph.derivers(one, threshold)
+            dealers = {other for other in others if one in graph.derivers(other, threshold)}
+            assert graph.derives_from(one, threshold) == dealers
 
 
 # Bitmaps

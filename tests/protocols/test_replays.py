@@ -165,7 +165,7 @@ def test_a_carrier_that_repeats_and_reorders_everything(kind, seed):
         params = KINDS[kind](number=number, slots=3)
         prepared, carrier = session(params, clients, rng)
         assert prepared.refused == {}
-        for round in (2, 3, 7):
+        for round in (10 * number + at for at in (2, 3, 7)):
             gone = {(rng.randrange(params.clients), Trip.MASK)} if rng.random() < 0.5 else set()
             carrier.lost = gone
             result = drive(conduct(prepared, prepared.next_round(round, MODEL)), carrier)
@@ -346,6 +346,22 @@ def test_a_round_begins_once_and_rounds_ascend(make):
     assert clients.kept[0] == kept
     assert clients.trained[0] == trained
     assert clients.ask(params, 0, start(prepared, 7)).reply[4] == 8
+
+
+@profiles
+def test_no_round_is_begun_in_two_sessions(make):
+    """Its vector would be in two sums, whose clients may differ by one."""
+    clients, first, second = Clients(), make(number=1, slots=2), make(number=2, slots=2)
+    prepared, carrier = session(first, clients, random.Random(0))
+    drive(conduct(prepared, prepared.next_round(5, MODEL)), carrier)
+    again, carrier = session(second, clients, random.Random(0))
+    kept, trained = clients.kept[0], list(clients.trained[0])
+    for number in (5, 4):
+        with pytest.raises(PeerError, match=f"asks to begin round {number}; this client has begun round 5"):
+            clients.ask(second, 0, start(again, number) + again.undelivered[0])
+    assert clients.kept[0] == kept
+    assert clients.trained[0] == trained
+    assert right(second, drive(conduct(again, again.next_round(6, MODEL)), carrier), 6)
 
 
 @profiles

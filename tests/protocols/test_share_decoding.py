@@ -14,7 +14,7 @@ from flora_protocols.decoding import misfits
 def shares_at(points, threshold, seed=0):
     rng, places = np.random.default_rng(seed), points.tolist()
     given, others = tuple(places[: threshold - 1]), tuple(places[threshold - 1 :])
-    values = shamir.uniform((threshold - 1) * shamir.LIMBS, rng.bytes).reshape(-1, shamir.LIMBS)
+    values = shamir.uniform(shamir.LIMBS, [rng.bytes] * (threshold - 1))
     return np.concatenate((shamir.encode(values), shamir.split(rng.bytes(16), given, values, others)))
 
 
