@@ -20,10 +20,10 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flora_protocols import ParameterError, Profile, SessionParams, lane, pack
+from flora_protocols import ParameterError, Profile, lane, pack
 from flora_secure.errors import CheckpointError, ConfigError
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.masking import MaskingPlan, masking_of
+from flora_secure.planning.masking import MaskingPlan
 from flora_secure.planning.noise import expected_contributions, plan_noise, refused
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_of
@@ -43,6 +43,7 @@ from flora_secure.rounds.optimiser import ServerState, server_optimiser
 from flora_secure.rounds.step import ReleasedSum, ServerStep
 from flora_secure.rounds.sum import Outcome, RoundSum
 from flora_secure.server.broadcasts import Broadcasts
+from flora_secure.server.masking_sessions import MaskingSessions
 from flora_secure.server.openings import Openings
 from flora_secure.server.task import ServerTask
 
@@ -65,7 +66,7 @@ class Server:
         self.config, self.task, self.enrolment = config, task, enrolment
         self.selection = Selection.of(config)
         how = config.aggregation
-        self.profile = None if how.secagg == "off" else Profile(how.secagg)
+        self._masking = MaskingSessions(config, enrolment)
         if enrolment.clients != config.clients:
             raise ConfigError(f"{enrolment.clients} clients are enrolled, and clients is {config.clients}")
         if (self.profile is Profile.MALICIOUS_SERVER) != bool(enrolment.identities):
@@ -75,7 +76,6 @@ class Server:
                 f"{len(enrolment.revoked)} clients are revoked, and everybody is to take part in every round: "
                 "make an enrolment without them, or set `participation.rate` below 1"
             )
-        self._masking: dict[tuple[int, int], MaskingPlan] = {}  # by cohort size and survivors
         try:
             self.plan = plan_noise(config, self.selection, task.trained.upload_size, task.images)
             for size in (self.selection.smallest, self.selection.largest):
@@ -85,7 +85,6 @@ class Server:
         self.ledger = Ledger(self.plan.epsilon, self.plan.delta)
         self.records: list[RoundRecord] = []
         self.session = os.urandom(SESSION)
-        self._session: tuple[SessionParams, tuple[int, ...]] | None = None  # of the masking, and its cohort
         self._open: Invitation | None = None  # of the round that is not over
         self._openings = Openings(enrolment)
         self.optimiser = server_optimiser(config, self.plan, self._expected, task.width)
@@ -128,21 +127,14 @@ class Server:
         """Whether all rounds of the run are over."""
         return len(self.records) == self.config.training.rounds
 
-    def masking(self, plan: NoisePlan) -> MaskingPlan | None:
-        """Graph and threshold of a round with this plan; None without masking.
+    @property
+    def profile(self) -> Profile | None:
+        """Whom the masking resists; None without masking."""
+        return self._masking.profile
 
-        Raises ParameterError where none can work.
-        """
-        if self.profile is None:
-            return None
-        size = plan.clients, plan.survivors_minimum
-        if size not in self._masking:
-            found = masking_of(self.config, plan)
-            assert found is not None
-            keys = self.enrolment.identities[: plan.clients]
-            found.session(plan, self.profile, identities=keys)  # refuses what cannot work
-            self._masking[size] = found
-        return self._masking[size]
+    def masking(self, plan: NoisePlan) -> MaskingPlan | None:
+        """Graph and threshold of a round with this plan, see `MaskingSessions.plan`."""
+        return self._masking.plan(plan)
 
     def invite(self, announce: Announce | None = None) -> Invitation:
         """Begin the next round: what its clients are told. Call `finish` with what became of it.
@@ -179,7 +171,6 @@ class Server:
         if announce is not None:
             begun = announcement(self.config, number, plan, cohort, exhausted, model_hash, masking)
             announce(dataclasses.replace(begun, noise_multiplier=worst.noise_multiplier))
-        params = None if masking is None else self._masking_session(number, plan, masking, tuple(cohort))
         self._open = Invitation(
             session=self.session,
             round=number,
@@ -190,7 +181,7 @@ class Server:
             rotation_seed=self.config.seed,
             plan=plan,
             model_hash=model_hash,
-            params=params,
+            params=self._masking.of(number, plan, tuple(cohort)),
         )
         return self._open
 
@@ -205,21 +196,6 @@ class Server:
         """
         broadcast = self._broadcasts.complete(invitation, self._full, member)
         return self._openings.complete(invitation, broadcast, member)
-
-    def _masking_session(
-        self, number: int, plan: NoisePlan, masking: MaskingPlan, cohort: tuple[int, ...]
-    ) -> SessionParams:
-        """The parameters of the masking session that the round belongs to: the one that is open, where it is of the
-        same cohort and has a slot left, or else one that begins now."""
-        assert self.profile is not None
-        if self._session is not None:
-            params, members = self._session
-            if members == cohort and number - params.number < params.slots:
-                return params
-        keys = self.enrolment.identities_of(cohort)
-        params = masking.session(plan, self.profile, number=number, identities=keys)
-        self._session = params, cohort
-        return params
 
     def finish(self, invitation: Invitation, outcome: Outcome) -> RoundRecord:
         """End the round that `invitation` began: charge it, step, evaluate; returns its record, the last of `records`.
@@ -243,7 +219,7 @@ class Server:
         released = None if found is None else self._step(invitation, found)
         self._open = None
         if outcome.session_lost:
-            self._session = None
+            self._masking.lost()
         self._broadcasts.ended(invitation, outcome.uploaded, released)
         self._openings.ended(invitation, outcome.uploaded)
         accuracy = self.task.accuracy(self.adapter)
