@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flora_secure.auditing.findings import Audit
-    from flora_secure.data.own import OwnData
+    from flora_secure.data.passed.own import OwnData
     from flora_secure.engine.run import Progress, Run, Surroundings
     from flora_secure.errors import InputError, RunInterrupted
     from flora_secure.model.trained.answers import Answer as Answer
@@ -41,7 +41,7 @@ _LATER = {
     "Classifier": "flora_secure.model.trained.classifier",
     "Forecast": "flora_secure.records.forecast",
     "InputError": "flora_secure.errors",
-    "OwnData": "flora_secure.data.own",
+    "OwnData": "flora_secure.data.passed.own",
     "Report": "flora_secure.records.report",
     "Predictions": "flora_secure.model.trained.answers",
     "RoundRecord": "flora_secure.records.record",
@@ -111,7 +111,7 @@ def simulate(
         TypeError: a keyword that is no option.
     """
     from flora_secure.data.cache import ArrayCache, default_folder
-    from flora_secure.data.own import OwnData, settings_for
+    from flora_secure.data.passed.own import OwnData, settings_for
     from flora_secure.engine.run import Surroundings, begin_run, resume_run
     from flora_secure.planning.option_table import configured
 

@@ -185,6 +185,7 @@ class Refusal(Enum):
     FLOORS = "floors"
     MODEL = "model"
     STATE = "state"
+    TERMS = "terms"
     UPDATE = "update"
 
 

@@ -64,8 +64,8 @@ def secret(config: RunConfig) -> RunConfig:
 def complete(run: RecordedRun) -> Report:
     for _ in run.rounds():
         pass
-    adapter = run.folder.write_adapter(run.simulation.save_adapter)
-    report = summarise(run.simulation, total_seconds=1.0, rounds_hash=run.folder.last_hash, adapter_hash=adapter)
+    adapter = run.folder.write_adapter(run.running.save_adapter)
+    report = summarise(run.running, total_seconds=1.0, rounds_hash=run.folder.last_hash, adapter_hash=adapter)
     run.folder.write_report(report)
     return report
 

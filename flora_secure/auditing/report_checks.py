@@ -207,7 +207,8 @@ def rates_of(case: Case) -> tuple[float | None, float | None]:
     inside = sum(r.contributions for r in records)
     coordinates = sum(r.dimension for r in records)
     clipped = sum(r.clipped for r in records) / inside if inside else None
-    return clipped, sum(r.overflowed or 0 for r in records) / coordinates if coordinates else None
+    known = coordinates and all(r.overflowed is not None for r in records)
+    return clipped, sum(r.overflowed or 0 for r in records) / coordinates if known else None
 
 
 def _reported(case: Case, check: str, title: Title, compare: Callable[[Report], list[Problem]], fine: str) -> Finding:

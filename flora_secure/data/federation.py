@@ -26,7 +26,7 @@ from flora_secure.data.partitions import (
 )
 from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.data.sources import load_dataset
-from flora_secure.errors import DataError, did_you_mean
+from flora_secure.errors import ConfigError, DataError, did_you_mean
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.names import PASSED
 from flora_secure.planning.sections import CLIENTS, PARTITION, DataConfig
@@ -48,6 +48,11 @@ class Federation:
         """`config` with clients and partition as they are, where it left them to the data: what a run folder holds.
         Raises ConfigError where they do not fit the rest of it."""
         data = config.data
+        if data.images is not None:
+            raise ConfigError(
+                f"`data.images` {data.images} is for real federations; here the data say it, "
+                f"{len(self.dataset.private):,}: leave it out"
+            )
         return replace(
             config, data=replace(data, clients=len(self.clients), partition=data.partition or self.partition)
         )
@@ -105,7 +110,7 @@ _SHOWN = 20  # classes in a line
 def load_federation(
     config: DataConfig, seed: int, cache: ArrayCache | None = None, passed: Dataset | None = None
 ) -> Federation:
-    """Load the data set, unless it was `passed` by the caller (`flora_secure.data.own.OwnData`), and deal its
+    """Load the data set, unless it was `passed` by the caller (`flora_secure.data.passed.own.OwnData`), and deal its
     private images.
 
     Raises `flora_secure.errors.DataError` for what cannot be loaded or dealt, for a run on passed data where

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from flora_secure.engine.simulation import Simulation
+from flora_secure.engine.ended import Ended
 from flora_secure.records.report import IMAGE_TO_TEXT, TOP_1, Accuracy, Forgetting, RecallAt, Retrieval, TopOne
 from flora_secure.server.scores import RECALLS, Hits, Ranks, evaluate, wilson_interval
 
 
-def accuracy_of(simulation: Simulation, per_round: Sequence[float], no_noise: float | None) -> Accuracy:
+def accuracy_of(run: Ended, per_round: Sequence[float], no_noise: float | None) -> Accuracy:
     """The report's accuracy of a run on labels: top-1 as fractions, with `per_round` of every round."""
-    task = simulation.task
+    task = run.task
     dataset = task.federation.dataset
     found = evaluate(
-        task.evaluator.predicted(simulation.factors).cpu().numpy(),
+        task.evaluator.predicted(run.factors).cpu().numpy(),
         task.evaluator.target.cpu().numpy(),
         len(dataset.class_names),
         [dataset.private.labels[own] for own in task.federation.clients],
@@ -80,10 +80,10 @@ def retrieval(zero_shot: Ranks, final: Ranks) -> Retrieval:
     )
 
 
-def forgetting_of(simulation: Simulation) -> Forgetting | None:
+def forgetting_of(run: Ended) -> Forgetting | None:
     """The section of the report on unseen classes; None where the run has none."""
-    task, unseen = simulation.task, simulation.task.federation.dataset.unseen
-    zero_shot, final = task.evaluator.hits(task.frozen), task.evaluator.hits(simulation.factors)
+    task, unseen = run.task, run.task.federation.dataset.unseen
+    zero_shot, final = task.evaluator.hits(task.frozen), task.evaluator.hits(run.factors)
     if unseen is None or zero_shot is None or final is None:
         return None
     return forgetting(zero_shot, final, unseen.class_names, len(unseen.test), len(task.evaluator.target))

@@ -68,6 +68,11 @@ class Simulation:
         return self.server.records
 
     @property
+    def repeats(self) -> bool:
+        """Whether a round that is run again releases the same sum, or none that a budget protects."""
+        return self.server.repeats
+
+    @property
     def headline(self) -> str:
         """What is about to run, in a line."""
         plan, selection, data = self.server.plan, self.server.selection, self.task.federation.dataset

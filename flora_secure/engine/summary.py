@@ -1,4 +1,4 @@
-"""From a finished simulation to its `Report`: every figure from what happened, none from what was planned."""
+"""From a finished run to its `Report`: every figure from what happened, none from what was planned."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import dp_accounting
 
 from flora_secure import __version__
 from flora_secure.engine.accuracy import accuracy_of, forgetting_of, retrieval, retrieval_accuracy
+from flora_secure.engine.ended import Ended
 from flora_secure.engine.memory import peak_memory
-from flora_secure.engine.simulation import Simulation
 from flora_secure.plain import finite_or_none
 from flora_secure.planning.masking import name_of, suite_of, warning_of
 from flora_secure.planning.noise import protected_units
@@ -46,7 +46,7 @@ _NOTHING_LEARNED = (
 
 
 def summarise(
-    simulation: Simulation,
+    run: Ended,
     *,
     total_seconds: float,
     no_noise: float | None = None,
@@ -62,67 +62,68 @@ def summarise(
     `flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and `ValueError` before the
     first round.
     """
-    if not simulation.records:
+    if not run.records:
         raise ValueError("no round has run yet, there is nothing to report")
-    task, per_round = simulation.task, [record.accuracy for record in simulation.records]
+    task, per_round = run.task, [record.accuracy for record in run.records]
     retrieved = None
     if task.federation.dataset.captioned:
-        retrieved = task.evaluator.ranks(task.frozen), task.evaluator.ranks(simulation.factors)
+        retrieved = task.evaluator.ranks(task.frozen), task.evaluator.ranks(run.factors)
     return Report(
-        masking=simulation.config.aggregation.masks,
+        masking=run.config.aggregation.masks,
         accuracy=(
-            accuracy_of(simulation, per_round, no_noise)
+            accuracy_of(run, per_round, no_noise)
             if retrieved is None
             else retrieval_accuracy(*retrieved, per_round, no_noise)
         ),
         retrieval=None if retrieved is None else retrieval(*retrieved),
-        forgetting=forgetting_of(simulation),
-        data=_data(simulation),
-        privacy=_privacy(simulation),
-        communication=_communication(simulation),
-        aggregation=_aggregation(simulation),
-        timing=_timing(simulation, total_seconds),
+        forgetting=forgetting_of(run),
+        data=_data(run),
+        privacy=_privacy(run),
+        communication=_communication(run),
+        aggregation=_aggregation(run),
+        timing=_timing(run, total_seconds),
         warnings=[
             *task.warnings,
-            *filter(None, [warning_of(simulation.config)]),
+            *filter(None, [warning_of(run.config)]),
             *task.doubt(per_round[-1], "the trained adapter", _NOTHING_LEARNED),
         ],
         provenance=Provenance(
             versions={"flora-secure": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
-            config_hash=simulation.config.digest,
-            model_hash=simulation.task.clip.model_hash,
+            config_hash=run.config.digest,
+            model_hash=run.task.clip.model_hash,
             rounds_hash=rounds_hash,
             adapter_hash=adapter_hash,
-            seed=simulation.config.seed,
-            secret_noise=simulation.server.plan.noisy and not simulation.config.privacy.simulation_noise,
+            seed=run.config.seed,
+            secret_noise=run.server.plan.noisy and not run.config.privacy.simulation_noise,
         ),
     )
 
 
-def _data(simulation: Simulation) -> Data:
-    federation = simulation.task.federation
-    dataset, skew = federation.dataset, federation.skew
+def _data(run: Ended) -> Data:
+    federation = run.task.federation
+    dataset, here = federation.dataset, bool(federation.clients)
     private, public, test = federation.image_counts
+    skew = federation.skew if here else None
     return Data(
         dataset=dataset.name,
-        test=simulation.config.data.test,
-        partition=simulation.config.partition,
-        private_images=private,
+        test=run.config.data.test,
+        partition=run.config.partition,
+        private_images=private if here else None,
         public_images=public,
         test_images=test,
-        private_captions=len(dataset.private) if dataset.captioned else None,
-        client_minimum=skew.minimum,
-        client_median=skew.median,
-        client_maximum=skew.maximum,
-        mean_classes=skew.mean_classes,
-        mean_label_distance=skew.mean_distance,
+        private_captions=len(dataset.private) if dataset.captioned and here else None,
+        client_minimum=None if skew is None else skew.minimum,
+        client_median=None if skew is None else skew.median,
+        client_maximum=None if skew is None else skew.maximum,
+        mean_classes=None if skew is None else skew.mean_classes,
+        mean_label_distance=None if skew is None else skew.mean_distance,
         skipped=[SkippedData(reason=one.reason, count=one.count, used=one.used) for one in dataset.skipped],
     )
 
 
-def _privacy(simulation: Simulation) -> Privacy:
-    plan, ledger = simulation.server.plan, simulation.server.ledger
-    records = simulation.records
+def _privacy(run: Ended) -> Privacy:
+    plan, ledger = run.server.plan, run.server.ledger
+    records = run.records
     summed = [record for record in records if record.summed]
     worst = ledger.worst_events
     checks = cross_check(worst, ledger.delta) if plan.noisy else {}
@@ -130,19 +131,20 @@ def _privacy(simulation: Simulation) -> Privacy:
     released = [record.noise_multiplier for record in records if record.noise_multiplier is not None]
     accountant = headline_accountant(worst)
     # without masking the server sees every upload by itself, and only outsiders are left with the sum
-    masked = simulation.config.aggregation.secagg != "off"
+    masked = run.config.aggregation.secagg != "off"
     local = ledger.epsilon_local if plan.noisy else math.inf
     spent = ledger.epsilon if plan.noisy else math.inf
     contributions = sum(record.contributions for record in summed)
     overflowed = sum(record.overflowed or 0 for record in summed)
     clip_rate = sum(record.clipped for record in summed) / contributions if contributions else None
-    overflow_rate = overflowed / (len(summed) * plan.length) if summed else None
+    counted = summed and all(record.overflowed is not None for record in summed)
+    overflow_rate = overflowed / (len(summed) * plan.length) if counted else None
     return Privacy(
         target_epsilon=finite_or_none(plan.epsilon),
         epsilon=finite_or_none(spent if masked else local),
         delta=plan.delta,
         mu=finite_or_none(ledger.mu if masked else _gaussian_mu(local, plan.delta)) if plan.noisy else None,
-        unit=simulation.config.privacy.unit,
+        unit=run.config.privacy.unit,
         adjacency="zero-out",
         view="server",
         epsilon_outsider=finite_or_none(ledger.epsilon_outsider if plan.noisy else math.inf),
@@ -150,9 +152,9 @@ def _privacy(simulation: Simulation) -> Privacy:
         noise_multiplier=plan.noise_multiplier,
         noise_released=[min(released), max(released)] if released else [],
         clip_norm=plan.clip_norm,
-        rounds=len(simulation.records),
+        rounds=len(run.records),
         participations=len(worst),
-        exhausted=len({client for record in simulation.records for client in record.exhausted}),
+        exhausted=len({client for record in run.records for client in record.exhausted}),
         sampling_rate=plan.sampling_rate,
         honest_minimum=plan.honest_minimum,
         accountant={"name": accountant, **accountant_versions([accountant])},
@@ -165,18 +167,18 @@ def _privacy(simulation: Simulation) -> Privacy:
             plan,
             ledger,
             cross_check=checks,
-            profile=simulation.config.aggregation.secagg,
-            secret_noise=not simulation.config.privacy.simulation_noise,
-            unit=simulation.config.privacy.unit,
-            population=protected_units(simulation.config, len(simulation.task.federation.dataset.private.labels)),
+            profile=run.config.aggregation.secagg,
+            secret_noise=not run.config.privacy.simulation_noise,
+            unit=run.config.privacy.unit,
+            population=protected_units(run.config, run.server.task.images),
             aborted_rounds=sum(not record.released for record in records),
             lost_rounds=[record.round for record in records if record.lost],
             announced_rounds=sum(record.announced for record in records),
             clip_rate=clip_rate,
             overflow_rate=overflow_rate,
-            corrupt=corrupt_clients(simulation.config),
-            counted=simulation.config.aggregation.masks == "counted",
-            suite=None if simulation.server.profile is None else name_of(suite_of(simulation.config)),
+            corrupt=corrupt_clients(run.config),
+            counted=run.config.aggregation.masks == "counted",
+            suite=None if run.server.profile is None else name_of(suite_of(run.config)),
         ),
     )
 
@@ -186,15 +188,15 @@ def _gaussian_mu(epsilon: float, delta: float) -> float:
     return 0.0 if epsilon == 0 else 1 / float(dp_accounting.get_sigma_gaussian(epsilon, delta))
 
 
-def _communication(simulation: Simulation) -> Communication:
-    records, task = simulation.records, simulation.task
+def _communication(run: Ended) -> Communication:
+    records, task = run.records, run.task
     clip, trained = task.clip, task.trained.dimension
     # a round that was skipped because of its cohort has asked nobody for anything
     messages = max(1, sum(len(record.participants) for record in records if record.download_bytes))
     upload = sum(record.upload_bytes for record in records) / messages
     download = sum(record.download_bytes for record in records) / messages
     payload = sum(record.payload_bytes for record in records) / messages
-    invitation = simulation.server.invitation_bytes / messages
+    invitation = run.server.invitation_bytes / messages
     return Communication(
         upload_bytes=upload,
         download_bytes=download,
@@ -208,18 +210,18 @@ def _communication(simulation: Simulation) -> Communication:
         parameters=trained,
         upload_values=task.trained.upload_size,
         parameter_ratio=clip.parameter_count / trained,
-        bits=simulation.server.plan.bits,
+        bits=run.server.plan.bits,
     )
 
 
-def _aggregation(simulation: Simulation) -> Aggregation:
-    records, how = simulation.records, simulation.config.participation
+def _aggregation(run: Ended) -> Aggregation:
+    records, how = run.records, run.config.participation
     # of the others nothing was measured: nobody was invited, or the round ended before its sum
     measured = [record.seconds for record in records if record.summed] or [{"client_mean": 0.0, "server": 0.0}]
-    masking = simulation.server.masking(simulation.server.plan)
+    masking = run.server.masking(run.server.plan)
     return Aggregation(
-        profile=simulation.config.aggregation.secagg,
-        clients=simulation.server.selection.clients,
+        profile=run.config.aggregation.secagg,
+        clients=run.server.selection.clients,
         participation=how.rate,
         sampling=how.sampling,
         min_separation=how.min_separation,
@@ -234,16 +236,16 @@ def _aggregation(simulation: Simulation) -> Aggregation:
         lost=[record.round for record in records if record.lost],
         announced=[record.round for record in records if record.announced],
         seconds=None
-        if simulation.config.aggregation.masks == "counted"
+        if run.config.aggregation.masks == "counted"
         else AggregationSeconds(
-            client_mean=fmean(seconds["client_mean"] for seconds in measured),
+            client_mean=fmean(seconds["client_mean"] for seconds in measured) if run.task.federation.clients else None,
             server_total=fmean(seconds["server"] for seconds in measured),
         ),
     )
 
 
-def _timing(simulation: Simulation, total_seconds: float) -> Timing:
-    parts = {part: sum(record.seconds[part] for record in simulation.records) for part in PARTS}
+def _timing(run: Ended, total_seconds: float) -> Timing:
+    parts = {part: sum(record.seconds[part] for record in run.records) for part in PARTS}
     rounds = parts["training"] + parts["noise"] + parts["masking"]
     return Timing(
         seconds=TimingSeconds(
@@ -256,6 +258,6 @@ def _timing(simulation: Simulation, total_seconds: float) -> Timing:
             **parts,
         ),
         # where nobody was ever invited, no round took any time
-        clients_per_second=sum(len(r.participants) for r in simulation.records if r.download_bytes) / (rounds or 1.0),
+        clients_per_second=sum(len(r.participants) for r in run.records if r.download_bytes) / (rounds or 1.0),
         peak_memory_bytes=peak_memory(),
     )

@@ -1,7 +1,8 @@
-"""A simulation's task: model, data and frame, and from them the trainer of all clients and the server's evaluator."""
+"""A run's task: model, data and frame, and from them the trainer of clients and the server's evaluator."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,9 @@ from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.federation import Federation
 from flora_secure.data.notes import Notes
-from flora_secure.engine.placed import PlacedFrame
-from flora_secure.engine.projection import Projection
-from flora_secure.engine.setting import Frame, Setting
+from flora_secure.engine.frames.placed import PlacedFrame
+from flora_secure.engine.frames.projection import Projection
+from flora_secure.engine.frames.setting import Frame, Setting
 from flora_secure.errors import ConfigError
 from flora_secure.model.clip import Clip
 from flora_secure.model.devices import device_named
@@ -44,22 +45,50 @@ _OTHER_MODEL = (
 
 
 @dataclass(frozen=True, eq=False)
+class Framed:
+    """The frozen model, which factors train, and the frame of both: all that client and server make alike."""
+
+    clip: Clip
+    rule: Rule
+    frame: Frame = field(repr=False)
+
+    @property
+    def trained(self) -> TrainedValues:
+        """Which values train, and how many."""
+        return self.frame.initial.trained(self.rule)
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
-    """Everything of a simulated run that does not depend on noise or masking.
+    """Everything of a run that does not depend on noise or masking, as its server knows it; in a simulation, with the
+    training of all clients.
 
     Attributes:
-        clip, federation, rule: the frozen model, the data and who holds it, which factors train.
-        frame: the frozen part of training, and the fresh adapter.
-        learner: local training of all clients.
+        made: the frozen model, which factors train, the frame and the fresh adapter.
+        federation: the data, and who holds it. A deployed server has test and public images, and no client's.
+        learner: local training of all clients; None where they train elsewhere.
         evaluator: of the test images.
     """
 
-    clip: Clip
+    made: Framed
     federation: Federation
-    rule: Rule
-    frame: Frame = field(repr=False)
-    learner: Learner = field(repr=False)
+    learner: Learner | None = field(repr=False)
     evaluator: Evaluator = field(repr=False)
+
+    @property
+    def clip(self) -> Clip:
+        """The frozen model that everything is trained on."""
+        return self.made.clip
+
+    @property
+    def rule(self) -> Rule:
+        """The rule that says which factors train."""
+        return self.made.rule
+
+    @property
+    def frame(self) -> Frame:
+        """The frozen part of training, and the fresh adapter."""
+        return self.made.frame
 
     @property
     def initial(self) -> Factors:
@@ -105,29 +134,20 @@ class Task:
         return self.initial.with_vector(self.rule, torch.from_numpy(values).to(self.initial.b.device))
 
     def trainer(self, config: RunConfig) -> Trainer:
-        """The trainer of all clients, for the unit that the budget protects.
+        """The trainer of all clients, see `trainer_of`. Raises ValueError where they train elsewhere."""
+        if self.learner is None:
+            raise ValueError("this task has no clients: they train where their images are")
+        federation = self.federation
+        return trainer_of(config, self.made, self.learner, federation.clients, captioned=federation.dataset.captioned)
 
-        Raises ConfigError for unit `example` with captions, where a loss belongs to all of a client's pairs.
-        """
-        if config.privacy.unit == "client":
-            own = self.rule.local_rate * PLACEMENTS[config.model.placement].rate
-            rate = config.training.local_rate or own
-            return UpdateTrainer(self.learner, self.rule, self.initial, config.training.local_steps, rate)
-        if self.federation.dataset.captioned:
-            raise ConfigError(
-                "`privacy.unit` example needs labels: with captions a loss belongs to all of a client's pairs"
-            )
-        coins = config.seed if config.privacy.simulation_noise else None
-        return ExampleTrainer(self.learner, self.rule, self.initial, self.federation.clients, coins)
-
-    def for_server(self) -> ServerTask:
-        """What the server is told of the task."""
+    def for_server(self, images: int | None = None) -> ServerTask:
+        """What the server is told of the task. `images`: of all clients together, where they are not here."""
         data = self.federation.dataset
         return ServerTask(
             trained=self.trained,
             initial=self.initial.vector(self.rule).cpu().numpy(),
             width=self.frame.width,
-            images=len(data.private.labels),
+            images=len(data.private.labels) if images is None else images,
             model_hash=self.clip.model_hash,
             data_hash=data.data_hash,
             accuracy=lambda values: self.evaluator.accuracy(self.factors(values)),
@@ -149,12 +169,12 @@ def _require_public(config: RunConfig, data: Dataset) -> None:
             )
 
 
-def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None = None) -> Task:
-    """Load the model, take the features of all images (from `cache` where it has them), make a fresh adapter.
+def framed(config: RunConfig, data: Dataset, cache: ArrayCache | None = None) -> Framed:
+    """Load the model and make the frame, of which private and test images of `data` are no part.
 
     Raises an `errors.InputError` for anything in `config` that does not fit together.
     """
-    device, data = device_named(config.training.device), federation.dataset
+    device = device_named(config.training.device)
     rule = rule_named(config.model.trained_rule)
     if data.captioned and rule.prompt_basis:
         if config.model.rule is not None:
@@ -167,13 +187,40 @@ def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None 
     clip = load_clip(config.model.model, config.model.pretrained, device, precision)
     if config.model.model == EMBEDDED and config.model.pretrained in (None, "embedded") and data.name not in CLOTHES:
         clip = replace(clip, warnings=(*clip.warnings, _CLOTHES_ALONE))
-    setting, cuts = Setting.of(config, data, clip, rule, cache), Notes()
+    setting = Setting.of(config, data, clip, rule, cache)
     closed = config.model.placement == "text-projection" and not data.captioned
-    frame: Frame = Projection.of(setting) if closed else PlacedFrame.of(setting)
-    learner, evaluator = (
-        frame.learner(data.private, federation.clients, cuts),
-        frame.evaluator(data.test, data.unseen, cuts),
-    )
+    return Framed(clip, rule, Projection.of(setting) if closed else PlacedFrame.of(setting))
+
+
+def trainer_of(
+    config: RunConfig, made: Framed, learner: Learner, clients: Sequence[NDArray[np.int64]], *, captioned: bool
+) -> Trainer:
+    """The trainer of `clients`, whose images `learner` has, for the unit that the budget protects.
+
+    Raises ConfigError for unit `example` with captions, where a loss belongs to all of a client's pairs.
+    """
+    initial = made.frame.initial
+    if config.privacy.unit == "client":
+        own = made.rule.local_rate * PLACEMENTS[config.model.placement].rate
+        rate = config.training.local_rate or own
+        return UpdateTrainer(learner, made.rule, initial, config.training.local_steps, rate)
+    if captioned:
+        raise ConfigError(
+            "`privacy.unit` example needs labels: with captions a loss belongs to all of a client's pairs"
+        )
+    coins = config.seed if config.privacy.simulation_noise else None
+    return ExampleTrainer(learner, made.rule, initial, clients, coins)
+
+
+def prepare(config: RunConfig, federation: Federation, cache: ArrayCache | None = None) -> Task:
+    """Load the model, take the features of all images (from `cache` where it has them), make a fresh adapter.
+
+    Raises an `errors.InputError` for anything in `config` that does not fit together.
+    """
+    data, cuts = federation.dataset, Notes()
+    made = framed(config, data, cache)
+    learner = made.frame.learner(data.private, federation.clients, cuts) if federation.clients else None
+    evaluator = made.frame.evaluator(data.test, data.unseen, cuts)
     if cut := cuts.skipped():
         federation = replace(federation, dataset=replace(data, skipped=(*data.skipped, *cut)))
-    return Task(clip, federation, rule, frame, learner, evaluator)
+    return Task(made, federation, learner, evaluator)

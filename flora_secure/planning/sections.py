@@ -123,6 +123,12 @@ class DataConfig:
         derived="100, of partition natural all",
         everyday=True,
     )
+    images: int | None = option(
+        None,
+        None,
+        "Images of all clients together, of a real federation with unit example, where nobody has them in one place.",
+        derived="the data's own",
+    )
     partition: str | None = option(
         None,
         "--partition",
@@ -148,6 +154,7 @@ class DataConfig:
             self.clients is None or self.clients <= MOST_CLIENTS,
             f"`data.clients` must be at most {MOST_CLIENTS:,}, got {self.clients}",
         )
+        require(self.images is None or self.images >= 2, f"`data.images` must be at least 2, got {self.images}")
         require(
             self.layout != "classes" or self.partition != "natural",
             "`data.layout` classes has no clients, and `data.partition` natural takes the data set's own: choose one",

@@ -106,18 +106,19 @@ class Data:
     """Images used, and how the private ones are dealt: images a client, the mean number of classes a client holds, and
     the mean total variation distance between a client's labels and everybody's. `test`: which test images, as
     configured. `private_captions`: of a captioned data set, whose examples they are; it has neither classes nor labels,
-    and an image with several counts once. Unseen classes are left out: see `Forgetting`."""
+    and an image with several counts once. Unseen classes are left out: see `Forgetting`. What only the clients know is
+    null in a run of a real federation, whose server has none of their images."""
 
     dataset: str
     test: str
     partition: str
-    private_images: int
+    private_images: int | None
     public_images: int
     test_images: int
     private_captions: int | None
-    client_minimum: int
-    client_median: float
-    client_maximum: int
+    client_minimum: int | None
+    client_median: float | None
+    client_maximum: int | None
     mean_classes: float | None
     mean_label_distance: float | None
     skipped: list[SkippedData]
@@ -187,7 +188,7 @@ class Communication:
 class AggregationSeconds:
     """CPU seconds a round whose sum is in the adapter: mean of a client, all of the server; 0 where there is none."""
 
-    client_mean: float
+    client_mean: float | None
     server_total: float
 
 

@@ -161,14 +161,14 @@ def _data(data: Data) -> list[Row]:
         if data.mean_classes is None or data.mean_label_distance is None
         else f", {data.mean_classes:.1f} classes each, label distance {data.mean_label_distance:.2f}"
     )
-    found = [
-        (
-            "data",
+    held = f"{data.dataset}, at the clients; the server does not know how many images there are"
+    if data.private_images is not None:
+        held = (
             f"{data.dataset}, {data.private_images:,} images{captions} dealt {data.partition}: "
             f"{data.client_minimum:,} / {data.client_median:,.0f} / {data.client_maximum:,} a client "
-            f"(min, median, max){classes}",
+            f"(min, median, max){classes}"
         )
-    ]
+    found = [("data", held)]
     if data.test != "default":
         found.append(("  test images", f"{data.test}: {data.test_images:,}"))
     found += [("  noted" if one.used else "  skipped", f"{one.count:,}: {one.reason}") for one in data.skipped]

@@ -61,13 +61,13 @@ def evaluate(
     A client's accuracy is what the model would reach on test images that are mixed like the client's own labels
     (`client_labels[i]`, int64, at least one): the mean recall of its images' classes. The worst decile is the mean
     over the tenth of the clients (rounded up) that fare worst. None where a client holds a class that no test image
-    shows.
+    shows, and where nobody knows the clients' labels.
     """
     right = np.bincount(labels[predicted == labels], minlength=classes)
     shown = np.bincount(labels, minlength=classes)
     recall = np.divide(right, shown, out=np.full(classes, np.nan), where=shown > 0)
     of_clients = np.sort([recall[own].mean() for own in client_labels])
-    known = not np.isnan(of_clients).any()
+    known = len(of_clients) > 0 and not np.isnan(of_clients).any()
     return Evaluation(
         interval=wilson_interval(int(right.sum()), len(labels)),
         per_class=[None if math.isnan(value) else value for value in recall.tolist()],

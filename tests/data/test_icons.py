@@ -14,7 +14,7 @@ from flora_secure.data.dataset import Dataset, Split
 from flora_secure.data.embedded.icons import ICONS_FOLDER, NAMES
 from flora_secure.data.embedded.packed import read_pack
 from flora_secure.data.federation import load_federation
-from flora_secure.data.own import OwnData
+from flora_secure.data.passed.own import OwnData
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError
 from flora_secure.planning.names import FIXED

@@ -18,7 +18,7 @@ from flora_secure.data.class_names import CIFAR_TEMPLATES, FLOWERS_CLASSES, odd_
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.fixed import FASHION_CLASSES
 from flora_secure.data.labels import alike, client_named, likeness, ordered, said, whole
-from flora_secure.data.own import OwnData
+from flora_secure.data.passed.own import OwnData
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError
 

@@ -106,8 +106,8 @@ def test_a_crash_at_any_write_forgets_no_release(task, tmp_path, monkeypatch, qu
         again = go_on(watched(), found)
         complete(again)
         assert len(made) == len(set(made)), f"a crash at call {fatal}: a round was released twice"
-        assert set(made) <= {event.round for event in again.simulation.server.ledger.events}
-        assert again.simulation.server.ledger.epsilon <= 50
-        lost += sum(record.lost for record in again.simulation.records)
+        assert set(made) <= {event.round for event in again.running.server.ledger.events}
+        assert again.running.server.ledger.epsilon <= 50
+        lost += sum(record.lost for record in again.running.records)
         assert audit(path, opacus=False).passed, f"a crash at call {fatal}"
     assert lost == 2 * 3  # a crash in the state's bytes, its name, or the line of each round

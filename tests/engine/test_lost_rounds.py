@@ -25,31 +25,31 @@ def test_a_round_in_flight_is_lost_and_paid_for(task, tmp_path, monkeypatch, sec
 
     rounds = run.rounds()
     next(rounds)
-    released = run.simulation.exchange.round
-    monkeypatch.setattr(run.simulation.exchange, "round", lambda *given: (released(*given), killed()))
+    released = run.running.exchange.round
+    monkeypatch.setattr(run.running.exchange, "round", lambda *given: (released(*given), killed()))
     with pytest.raises(Crash):  # the server has the sum, and nobody wrote it down
         next(rounds)
 
     again = resumed(tmp_path / "run", config, task)
     assert "round 2 was in flight and may have been released: it is lost and counts" in again.line
-    first, lost = again.simulation.records
+    first, lost = again.running.records
     assert lost.lost
     assert not first.lost
     assert lost.accuracy == first.accuracy  # the adapter stayed
-    assert len(lost.survivors) == run.simulation.server.plan.survivors_minimum == 8
+    assert len(lost.survivors) == run.running.server.plan.survivors_minimum == 8
     report = complete(again)
-    events = [record.event() for record in again.simulation.records]
+    events = [record.event() for record in again.running.records]
     assert [event.round for event in events] == [1, 2, 3]
     assert [event.survivors for event in events] == [10, 8, 10]
-    spent = epsilon_of(events, again.simulation.server.plan.delta)
-    assert spent > epsilon_of([events[0], events[2]], again.simulation.server.plan.delta) + 0.1
-    assert again.simulation.server.ledger.epsilon == pytest.approx(spent, rel=1e-12)
+    spent = epsilon_of(events, again.running.server.plan.delta)
+    assert spent > epsilon_of([events[0], events[2]], again.running.server.plan.delta) + 0.1
+    assert again.running.server.ledger.epsilon == pytest.approx(spent, rel=1e-12)
     assert spent <= 50
     assert (report.aggregation.lost, report.aggregation.aborted) == ([2], [])
     assert report.privacy.epsilon == pytest.approx(spent if secagg != "off" else report.privacy.epsilon_local)
     assert "1 of the sums are counted although they are not in the model" in report.privacy.statement
     assert "In fact 10 to 10 survived, where it is known" in report.privacy.statement
-    known = [again.simulation.records[place].seconds["server"] for place in (0, 2)]
+    known = [again.running.records[place].seconds["server"] for place in (0, 2)]
     assert report.aggregation.seconds.server_total == pytest.approx(sum(known) / 2)
     found = audit(tmp_path / "run", opacus=False)
     assert found.passed, [finding for finding in found.findings if finding.severity == "violation"]
@@ -80,8 +80,8 @@ def test_lost_rounds_of_samples_pass_the_audit(task, tmp_path, monkeypatch, quic
         next(rounds)
     again = resumed(tmp_path / "run", config, task)
     complete(again)
-    assert [record.lost for record in again.simulation.records] == [False, True, False]
-    assert {event.round for event in again.simulation.server.ledger.events} == {1, 2, 3}
+    assert [record.lost for record in again.running.records] == [False, True, False]
+    assert {event.round for event in again.running.server.ledger.events} == {1, 2, 3}
     found = audit(tmp_path / "run", opacus=False)
     assert [finding for finding in found.findings if finding.severity == "violation"] == []
 
@@ -91,7 +91,7 @@ def test_a_round_without_noise_is_run_again(task, tmp_path) -> None:
     run = begin(Simulation(config, task), tmp_path / "run")
     next(run.rounds())
     checkpoints.announce(
-        tmp_path / "run/state", dataclasses.replace(run.simulation.records[0], round=2), run.folder.last_hash
+        tmp_path / "run/state", dataclasses.replace(run.running.records[0], round=2), run.folder.last_hash
     )
     assert not any(record.lost for record in resumed(tmp_path / "run", config, task).rounds())
 
@@ -100,7 +100,7 @@ def test_a_lost_round_that_the_budget_does_not_hold_is_refused(task, tmp_path) -
     config = secret(open_small())
     run = begin(Simulation(config, task), tmp_path / "run")
     next(run.rounds())
-    loud = dataclasses.replace(run.simulation.records[0], round=2, sigma_local=0.01)
+    loud = dataclasses.replace(run.running.records[0], round=2, sigma_local=0.01)
     checkpoints.announce(tmp_path / "run/state", loud, run.folder.last_hash)
     with pytest.raises(CheckpointError, match="the ledger does not take round 2 of the log: round 2 would raise"):
         resumed(tmp_path / "run", config, task)

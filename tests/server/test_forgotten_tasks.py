@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from federations import finish, outcome, prepare, small
+from flora_secure.engine.simulation import Simulation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
@@ -22,7 +23,6 @@ from flora_secure.data.dataset import Dataset, Unseen
 from flora_secure.data.federation import Federation, load_federation
 from flora_secure.engine.accuracy import forgetting
 from flora_secure.engine.recorded import begin, go_on
-from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import Task
 from flora_secure.errors import CheckpointError
@@ -228,7 +228,7 @@ def test_a_resumed_run_has_the_same_unseen_classes(tmp_path: Path) -> None:
     assert interrupted.config.data.unseen_classes == UNSEEN
     again = go_on(Simulation(interrupted.config, task_of(interrupted.config)), interrupted)
     assert len(list(again.rounds())) == 2
-    report = summarise(again.simulation, total_seconds=1.0, rounds_hash=again.folder.last_hash)
+    report = summarise(again.running, total_seconds=1.0, rounds_hash=again.folder.last_hash)
     again.folder.write_report(report)
     assert read_run(tmp_path / "run").report == report
     assert report.forgetting is not None

@@ -7,7 +7,7 @@ Every loader of files lists `Sample` objects and leaves the rest to `assemble` o
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from flora_secure.data.notes import Notes
 from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.errors import DataError
 
+NEEDS = ("private", "test")  # the parts without which a data set is none
 TEST_SHARE = 5  # one in so many becomes a test image where the data set has none
 IMAGE_SUFFIXES = frozenset(
     (
@@ -77,6 +78,7 @@ def assemble(
     cache: ArrayCache | None,
     notes: Notes | None = None,
     rendering: Rendering = PLAIN,
+    needs: Collection[str] = NEEDS,
 ) -> Dataset:
     """The data set of all samples that can be used.
 
@@ -84,8 +86,8 @@ def assemble(
     or of more than `pixels.MOST_PIXELS` pixels. Every such file is decoded once to its end; `cache` remembers what
     came out. Where no sample is a test image, those of "val" are, else one in five of each client (of each class,
     where no client is named), by a fixed seed and never the last one, each with all its copies; with test images,
-    "val" joins the public slice.
-    Raises DataError where no private or no test image or only one class is left.
+    "val" joins the public slice. Where `needs` has no "test", none becomes one: these are the images of one party.
+    Raises DataError where no private or no test image, if it `needs` them, or only one class is left.
     """
     require_pillow()
     notes = Notes() if notes is None else notes
@@ -116,8 +118,8 @@ def assemble(
     labels = np.array([admitted[sample.label] for sample in usable], np.int64)
     images = EncodedImages(tuple(sample.file for sample in usable), hashes, rendering)
     whole = Split(images, labels, name, np.arange(len(usable)))
-    where = _placed(usable, labels.tolist(), whole.distinct[1])
-    private, public, test = _splits(whole, where, len(listed), notes)
+    where = _placed(usable, labels.tolist(), whole.distinct[1], divided="test" in needs)
+    private, public, test = _splits(whole, where, len(listed), notes, needs)
     owners = _owners([usable[i] for i in private.indices], listed, notes)
     return Dataset(
         name, private, public, test, tuple(names), templates, mirror, owners, notes.skipped(), notes.warnings()
@@ -154,8 +156,8 @@ def assemble_captioned(
         np.arange(len(usable)),
         tuple(sample.caption for sample in usable),
     )
-    where = _placed(usable, [0] * len(usable), whole.distinct[1])
-    private, public, test = _splits(whole, where, len(listed), notes)
+    where = _placed(usable, [0] * len(usable), whole.distinct[1], divided=True)
+    private, public, test = _splits(whole, where, len(listed), notes, NEEDS)
     owners = _owners([usable[i] for i in private.indices], listed, notes)
     told = notes.skipped(), notes.warnings()
     return Dataset(name, private, public, test, (), (), False, owners, *told)
@@ -198,13 +200,15 @@ def _usable(
     return [samples[i] for i in good.tolist()], found[good]
 
 
-def _splits(whole: Split, where: NDArray[np.str_], listed: int, notes: Notes) -> tuple[Split, Split, Split]:
-    """Private, public and test part of `whole`; DataError where there is no private or no test image."""
+def _splits(
+    whole: Split, where: NDArray[np.str_], listed: int, notes: Notes, needs: Collection[str]
+) -> tuple[Split, Split, Split]:
+    """Private, public and test part of `whole`; DataError where it `needs` private or test images and has none."""
     private, public, test = (
         whole.at(np.flatnonzero(where == which).astype(np.int64)) for which in ("private", "public", "test")
     )
     for part, what in ((private, "private"), (test, "test")):
-        if len(part) == 0:
+        if what in needs and len(part) == 0:
             different = len(whole.digests())
             copies = f", of which {different:,} differ" if different < len(whole) else ""
             why = "; one in five images of a class, and never its only one, is a test image where none are given"
@@ -215,11 +219,13 @@ def _splits(whole: Split, where: NDArray[np.str_], listed: int, notes: Notes) ->
     return private, public, test
 
 
-def _placed(samples: Sequence[Sample], classes: Sequence[int], images: NDArray[np.int64]) -> NDArray[np.str_]:
+def _placed(
+    samples: Sequence[Sample], classes: Sequence[int], images: NDArray[np.int64], *, divided: bool
+) -> NDArray[np.str_]:
     """Where each sample goes: "private", "public" or "test". `images` int64 (n,): which image it shows; samples of one
-    image go to one place unless their own splits differ."""
+    image go to one place unless their own splits differ. `divided`: test images are needed, whoever names them."""
     given = [sample.split for sample in samples]
-    if "test" in given:
+    if "test" in given or not divided:
         return np.array([{"val": "public", None: "private"}.get(split, split) for split in given], dtype="<U7")
     if "val" in given:
         return np.array([{"val": "test", None: "private"}.get(split, split) for split in given], dtype="<U7")

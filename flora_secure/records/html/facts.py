@@ -83,8 +83,10 @@ def summary(run: Shown) -> str:
     """The run in a sentence."""
     report = run.report
     acc, priv, agg = report.accuracy, report.privacy, report.aggregation
+    images = report.data.private_images
+    held = "images of their own" if images is None else f"{images:,} images of {report.data.dataset!r}"
     what = (
-        f"{agg.clients:,} clients trained on {report.data.private_images:,} images of {report.data.dataset!r} for "
+        f"{agg.clients:,} clients trained on {held} for "
         f"{priv.rounds:,} rounds: {acc.zero_shot:.1%} became {acc.final:.1%}."
     )
     if not run.noisy:
@@ -98,6 +100,8 @@ def summary(run: Shown) -> str:
 def skew(run: Shown) -> list[Fact]:
     """How the clients' data differ, as far as the report says."""
     data = run.report.data
+    if data.private_images is None:
+        return [Fact("images a client", "not known", "they stay at the clients, and nobody has counted them")]
     spread = f"{data.client_minimum:,} / {data.client_median:,.0f} / {data.client_maximum:,}"
     found = [
         Fact("images a client", spread, f"least / median / most, of {data.private_images:,} dealt {data.partition}"),

@@ -75,17 +75,7 @@ class OwnData:
         require_pillow()
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.name):
             raise DataError(f"the name of a data set is of letters, digits and ._-, got {self.name!r}")
-        for what, texts in (("class_names", self.class_names), ("templates", self.templates)):
-            if isinstance(texts, str):
-                raise DataError(f"{what} is one text, {texts!r}: give a list of them")
-        names = tuple(map(str, self.class_names))
-        if len(names) < 2:
-            raise DataError(f"class_names has {len(names)} of them: at least 2 classes are needed")
-        if len(set(names)) != len(names):
-            raise DataError(f"class names must differ, got {', '.join(names)}")
-        for template in self.templates:
-            if template.count("{}") != 1:
-                raise DataError(f"template {template!r} needs one {{}} for the class's name")
+        names = require_names(self.class_names, self.templates)
         labels = tuple(map(str, range(len(names))))
         dataset = assemble(
             PASSED + self.name,
@@ -106,20 +96,50 @@ class OwnData:
             parts.append((None, "public", self.public))
         for client, split, items in parts:
             what = split if client is None else f"client {client}"
-            if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
-                raise DataError(f"{what} is a {type(items).__name__}, whose items have no places: give a list")
+            require_items(items, what)
             if len(items) == 0 and split != "public":
                 raise DataError(f"data set {self.name!r}: {what} has no item")
-            for place in range(len(items)):
-                where = f"{what}[{place}]"
-                try:
-                    image, label = items[place]
-                    number = operator.index(label)
-                except (TypeError, ValueError):
-                    raise DataError(f"{where} is no pair of an image and the place of its class, from 0") from None
-                if not 0 <= number < classes:
-                    raise DataError(f"{where} has label {number}: the {classes} class names are numbered from 0")
-                yield Sample(HeldImage(where, _encoded(image, where)), str(number), client, split)
+            for image, number in held(items, what, classes):
+                yield Sample(image, str(number), client, split)
+
+
+def require_names(class_names: Sequence[str], templates: Sequence[str]) -> tuple[str, ...]:
+    """The class names, as texts. Raises `DataError` for fewer than two, two that are equal, a single text in the place
+    of a list, and templates without one place for the name."""
+    for what, texts in (("class_names", class_names), ("templates", templates)):
+        if isinstance(texts, str):
+            raise DataError(f"{what} is one text, {texts!r}: give a list of them")
+    names = tuple(map(str, class_names))
+    if len(names) < 2:
+        raise DataError(f"class_names has {len(names)} of them: at least 2 classes are needed")
+    if len(set(names)) != len(names):
+        raise DataError(f"class names must differ, got {', '.join(names)}")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise DataError(f"template {template!r} needs one {{}} for the class's name")
+    return names
+
+
+def require_items(items: Items, what: str) -> None:
+    """Raises `DataError` for what has no places to take items from."""
+    if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
+        raise DataError(f"{what} is a {type(items).__name__}, whose items have no places: give a list")
+
+
+def held(items: Items, what: str, classes: int) -> Iterator[tuple[HeldImage, int]]:
+    """Each item as an image in memory and the number of its class, below `classes`. Raises `DataError` naming `what`
+    and the place of an item that is none."""
+    require_items(items, what)
+    for place in range(len(items)):
+        where = f"{what}[{place}]"
+        try:
+            image, label = items[place]
+            number = operator.index(label)
+        except (TypeError, ValueError):
+            raise DataError(f"{where} is no pair of an image and the place of its class, from 0") from None
+        if not 0 <= number < classes:
+            raise DataError(f"{where} has label {number}: the {classes} class names are numbered from 0")
+        yield HeldImage(where, _encoded(image, where)), number
 
 
 def settings_for(config: RunConfig, passed: Dataset) -> RunConfig:

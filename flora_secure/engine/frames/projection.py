@@ -15,7 +15,7 @@ from flora_secure.client.control_variate import ControlVariate
 from flora_secure.data.dataset import Split, Unseen
 from flora_secure.data.images import images_at
 from flora_secure.data.notes import Notes
-from flora_secure.engine.setting import Setting, target_of
+from flora_secure.engine.frames.setting import Setting, target_of
 from flora_secure.model.factors import Factors, initial_factors
 from flora_secure.model.head import Head
 from flora_secure.model.matrices import matrices_of

@@ -17,7 +17,7 @@ from flora_secure.client.objectives import ClassLabels, Pairs
 from flora_secure.data.dataset import Split, Unseen
 from flora_secure.data.images import Images, images_at
 from flora_secure.data.notes import Notes
-from flora_secure.engine.setting import Setting, target_of
+from flora_secure.engine.frames.setting import Setting, target_of
 from flora_secure.errors import AdapterError
 from flora_secure.model.clip import Clip
 from flora_secure.model.factors import Factors, fresh_factors

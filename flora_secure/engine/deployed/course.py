@@ -1,0 +1,201 @@
+"""A real federation's run in its folder, at the server: it begins or goes on, every round is written down, and the
+report and the adapter are those of a simulation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flora_secure.data.cache import ArrayCache
+from flora_secure.data.dataset import Dataset
+from flora_secure.data.federation import Federation
+from flora_secure.data.notes import table_of
+from flora_secure.engine.deployed.coordinator import Coordinator, Patience, name_of
+from flora_secure.engine.deployed.training import terms_of
+from flora_secure.engine.deployed.transport import Transport
+from flora_secure.engine.recorded import RecordedRun, begin, go_on
+from flora_secure.engine.run import Progress, Run
+from flora_secure.engine.summary import summarise
+from flora_secure.engine.task import Task, prepare
+from flora_secure.errors import RunFolderError, RunInterrupted, require
+from flora_secure.model.factors import Factors
+from flora_secure.model.trained.folder import describe_adapter
+from flora_secure.planning.config import RunConfig
+from flora_secure.planning.masking import settled
+from flora_secure.planning.names import PASSED
+from flora_secure.planning.sections import DataConfig
+from flora_secure.privacy.cross_check import CrossCheckError
+from flora_secure.records.reading import read_run
+from flora_secure.records.record import RoundRecord
+from flora_secure.records.run_folder import Interrupted, claimed, reopen
+from flora_secure.rounds.enrolment import Enrolment
+from flora_secure.server.server import Server
+
+
+def deployable(config: RunConfig, clients: int) -> RunConfig:
+    """The configuration of a federation of so many enrolled clients, settled.
+
+    Raises ConfigError for what a simulation may do and a federation may not: noise that is no secret, no masks, masks
+    that only resist an honest server, and data that lie in one place.
+    """
+    how, privacy, data = config.aggregation, config.privacy, config.data
+    require(
+        data.clients in (None, clients), f"`data.clients` is {data.clients}, and {clients} are enrolled; leave it out"
+    )
+    require(
+        how.secagg == "malicious-server",
+        f"`aggregation.secagg` {how.secagg} trusts the server; sites have identity keys, so take malicious-server",
+    )
+    require(how.masking == "run", "`aggregation.masking` counted hides nothing: leave it out")
+    require(how.dropout == 0, f"`aggregation.dropout` {how.dropout} is for simulations: real sites drop out themselves")
+    require(not privacy.simulation_noise, "`privacy.simulation_noise` is no secret: leave it out")
+    require(privacy.epsilon < math.inf, "`privacy.epsilon` inf protects nobody: set a budget")
+    require(
+        data.dataset.startswith(PASSED),
+        f"`data.dataset` {data.dataset} lies in one place; call the sites' data {PASSED}NAME",
+    )
+    require(
+        data.partition in (None, "natural"), f"`data.partition` {data.partition} deals images, and these stay: leave it"
+    )
+    require(
+        data.images is not None or privacy.unit == "client",
+        "`privacy.unit` example is planned by the images of all sites together: set `data.images`",
+    )
+    fixed = DataConfig(dataset=data.dataset, clients=clients, images=data.images, partition="natural")
+    require(
+        dataclasses.replace(data, clients=clients, partition="natural") == fixed,
+        "`data` of a federation has dataset, clients and images; all else stands in its data.py",
+    )
+    return settled(dataclasses.replace(config, data=fixed))
+
+
+@dataclass(frozen=True, eq=False)
+class Host:
+    """What a server runs a federation with.
+
+    Attributes:
+        config: of the federation; see `deployable`.
+        data: the server's: test images, and the public ones.
+        enrolment: who takes part.
+        transport: the way to them.
+        patience: how long they are waited for.
+        cache: of features, where there is one.
+        progress: told of every round.
+        log: told, in lines for people, what happens.
+    """
+
+    config: RunConfig
+    data: Dataset
+    enrolment: Enrolment
+    transport: Transport = field(repr=False)
+    patience: Patience
+    cache: ArrayCache | None
+    progress: Progress | None
+    log: Callable[[str], None] = field(repr=False)
+
+    def run(self, out: Path) -> Run:
+        """Run the federation in the folder `out`: from the beginning where it is not there, else on from its last whole
+        round. The round in flight when the server was killed is counted as lost and charged.
+
+        Raises an `errors.InputError` for bad input, `errors.RunInterrupted` at Ctrl-C, and
+        `privacy.cross_check.CrossCheckError` where two accountants disagree.
+        """
+        if os.path.lexists(out / "report.json"):
+            found = read_run(out)
+            assert found.report is not None
+            self.log(f"the run in {out} is complete, nothing is left to do")
+            return Run(found.report, tuple(found.records), out)
+        config = deployable(self.config, self.enrolment.clients)
+        with ExitStack() as stack:
+            interrupted = None
+            if os.path.lexists(out / "config.toml"):
+                interrupted = reopen(out)
+                if interrupted.config != config:
+                    raise RunFolderError(
+                        f"{out} holds a run of another configuration: choose a new folder, or go on with its own "
+                        f"({out / 'config.toml'})"
+                    )
+            else:
+                stack.enter_context(claimed(out))
+            return self._run(config, out, interrupted)
+
+    def _run(self, config: RunConfig, out: Path, interrupted: Interrupted | None) -> Run:
+        started = time.perf_counter()
+        for line in self.data.warnings:
+            self.log(f"warning: {line}")
+        task = prepare(config, Federation(self.data, [], "natural"), self.cache)
+        server = Server(config, task.for_server(config.data.images or 0), self.enrolment)
+        terms = terms_of(config, self.data, task.made, self.enrolment)
+        coordinator = Coordinator(server, terms, self.transport, self.patience, self.log)
+        fitting = coordinator.check()
+        require(
+            len(fitting) >= server.plan.survivors_minimum,
+            f"{len(fitting)} of {self.enrolment.clients} sites fit and answer, and the noise needs "
+            f"{server.plan.survivors_minimum}: mend what the lines above say, or wait for the others",
+        )
+        recorded = begin(coordinator, out) if interrupted is None else go_on(coordinator, interrupted)
+        if recorded.line:
+            self.log(recorded.line)
+        if task.federation.dataset.skipped:
+            recorded.folder.write_local("skipped.tsv", table_of(task.federation.dataset.skipped))
+        try:
+            for record in recorded.rounds():
+                if self.progress is not None:
+                    self.progress(record.round, config.training.rounds, record)
+            return self._finish(_Ended(config, task, server), recorded, coordinator, out, started)
+        except KeyboardInterrupt:
+            done = len(server.records)
+            raise RunInterrupted(
+                f"interrupted; rounds 1 to {done} are kept in {out}" if done else "interrupted before a round was over",
+                out,
+                resumable=True,
+            ) from None
+
+    def _finish(self, ended: _Ended, recorded: RecordedRun, coordinator: Coordinator, out: Path, started: float) -> Run:
+        folder = recorded.folder
+        adapter_hash = folder.write_adapter(ended.save_adapter)
+        kept = coordinator.farewell()
+        self.log(f"the adapter is in {out / 'adapter'}, and at {len(kept)} sites")
+        if missing := sorted(set(range(self.enrolment.clients)) - self.enrolment.revoked - set(kept)):
+            self.log(f"not sent to {', '.join(map(name_of, missing))}: give them {out / 'adapter'}")
+        try:
+            report = summarise(
+                ended,
+                total_seconds=recorded.earlier_seconds + time.perf_counter() - started,
+                rounds_hash=folder.last_hash,
+                adapter_hash=adapter_hash,
+            )
+        except CrossCheckError as error:
+            raise CrossCheckError(f"{error}; rounds and adapter are kept in {out}, no report was written") from None
+        folder.write_report(report)
+        for line in report.warnings[len(self.data.warnings) :]:
+            self.log(f"warning: {line}")
+        return Run(report, tuple(ended.records), out)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ended:
+    """The run as `engine.ended.Ended` has it."""
+
+    config: RunConfig
+    task: Task
+    server: Server
+
+    @property
+    def records(self) -> Sequence[RoundRecord]:
+        return self.server.records
+
+    @property
+    def factors(self) -> Factors:
+        return self.task.factors(self.server.adapter)
+
+    def save_adapter(self, folder: Path) -> None:
+        factors = self.factors
+        self.task.save(factors, folder)
+        describe_adapter(folder, self.config, self.task.clip, self.task.federation.dataset, factors.rank)

@@ -1,0 +1,39 @@
+"""The last message of a federation: the trained adapter, for the sites to keep.
+
+"fE" · version u8 · the adapter's trained values, float16 as `rounds.float16` has them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flora_protocols import Code, PeerError
+from flora_secure.planning.rules import TrainedValues
+from flora_secure.rounds.float16 import from_wire
+
+_MAGIC, _VERSION = b"fE", 1
+
+
+def encode_farewell(adapter: bytes) -> bytes:
+    """Returns the message that carries the adapter's float16 bytes."""
+    return _MAGIC + bytes([_VERSION]) + adapter
+
+
+def decode_farewell(message: bytes, trained: TrainedValues) -> bytes:
+    """The adapter's float16 bytes. Raises PeerError naming the server for other bytes than `trained` values, and for
+    values that are no finite numbers."""
+    if not is_farewell(message) or message[2:3] != bytes([_VERSION]):
+        raise PeerError("server", "these bytes are no farewell of this version", Code.OTHER_VERSION)
+    adapter = message[3:]
+    try:
+        finite = np.isfinite(from_wire(adapter, trained.dimension)).all()
+    except ValueError as error:
+        raise PeerError("server", f"sends no adapter: {error}", Code.BAD_BODY) from None
+    if not finite:
+        raise PeerError("server", "sends an adapter with values that are no finite numbers", Code.PARAMETERS)
+    return adapter
+
+
+def is_farewell(message: bytes) -> bool:
+    """Whether a message is the last of a federation."""
+    return message[:2] == _MAGIC
