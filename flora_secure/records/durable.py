@@ -25,6 +25,20 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     sync_folder(path.parent)
 
 
+def create_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Make the file `path`, which must not be there. A crash may leave any beginning of it; an error leaves nothing.
+    `mode`: of the file, less the process's umask. Raises `FileExistsError` and any other `OSError`."""
+    try:
+        _write(path, os.O_EXCL, data, mode)
+    except FileExistsError:  # a file, or a link to anything
+        raise
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+    sync_folder(path.parent)
+
+
 def append(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Add `data` at the end. A crash may leave any beginning of it there. `mode`: of a new file, less the process's
     umask. Raises `OSError`."""

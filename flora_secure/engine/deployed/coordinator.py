@@ -193,8 +193,8 @@ class Coordinator:
 
 
 def name_of(client: int) -> str:
-    """What people call the client of that number: sites are numbered from 1, as their folders are."""
-    return f"site{client + 1}"
+    """What people call the client of that number, as its folder is called."""
+    return f"site{client}"
 
 
 def _positions(invitation: Invitation, clients: set[int]) -> set[int]:

@@ -56,7 +56,7 @@ def test_a_run_is_that_of_a_simulation_and_its_audit_passes(tmp_path: Path, sums
     assert run.records[-1].accuracy > run.report.accuracy.zero_shot
     weights = (run.adapter / "adapter_model.safetensors").read_bytes()
     for number in range(SITES):
-        site = tmp_path / f"site{number + 1}"
+        site = tmp_path / f"site{number}"
         assert (site / "adapter/adapter_model.safetensors").read_bytes() == weights
         ledger = ClientLedger(site / "state/ledger.jsonl")
         assert [given.event.round for given in ledger.given] == [1, 2, 3]
@@ -162,10 +162,10 @@ def test_a_site_that_does_not_fit_is_told_both_values_and_trains_nothing(tmp_pat
     server = [told for told in federation.told[-1] if line in told]
     site = [told for told in federation.told[2] if line in told]
     assert "the server has" in server[0]
-    assert "site3 has" in server[0]
+    assert "site2 has" in server[0]
     assert "this site has" in site[0]
     assert "agree on one of the two" in site[0]
-    assert ClientLedger(tmp_path / "site3/state/ledger.jsonl").given == ()
+    assert ClientLedger(tmp_path / "site2/state/ledger.jsonl").given == ()
 
 
 def test_rounding_of_another_machine_is_no_misfit_and_another_basis_is(tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_a_policy_that_does_not_fit_keeps_its_site_out(tmp_path: Path, sums: lis
     federation.wires.sites[0] = federation.site(0, policy=dataclasses.replace(POLICY, **terms))
     run = federation.host().run(tmp_path / "run")
     assert run.records[0].survivors == [1, 2]
-    assert any(f"site1 does not take part ({code})" in line for line in federation.told[-1])
+    assert any(f"site0 does not take part ({code})" in line for line in federation.told[-1])
     assert sums == [(1, True)]
-    assert ClientLedger(tmp_path / "site1/state/ledger.jsonl").given == ()
+    assert ClientLedger(tmp_path / "site0/state/ledger.jsonl").given == ()
 
 
 def test_a_site_refuses_beyond_its_own_budget_whatever_the_server_plans(tmp_path: Path, sums: list) -> None:
@@ -210,7 +210,7 @@ def test_a_site_refuses_beyond_its_own_budget_whatever_the_server_plans(tmp_path
     took_part = [0 in record.survivors for record in run.records]
     assert took_part[0]
     assert not took_part[-1]
-    assert ClientLedger(tmp_path / "site1/state/ledger.jsonl").epsilon(1e-5) <= 5.5
+    assert ClientLedger(tmp_path / "site0/state/ledger.jsonl").epsilon(1e-5) <= 5.5
     assert all(good for _, good in sums)
 
 
@@ -268,7 +268,7 @@ def test_a_server_killed_at_any_exchange_goes_on_and_counts(tmp_path: Path, sums
     assert [record.round for record in run.records] == [1, 2, 3]
     assert all(good for _, good in sums)
     assert sum(record.lost for record in run.records) <= 1
-    uploads = {given.event.round for given in ClientLedger(tmp_path / "site1/state/ledger.jsonl").given}
+    uploads = {given.event.round for given in ClientLedger(tmp_path / "site0/state/ledger.jsonl").given}
     charged = {record.round for record in run.records if record.released or record.exposed}
     assert uploads <= charged  # whatever a site has given, the server's ledger counts
     assert flora_secure.audit(run.folder).passed
@@ -299,7 +299,7 @@ def test_two_coordinators_with_the_same_sites_end_in_sums_or_by_name(tmp_path: P
     federation.wires.sites.update(federation.sites)
     run = federation.host().run(tmp_path / "two")
     assert all(good for _, good in sums)
-    spent = ClientLedger(tmp_path / "site1/state/ledger.jsonl")
+    spent = ClientLedger(tmp_path / "site0/state/ledger.jsonl")
     assert spent.epsilon(1e-5) <= POLICY.most_epsilon
     assert any(record.aborted for record in run.records)  # the budgets of the sites end it, not the server's
 
