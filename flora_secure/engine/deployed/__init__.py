@@ -1,0 +1,1 @@
+"""What a federation between organisations is made of, whatever carries its bytes."""
