@@ -130,6 +130,13 @@ class Federation:
             _kill(pid)
         self._processes.pop(name).wait(30)
 
+    def kill_answering(self, site: int) -> int:
+        """End the processes in which `site` answers messages, and leave its node alone; gives how many there were."""
+        answering = [pid for pid in self._marked(f"site{site}") if b"flwr-clientapp" in _command(pid)]
+        for pid in answering:
+            _kill(pid)
+        return len(answering)
+
     def end(self) -> None:
         """End every process of the federation; raises `RuntimeError` for one that stays."""
         deadline = time.monotonic() + 30
@@ -193,6 +200,13 @@ class Federation:
                 if any(line.startswith(mark) for line in environment):
                     found.append(int(entry.name))
         return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
 
 
 def _kill(pid: int) -> None:

@@ -35,7 +35,7 @@ def unpacked(carrier: Message) -> bytes:
     if not isinstance(content, RecordDict) or list(content) != [_RECORD]:
         raise ForeignError("it has other records than ours")
     record = content[_RECORD]
-    if not isinstance(record, ConfigRecord) or list(record) != [_KEY]:
+    if list(record) != [_KEY]:
         raise ForeignError("its record is none of ours")
     message = record[_KEY]
     if not isinstance(message, bytes):
