@@ -1,0 +1,1 @@
+"""A real federation, whatever carries its messages: the server's rounds, a site, and what both are made from."""
