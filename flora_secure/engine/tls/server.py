@@ -8,10 +8,10 @@ What strangers and clients can take is bounded:
 
 | what | bound |
 |---|---|
-| connections | one a client, and `MOST_GREETING` that have not shown who they are; others wait in the system's queue |
+| connections | one a client, one more that was replaced and ends, and `reception.MOST_GREETING` of nobody yet |
 | time to show who one is | `Timing.greeting` seconds, TLS and greeting each |
 | a silent, or a slow peer | `Timing.silence`, `Timing.transfer` |
-| memory a connection | some 0.1 MB; 0.5 MB while it sends or receives |
+| memory a connection | some 0.3 MB, most of it a buffer of asyncio's TLS; 0.5 MB while it sends or receives |
 | requests | held once, as the caller has them; one more a client that is slow to take an earlier one |
 | replies | one a client, of at most `most_reply` bytes, twice that while it is put together; others are not kept |
 """
@@ -19,9 +19,7 @@ What strangers and clients can take is bounded:
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
@@ -29,24 +27,12 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX, Condition
 
-from flora_secure.boundary.foreign import printable
-from flora_secure.engine.tls.certificates import TlsFiles, client_of, common_name, server_context
-from flora_secure.engine.tls.connection import ENDINGS, Connection, Timing, accept_from, reason
+from flora_secure.engine.tls.certificates import TlsFiles
+from flora_secure.engine.tls.connection import ENDINGS, Connection, Timing, reason
+from flora_secure.engine.tls.reception import Reception
 from flora_secure.engine.tls.threads import LoopThread
-from flora_secure.engine.tls.wire import (
-    FROM_CLIENT,
-    GREETING,
-    MOST_BYTES,
-    Farewell,
-    Kind,
-    require_greeting,
-)
-from flora_secure.errors import NetworkError
+from flora_secure.engine.tls.wire import FROM_CLIENT, MOST_BYTES, Farewell, Kind
 
-MOST_GREETING = 64
-_QUEUE = 1024  # connections that the system holds until they are accepted
-_OTHER_FILES = 64  # that this process has open beside connections
-_PAUSE = 1.0  # seconds, where the system gives no more connections
 _LEAVING = 5.0  # seconds that clients have to take a farewell
 
 
@@ -64,10 +50,12 @@ class _Request:
 
 @dataclass
 class _Seat:
-    """What the server has of one client: its connection, and the request that it owes a reply to."""
+    """What the server has of one client: its connection, the one before where that is being ended, and the request that
+    it owes a reply to."""
 
     client: int
     connection: Connection | None = None
+    leaving: Connection | None = None
     request: _Request | None = None
 
 
@@ -105,21 +93,17 @@ class TlsTransport:
         """
         if not 0 < most_reply <= MOST_BYTES:
             raise ValueError(f"replies of at most {most_reply} bytes; the most are {MOST_BYTES}")
-        _require_files(clients)
-        self._context = server_context(files)
-        self._listener = _listening(host, port)
-        self.port: int = self._listener.getsockname()[1]
-        self._revoked, self._most, self._timing = frozenset(revoked), most_reply, timing or Timing()
-        self._log = log
+        self._reception = Reception(host, port, files, clients, frozenset(revoked), timing or Timing(), log)
+        self.port = self._reception.port
+        self._most, self._log = most_reply, log
         self._seats = [_Seat(client) for client in range(clients)]
         self._numbers = secrets.randbits(62)  # so that a server that starts again does not use those of the one before
         self._here: frozenset[int] = frozenset()
         self._changed = Condition()
         self._asking: SimpleQueue[_Reply | None] | None = None
         self._closed = False
-        self._meeting: set[asyncio.Task[None]] = set()
         self._thread = LoopThread("flora-secure connections")
-        self._thread.start(self._accept())
+        self._thread.start(self._reception.receive(self._attend))
 
     @property
     def connected(self) -> frozenset[int]:
@@ -192,7 +176,7 @@ class TlsTransport:
         if (replies := self._asking) is not None:
             replies.put(None)
         self._thread.close()
-        self._listener.close()
+        self._reception.close()
 
     # what follows runs in the thread of the connections
 
@@ -213,63 +197,13 @@ class TlsTransport:
                 connection.send(Kind.REQUEST, request.number, request.message, lambda: seat.request is request)
             )
 
-    async def _accept(self) -> None:
-        loop, doors = asyncio.get_running_loop(), asyncio.Semaphore(MOST_GREETING)
-        while True:
-            await doors.acquire()
-            try:
-                accepted, address = await loop.sock_accept(self._listener)
-            except OSError as error:  # such as too many open files
-                doors.release()
-                self._log(f"no connection is accepted for {_PAUSE:g} s: {reason(error)}")
-                await asyncio.sleep(_PAUSE)
-                continue
-            task = loop.create_task(self._meet(accepted, address[0], doors))
-            self._meeting.add(task)
-            task.add_done_callback(self._meeting.discard)
-
-    async def _meet(self, accepted: socket.socket, address: str, doors: asyncio.Semaphore) -> None:
-        """A connection from its beginning to its end."""
-        try:
-            try:
-                connection = await accept_from(accepted, self._context, self._timing)
-            except BaseException:
-                accepted.close()
-                raise
-            try:
-                seat = await self._greet(connection)
-            except BaseException:
-                connection.abort("no greeting")
-                raise
-        except ENDINGS as error:
-            self._log(f"a connection from {address} is refused: {reason(error)}")
-            return
-        finally:
-            doors.release()
-        if seat is None:
-            await connection.closed()
-        else:
-            await self._attend(seat, connection)
-
-    async def _greet(self, connection: Connection) -> _Seat | None:
-        """Whose connection it is; None for somebody that is told to go. Raises what a connection may end with."""
-        async with asyncio.timeout(self._timing.greeting):
-            require_greeting(await connection.greeting(len(GREETING)))
-            await connection.greet(GREETING)
-        name = common_name(connection.certificate)
-        client = client_of(name)
-        if client is not None and client < len(self._seats) and client not in self._revoked:
-            return self._seats[client]
-        revoked = client in self._revoked
-        connection.part(Farewell.REVOKED if revoked else Farewell.UNKNOWN)
-        self._log(f"{printable(name)[:64]!r} is refused: it is {'revoked' if revoked else 'not enrolled'}")
-        return None
-
-    async def _attend(self, seat: _Seat, connection: Connection) -> None:
-        name = f"client-{seat.client + 1}"
-        if seat.connection is not None:
-            seat.connection.part(Farewell.REPLACED)
-        seat.connection = connection
+    async def _attend(self, client: int, connection: Connection) -> None:
+        seat, name = self._seats[client], f"client-{client + 1}"
+        if seat.leaving is not None:
+            seat.leaving.abort("replaced")
+        seat.leaving, seat.connection = seat.connection, connection
+        if seat.leaving is not None:
+            seat.leaving.part(Farewell.REPLACED)
         self._note(self._here | {seat.client})
         self._log(f"{name} is connected")
         try:
@@ -284,6 +218,9 @@ class TlsTransport:
             connection.abort("closed")
             if seat.connection is connection:
                 seat.connection = None
+            if seat.leaving is connection:
+                seat.leaving = None
+            if seat.connection is None:
                 self._note(self._here - {seat.client})
 
     async def _take(self, seat: _Seat, connection: Connection) -> None:
@@ -313,33 +250,3 @@ class TlsTransport:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVING):
                 await asyncio.gather(*(connection.closed() for connection in leaving))
-
-
-def _require_files(clients: int) -> None:
-    """Raises NetworkError where the system does not let this process have a connection for each client."""
-    if os.name != "posix":
-        return
-    import resource  # Windows has none
-
-    most, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], clients + MOST_GREETING + _OTHER_FILES
-    if most != resource.RLIM_INFINITY and needed > most:
-        raise NetworkError(
-            f"{clients} clients: they take {needed} open files, and this process may have {most}; "
-            f"begin it after: ulimit -n {needed}"
-        )
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises NetworkError."""
-    if not 0 <= port <= 65535:
-        raise NetworkError(f"port {port}: must lie in 0…65535")
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=_QUEUE)
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or type(error).__name__
-        raise NetworkError(
-            f"cannot listen at {host}, port {port}: {why}; give another port, or a name or address of this machine"
-        ) from None
-    listener.setblocking(False)
-    return listener

@@ -1,4 +1,3 @@
-import gc
 import threading
 
 import pytest
@@ -14,6 +13,5 @@ def federation(tmp_path_factory):
 def no_thread_is_left_and_no_task_fails_unseen(caplog):
     before = set(threading.enumerate())
     yield
-    gc.collect()
     assert [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"] == []
     assert set(threading.enumerate()) <= before

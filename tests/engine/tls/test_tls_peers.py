@@ -26,7 +26,7 @@ from loopback import (
 from flora_secure.engine.tls.certificates import TlsFiles, client_of, common_name
 from flora_secure.engine.tls.connection import Timing
 from flora_secure.engine.tls.joining import Joiner, join, join_all
-from flora_secure.engine.tls.server import MOST_GREETING
+from flora_secure.engine.tls.reception import MOST_GREETING
 from flora_secure.engine.tls.threads import Answerers
 from flora_secure.errors import NetworkError
 
@@ -275,10 +275,10 @@ def test_a_dead_server_is_noticed(federation):
 
 
 def test_beats_keep_a_connection_while_an_answer_takes_long(federation):
-    timing = replace(QUICK, silence=0.4, beat=0.05)
+    timing = replace(QUICK, silence=1.0, beat=0.05)
 
     def answer(request: bytes) -> bytes:
-        threading.Event().wait(0.9)
+        threading.Event().wait(1.4)
         return request
 
     with federation.serve(1, timing=timing) as server, federation.joined(server.port, {0: answer}, timing=timing):
