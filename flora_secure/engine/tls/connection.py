@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flora_secure.engine.tls.wire import HEADER_BYTES, BreachError, Farewell, Header, Kind
+from flora_secure.errors import first_line
 
 CHUNK = 1 << 16  # bytes written, or read, at once
 # what a connection may end with: EOFError where the peer closes it, TimeoutError and ssl.SSLError are kinds of OSError
@@ -63,7 +64,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {(error.reason or type(error).__name__).replace('_', ' ').lower()}"
     if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
+        return error.strerror or first_line(error)
     return type(error).__name__
 
 

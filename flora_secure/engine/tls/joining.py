@@ -25,7 +25,7 @@ from flora_secure.engine.tls.wire import (
     Kind,
     require_greeting,
 )
-from flora_secure.errors import NetworkError
+from flora_secure.errors import NetworkError, first_line
 
 PATIENCE = 600.0  # seconds
 _AT_ONCE = 64  # clients of one process that connect at the same time
@@ -85,7 +85,7 @@ def join_all(
     timing: Timing | None = None,
     log: Callable[[str], None],
 ) -> None:
-    """As `join`, for many clients in one process: one event loop for all, and so many `threads` for their answers.
+    """Be many clients in one process, as `join` is one: one event loop, and so many `threads` for the answers of all.
 
     One that is refused, or gives up, does not end the others; the first such NetworkError is raised when all have.
     """
@@ -128,6 +128,8 @@ async def attend(
     """What `join` does, as a coroutine, which can be cancelled. `doors`: taken while it connects. Raises as `join`."""
     timing = timing or Timing()
     context, name = client_context(joiner.files), own_name(joiner.files)
+    if not 0 < port <= 65535:
+        raise NetworkError(f"port {port}: must lie in 1…65535")
     where, loop, desk = f"{host}:{port}", asyncio.get_running_loop(), _Desk(joiner.answer, answerers)
     alone_since, pause, greeted, said = loop.time(), timing.pause, False, ""
     try:
@@ -139,6 +141,8 @@ async def attend(
                 why = reason(error)
                 if not greeted and (isinstance(error, ssl.SSLCertVerificationError | BreachError)):
                     raise NetworkError(f"{where}: {why}; check host, port and authority") from None
+            except ValueError as error:  # such as a name that is too long
+                raise NetworkError(f"{where}: no place to connect to: {first_line(error)}") from None
             else:
                 log(f"{name} is connected to {where}")
                 greeted, pause, said = True, timing.pause, ""

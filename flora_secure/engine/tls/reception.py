@@ -110,16 +110,15 @@ class Reception:
 
 def _require_files(clients: int) -> None:
     """Raises NetworkError where the system does not let this process have a connection for each client."""
-    if os.name != "posix":
-        return
-    import resource  # Windows has none
+    if os.name == "posix":  # Windows has no such bound
+        import resource
 
-    most, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], clients + MOST_GREETING + _OTHER_FILES
-    if most != resource.RLIM_INFINITY and needed > most:
-        raise NetworkError(
-            f"{clients} clients: they take {needed} open files, and this process may have {most}; "
-            f"begin it after: ulimit -n {needed}"
-        )
+        most, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], clients + MOST_GREETING + _OTHER_FILES
+        if most != resource.RLIM_INFINITY and needed > most:
+            raise NetworkError(
+                f"{clients} clients: they take {needed} open files, and this process may have {most}; "
+                f"begin it after: ulimit -n {needed}"
+            )
 
 
 def _listening(host: str, port: int) -> socket.socket:

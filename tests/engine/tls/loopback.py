@@ -195,14 +195,14 @@ def raw_client(files: TlsFiles, port: int, greeting: bytes = GREETING) -> Iterat
 
 
 @contextmanager
-def raw_server(files: TlsFiles) -> Iterator[tuple[int, Callable[[], Raw]]]:
+def raw_server(files: TlsFiles) -> Iterator[tuple[int, Callable[..., Raw]]]:
     """A port, and a function that gives the next connection there, greeted."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.authority)
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(files.certificate, files.key)
     held: list[Raw] = []
 
-    def accept() -> Raw:
+    def accept(files: TlsFiles = files) -> Raw:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(files.certificate, files.key)
         held.append(Raw(context.wrap_socket(listener.accept()[0], server_side=True)))
         assert held[-1].take(len(GREETING)) == GREETING
         held[-1].send(GREETING)
@@ -215,6 +215,17 @@ def raw_server(files: TlsFiles) -> Iterator[tuple[int, Callable[[], Raw]]]:
         finally:
             for raw in held:
                 raw.close()
+
+
+@contextmanager
+def soon(action: Callable[[], object]) -> Iterator[None]:
+    """Do it beside what the block does, a little later; the block ends when it is done."""
+    timer = threading.Timer(0.1, action)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -4,7 +4,7 @@ import inspect
 import threading
 
 import pytest
-from loopback import GREETING, HEADER, LONG, REPLY, REQUEST, raw_client, raw_server, until
+from loopback import GREETING, HEADER, LONG, REPLY, REQUEST, raw_client, raw_server, soon, until
 
 from flora_secure.engine.deployed.transport import Transport
 from flora_secure.engine.tls.connection import CHUNK, Timing
@@ -139,8 +139,8 @@ def test_a_slow_answer_is_let_go_when_the_server_has_gone_on(federation):
         server.wait(0)
         assert server.exchange({0: b"first"}, patience=0.6) == {}
         replies = server.transport.exchange({0: b"second"}, LONG)
-        threading.Timer(0.1, held.set).start()
-        assert list(replies) == [(0, b"SECOND")]
+        with soon(held.set):
+            assert list(replies) == [(0, b"SECOND")]
         assert asked == [b"first", b"second"]
 
 
@@ -216,8 +216,8 @@ def test_a_connection_lost_while_the_client_works_costs_no_second_answer(federat
         server = accept()
         server.parcel(REQUEST, 7, b"ab")
         server.parcel(REQUEST, 7, b"ab")
-        threading.Timer(0.1, held.set).start()
-        assert server.next() == (REPLY, 7, b"ba")
+        with soon(held.set):
+            assert server.next() == (REPLY, 7, b"ba")
         assert asked == [b"ab"]
 
 
@@ -246,8 +246,8 @@ def test_the_last_of_two_connections_of_a_client_is_the_one(federation):
             assert first.ended()
             first.close()
             replies = server.transport.exchange({0: b"ab"}, LONG)
-            threading.Timer(0.1, lambda: second.parcel(REPLY, second.next()[1], b"ba")).start()
-            assert list(replies) == [(0, b"ba")]
+            with soon(lambda: second.parcel(REPLY, second.next()[1], b"ba")):
+                assert list(replies) == [(0, b"ba")]
             assert server.transport.connected == {0}
 
 
@@ -270,12 +270,34 @@ def test_dismissed_clients_end(federation):
 
 def test_close_ends_an_exchange_and_a_wait(federation):
     with federation.serve(1) as server:
-        threading.Timer(0.1, server.transport.close).start()
-        assert server.transport.wait_for([0], 1, LONG) == frozenset()
+        with soon(server.transport.close):
+            assert server.transport.wait_for([0], 1, 60 * LONG) == frozenset()
         server.transport.close()
         server.transport.dismiss()
         with pytest.raises(RuntimeError, match="closed"):
             server.exchange({0: b"ab"})
+
+
+def test_close_ends_an_exchange_of_another_thread(federation):
+    with federation.serve(1) as server, soon(server.transport.close):
+        assert server.exchange({0: b"ab"}, patience=60 * LONG) == {}
+
+
+def test_what_nobody_waits_for_any_more_is_not_sent(federation):
+    """The client takes nothing while three requests are made; the second has been given up before its turn came."""
+    first = bytes(8 << 20)
+    with federation.serve(1) as server, raw_client(federation.client(0), server.port) as client:
+        server.wait(0)
+        assert server.exchange({0: first}, patience=0.5) == {}
+        assert server.exchange({0: b"second"}, patience=0.1) == {}
+
+        def take() -> None:
+            assert client.next()[2] == first
+            _, number, message = client.next()
+            client.parcel(REPLY, number, b"to " + message)
+
+        with soon(take):
+            assert server.exchange({0: b"third"}) == {0: b"to third"}
 
 
 def test_misuse_raises(federation):

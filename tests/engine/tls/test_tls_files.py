@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from loopback import HOST, LONG, Federation
 
 from flora_secure.engine.tls.certificates import client_context, server_context
+from flora_secure.engine.tls.joining import join
 from flora_secure.engine.tls.server import TlsTransport
 from flora_secure.errors import InputError, NetworkError
 
@@ -120,6 +121,21 @@ def test_a_place_that_cannot_be_listened_at(federation, host, port, why):
     with pytest.raises(NetworkError) as caught:
         TlsTransport(host, port, federation.server, 1, log=print)
     assert str(caught.value).startswith(why)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "why"),
+    [
+        (HOST, 0, "port 0: must lie in 1…65535"),
+        (HOST, 65536, "port 65536: must lie in 1…65535"),
+        ("x" * 70 + ".org", 8000, "no place to connect to: "),
+    ],
+)
+def test_a_place_that_cannot_be_connected_to(federation, host, port, why):
+    with pytest.raises(NetworkError) as caught:
+        join(host, port, federation.client(0), bytes, patience=0.5, log=print)
+    assert why in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

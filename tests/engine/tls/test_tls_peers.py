@@ -121,6 +121,19 @@ def test_a_server_of_another_name_or_authority_is_none(federation, tmp_path):
         assert "its certificate does not hold: certificate signature failure" in ending(server.port, client)
 
 
+def test_a_server_that_was_there_is_waited_for_whoever_is_in_its_place(federation, tmp_path):
+    stranger = Federation(tmp_path).server
+    with raw_server(federation.server) as (port, accept), federation.joined(port, {0: echo}) as clients:
+        for _ in range(2):
+            accept().close()
+            with pytest.raises(OSError):
+                accept(stranger)
+        server = accept()
+        server.parcel(REQUEST, 1, b"ab")
+        assert server.next() == (REPLY, 1, b"ab")
+        assert sum("certificate does not hold" in line for line in clients.lines) == 2
+
+
 def test_a_client_cannot_be_the_server(federation):
     files = federation.client(0)
     with raw_server(files) as (port, accept):
