@@ -54,6 +54,7 @@ ROOMS = {
     "flora_secure.errors": Room(0),
     "flora_secure.plain": Room(1),
     "flora_secure.boundary": Room(1),
+    "flora_secure.engine.tls": Room(2, libraries("cryptography")),  # carries bytes, and knows nothing of what they are
     "flora_secure.privacy": Room(
         2,
         libraries("numpy cryptography dp_accounting mpmath"),
@@ -96,7 +97,6 @@ ROOMS = {
         8, libraries("numpy"), never=frozenset({"flora_secure.data", "flora_secure.model", "flora_secure.rounds"})
     ),
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
-    "flora_secure.engine.tls": Room(2, libraries("cryptography")),  # carries bytes, and knows nothing of what they are
     API: Room(10, libraries("numpy"), inside=(("torch", ""),)),
     "flora_bench": Room(
         11, libraries("numpy cryptography mpmath dp_accounting"), inside=(("torch", ""), ("flwr", ""), ("opendp", ""))
