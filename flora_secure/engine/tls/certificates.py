@@ -25,7 +25,7 @@ from flora_secure.boundary.foreign import printable, read_bytes
 from flora_secure.errors import ForeignError, NetworkError, first_line
 
 _MOST_PEM = 1 << 20  # bytes; a chain of certificates has some thousand
-_CLIENT = re.compile(r"client-([1-9][0-9]{0,8})", re.ASCII)
+_CLIENT = re.compile(r"client-(0|[1-9][0-9]{0,8})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class TlsFiles:
 
 
 def client_of(name: str) -> int | None:
-    """The number in the enrolment, from 0, of the client whose certificate has the common name `name`; None for a name
-    that is no client's. Client 0 is "client-1"."""
+    """The number in the enrolment of the client whose certificate has the common name `name`, such as "client-0" for
+    number 0; None for a name that is no client's."""
     found = _CLIENT.fullmatch(name)
-    return int(found[1]) - 1 if found else None
+    return int(found[1]) if found else None
 
 
 def common_name(certificate: Mapping[str, Any] | None) -> str:

@@ -126,11 +126,13 @@ class TlsTransport:
         after the first was asked for. Who has not replied by then has dropped out: a reply that comes later is left
         out, and so is one to an earlier message. A client that is not connected is sent its message when it comes.
 
+        An exchange that was broken off ends where another begins.
+
         Raises ValueError for clients that are not enrolled and for messages of more than 2^31 bytes, and RuntimeError
-        while another exchange is going on, and after `close`.
+        after `close`.
         """
-        if self._closed or self._asking is not None:
-            raise RuntimeError("the transport is closed" if self._closed else "another exchange is going on")
+        if self._closed:
+            raise RuntimeError("the transport is closed")
         for client, message in outbox.items():
             if not 0 <= client < len(self._seats):
                 raise ValueError(f"client {client} is not among the {len(self._seats)} that are enrolled")
@@ -142,6 +144,8 @@ class TlsTransport:
         }
         self._numbers += len(requests)
         deadline, left = time.monotonic() + patience, len(requests)
+        if self._asking is not None:
+            self._asking.put(None)
         self._asking = replies
         try:
             self._thread.loop.call_soon_threadsafe(self._post, requests)
@@ -150,14 +154,15 @@ class TlsTransport:
                     arrived = replies.get(timeout=min(max(deadline - time.monotonic(), 0.0), TIMEOUT_MAX))
                 except Empty:
                     return
-                if arrived is None:  # closed
+                if arrived is None:  # closed, or another exchange has begun
                     return
                 came, client, reply = arrived
                 left -= 1
                 if came <= deadline:  # this thread may have been busy since
                     yield client, reply
         finally:
-            self._asking = None
+            if self._asking is replies:
+                self._asking = None
             with suppress(RuntimeError):  # closed meanwhile
                 self._thread.loop.call_soon_threadsafe(self._withdraw, requests)
 
@@ -181,6 +186,8 @@ class TlsTransport:
     # what follows runs in the thread of the connections
 
     def _post(self, requests: Mapping[int, _Request]) -> None:
+        for seat in self._seats:
+            seat.request = None
         for client, request in requests.items():
             self._seats[client].request = request
             self._ask(self._seats[client])
@@ -198,7 +205,7 @@ class TlsTransport:
             )
 
     async def _attend(self, client: int, connection: Connection) -> None:
-        seat, name = self._seats[client], f"client-{client + 1}"
+        seat, name = self._seats[client], f"client-{client}"
         if seat.leaving is not None:
             seat.leaving.abort("replaced")
         seat.leaving, seat.connection = seat.connection, connection
@@ -233,7 +240,7 @@ class TlsTransport:
             header, lambda: request is not None and seat.request is request and request.number == header.number
         )
         if request is None or reply is None:
-            self._log(f"client-{seat.client + 1}: a reply of {header.length:,} bytes came too late, or twice")
+            self._log(f"client-{seat.client}: a reply of {header.length:,} bytes came too late, or twice")
         else:
             seat.request = None
             request.replies.put((time.monotonic(), seat.client, reply))

@@ -75,7 +75,7 @@ class Federation(Authority):
 
     def client(self, number: int) -> TlsFiles:
         if number not in self._clients:
-            self._clients[number] = self.issue(f"client-{number + 1}")
+            self._clients[number] = self.issue(f"client-{number}")
         return self._clients[number]
 
     @contextmanager

@@ -57,7 +57,7 @@ def test_a_file_that_is_none(federation, tmp_path, context, content):
 @BOTH
 def test_a_key_that_does_not_fit(federation, context):
     files = replace(federation.client(0), key=federation.client(1).key)
-    assert "client-2.key: not the key of the certificate" in line(context, files)
+    assert "client-1.key: not the key of the certificate" in line(context, files)
 
 
 @BOTH
@@ -89,7 +89,7 @@ def test_certificates_that_do_not_hold_now(federation, context):
 @BOTH
 def test_a_certificate_of_another_authority(federation, tmp_path, context):
     files = replace(federation.client(0), authority=Federation(tmp_path).path)
-    assert "client-1.pem: not issued by the authority in" in line(context, files)
+    assert "client-0.pem: not issued by the authority in" in line(context, files)
 
 
 def test_a_pipe_in_the_place_of_a_key_is_not_waited_for(federation, tmp_path):
@@ -172,7 +172,7 @@ def test_ctrl_c_waits_for_the_answer_in_hand(federation):
             replies: list[tuple[int, bytes]] = []
             asked = threading.Thread(target=lambda: replies.extend(server.transport.exchange({0: b"ab"}, LONG)))
             asked.start()
-            assert client.stdout.readline() == f"client-1 is connected to {HOST}:{server.port}\n"
+            assert client.stdout.readline() == f"client-0 is connected to {HOST}:{server.port}\n"
             assert client.stdout.readline() == "asked\n"
             client.send_signal(signal.SIGINT)
             assert client.stdout.readline() == "ends when the answer in hand is made; Ctrl-C (again) ends at once\n"
