@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from flora_secure.engine.tls.wire import HEADER_BYTES, BreachError, Farewell, Header, Kind
+from flora_secure.engine.tls.wire import HEADER_BYTES, BreachError, Dismissal, Header, Kind
 from flora_secure.errors import first_line
 
 CHUNK = 1 << 16  # bytes written, or read, at once
@@ -197,14 +197,14 @@ class Connection:
             await asyncio.sleep(self._timing.beat)
             await self.send(Kind.BEAT)
 
-    def part(self, farewell: Farewell) -> None:
+    def part(self, dismissal: Dismissal) -> None:
         """Say why and end, unless a parcel is half sent: then only end. Never waits."""
         if self._sending.locked():
-            self.abort(farewell.name.lower())
+            self.abort(dismissal.name.lower())
             return
         with suppress(OSError):
-            self._writer.write(Header(Kind.FAREWELL, farewell, 0).to_bytes())
-        self._end(farewell.name.lower())
+            self._writer.write(Header(Kind.DISMISSAL, dismissal, 0).to_bytes())
+        self._end(dismissal.name.lower())
         self._writer.close()  # which waits no longer than the context of the connection was told
 
     async def closed(self) -> None:

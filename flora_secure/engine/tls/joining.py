@@ -21,7 +21,7 @@ from flora_secure.engine.tls.wire import (
     GREETING,
     MOST_BYTES,
     BreachError,
-    Farewell,
+    Dismissal,
     Kind,
     require_greeting,
 )
@@ -30,9 +30,9 @@ from flora_secure.errors import NetworkError, first_line
 PATIENCE = 600.0  # seconds
 _AT_ONCE = 64  # clients of one process that connect at the same time
 _LAST_WORDS = {
-    Farewell.UNKNOWN: "the server does not know this client; ask its coordinator for the number of your certificate",
-    Farewell.REVOKED: "this client is revoked; ask the server's coordinator why",
-    Farewell.REPLACED: "another process has joined with the same certificate; run one of them",
+    Dismissal.UNKNOWN: "the server does not know this client; ask its coordinator for the number of your certificate",
+    Dismissal.REVOKED: "this client is revoked; ask the server's coordinator why",
+    Dismissal.REPLACED: "another process has joined with the same certificate; run one of them",
 }
 Answer = Callable[[bytes], bytes]
 
@@ -146,12 +146,12 @@ async def attend(
             else:
                 log(f"{name} is connected to {where}")
                 greeted, pause, said = True, timing.pause, ""
-                farewell = await desk.serve(connection)
-                if farewell is Farewell.OVER:
+                dismissal = await desk.serve(connection)
+                if dismissal is Dismissal.OVER:
                     log(f"{name}: the federation is over")
                     return
-                if farewell is not None:
-                    raise NetworkError(f"{name} at {where}: {_LAST_WORDS[farewell]}")
+                if dismissal is not None:
+                    raise NetworkError(f"{name} at {where}: {_LAST_WORDS[dismissal]}")
                 alone_since, why = loop.time(), connection.ended
             if why != said:
                 log(f"{name} is not connected to {where}: {why}; tries for {patience:g} s")
@@ -195,15 +195,15 @@ class _Desk:
         self._working: asyncio.Task[None] | None = None
         self.failure: BaseException | None = None
 
-    async def serve(self, connection: Connection) -> Farewell | None:
+    async def serve(self, connection: Connection) -> Dismissal | None:
         """Take requests and send replies until the connection ends. Gives the server's last word, if it had one."""
         self._connection = connection
         connection.spawn(connection.beat())
         try:
             while True:
                 header = await connection.header(FROM_SERVER, MOST_BYTES)
-                if header.kind is Kind.FAREWELL:
-                    return Farewell(header.number)
+                if header.kind is Kind.DISMISSAL:
+                    return Dismissal(header.number)
                 if header.kind is Kind.REQUEST and (message := await connection.message(header)) is not None:
                     self._take(header.number, message)
         except ENDINGS as error:

@@ -14,7 +14,7 @@ from typing import Any
 from flora_secure.boundary.foreign import printable
 from flora_secure.engine.tls.certificates import TlsFiles, client_of, common_name, server_context
 from flora_secure.engine.tls.connection import ENDINGS, Connection, Timing, accept_from, reason
-from flora_secure.engine.tls.wire import GREETING, Farewell, require_greeting
+from flora_secure.engine.tls.wire import GREETING, Dismissal, require_greeting
 from flora_secure.errors import NetworkError
 
 MOST_GREETING = 64
@@ -103,7 +103,7 @@ class Reception:
         if client is not None and client < self._clients and client not in self._revoked:
             return client
         revoked = client in self._revoked
-        connection.part(Farewell.REVOKED if revoked else Farewell.UNKNOWN)
+        connection.part(Dismissal.REVOKED if revoked else Dismissal.UNKNOWN)
         self._log(f"{printable(name)[:64]!r} is refused: it is {'revoked' if revoked else 'not enrolled'}")
         return None
 

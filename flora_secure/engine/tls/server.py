@@ -31,9 +31,9 @@ from flora_secure.engine.tls.certificates import TlsFiles
 from flora_secure.engine.tls.connection import ENDINGS, Connection, Timing, reason
 from flora_secure.engine.tls.reception import Reception
 from flora_secure.engine.tls.threads import LoopThread
-from flora_secure.engine.tls.wire import FROM_CLIENT, MOST_BYTES, Farewell, Kind
+from flora_secure.engine.tls.wire import FROM_CLIENT, MOST_BYTES, Dismissal, Kind
 
-_LEAVING = 5.0  # seconds that clients have to take a farewell
+_LEAVING = 5.0  # seconds that clients have to take a dismissal
 
 
 _Reply = tuple[float, int, bytes]  # when it came, of which client
@@ -210,7 +210,7 @@ class TlsTransport:
             seat.leaving.abort("replaced")
         seat.leaving, seat.connection = seat.connection, connection
         if seat.leaving is not None:
-            seat.leaving.part(Farewell.REPLACED)
+            seat.leaving.part(Dismissal.REPLACED)
         self._note(self._here | {seat.client})
         self._log(f"{name} is connected")
         try:
@@ -253,7 +253,7 @@ class TlsTransport:
     async def _dismiss(self) -> None:
         leaving = [seat.connection for seat in self._seats if seat.connection is not None]
         for connection in leaving:
-            connection.part(Farewell.OVER)
+            connection.part(Dismissal.OVER)
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVING):
                 await asyncio.gather(*(connection.closed() for connection in leaving))

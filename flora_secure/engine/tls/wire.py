@@ -8,7 +8,7 @@
 | REQUEST | server | the request's, used once | a message |
 | REPLY | client | that of the request | a message |
 | BEAT | both | 0 | none |
-| FAREWELL | server | why, a `Farewell` | none |
+| DISMISSAL | server | why, a `Dismissal` | none |
 
 A request that is sent again has the number that it had, and a reply whose number is not that of the request in hand is
 left out: so late replies are told apart. Anything else is a breach, and ends the connection.
@@ -40,10 +40,10 @@ class Kind(IntEnum):
     REQUEST = 1
     REPLY = 2
     BEAT = 3
-    FAREWELL = 4
+    DISMISSAL = 4
 
 
-class Farewell(IntEnum):
+class Dismissal(IntEnum):
     """Why a server ends a connection for good: the client does not come back."""
 
     OVER = 1
@@ -75,12 +75,12 @@ class Header:
         longest = most if kind in (Kind.REQUEST, Kind.REPLY) else 0
         if length > longest:
             raise BreachError(f"a {kind.name.lower()} of {length:,} bytes, and {longest:,} are the most")
-        if (kind is Kind.BEAT and number) or (kind is Kind.FAREWELL and number not in iter(Farewell)):
+        if (kind is Kind.BEAT and number) or (kind is Kind.DISMISSAL and number not in iter(Dismissal)):
             raise BreachError(f"a {kind.name.lower()} with the number {number}")
         return cls(kind, number, length)
 
 
-FROM_SERVER = frozenset({Kind.REQUEST, Kind.BEAT, Kind.FAREWELL})
+FROM_SERVER = frozenset({Kind.REQUEST, Kind.BEAT, Kind.DISMISSAL})
 FROM_CLIENT = frozenset({Kind.REPLY, Kind.BEAT})
 
 

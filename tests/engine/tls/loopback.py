@@ -26,7 +26,7 @@ from flora_secure.engine.tls.threads import Answerers, LoopThread
 HOST, LONG = "127.0.0.1", 30.0  # seconds; nothing that goes well takes as long
 QUICK = Timing(pause=0.01, most_pause=0.05)
 HEADER = struct.Struct(">BQQ")
-REQUEST, REPLY, BEAT, FAREWELL = 1, 2, 3, 4
+REQUEST, REPLY, BEAT, DISMISSAL = 1, 2, 3, 4
 GREETING = b"flora-tls\x00\x01"
 
 

@@ -242,7 +242,7 @@ def test_the_last_of_two_connections_of_a_client_is_the_one(federation):
     with federation.serve(1) as server, raw_client(federation.client(0), server.port) as first:
         server.wait(0)
         with raw_client(federation.client(0), server.port) as second:
-            assert first.next() == (4, 4, b"")  # a farewell: replaced
+            assert first.next() == (4, 4, b"")  # a dismissal: replaced
             assert first.ended()
             first.close()
             replies = server.transport.exchange({0: b"ab"}, LONG)
