@@ -1,7 +1,8 @@
 """The client's end: connect out, answer what the server asks, come back when the connection is lost.
 
 Nothing of a request is kept here. What a reply is to was seen by `answer` already, which gives the same bytes to the
-same request: so the server may ask again as often as it must.
+same request: so the server may ask again as often as it must. A request that comes while another is answered waits,
+and takes the place of one that waits; so a server can have a client hold three requests at most, and one reply.
 """
 
 from __future__ import annotations

@@ -221,6 +221,26 @@ def test_a_connection_lost_while_the_client_works_costs_no_second_answer(federat
         assert asked == [b"ab"]
 
 
+def test_of_requests_that_wait_the_last_is_answered(federation):
+    started, held, asked = threading.Event(), threading.Event(), []
+
+    def answer(request: bytes) -> bytes:
+        asked.append(request)
+        started.set()
+        assert held.wait(LONG)
+        return request[::-1]
+
+    with raw_server(federation.server) as (port, accept), federation.joined(port, {0: answer}):
+        server = accept()
+        server.parcel(REQUEST, 1, b"ab")
+        assert started.wait(LONG)
+        server.parcel(REQUEST, 2, b"cd")
+        server.parcel(REQUEST, 3, b"ef")
+        with soon(held.set):
+            assert server.next() == (REPLY, 3, b"fe")
+        assert asked == [b"ab", b"ef"]
+
+
 def test_a_server_that_starts_again_on_its_port_has_its_clients_back(federation):
     with federation.serve(5) as server:
         port = server.port
@@ -279,8 +299,15 @@ def test_close_ends_an_exchange_and_a_wait(federation):
 
 
 def test_close_ends_an_exchange_of_another_thread(federation):
-    with federation.serve(1) as server, soon(server.transport.close):
-        assert server.exchange({0: b"ab"}, patience=60 * LONG) == {}
+    with federation.serve(1) as server:
+        replies = server.transport.exchange({0: b"ab"}, 60 * LONG)
+        asked = threading.Thread(target=lambda: ended.append(list(replies)), daemon=True)
+        ended: list[list[tuple[int, bytes]]] = []
+        asked.start()
+        until(lambda: server.transport._asking is not None)
+        server.transport.close()
+        asked.join(LONG)
+        assert ended == [[]]
 
 
 def test_what_nobody_waits_for_any_more_is_not_sent(federation):
