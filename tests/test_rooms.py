@@ -54,6 +54,7 @@ ROOMS = {
     "flora_secure.errors": Room(0),
     "flora_secure.plain": Room(1),
     "flora_secure.boundary": Room(1),
+    "flora_secure.engine.tls": Room(2, libraries("cryptography")),  # carries bytes, and knows nothing of what they are
     "flora_secure.privacy": Room(
         2,
         libraries("numpy cryptography dp_accounting mpmath"),
