@@ -97,7 +97,8 @@ ROOMS = {
         8, libraries("numpy"), never=frozenset({"flora_secure.data", "flora_secure.model", "flora_secure.rounds"})
     ),
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
-    "flora_secure.engine.deployed": Room(9, libraries("numpy cryptography")),
+    "flora_secure.engine.deployed": Room(9, libraries("numpy"), inside=(("torch", ""),), light=False),
+    "flora_secure.engine.deployed.keys": Room(9, libraries("numpy cryptography")),
     "flora_secure.engine.flower": Room(10, libraries("flwr"), light=False),  # nobody below the command line needs it
     API: Room(10, libraries("numpy"), inside=(("torch", ""),)),
     "flora_bench": Room(
@@ -116,6 +117,9 @@ ENTRANCES = {
     "flora_secure.client.ledger",
     "flora_secure.client.policy",
     "flora_secure.client.store",
+    "flora_secure.engine.deployed.coordinator",
+    "flora_secure.engine.deployed.folders",
+    "flora_secure.engine.deployed.site",
     "flora_secure.server.server",
 }
 MOST_FILES, MOST_LOOSE, MOST_FLOORS = 14, 4, 10
