@@ -21,16 +21,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flora_protocols import ProtocolError
 from flora_secure.boundary.foreign import json_of, read_text
-from flora_secure.client.client import Client, code_of
+from flora_secure.client.client import Client
 from flora_secure.client.contribution import Contributions
 from flora_secure.client.ledger import ClientLedger
 from flora_secure.client.policy import Policy
 from flora_secure.client.store import FileStore
+from flora_secure.engine.deployed.envelope import enveloped
 from flora_secure.errors import (
     ForeignError,
-    InputError,
     PlainError,
     Refusal,
     RefusalError,
@@ -44,7 +43,6 @@ from flora_secure.records.durable import PRIVATE, PRIVATE_FOLDER, replace_file, 
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.farewell import decode_farewell, is_farewell
 from flora_secure.rounds.invitation import Invitation
-from flora_secure.rounds.reply import FAILED, encode_refusal, encode_reply
 from flora_secure.rounds.terms import Terms, is_terms
 
 if TYPE_CHECKING:
@@ -102,17 +100,7 @@ class Site:
 
         Whatever goes wrong is said to `log`, and its code alone to the server.
         """
-        try:
-            return encode_reply(self._answer(message))
-        except (RefusalError, ProtocolError) as error:
-            code = code_of(error)
-            self.log(f"refused ({code}): {error}")
-            return encode_refusal(code)
-        except (InputError, OSError) as error:
-            self.log(f"failed: {first_line(error)}")
-        except Exception as error:  # whatever it is, its text must not leave, and the next message may be answered
-            self.log(f"failed: {type(error).__name__}: {first_line(error)}")
-        return encode_refusal(FAILED)
+        return enveloped(self._answer, message, self.log)
 
     def _answer(self, message: bytes) -> bytes:
         if is_terms(message):
