@@ -100,6 +100,7 @@ ROOMS = {
     "flora_secure.engine.deployed": Room(9, libraries("numpy"), inside=(("torch", ""),), light=False),
     "flora_secure.engine.deployed.keys": Room(9, libraries("numpy cryptography")),
     "flora_secure.engine.flower": Room(10, libraries("flwr torch"), light=False),
+    "flora_secure.engine.nvflare": Room(10, libraries("nvflare"), light=False),
     API: Room(11, libraries("numpy"), inside=(("torch", ""),)),
     "flora_bench": Room(
         12, libraries("numpy cryptography mpmath dp_accounting"), inside=(("torch", ""), ("flwr", ""), ("opendp", ""))

@@ -1,0 +1,114 @@
+"""A federation over NVFlare's Collab API: the transport by itself, and a whole run in its simulator."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nvflare")
+
+from folders import federation_folder
+
+import flora_secure
+from flora_secure.engine.nvflare.transport import CollabTransport, clients_of
+
+ROOT = Path(__file__).parents[2]
+JOB = """
+import sys
+from nvflare.collab import CollabRecipe
+from nvflare.recipe import SimEnv
+from flora_secure.engine.nvflare.app import FederationServer, FederationSite
+
+folder = sys.argv[1]
+if __name__ == "__main__":
+    recipe = CollabRecipe(
+        "federation",
+        server=FederationServer(folder + "/app", folder + "/server"),
+        client=FederationSite(folder + "/app"),
+        min_clients=3,
+    )
+    run = recipe.execute(SimEnv(clients=["site0", "site1", "site2"], workspace_root=folder + "/workspace"))
+    print("status", run.get_status())
+"""
+
+
+class Call:
+    """A proxy whose site answers, waits, raises, or says something else."""
+
+    def __init__(self, name: str, number: object = 0, wait: float = 0.0, gives: object = None) -> None:
+        self.name, self._number, self._wait, self._gives = name, number, wait, gives
+
+    def __call__(self, *, timeout: float, optional: bool) -> "Call":
+        assert optional
+        return self
+
+    def answer(self, message: bytes) -> object:
+        time.sleep(self._wait)
+        if isinstance(self._gives, Exception):
+            raise self._gives
+        return message + b"!" if self._gives is None else self._gives
+
+    def number(self) -> object:
+        return self._number
+
+
+def test_replies_come_as_they_do_and_the_rest_has_dropped_out() -> None:
+    told: list[str] = []
+    sites = {
+        0: Call("a"),
+        1: Call("b", wait=5),
+        2: Call("c", gives=ValueError("patient 4711")),
+        3: Call("d", gives="no bytes"),
+    }
+    transport = CollabTransport(sites, told.append)
+    before = time.monotonic()
+    found = dict(transport.exchange({0: b"x", 1: b"y", 2: b"z", 3: b"w", 7: b"nobody"}, 0.5))
+    assert found == {0: b"x!"}
+    assert time.monotonic() - before < 4
+    assert not any("4711" in line for line in told)
+    assert {line.split(":")[0] for line in told} == {"b", "c", "client 3"}
+
+
+def test_a_late_reply_is_of_no_later_message() -> None:
+    transport = CollabTransport({0: Call("a", wait=0.6)}, lambda line: None)
+    assert dict(transport.exchange({0: b"first"}, 0.2)) == {}
+    assert dict(transport.exchange({0: b"second"}, 5)) == {0: b"second!"}
+    assert not [
+        thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+    ]
+
+
+def test_a_number_is_taken_once_and_only_where_it_is_one() -> None:
+    told: list[str] = []
+    sites = [Call("a", 1), Call("b", 1), Call("c", -1), Call("d", 3), Call("e", "0"), Call("f", 2)]
+    found = clients_of(sites, 3, 5.0, told.append)
+    assert found[2].name == "f"
+    assert found[1].name in "ab"
+    assert set(found) == {1, 2}
+    assert len(told) == 4
+
+
+def test_a_federation_in_the_simulator_is_a_run_whose_audit_passes(tmp_path: Path) -> None:
+    folder = federation_folder(tmp_path / "clinic")
+    script = tmp_path / "job.py"
+    script.write_text(JOB)
+    here = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("", "protocols", "cli")),
+        "FLORA_SECURE_SITE": str(folder / "sites" / "{site}"),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)], env=here, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    report = folder / "server/run/report.json"
+    assert report.exists(), (done.stdout + done.stderr)[-6000:]
+    audit = flora_secure.audit(folder / "server/run")
+    assert audit.passed
+    for number in range(3):
+        assert (folder / f"sites/site{number}/adapter/adapter_model.safetensors").exists()
+    assert "round 3/3" in done.stdout + done.stderr
