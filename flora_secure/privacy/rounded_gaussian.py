@@ -8,87 +8,37 @@ precision (Ziv's strategy). So the integers depend neither on the platform nor o
 The float64 part is a Taylor polynomial of degree 4 about the middle of one of 64 cells an octave of the tail
 probability p. With x(p) = −Φ⁻¹(p): x⁽ⁿ⁾ = (−1)ⁿ·Pₙ(x)/φ(x)ⁿ, P₁ = 1, Pₙ₊₁ = Pₙ' + n·x·Pₙ. No coefficient of Pₙ is
 negative, so |x⁽⁵⁾| is largest at the end of the cell where |x| is, and Lagrange's remainder there bounds the error.
-`_table` checks that bound for every cell as it is built. Proof and figures: docs/privacy/rounded-gaussian.md.
+`precise.making` checks that bound for every cell as the table is made, which ships with
+the package. Proof and figures: docs/privacy/rounded-gaussian.md.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import secrets
 from collections.abc import Sequence
-from fractions import Fraction
-from statistics import NormalDist
-from threading import RLock
 
-import mpmath
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import ArrayLike, NDArray
 
+from flora_secure.privacy.precise.tail_table import CELL_BITS, OCTAVES, X_ERROR, tail_table
+
 KEY_BYTES = 32
-X_ERROR = 2.0**-36  # bound on |float64 x(p) − x(p)| wherever the table is used; `_table` verifies it
-_CELL_BITS = 6  # 64 cells an octave
-_OCTAVES = 22  # the table covers 2^-23 <= p <= 1/2; rarer words, 1 in 4 million, are refined
-_MIN_WORD = 1 << (64 - 1 - _OCTAVES)  # p·2^64 at the table's lower end
-_FIRST_CELL = (1023 + 64 - 1 - _OCTAVES) << _CELL_BITS  # exponent and leading mantissa bits of float64(_MIN_WORD)
+_MIN_WORD = 1 << (64 - 1 - OCTAVES)  # p·2^64 at the table's lower end
+_FIRST_CELL = (1023 + 64 - 1 - OCTAVES) << CELL_BITS  # exponent and leading mantissa bits of float64(_MIN_WORD)
 _ONE = np.int64(1023 << 52)  # the bits of 1.0
 _BLOCK = 1 << 14  # draws a pass: what the passes touch stays in the cache
 _EXTRA_BITS = 192
-# mpmath keeps constants in variables that two threads would write at once: the draws of all threads take turns there
-_MPMATH = RLock()
-
-
-def _table() -> NDArray[np.float64]:
-    """(5, cells) Taylor coefficients of x(p) in v, where p = 2^e·(m + v), m the cell's middle mantissa, |v| <= 2^-7."""
-    with _MPMATH:
-        return _made_table()
-
-
-@functools.cache
-def _made_table() -> NDArray[np.float64]:
-    ctx = mpmath.MPContext()
-    ctx.prec = 100
-    half = 2.0 ** -(_CELL_BITS + 1)
-    rows = []
-    # One cell beyond the last octave: the largest word rounds up to p = 1/2 exactly.
-    for cell in range((_OCTAVES << _CELL_BITS) + 1):
-        exponent, place = divmod(cell, 1 << _CELL_BITS)
-        octave = 2.0 ** (exponent - 1 - _OCTAVES)
-        low = octave * (1 + place * 2 * half)
-        p = low + octave * half
-        # One Newton step in multiple precision from a double correct to 2^-40 leaves an error below 2^-70.
-        guess = ctx.mpf(-NormalDist().inv_cdf(p))
-        step = (ctx.ncdf(-guess) - p) / ctx.npdf(guess)
-        x = guess + step
-        density = octave / ctx.npdf(x)  # the chain rule's 2^e goes with each 1/φ
-        rows.append(
-            (
-                x,
-                -density,
-                x * density**2 / 2,
-                -(1 + 2 * x**2) * density**3 / 6,
-                (7 * x + 6 * x**3) * density**4 / 24,
-            )
-        )
-        edge = NormalDist().inv_cdf(low)
-        fifth = (7 + 46 * edge**2 + 24 * edge**4) * (octave / NormalDist().pdf(edge)) ** 5
-        remainder = 1.001 * fifth / 120 * half**5
-        # Rounded coefficients and Horner's rule: |x| < 5.2 and the other terms below 0.1, well under 2^-48.
-        # The word: p is known to 1/word + 2^-53, and p/φ(x) <= √(π/2).
-        word = 1.26 * (2.0**-53 + 2.0**-64 / min(low, 0.5))
-        if abs(step) > 2.0**-40 or remainder + 2.0**-48 + word > X_ERROR:
-            raise AssertionError(f"cell {cell}: error {remainder + word:.3g} exceeds the bound {X_ERROR:.3g}")
-    return np.array([[float(a) for a in row] for row in rows]).T.copy()
 
 
 def _tail_quantile(magnitude: NDArray[np.int64]) -> NDArray[np.float64]:
     """x(p) within X_ERROR for every p in [magnitude, magnitude + 1]·2^-64; where magnitude < _MIN_WORD, anything."""
     bits = magnitude.astype(np.float64).view(np.int64)
-    cell = (bits >> (52 - _CELL_BITS)) - _FIRST_CELL
-    v = ((bits & ((1 << (52 - _CELL_BITS)) - 1)) | _ONE).view(np.float64)
-    v -= 1.0 + 2.0 ** -(_CELL_BITS + 1)
-    table = _table()
+    cell = (bits >> (52 - CELL_BITS)) - _FIRST_CELL
+    v = ((bits & ((1 << (52 - CELL_BITS)) - 1)) | _ONE).view(np.float64)
+    v -= 1.0 + 2.0 ** -(CELL_BITS + 1)
+    table = tail_table()
     x: NDArray[np.float64] = table[4].take(cell, mode="clip")
     for row in table[3::-1]:
         x *= v
@@ -150,12 +100,17 @@ class RoundedGaussian:
 
     def _refine(self, index: int, word: int, y: float, sigma: float) -> int:
         """Draw number `index` from its 64 bits and as many more as it takes."""
+        # one draw in some millions: mpmath is imported when it comes
+        from fractions import Fraction
+
+        from flora_secure.privacy.precise import quantile
+
         stream = self._keystream(index + 1)
         digits, known = word >> 1, 64
         while True:
             digits = digits << _EXTRA_BITS | int.from_bytes(stream.update(bytes(_EXTRA_BITS // 8)), "big")
             known += _EXTRA_BITS
-            bracket = _bracket(digits, known)
+            bracket = quantile.bracket(digits, known)
             if bracket is None:
                 continue
             low, high = bracket if word & 1 else (-bracket[1], -bracket[0])
@@ -239,31 +194,3 @@ def _fill(
     for i in np.flatnonzero(undecided).tolist():
         row, place = rows[i // length], i % length
         out[i] = row._refine(row._drawn - length + place, int(words[i]), float(y[i]), sigma)
-
-
-def _bracket(digits: int, known: int) -> tuple[Fraction, Fraction] | None:
-    """Rationals that enclose x(p) for every p in [digits, digits + 1]·2^-known, or None when more digits are needed.
-
-    Certified by evaluating Φ at both ends with 64 bits to spare; how the ends were found does not matter.
-    """
-    if digits == 0:
-        return None
-    with _MPMATH:
-        ctx = mpmath.MPContext()
-        ctx.prec = known + 128
-        p = ctx.ldexp(digits, -known)
-        x = ctx.mpf(-NormalDist().inv_cdf(max(float(p), 1e-300)))
-        for _ in range(known.bit_length()):  # Newton doubles the correct digits; one round more than needed
-            x += (ctx.ncdf(-x) - p) / ctx.npdf(x)
-        radius = ctx.ldexp(1, 66 - known)
-        slack = 1 + ctx.ldexp(1, -known - 64)  # mpmath's own error, with 64 bits to spare
-        low, high = x - radius, x + radius
-        if ctx.ncdf(-low) < ctx.ldexp(digits + 1, -known) * slack or ctx.ncdf(-high) * slack > p:
-            return None
-        return _exact(low), _exact(high)
-
-
-def _exact(x: mpmath.mpf) -> Fraction:
-    sign, mantissa, exponent, _ = x._mpf_
-    numerator = -int(mantissa) if sign else int(mantissa)
-    return Fraction(numerator * 2**exponent) if exponent >= 0 else Fraction(numerator, 2**-exponent)

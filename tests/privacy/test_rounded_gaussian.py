@@ -1,5 +1,6 @@
 import hashlib
 import math
+import subprocess
 
 import mpmath
 import numpy as np
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import chdtrc, ndtr
 
+from flora_secure.boundary.processes import fresh_python, surroundings
 from flora_secure.privacy import rounded_gaussian
+from flora_secure.privacy.precise import making, quantile, tail_table
 from flora_secure.privacy.rounded_gaussian import RoundedGaussian
 
 KEY = bytes(range(32))
@@ -174,7 +177,7 @@ def test_the_rarest_words_are_finite_and_symmetric() -> None:
 @given(st.integers(0, 2**63 - 1), st.integers(1, 63))
 def test_brackets_enclose_the_quantile(word: int, shrink: int) -> None:
     digits, known = (word >> shrink) + 1, 64
-    bracket = rounded_gaussian._bracket(digits << 192, known + 192)
+    bracket = quantile.bracket(digits << 192, known + 192)
     assert bracket is not None
     low, high = (CTX.mpf(b.numerator) / b.denominator for b in bracket)
     assert CTX.ncdf(-low) >= CTX.ldexp(digits, -64) + CTX.ldexp(1, -256)
@@ -183,9 +186,9 @@ def test_brackets_enclose_the_quantile(word: int, shrink: int) -> None:
 
 
 def test_a_bracket_that_proves_nothing_asks_for_more_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert rounded_gaussian._bracket(0, 256) is None
-    real, refusals = rounded_gaussian._bracket, iter([None, None])
-    monkeypatch.setattr(rounded_gaussian, "_bracket", lambda d, k: next(refusals) if k < 500 else real(d, k))
+    assert quantile.bracket(0, 256) is None
+    real, refusals = quantile.bracket, iter([None, None])
+    monkeypatch.setattr(quantile, "bracket", lambda d, k: next(refusals) if k < 500 else real(d, k))
     monkeypatch.setattr(rounded_gaussian, "X_ERROR", 0.06)
     few = RoundedGaussian(KEY).sample(np.array([0.0] * 3), 2.0)
     monkeypatch.undo()
@@ -269,3 +272,18 @@ def test_the_float64_quantile_is_within_its_bound() -> None:
                 found = max(found, abs(float(x - exact)))
     assert found < rounded_gaussian.X_ERROR
     assert found > rounded_gaussian.X_ERROR / 4  # the bound is not a blank cheque either
+
+
+def test_the_table_that_ships_is_the_one_that_is_made() -> None:
+    assert tail_table.FILE.read_bytes() == making.npy_bytes(making.made_table())
+
+
+def test_draws_need_no_multiple_precision_until_one_is_undecided() -> None:
+    """In a fresh interpreter, as a client's process that lives for one message is."""
+    script = (
+        "import sys, numpy as np\n"
+        "from flora_secure.privacy.rounded_gaussian import RoundedGaussian\n"
+        "RoundedGaussian(bytes(32)).sample(np.zeros(1000), 3.0)\n"
+        "sys.exit('mpmath' in sys.modules)\n"
+    )
+    assert subprocess.run(fresh_python("-c", script), env=surroundings(), check=False).returncode == 0
