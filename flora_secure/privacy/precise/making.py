@@ -1,6 +1,8 @@
 """How the table of the tail quantile is made, in multiple precision, each cell with its error bound checked.
 
-python -m flora_secure.privacy.precise.making
+    python -m flora_secure.privacy.precise.making
+
+writes the package's file anew.
 """
 
 from __future__ import annotations
