@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from flora_cli import audit, bench, completion, export, plan, predict, report, simulate, vectors
+from flora_cli import audit, bench, completion, export, flower, plan, predict, report, simulate, vectors
 from flora_cli.options import takes_options
 from flora_cli.output import any_encoding, log, silence
 
@@ -40,6 +40,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command(epilog=sys.modules[command.__module__].EXAMPLES, add_help_option=not takes_options(command))(command)
+app.add_typer(flower.app, name="flower")
 
 
 def _version(value: bool) -> None:
