@@ -97,6 +97,7 @@ ROOMS = {
     ),
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
     "flora_secure.engine.deployed": Room(9, libraries("numpy cryptography")),
+    "flora_secure.engine.flower": Room(10, libraries("flwr"), light=False),  # nobody below the command line needs it
     API: Room(10, libraries("numpy"), inside=(("torch", ""),)),
     "flora_bench": Room(
         11, libraries("numpy cryptography mpmath dp_accounting"), inside=(("torch", ""), ("flwr", ""), ("opendp", ""))
