@@ -96,7 +96,7 @@ ROOMS = {
         8, libraries("numpy"), never=frozenset({"flora_secure.data", "flora_secure.model", "flora_secure.rounds"})
     ),
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
-    "flora_secure.engine.deployed": Room(9, libraries("numpy cryptography")),
+    "flora_secure.engine.deployed": Room(9, libraries("numpy torch cryptography"), light=False),
     "flora_secure.engine.flower": Room(10, libraries("flwr"), light=False),  # nobody below the command line needs it
     API: Room(10, libraries("numpy"), inside=(("torch", ""),)),
     "flora_bench": Room(

@@ -14,23 +14,21 @@ import hashlib
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flora_protocols import ProtocolError
 from flora_secure.boundary.foreign import json_of, read_text
-from flora_secure.client.client import Client, code_of
+from flora_secure.client.client import Client
 from flora_secure.client.contribution import Contributions
 from flora_secure.client.ledger import ClientLedger
 from flora_secure.client.policy import Policy
 from flora_secure.client.store import FileStore
+from flora_secure.engine.deployed.answering import enveloped, store_in
 from flora_secure.errors import (
     ForeignError,
-    InputError,
     PlainError,
     Refusal,
     RefusalError,
@@ -44,14 +42,12 @@ from flora_secure.records.durable import PRIVATE, PRIVATE_FOLDER, replace_file, 
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.farewell import decode_farewell, is_farewell
 from flora_secure.rounds.invitation import Invitation
-from flora_secure.rounds.reply import FAILED, encode_refusal, encode_reply
 from flora_secure.rounds.terms import Terms, is_terms
 
 if TYPE_CHECKING:
     from flora_secure.engine.deployed.training import SiteTraining
 
 _FACTS = "flora-secure/site-facts/1"
-_WAIT = 10.0  # seconds for another process of the same site, which answers another message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,17 +98,7 @@ class Site:
 
         Whatever goes wrong is said to `log`, and its code alone to the server.
         """
-        try:
-            return encode_reply(self._answer(message))
-        except (RefusalError, ProtocolError) as error:
-            code = code_of(error)
-            self.log(f"refused ({code}): {error}")
-            return encode_refusal(code)
-        except (InputError, OSError) as error:
-            self.log(f"failed: {first_line(error)}")
-        except Exception as error:  # whatever it is, its text must not leave, and the next message may be answered
-            self.log(f"failed: {type(error).__name__}: {first_line(error)}")
-        return encode_refusal(FAILED)
+        return enveloped(lambda: self._answer(message), self.log)
 
     def _answer(self, message: bytes) -> bytes:
         if is_terms(message):
@@ -123,7 +109,7 @@ class Site:
         if is_farewell(message):
             self._keep(decode_farewell(message, TrainedValues(rule_named(facts.rule), facts.a, facts.b)))
             return b""
-        store = self._store()
+        store = store_in(self._state)
         try:
             return self._client(facts, store).answer(message)
         finally:
@@ -155,17 +141,6 @@ class Site:
     @property
     def _state(self) -> Path:
         return self.folder / "state"
-
-    def _store(self) -> FileStore:
-        """The client's store; waits a little for another process that is at a message of its own."""
-        end = time.monotonic() + _WAIT
-        while True:
-            try:
-                return FileStore(self._state)
-            except RunFolderError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.05)
 
     def _compare(self, server: Terms, told: str) -> bytes:
         """This site's terms; what differs from the server's is said, and nothing is answered until it is mended."""
