@@ -97,7 +97,10 @@ ROOMS = {
     ),
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
     "flora_secure.engine.deployed": Room(9, libraries("numpy torch cryptography"), light=False),
-    "flora_secure.engine.flower": Room(10, libraries("flwr"), light=False),  # nobody below the command line needs it
+    "flora_secure.engine.flower": Room(
+        10, libraries("flwr numpy tomli_w"), light=False
+    ),  # nobody below the command line needs it
+    "flora_secure.flower": Room(11, light=False),
     API: Room(10, libraries("numpy"), inside=(("torch", ""),)),
     "flora_bench": Room(
         11, libraries("numpy cryptography mpmath dp_accounting"), inside=(("torch", ""), ("flwr", ""), ("opendp", ""))
@@ -116,6 +119,7 @@ ENTRANCES = {
     "flora_secure.client.policy",
     "flora_secure.client.store",
     "flora_secure.server.server",
+    "flora_secure.server.sums",
 }
 MOST_FILES, MOST_LOOSE, MOST_FLOORS = 14, 4, 10
 PROTOCOLS_NEVER = {"random", "pickle", "logging", "time", "datetime", "socket", "pathlib", "io", "asyncio", "threading"}
