@@ -24,7 +24,7 @@ class Budget:
         rounds: that they pay for.
         clip_norm: L2 norm that a whole upload is clipped to, in units of the vectors.
         dropout_tolerance: fraction of the clients that may be missing from a round.
-        corrupt: fraction of the clients that may collude with the server.
+        corrupt: how many clients may collude with the server: nobody counts on their noise.
     """
 
     epsilon: float
@@ -32,13 +32,17 @@ class Budget:
     clip_norm: float
     delta: float | None = None
     dropout_tolerance: float = 0.2
-    corrupt: float = 0.05
+    corrupt: int = 1
 
     def config(self, clients: int) -> RunConfig:
         """The budget among so many clients, as the planners have it; everybody takes part in every round.
 
         Raises ConfigError for values out of range, which names them as this class does.
         """
+        require(
+            type(self.corrupt) is int and 0 <= self.corrupt < clients,
+            f"corrupt is a whole number of clients, below the {clients} that there are; got {self.corrupt!r}",
+        )
         require(self.epsilon != math.inf, "epsilon inf adds no noise, and sums without it protect nobody: set a budget")
         try:
             return settled(
@@ -51,7 +55,7 @@ class Budget:
                         clip_norm=self.clip_norm,
                         dropout_tolerance=self.dropout_tolerance,
                     ),
-                    aggregation=AggregationConfig(secagg="malicious-server", corrupt=self.corrupt),
+                    aggregation=AggregationConfig(secagg="malicious-server", corrupt=self.corrupt / clients),
                 )
             )
         except InputError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def write_policy(
     clients: int,
     delta: float | None = None,
     dropout_tolerance: float = 0.2,
-    corrupt: float = 0.05,
+    corrupt: int = 1,
 ) -> Path:
     """Write `policy.toml` into a site's folder: the terms that a federation of this kind keeps, and no weaker ones.
 
@@ -53,8 +52,8 @@ def write_policy(
         delta=plan.delta,
         most_rounds=rounds,
         last_round=rounds,
-        corrupt=corrupt,
-        least_clients=clients,
+        corrupt=corrupt / clients,
+        least_clients=plan.survivors_minimum,  # a site that is away at the set-up must not stop the others
         least_threshold=2,
         least_survivors=plan.survivors_minimum,
         unit="client",
@@ -69,5 +68,4 @@ def write_policy(
         raise ConfigError(f"{path} is there and is not overwritten; change it by hand, or move it away") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {os.strerror(error.errno or 0)}; choose another folder") from None
-    assert math.isfinite(policy.most_epsilon)
     return path

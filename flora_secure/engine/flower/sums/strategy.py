@@ -53,11 +53,9 @@ class SecureSum(Strategy):  # type: ignore[misc, unused-ignore]  # Flower may no
     sent, moved by the mean of the sites' clipped updates, with its noise, at weight 1. So FedAvg, FedProx, FedAvgM,
     FedAdam, FedAdagrad and FedYogi do with it what they always do. Evaluation passes through.
 
-    ```python
-    strategy = SecureSum(FedAvg(), epsilon=4, rounds=20, clip_norm=1.0, enrolment="enrolment.toml", folder="run")
-    strategy.start(grid=grid, initial_arrays=ArrayRecord(model.state_dict()))
-    print(strategy.report())
-    ```
+        strategy = SecureSum(FedAvg(), epsilon=4, rounds=20, clip_norm=1.0, enrolment="enrolment.toml", folder="run")
+        strategy.start(grid=grid, initial_arrays=ArrayRecord(model.state_dict()))
+        print(strategy.report())
     """
 
     def __init__(
@@ -71,7 +69,7 @@ class SecureSum(Strategy):  # type: ignore[misc, unused-ignore]  # Flower may no
         folder: str | Path,
         delta: float | None = None,
         dropout_tolerance: float = 0.2,
-        corrupt: float = 0.05,
+        corrupt: int = 1,
         keep: Sequence[str] = (),
         weights: ByExamples | None = None,
         patience: float = 60.0,
@@ -87,7 +85,7 @@ class SecureSum(Strategy):  # type: ignore[misc, unused-ignore]  # Flower may no
             enrolment: file of who takes part, `enrolment.toml`.
             folder: where the server counts what it has released. A server that starts again with it counts on.
             dropout_tolerance: fraction of the sites that may be missing from a round; the others' noise is sized so.
-            corrupt: fraction of the sites that may collude with the server; rounded down.
+            corrupt: how many sites may collude with the server, which then knows their noise.
             keep: names or patterns of arrays that are not summed and stay the server's; arrays that are no floats must
                 be among them.
             weights: how updates are weighted by examples; None for one site, one weight.
