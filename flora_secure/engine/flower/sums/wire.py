@@ -1,8 +1,8 @@
 """What `SecureSum` and its mod tell each other beside the protocol's opaque messages.
 
 to a site    message type "train", with our record; b"" asks for the site's number, which it answers as
-             `flower.wire.number_packed` writes it. A request for an upload has the wrapped strategy's own records beside
-             it, the arrays among them, and a record with `Settings`
+             `flower.wire.number_packed` writes it. A request for an upload has the wrapped strategy's own records
+             beside it, the arrays among them, and a record with `Settings`
 from a site  length of the envelope u32 · envelope · JSON of the metrics that the site names as public
 """
 
