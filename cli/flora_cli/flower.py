@@ -170,8 +170,8 @@ def revoke(
 
     It takes effect wherever the new enrolment.toml is: hand it to everybody. With Flower, unregister its node as well.
     """
-    from flora_secure.engine.deployed.credentials import Places
     from flora_secure.engine.deployed.credentials import revoke as mark
+    from flora_secure.engine.deployed.places import Places
     from flora_secure.errors import InputError
 
     try:

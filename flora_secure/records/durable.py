@@ -6,7 +6,6 @@ al., OSDI 2014, on why each step is needed).
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -29,11 +28,9 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 def create_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Make the file `path`, which must not be there. A crash may leave any beginning of it; an error leaves nothing.
     `mode`: of the file, less the process's umask. Raises `FileExistsError` and any other `OSError`."""
-    if os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     try:
         _write(path, os.O_EXCL, data, mode)
-    except FileExistsError:  # made by another process in between
+    except FileExistsError:  # a file, or a link to anything
         raise
     except BaseException:
         with suppress(OSError):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from federations import finish, outcome, prepare, small
-from flora_secure.engine.simulation import Simulation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
@@ -23,6 +22,7 @@ from flora_secure.data.dataset import Dataset, Unseen
 from flora_secure.data.federation import Federation, load_federation
 from flora_secure.engine.accuracy import forgetting
 from flora_secure.engine.recorded import begin, go_on
+from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import Task
 from flora_secure.errors import CheckpointError

@@ -1,1 +1,1 @@
-"""A real federation, whatever carries its messages: the server's rounds, a site, and what both are made from."""
+"""A real federation, whatever carries its messages: the server's rounds, a site, and the keys of both."""

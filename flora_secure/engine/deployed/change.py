@@ -44,21 +44,23 @@ class Change:
 
         Raises OSError; then nothing has changed.
         """
+        parents = dict.fromkeys(target.parent for _, target in self._moves)
+        new = [parent for parent in parents if not parent.exists()]
         try:
             for place, target in self._moves:
                 target.parent.mkdir(PRIVATE_FOLDER, exist_ok=True)
                 os.rename(place, target)
                 self._done.append(target)
-            for parent in {target.parent for target in self._done}:
+            for parent in (*parents, self.root):
                 sync_folder(parent)
             if data is not None:
                 replace_file(last, data, mode=mode)
         except BaseException:
             for target in self._done:
                 _remove(target)
-            for parent in {target.parent for target in self._done} - {self.root}:
+            for parent in new:
                 with suppress(OSError):
-                    parent.rmdir()  # where it was made for this, and is empty
+                    parent.rmdir()
             raise
 
     def _reserved(self, target: Path) -> Path:

@@ -36,38 +36,13 @@ from flora_secure.engine.deployed.certificates import (
     read_certificate,
 )
 from flora_secure.engine.deployed.change import Change, changing
+from flora_secure.engine.deployed.places import Places
 from flora_secure.errors import ConfigError, ForeignError, InputError, require
 from flora_secure.records.durable import PRIVATE
 from flora_secure.rounds.enrolment import Enrolment
 
 PUBLIC = 0o644
 _MOST = 1 << 16  # bytes of a certificate or key
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the files of a federation lie below the coordinator's folder."""
-
-    folder: Path
-
-    @property
-    def certificates(self) -> Path:
-        """The folder of the authority and the server."""
-        return self.folder / "certs"
-
-    @property
-    def enrolment(self) -> Path:
-        """The enrolment file, which is public."""
-        return self.folder / enrolment_file.NAME
-
-    @property
-    def sites(self) -> Path:
-        """The folder that holds the sites' folders."""
-        return self.folder / "sites"
-
-    def site(self, client: int) -> Path:
-        """The folder that the client of that number takes to its site."""
-        return self.sites / f"site{client}"
 
 
 @dataclass(frozen=True)

@@ -107,12 +107,10 @@ class MaskedRounds:
             found = RoundSum(result.sum, survivors, len(result.recovered))
             for position, fault in result.refused.items():
                 self.log(f"round {invitation.round}: {name_of(invitation.members[position])} was refused: {fault}")
-        # whoever was asked and has not been heard may have sent its upload all the same
-        uploaded = trips.uploaded if found is not None or trips.announced else trips.uploaded | trips.silent
         return Outcome(
             sum=found,
             aborted=aborted,
-            uploaded=sorted(uploaded | set(announced)),
+            uploaded=sorted(trips.uploaded | set(announced)),  # what came too late nobody has; its site counts it
             announced=announced,
             session_lost=self._session_lost(invitation, trips.gone),
             contributions=0,
@@ -158,8 +156,8 @@ class MaskedRounds:
 
 
 def name_of(client: int) -> str:
-    """What people call the client of that number: sites are numbered from 1, as their folders are."""
-    return f"site{client + 1}"
+    """What people call the client of that number, as its folder is called."""
+    return f"site{client}"
 
 
 def _positions(invitation: Invitation, clients: set[int]) -> set[int]:
@@ -169,28 +167,23 @@ def _positions(invitation: Invitation, clients: set[int]) -> set[int]:
 class _Trips:
     """The messages of one round, carried and counted.
 
-    `uploaded`: who has sent an upload; `silent`: who was asked for one and has not answered; `gone`: who has lost the
-    session; `announced`: whether the survivors have been told.
+    `uploaded`: whose upload has come; `gone`: who has lost the session.
     """
 
     def __init__(self, owner: MaskedRounds, invitation: Invitation, traffic: Traffic, clock: _Clock) -> None:
         self._owner, self._invitation, self._traffic, self._clock = owner, invitation, traffic, clock
         self._openings = owner.opener.openings(invitation)
         self.opening_sent = False
-        self.uploaded, self.silent, self.gone = set[int](), set[int](), set[int]()
-        self.announced = False
+        self.uploaded, self.gone = set[int](), set[int]()
 
     def carry(self, exchange: Exchange) -> Iterator[tuple[int, bytes]]:
         """One exchange of the protocol: its messages to the members, and their replies by position."""
         asked = exchange.trip is Trip.MASK
-        self.announced = self.announced or exchange.announced
         waits = exchange.trip in (Trip.ADVERTISE, Trip.MASK)  # for what the opening takes: the adapter, and training
         patience = self._owner.patience.training if waits else self._owner.patience.trip
         members = self._invitation.members
         outbox = {members[position]: self._message(exchange, position) for position in exchange.outbox}
         places = {members[position]: position for position in exchange.outbox}
-        if asked:
-            self.silent = set(outbox)
         try:
             for client, reply in self._twice(exchange, outbox, time.monotonic() + patience):
                 if asked:
@@ -259,7 +252,6 @@ class _Trips:
             if client not in waiting:
                 continue
             waiting.discard(client)
-            self.silent.discard(client)
             found = decode_reply(reply)
             upload = params.payload_bytes if exchange.trip is Trip.MASK and not isinstance(found, Refused) else 0
             traffic.sent_up(client, reply, payload=min(upload, len(reply)))

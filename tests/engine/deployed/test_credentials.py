@@ -145,7 +145,12 @@ def test_keys_of_a_site_are_made_anew_where_its_folder_is_gone(tmp_path: Path) -
     assert modes(tmp_path / "sites" / "site1") == SITE
     for name, data in contents(tmp_path / "sites" / "site1").items():
         assert (data == before[f"sites/site1/{name}"]) == (name == "ca.crt")
+    shutil.rmtree(tmp_path / "sites" / "site0")
+    with pytest.raises(ConfigError, match="client 0 is named twice to be made anew; name it once"):
+        make_federation(tmp_path, again=[0, 0])
     revoke(tmp_path, 2)
+    with pytest.raises(ConfigError, match="client 2 is revoked already"):
+        revoke(tmp_path, 2)
     shutil.rmtree(tmp_path / "sites" / "site2")
     for client, says in (
         (2, "client 2 is revoked"),
@@ -278,10 +283,11 @@ def test_a_disk_that_fills_at_any_write_changes_nothing(tmp_path: Path, monkeypa
     make_federation(folder, 4)
     assert left == 0
     assert read_enrolment(folder / "enrolment.toml").clients == 4
-    left = 0
-    with pytest.raises(ConfigError, match="No space left on device"):
-        make_federation(tmp_path / "new", 2)
-    assert not (tmp_path / "new").exists()
+    for place in (0, 16, 21, 22):  # the first file, the first and the last rename, the enrolment
+        left = place
+        with pytest.raises(ConfigError, match="No space left on device"):
+            make_federation(tmp_path / "new", 2)
+        assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:

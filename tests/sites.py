@@ -107,7 +107,7 @@ class Federation:
 
     def site(self, number: int, **more: object) -> Site:
         log = self.told.setdefault(number, []).append
-        return site_of(self.folder / f"site{number + 1}", number, log, **{"config": self.config, **more})
+        return site_of(self.folder / f"site{number}", number, log, **{"config": self.config, **more})
 
     def host(self, **more: object) -> Host:
         parts = {
