@@ -221,3 +221,14 @@ def test_evaluation_and_queries_pass_as_they_are(federation):
     message = Message(RecordDict({"arrays": model()}), 100, "evaluate")
     reply = federation.apps[0].app(message, context_of(federation.folder / "site0"))
     assert reply.content["metrics"]["accuracy"] == 0.5
+
+
+def test_what_a_site_is_asked_in_a_sessions_first_round_and_in_later_ones(federation):
+    """As docs/flower-secure-sum.md has it: once which site it is, then what the masking's trips are."""
+    asked = []
+    for number in (1, 2, 3):
+        before = len(federation.grid.pushed)
+        federation.round(number)
+        asked.append((len(federation.grid.pushed) - before) / SITES)
+    hybrid = federation.strategy._server._config.aggregation.suite == "x25519-mlkem768"
+    assert asked == [1 + (3 if hybrid else 2) + 3, 3, 3]

@@ -135,7 +135,8 @@ class SecureSum(Strategy):  # type: ignore[misc, unused-ignore]  # Flower may no
     ) -> Result:
         """Run rounds as `Strategy.start` does. `num_rounds`: None for all that the budget still pays for.
 
-        `timeout`: seconds that sites have for training. Raises ConfigError for more rounds than are left.
+        `timeout`: seconds that sites have for training. Raises ConfigError for more rounds than are left. What was spent
+        is logged in a line; `report` has the statement.
         """
         server = self._planned(require_readable(initial_arrays))
         rounds = server.left if num_rounds is None else num_rounds
@@ -147,8 +148,7 @@ class SecureSum(Strategy):  # type: ignore[misc, unused-ignore]  # Flower may no
         self._patience = Patience(training=float(timeout), trip=self._patience.trip)
         self._masked = None  # with the new patience
         result = super().start(grid, initial_arrays, rounds, timeout, train_config, evaluate_config, evaluate_fn)
-        for line in str(self.report()).splitlines():
-            _LOG.info("%s", line)
+        _LOG.info("secure sum: %s", str(self.report()).partition("\n")[0])
         return result
 
     def report(self) -> SumReport:
