@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-for library in ("flwr", "ray", "torch", "sklearn"):
-    pytest.importorskip(library)
+pytest.importorskip("flwr")
+pytest.importorskip("ray")
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
 
 from flora_secure.client.ledger import ClientLedger
 
