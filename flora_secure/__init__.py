@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flora_secure.auditing.findings import Audit
     from flora_secure.data.passed.own import OwnData
+    from flora_secure.data.passed.party import PartyData
     from flora_secure.engine.run import Progress, Run, Surroundings
     from flora_secure.errors import InputError, RunInterrupted
     from flora_secure.model.trained.answers import Answer as Answer
@@ -42,6 +43,7 @@ _LATER = {
     "Forecast": "flora_secure.records.forecast",
     "InputError": "flora_secure.errors",
     "OwnData": "flora_secure.data.passed.own",
+    "PartyData": "flora_secure.data.passed.party",
     "Report": "flora_secure.records.report",
     "Predictions": "flora_secure.model.trained.answers",
     "RoundRecord": "flora_secure.records.record",
@@ -57,6 +59,7 @@ __all__ = [
     "Forecast",
     "InputError",
     "OwnData",
+    "PartyData",
     "Predictions",
     "Report",
     "RoundRecord",

@@ -14,6 +14,7 @@ InputError                  bad input
 ├── AdapterError            rank, rule or placement that does not fit the model
 ├── DivergedError           learning rates under which training leaves the range of numbers
 ├── WorkerError             a process of the run was ended from outside
+├── NetworkError            a port, certificates, or a server that is not reached or takes this client no more
 └── PlotError               a figure that cannot be drawn or written
 
 Signals are no input: they stand beside what raises them, and none reaches a person as it is.
@@ -34,6 +35,7 @@ KeyboardInterrupt
 Exception
 ├── RefusalError            a client does not do what its server asks; the server counts it as dropped out
 ├── Skipped                 server.server: nobody was invited to the round, since its cohort is none the plan is for
+├── BreachError             engine.tls.wire: a peer that does not keep to the protocol; it is cut off
 ├── ForeignError            a file or text of others that is not read; who asked for it names it
 └── UnreadableImageError    data.files.values: an image that is skipped, counted and named
 UnreadableImageError
@@ -136,6 +138,11 @@ class DivergedError(InputError):
 
 class WorkerError(InputError):
     """A process that the run had started was ended from outside, such as by the system for want of memory."""
+
+
+class NetworkError(InputError):
+    """A port or certificate cannot be used, or a server is not reached or ends it with this client; the message says
+    which, and what to do."""
 
 
 class ModelError(InputError):

@@ -11,7 +11,8 @@ from flora_protocols import identity_public
 from flora_secure.client.policy import Policy
 from flora_secure.data.passed.party import PartyData
 from flora_secure.data.sources import load_dataset
-from flora_secure.engine.deployed.course import Host, deployable
+from flora_secure.engine.deployed.course import Host
+from flora_secure.engine.deployed.deployable import deployable
 from flora_secure.engine.deployed.masked_rounds import Patience
 from flora_secure.engine.deployed.site import Site
 from flora_secure.engine.deployed.training import SiteTraining
@@ -21,30 +22,30 @@ from flora_secure.rounds.enrolment import Enrolment
 SITES = 3
 IDENTITIES = tuple(bytes([client + 1]) * 32 for client in range(SITES))
 ENROLMENT = Enrolment(clients=SITES, identities=tuple(map(identity_public, IDENTITIES)))
+# unit client, whose budgets have a closed form, so that tests are quick; three sites hide no site
 CONFIG = override(
     RunConfig(),
     {
         "data.dataset": "own:digits",
-        "data.images": 900,
         "training.rounds": 3,
-        "privacy.unit": "example",
         "privacy.epsilon": 8.0,
         "privacy.dropout_tolerance": 0.34,
         "aggregation.secagg": "malicious-server",
         "aggregation.corrupt": 0.0,
     },
 )
+EXAMPLES = override(CONFIG, {"privacy.unit": "example", "data.images": 900})
 POLICY = Policy(
     profile="malicious-server",
     least_noise=0.1,
-    most_epsilon=8.5,
+    most_epsilon=12.0,  # a site counts the fewest survivors
     delta=1e-5,
     most_rounds=10,
     corrupt=0.0,
     least_clients=2,
     least_threshold=2,
     least_survivors=2,
-    unit="example",
+    unit="client",
     placements=("text-projection",),
 )
 _DIGITS = load_dataset("digits")

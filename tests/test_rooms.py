@@ -54,6 +54,7 @@ ROOMS = {
     "flora_secure.errors": Room(0),
     "flora_secure.plain": Room(1),
     "flora_secure.boundary": Room(1),
+    "flora_secure.engine.tls": Room(2, libraries("cryptography")),  # carries bytes, and knows nothing of what they are
     "flora_secure.privacy": Room(
         2,
         libraries("numpy cryptography dp_accounting mpmath"),
@@ -96,10 +97,10 @@ ROOMS = {
         8, libraries("numpy"), never=frozenset({"flora_secure.data", "flora_secure.model", "flora_secure.rounds"})
     ),
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
-    "flora_secure.engine.deployed": Room(9, libraries("numpy torch cryptography"), light=False),
-    "flora_secure.engine.flower": Room(
-        10, libraries("flwr numpy tomli_w"), light=False
-    ),  # nobody below the command line needs it
+    "flora_secure.engine.deployed": Room(9, libraries("numpy"), inside=(("torch", ""),), light=False),
+    "flora_secure.engine.deployed.keys": Room(9, libraries("numpy cryptography")),
+    "flora_secure.engine.flower": Room(10, libraries("flwr"), light=False),  # nobody below the command line needs it
+    "flora_secure.engine.flower.sums": Room(10, libraries("flwr numpy tomli_w"), light=False),
     "flora_secure.flower": Room(11, light=False),
     API: Room(10, libraries("numpy"), inside=(("torch", ""),)),
     "flora_bench": Room(
@@ -118,6 +119,9 @@ ENTRANCES = {
     "flora_secure.client.ledger",
     "flora_secure.client.policy",
     "flora_secure.client.store",
+    "flora_secure.engine.deployed.coordinator",
+    "flora_secure.engine.deployed.folders",
+    "flora_secure.engine.deployed.site",
     "flora_secure.server.server",
     "flora_secure.server.sums",
 }

@@ -17,7 +17,7 @@ from flora_cli.options import at_home, told, whole
 from flora_cli.output import emit, emit_json, fail, log, table, working
 
 if TYPE_CHECKING:
-    from flora_secure.engine.deployed.credentials import Made
+    from flora_secure.engine.deployed.keys.credentials import Made
     from flora_secure.rounds.enrolment import Enrolment
 
 app = typer.Typer(
@@ -74,7 +74,7 @@ def certs(
     Nothing is overwritten: what is there stays, and what is missing is made. With --clients whoever runs this knows the
     secrets of all sites, which is for trials on one machine; in a federation each site runs flower identity.
     """
-    from flora_secure.engine.deployed.credentials import make_federation
+    from flora_secure.engine.deployed.keys.credentials import make_federation
     from flora_secure.errors import InputError
 
     try:
@@ -108,7 +108,7 @@ def identity(
 
     The key never leaves the site. Tell the public key by a way on which nobody can change it.
     """
-    from flora_secure.engine.deployed.identity import NAME, make_identity
+    from flora_secure.engine.deployed.keys.identity import NAME, make_identity
     from flora_secure.errors import InputError
 
     try:
@@ -141,7 +141,7 @@ def enrol(
 
     Where DIR has an authority (flower certs), each gets a folder DIR/sites/siteN with keys for TLS and Flower.
     """
-    from flora_secure.engine.deployed.credentials import enrol as add
+    from flora_secure.engine.deployed.keys.credentials import enrol as add
     from flora_secure.errors import InputError
 
     try:
@@ -170,8 +170,8 @@ def revoke(
 
     It takes effect wherever the new enrolment.toml is: hand it to everybody. With Flower, unregister its node as well.
     """
-    from flora_secure.engine.deployed.credentials import revoke as mark
-    from flora_secure.engine.deployed.places import Places
+    from flora_secure.engine.deployed.keys.credentials import revoke as mark
+    from flora_secure.engine.deployed.keys.places import Places
     from flora_secure.errors import InputError
 
     try:
@@ -223,7 +223,7 @@ def _enrolled(made: Made) -> dict[str, Any]:
 
 
 def _about(path: Path, enrolment: Enrolment) -> dict[str, Any]:
-    from flora_secure.engine.deployed.enrolment_file import fingerprint
+    from flora_secure.engine.deployed.keys.enrolment_file import fingerprint
 
     return {
         "enrolment": str(path),

@@ -13,7 +13,7 @@ from flwr.simulation import run_simulation
 from server_app import EPSILON, PILOT, ROUNDS
 from server_app import app as server_app
 
-from flora_secure.engine.deployed.credentials import make_federation
+from flora_secure.engine.deployed.keys.credentials import make_federation
 from flora_secure.flower import write_policy
 
 SITES = 5

@@ -204,11 +204,11 @@ def rates(case: Case) -> Finding:
 def rates_of(case: Case) -> tuple[float | None, float | None]:
     """The clip rate over all contributions and the overflow rate over all coordinates, `None` where there are none."""
     records = [r.record for r in case.released if r.record.summed]
+    if not records or any(r.overflowed is None for r in records):  # the server of a real federation knows neither
+        return None, None
     inside = sum(r.contributions for r in records)
-    coordinates = sum(r.dimension for r in records)
     clipped = sum(r.clipped for r in records) / inside if inside else None
-    known = coordinates and all(r.overflowed is not None for r in records)
-    return clipped, sum(r.overflowed or 0 for r in records) / coordinates if known else None
+    return clipped, sum(r.overflowed or 0 for r in records) / sum(r.dimension for r in records)
 
 
 def _reported(case: Case, check: str, title: Title, compare: Callable[[Report], list[Problem]], fine: str) -> Finding:

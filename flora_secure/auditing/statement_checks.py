@@ -90,7 +90,10 @@ def _statement(case: Case, report: Report) -> str:
         count_scale=first.count_scale,
         count_coordinates=0,
         peak_fraction=1.0,
-        overflow_probability=overflow_probability(case, ways) or 0.0,
+        # planned for every round, though some may have ended without a sum
+        overflow_probability=(overflow_probability(case, ways) or 0.0)
+        * config.training.rounds
+        / (len(case.released) or 1),
         aliasing_slack=0.0,
         rounding_error=0.0,
     )

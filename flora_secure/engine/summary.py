@@ -136,8 +136,9 @@ def _privacy(run: Ended) -> Privacy:
     spent = ledger.epsilon if plan.noisy else math.inf
     contributions = sum(record.contributions for record in summed)
     overflowed = sum(record.overflowed or 0 for record in summed)
-    clip_rate = sum(record.clipped for record in summed) / contributions if contributions else None
+    # which a simulation knows, and the server of a real federation does not
     counted = summed and all(record.overflowed is not None for record in summed)
+    clip_rate = sum(record.clipped for record in summed) / contributions if counted and contributions else None
     overflow_rate = overflowed / (len(summed) * plan.length) if counted else None
     return Privacy(
         target_epsilon=finite_or_none(plan.epsilon),

@@ -16,7 +16,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from flora_cli import flower
 from flora_cli.options import at_home
-from flora_secure.engine.deployed.enrolment_file import fingerprint, read_enrolment
+from flora_secure.engine.deployed.keys.enrolment_file import fingerprint, read_enrolment
 
 WIDE = {**ENVIRONMENT, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
 

@@ -19,6 +19,7 @@ from flower_keys import certificates, node_key
 ROOT = Path(__file__).parents[2]
 _MARK = "FLORA_SECURE_LOOPBACK"
 _PROGRAMS = Path(sys.executable).parent
+_CONNECTED = "SuperNode ID:"  # what a node logs then
 _PROJECT = """
 [project]
 name = "loopback-app"
@@ -99,7 +100,21 @@ class Federation:
 
     def connected(self, site: int) -> None:
         """Wait until the server has accepted the node of `site`."""
-        self.until_logged(f"site{site}", "SuperNode ID:", 60)
+        self.until_logged(f"site{site}", _CONNECTED, 60)
+
+    def restart_site(self, site: int, patience: float) -> None:
+        """Start a site that was killed, again and again until Flower takes it: it refuses a node as long as the
+        heartbeats of its earlier process may still come, a minute at most."""
+        name, deadline = f"site{site}", time.monotonic() + patience
+        before = self.log(name).count(_CONNECTED)
+        while self.log(name).count(_CONNECTED) == before:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{name} was not taken again in {patience} s:\n{self.log(name)}")
+            if name in self._processes and self._processes[name].poll() is not None:
+                self.kill(name)  # what it has started
+            if name not in self._processes:
+                self.start_site(site)
+            time.sleep(0.5)
 
     def start_run(self, module: Path, config: Mapping[str, str] | None = None) -> None:
         """Start `run`: an app of this one module, whose `server` and `client` are its parts, with this run config."""
@@ -129,6 +144,13 @@ class Federation:
         for pid in self._marked(name):
             _kill(pid)
         self._processes.pop(name).wait(30)
+
+    def kill_answering(self, site: int) -> int:
+        """End the processes in which `site` answers messages, and leave its node alone; gives how many there were."""
+        answering = [pid for pid in self._marked(f"site{site}") if b"flwr-clientapp" in _command(pid)]
+        for pid in answering:
+            _kill(pid)
+        return len(answering)
 
     def end(self) -> None:
         """End every process of the federation; raises `RuntimeError` for one that stays."""
@@ -193,6 +215,13 @@ class Federation:
                 if any(line.startswith(mark) for line in environment):
                     found.append(int(entry.name))
         return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
 
 
 def _kill(pid: int) -> None:

@@ -12,8 +12,8 @@ from grids import Clock, FakeGrid
 from flora_protocols import identity_public
 from flora_secure.client import client
 from flora_secure.client.upload import upload
-from flora_secure.engine.deployed.enrolment_file import write_enrolment
-from flora_secure.engine.deployed.identity import identity_text
+from flora_secure.engine.deployed.keys.enrolment_file import write_enrolment
+from flora_secure.engine.deployed.keys.identity import identity_text
 from flora_secure.engine.flower.sums import transport
 from flora_secure.flower import SecureSum, secure_sum_mod, write_policy
 from flora_secure.privacy.encoding import decode

@@ -207,6 +207,7 @@ def test_a_client_without_a_node_has_dropped_out(clock, log) -> None:
 def test_a_long_wait_is_not_spent_on_looking(clock, log) -> None:
     transport, grid = transport_to(clock, log, client1=silent)
     exchanged(transport, {1: b"x"}, patience=600)
+    assert clock.now < 1600.01  # and no look is after the deadline but the last
     assert len(grid.pulled) < 900  # at the first pace it would be 12,000
     grid.pulled.clear()
     exchanged(transport, {1: b"x"}, patience=1)

@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from sum_sites import EPSILON, IDENTITIES, ROUNDS, SITES, SiteApp, SumFederation, context_of, model, trained, update_of
 
 from flora_secure.client.ledger import ClientLedger
-from flora_secure.engine.deployed.identity import identity_text
+from flora_secure.engine.deployed.keys.identity import identity_text
 from flora_secure.engine.flower.sums.wire import SETTINGS, with_metrics, without_metrics
 from flora_secure.engine.flower.wire import beside, packed, unpacked
 from flora_secure.errors import ConfigError, ForeignError

@@ -3,8 +3,6 @@ report and the adapter are those of a simulation."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +15,7 @@ from flora_secure.data.dataset import Dataset
 from flora_secure.data.federation import Federation
 from flora_secure.data.notes import table_of
 from flora_secure.engine.deployed.coordinator import Coordinator
+from flora_secure.engine.deployed.deployable import deployable
 from flora_secure.engine.deployed.masked_rounds import Patience, name_of
 from flora_secure.engine.deployed.training import terms_of
 from flora_secure.engine.deployed.transport import Transport
@@ -28,52 +27,12 @@ from flora_secure.errors import RunFolderError, RunInterrupted, require
 from flora_secure.model.factors import Factors
 from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.masking import settled
-from flora_secure.planning.names import PASSED
-from flora_secure.planning.sections import DataConfig
 from flora_secure.privacy.cross_check import CrossCheckError
 from flora_secure.records.reading import read_run
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.run_folder import Interrupted, claimed, reopen
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.server.server import Server
-
-
-def deployable(config: RunConfig, clients: int) -> RunConfig:
-    """The configuration of a federation of so many enrolled clients, settled.
-
-    Raises ConfigError for what a simulation may do and a federation may not: noise that is no secret, no masks, masks
-    that only resist an honest server, and data that lie in one place.
-    """
-    how, privacy, data = config.aggregation, config.privacy, config.data
-    require(
-        data.clients in (None, clients), f"`data.clients` is {data.clients}, and {clients} are enrolled; leave it out"
-    )
-    require(
-        how.secagg == "malicious-server",
-        f"`aggregation.secagg` {how.secagg} trusts the server; sites have identity keys, so take malicious-server",
-    )
-    require(how.masking == "run", "`aggregation.masking` counted hides nothing: leave it out")
-    require(how.dropout == 0, f"`aggregation.dropout` {how.dropout} is for simulations: real sites drop out themselves")
-    require(not privacy.simulation_noise, "`privacy.simulation_noise` is no secret: leave it out")
-    require(privacy.epsilon < math.inf, "`privacy.epsilon` inf protects nobody: set a budget")
-    require(
-        data.dataset.startswith(PASSED),
-        f"`data.dataset` {data.dataset} lies in one place; call the sites' data {PASSED}NAME",
-    )
-    require(
-        data.partition in (None, "natural"), f"`data.partition` {data.partition} deals images, and these stay: leave it"
-    )
-    require(
-        data.images is not None or privacy.unit == "client",
-        "`privacy.unit` example is planned by the images of all sites together: set `data.images`",
-    )
-    fixed = DataConfig(dataset=data.dataset, clients=clients, images=data.images, partition="natural")
-    require(
-        dataclasses.replace(data, clients=clients, partition="natural") == fixed,
-        "`data` of a federation has dataset, clients and images; all else stands in its data.py",
-    )
-    return settled(dataclasses.replace(config, data=fixed))
 
 
 @dataclass(frozen=True, eq=False)

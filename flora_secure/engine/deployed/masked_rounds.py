@@ -113,7 +113,8 @@ class MaskedRounds:
             uploaded=sorted(trips.uploaded | set(announced)),  # what came too late nobody has; its site counts it
             announced=announced,
             session_lost=self._session_lost(invitation, trips.gone),
-            contributions=0,
+            # of unit example nobody but the sites knows
+            contributions=len(trips.uploaded) if invitation.unit == "client" else 0,
             upload=traffic.upload,
             download=traffic.download,
             payload=traffic.payload,

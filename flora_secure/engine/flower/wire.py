@@ -52,7 +52,7 @@ def unpacked(carrier: Message, *, alone: bool = True) -> bytes:
     if not isinstance(content, RecordDict) or _RECORD not in content or (alone and len(content) > 1):
         raise ForeignError("it has other records than ours")
     record = content[_RECORD]
-    if not isinstance(record, ConfigRecord) or list(record) != [_KEY]:
+    if list(record) != [_KEY]:
         raise ForeignError("its record is none of ours")
     message = record[_KEY]
     if not isinstance(message, bytes):

@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
-from flora_secure.engine.deployed.certificates import (
+from flora_secure.engine.deployed.keys.certificates import (
     Authority,
     Pair,
     checked_host,

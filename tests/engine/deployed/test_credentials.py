@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from cryptography.x509.oid import NameOID
 
 from flora_protocols import identity_public
-from flora_secure.engine.deployed import change
-from flora_secure.engine.deployed.certificates import hosts_in, read_certificate
-from flora_secure.engine.deployed.credentials import enrol, make_federation, revoke
-from flora_secure.engine.deployed.enrolment_file import read_enrolment
-from flora_secure.engine.deployed.identity import make_identity, read_identity
+from flora_secure.engine.deployed.keys import change
+from flora_secure.engine.deployed.keys.certificates import hosts_in, read_certificate
+from flora_secure.engine.deployed.keys.credentials import enrol, make_federation, revoke
+from flora_secure.engine.deployed.keys.enrolment_file import read_enrolment
+from flora_secure.engine.deployed.keys.identity import make_identity, read_identity
 from flora_secure.errors import ConfigError
 from flora_secure.records import durable
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flora_protocols import identity_public
-from flora_secure.engine.deployed.enrolment_file import (
+from flora_secure.engine.deployed.keys.enrolment_file import (
     enrolment_of,
     enrolment_text,
     fingerprint,

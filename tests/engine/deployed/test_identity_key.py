@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flora_protocols import identity_public
-from flora_secure.engine.deployed.identity import identity_text, make_identity, public_key_of, read_identity
+from flora_secure.engine.deployed.keys.identity import identity_text, make_identity, public_key_of, read_identity
 from flora_secure.errors import ConfigError
 from flora_secure.records import durable
 

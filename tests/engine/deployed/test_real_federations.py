@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sites import CONFIG, ENROLMENT, IDENTITIES, POLICY, SITES, Federation, site_of
+from sites import CONFIG, ENROLMENT, EXAMPLES, IDENTITIES, POLICY, SITES, Federation, site_of
 
 import flora_secure
 from flora_protocols import Code
@@ -47,7 +47,9 @@ def sums(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
 
 
 def test_a_run_is_that_of_a_simulation_and_its_audit_passes(tmp_path: Path, sums: list) -> None:
-    federation = Federation(tmp_path)
+    policy = dataclasses.replace(POLICY, unit="example")
+    federation = Federation(tmp_path, EXAMPLES)
+    federation.wires.sites |= {number: federation.site(number, policy=policy) for number in range(SITES)}
     run = federation.host().run(tmp_path / "run")
     assert sums == [(1, True), (2, True), (3, True)]
     assert run.report.privacy.epsilon < 8
@@ -189,7 +191,7 @@ REFUSING = {
     "noise": ({"least_noise": 5.0}, "noise"),
     "budget": ({"most_epsilon": 0.5}, "budget"),
     "clients": ({"least_clients": 4}, "floors"),
-    "unit": ({"unit": "client"}, "unit"),
+    "unit": ({"unit": "example"}, "unit"),
     "placement": ({"placements": ("text-attention",)}, "placement"),
 }
 
@@ -323,7 +325,7 @@ def test_what_only_a_simulation_may_do_is_refused(tmp_path: Path, change: dict, 
     federation = Federation(tmp_path)
     config: RunConfig = override(CONFIG, change)
     if change == {"data.images": None}:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, images=None))
+        config = dataclasses.replace(EXAMPLES, data=dataclasses.replace(EXAMPLES.data, images=None))
     with pytest.raises(ConfigError, match=says):
         federation.host(config=config).run(tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
 from flora_secure.boundary.foreign import printable
-from flora_secure.engine.deployed.enrolment_file import read_enrolment
+from flora_secure.engine.deployed.keys.enrolment_file import read_enrolment
 from flora_secure.engine.deployed.masked_rounds import MaskedRounds, Patience
 from flora_secure.engine.flower.sums.arrays import (
     Arrays,
@@ -135,8 +135,8 @@ class SecureSum(Strategy):  # type: ignore[misc, unused-ignore]  # Flower may no
     ) -> Result:
         """Run rounds as `Strategy.start` does. `num_rounds`: None for all that the budget still pays for.
 
-        `timeout`: seconds that sites have for training. Raises ConfigError for more rounds than are left. What was spent
-        is logged in a line; `report` has the statement.
+        `timeout`: seconds that sites have for training. Raises ConfigError for more rounds than are left. What was
+        spent is logged in a line; `report` has the statement.
         """
         server = self._planned(require_readable(initial_arrays))
         rounds = server.left if num_rounds is None else num_rounds

@@ -5,7 +5,7 @@ clientAuth, and the authority may sign no further authorities (RFC 5280, section
 that no client can pass for the server. All extensions that `ssl.VERIFY_X509_STRICT` asks for are there.
 
 These keys say who is connected. What a client signs in the protocol it signs with its identity key
-(`flora_secure.engine.deployed.identity`), which no certificate replaces.
+(`flora_secure.engine.deployed.keys.identity`), which no certificate replaces.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flora_secure.engine.deployed import enrolment_file
+from flora_secure.engine.deployed.keys import enrolment_file
 
 
 @dataclass(frozen=True)

@@ -27,16 +27,16 @@ from pathlib import Path
 
 from flora_protocols import identity_public
 from flora_secure.boundary.foreign import read_bytes
-from flora_secure.engine.deployed import enrolment_file, identity
-from flora_secure.engine.deployed.certificates import (
+from flora_secure.engine.deployed.keys import enrolment_file, identity
+from flora_secure.engine.deployed.keys.certificates import (
     Authority,
     checked_host,
     hosts_in,
     node_key,
     read_certificate,
 )
-from flora_secure.engine.deployed.change import Change, changing
-from flora_secure.engine.deployed.places import Places
+from flora_secure.engine.deployed.keys.change import Change, changing
+from flora_secure.engine.deployed.keys.places import Places
 from flora_secure.errors import ConfigError, ForeignError, InputError, require
 from flora_secure.records.durable import PRIVATE
 from flora_secure.rounds.enrolment import Enrolment

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flora_secure.boundary.foreign import read_text, toml_of
-from flora_secure.engine.deployed.identity import public_key_of
+from flora_secure.engine.deployed.keys.identity import public_key_of
 from flora_secure.errors import ConfigError, ForeignError, InputError, require
 from flora_secure.plain import from_plain
 from flora_secure.records.durable import replace_file
