@@ -15,6 +15,7 @@ from sum_sites import (
     EPSILON,
     ROUNDS,
     SITES,
+    SiteApp,
     SumFederation,
     context_of,
     model,
@@ -23,7 +24,8 @@ from sum_sites import (
     update_of,
 )
 
-from flora_secure.errors import ConfigError, RunFolderError
+from flora_secure.engine.flower.sums.arrays import Summed
+from flora_secure.errors import ConfigError, DivergedError, RunFolderError
 
 
 @pytest.fixture
@@ -215,6 +217,51 @@ def test_a_folder_is_of_one_budget(federation):
     federation.round()
     with pytest.raises(RunFolderError, match=r"was begun with clip_norm 1.0, and this is 2.0: go on as it began, or"):
         federation.made(clip_norm=2.0).start(federation.grid, model())
+
+
+def test_arrays_keep_their_precision_and_order_and_must_be_there():
+    before = {"b": np.zeros(3, np.float16), "steps": np.array(1), "a": np.ones((1, 2), np.float64)}
+    summed = Summed.of(before, ("steps",))
+    assert (summed.dimension, summed.kept) == (5, ("steps",))
+    moved = summed.moved(before, np.arange(5.0))
+    assert list(moved) == ["b", "steps", "a"]
+    assert [array.dtype for array in moved.values()] == [array.dtype for array in before.values()]
+    assert np.array_equal(summed.difference(moved, before), np.arange(5.0))
+    with pytest.raises(DivergedError, match="array 'b' left the range of float16"):
+        summed.moved(before, np.full(5, 1e6))
+    with pytest.raises(ConfigError, match="lacks array 'a'"):
+        summed.difference({"b": before["b"]}, before)
+    with pytest.raises(ConfigError, match=r"array 'a' has shape \(2,\), and received it with \(1, 2\)"):
+        summed.difference({**before, "a": np.ones(2)}, before)
+    with pytest.raises(ConfigError, match="no array to sum"):
+        Summed.of(before, ("*",))
+
+
+def test_a_strategy_that_sends_sites_different_arrays_is_refused(tmp_path, monkeypatch):
+    class Uneven(FedAvg):
+        def configure_train(self, server_round, arrays, config, grid):
+            messages = list(super().configure_train(server_round, arrays, config, grid))
+            messages[0].content = RecordDict({"arrays": model(1.0), "config": config})
+            return messages
+
+    federation = SumFederation(tmp_path, monkeypatch, Uneven())
+    with pytest.raises(ConfigError, match="Uneven sends sites different arrays"):
+        federation.round()
+
+
+def test_a_mean_that_nobody_fetched_is_not_taken_for_a_later_rounds(federation):
+    federation.strategy.configure_train(1, model(), ConfigRecord(), federation.grid)
+    federation.grid.sites.clear()
+    assert federation.round(2) == (None, None)
+
+
+def test_metrics_of_an_earlier_round_are_not_used_again(federation):
+    federation.apps[0].app = SiteApp(0, allow_metrics=("train-loss",)).app
+    federation.round()
+    assert set(federation.strategy._transport.metrics) == {0}
+    federation.grid.dead.add(0)
+    federation.round(2)
+    assert federation.strategy._transport.metrics == {}
 
 
 def test_evaluation_and_queries_pass_as_they_are(federation):

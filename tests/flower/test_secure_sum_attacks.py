@@ -10,16 +10,17 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
-from sum_sites import EPSILON, IDENTITIES, ROUNDS, SITES, SiteApp, SumFederation, context_of, model, trained, update_of
+from flwr.app import ConfigRecord, Message, RecordDict
+from sum_sites import EPSILON, IDENTITIES, ROUNDS, SITES, SiteApp, SumFederation, context_of, model
 
 from flora_secure.client.ledger import ClientLedger
 from flora_secure.engine.deployed.keys.identity import identity_text
+from flora_secure.engine.flower.sums.arrays import hash_of, numpy_of
 from flora_secure.engine.flower.sums.wire import SETTINGS, with_metrics, without_metrics
 from flora_secure.engine.flower.wire import beside, packed, unpacked
 from flora_secure.errors import ConfigError, ForeignError
 from flora_secure.flower import secure_sum_mod, write_policy
-from flora_secure.rounds.opening import is_request
+from flora_secure.rounds.opening import decode_request, encode_opening, encode_request, is_request
 from flora_secure.rounds.reply import Refused, decode_reply
 from flora_secure.server import sums
 
@@ -93,8 +94,6 @@ def test_arrays_that_the_invitation_does_not_bind_train_nothing(federation):
     ],
 )
 def test_the_hash_binds_names_types_and_shapes(change):
-    from flora_secure.engine.flower.sums.arrays import hash_of
-
     arrays = {"weight": np.zeros((8, 7), np.float32), "bias": np.zeros(8, np.float32)}
     assert hash_of(arrays) == hash_of(dict(arrays))
     assert hash_of(arrays) != hash_of({**arrays, **change})
@@ -144,9 +143,6 @@ def test_two_uploads_of_one_round_are_not_to_be_had(federation):
     """The server invites to the round again, with other arrays and a hash that fits them."""
     message, _ = requests(federation)[0]
     server = federation.strategy._server
-    from flora_secure.engine.flower.sums.arrays import hash_of, numpy_of
-    from flora_secure.rounds.opening import decode_request, encode_opening, encode_request
-
     other = model(5.0)
     invitation = replace(federation.strategy._server._openings._known[0], model_hash=hash_of(numpy_of(other)))
     _, told = decode_request(unpacked(message, alone=False))
@@ -373,8 +369,25 @@ def test_settings_of_a_hostile_server_are_refused_before_training(federation):
     assert federation.apps[0].calls == 0
 
 
-def test_the_helpers_of_these_tests_train_as_they_say():
-    before = model(1.0)
-    assert np.allclose(trained(before, update_of(0))["bias"].numpy(), 1.0 + update_of(0)[56:])
-    assert MetricRecord({"x": 1.0})["x"] == 1.0
-    assert Error(6, "x").code == 6
+@pytest.mark.parametrize(
+    ("change", "broadcast", "code"),
+    [
+        ({}, b"adapter", "bad-body"),  # in the place of the arrays beside
+        ({"rule": "prompt-basis"}, b"", "model"),
+        ({"placement": "text-projection"}, b"", "placement"),
+        ({"unit": "example"}, b"", "unit"),
+    ],
+)
+def test_openings_of_something_else_than_a_sum_of_arrays_are_refused(federation, change, broadcast, code):
+    invited, codes = [], []
+    server = federation.strategy._planned(numpy_of(model()))
+
+    def openings(invitation):
+        invited.append(replace(invitation, **change))
+        return dict.fromkeys(invitation.members, encode_opening(invited[-1].to_bytes(server.enrolment), broadcast))
+
+    server.openings = openings
+    federation.grid.spoil = lambda client, message, reply: codes.append(reply) or reply
+    assert federation.round() == (None, None)
+    assert {code_in(reply) for reply in codes[SITES : 2 * SITES]} == {code}
+    assert [app.calls for app in federation.apps.values()] == [0] * SITES

@@ -7,10 +7,14 @@ import pytest
 
 pytest.importorskip("flwr")
 
+from flwr.app import ConfigRecord, Message, RecordDict
 from sum_sites import CLIP, SITES, SumFederation, numbers, update_of
 
-from flora_secure.errors import ConfigError
+from flora_secure.engine.flower.sums.wire import SETTINGS, Settings, without_metrics
+from flora_secure.engine.flower.wire import unpacked
+from flora_secure.errors import ConfigError, ForeignError
 from flora_secure.flower import ByExamples
+from flora_secure.rounds.reply import decode_reply
 
 NORM = 1.0
 WEIGHTS = np.array([0.25, 0.5, 0.75, 1.0, 1.0])  # of 10, 20, 30, 40, 50 examples with at most 40
@@ -84,3 +88,41 @@ def test_a_sum_of_weights_that_cannot_be_is_held_to_what_can(federation, reads, 
 def test_weights_that_cannot_be_are_refused(more):
     with pytest.raises(ConfigError):
         ByExamples(**{"most": 10, "norm": 1.0, **more})
+
+
+def test_a_weight_as_long_as_the_whole_upload_is_refused(federation):
+    asked, codes = federation.grid.asked, []
+
+    def spoilt(client, message):
+        if not message.content.array_records:
+            return asked(client, message)
+        settings = Settings(examples="num-examples", most=40, weight_norm=50.0).record()
+        content = RecordDict({**dict(message.content.items()), SETTINGS: settings})
+        reply = asked(client, Message(metadata=message.metadata, content=content))
+        codes.append(decode_reply(without_metrics(unpacked(reply))[0]).code)
+        return reply
+
+    federation.grid.asked = spoilt
+    assert federation.round() == (None, None)
+    assert codes == ["plan"] * SITES
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kept": "bias"},
+        {"kept": [1]},
+        {"examples": 1},
+        {"most": 0},
+        {"most": 1.5},
+        {"weight-norm": -1.0},
+        {"weight-norm": math.inf},
+        {"examples": ""},
+        {"more": 1},
+    ],
+)
+def test_settings_that_are_none_are_refused(change):
+    table = {"kept": ["bias"], "examples": "num-examples", "most": 40, "weight-norm": 1.0}
+    assert Settings.of(RecordDict({SETTINGS: ConfigRecord(table)})) == Settings(("bias",), "num-examples", 40, 1.0)
+    with pytest.raises(ForeignError):
+        Settings.of(RecordDict({SETTINGS: ConfigRecord({**table, **change})}))
