@@ -98,6 +98,7 @@ def test_the_hash_binds_names_types_and_shapes(change):
     assert hash_of(arrays) == hash_of(dict(arrays))
     assert hash_of(arrays) != hash_of({**arrays, **change})
     assert hash_of(arrays) != hash_of(dict(reversed(arrays.items())))
+    assert hash_of({"x": arrays["bias"]}) != hash_of({"y": arrays["bias"]})
 
 
 def test_less_noise_than_a_sites_policy_wants_is_refused_by_all(tmp_path, monkeypatch):
