@@ -14,6 +14,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from sum_sites import EPSILON, IDENTITIES, ROUNDS, SITES, SiteApp, SumFederation, context_of, model
 
 from flora_secure.client.ledger import ClientLedger
+from flora_secure.client.policy import Policy
 from flora_secure.engine.deployed.keys.identity import identity_text
 from flora_secure.engine.flower.sums.arrays import hash_of, numpy_of
 from flora_secure.engine.flower.sums.wire import SETTINGS, with_metrics, without_metrics
@@ -333,6 +334,12 @@ def test_secrets_reach_no_repr_and_no_log(federation, caplog):
 def test_a_policy_is_not_overwritten_and_is_private(tmp_path):
     path = write_policy(tmp_path / "site", epsilon=4, rounds=20, clients=5)
     assert path.stat().st_mode & 0o777 == 0o600
+    policy = Policy.read(path)
+    assert (policy.profile, policy.unit, policy.placements) == ("malicious-server", "client", ("arrays",))
+    assert (policy.most_rounds, policy.last_round, policy.corrupt) == (20, 20, 0.2)
+    assert (policy.least_clients, policy.least_survivors) == (4, 4)  # one of five may be missing
+    assert policy.most_epsilon == pytest.approx(4)
+    assert policy.least_noise == pytest.approx(4.84, abs=0.01)  # as the table of docs/flower-secure-sum.md was planned
     with pytest.raises(ConfigError, match="is there and is not overwritten"):
         write_policy(tmp_path / "site", epsilon=8, rounds=20, clients=5)
     with pytest.raises(ConfigError, match=r"^clients must be a whole number"):
