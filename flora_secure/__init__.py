@@ -20,15 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flora_secure.auditing.findings import Audit
+    from flora_secure.data.cache import ArrayCache
     from flora_secure.data.passed.own import OwnData
     from flora_secure.data.passed.party import PartyData
+    from flora_secure.engine.ended import Engine
     from flora_secure.engine.run import Progress, Run, Surroundings
+    from flora_secure.engine.task import Task
     from flora_secure.errors import InputError, RunInterrupted
     from flora_secure.model.trained.answers import Answer as Answer
     from flora_secure.model.trained.answers import Predictions as Predictions
     from flora_secure.model.trained.classifier import Classifier as Classifier
     from flora_secure.model.trained.classifier import load as load
     from flora_secure.planning.config import RunConfig
+    from flora_secure.planning.options import EngineName
     from flora_secure.records.forecast import Forecast
     from flora_secure.records.record import RoundRecord
     from flora_secure.records.report import Report
@@ -86,6 +90,7 @@ def simulate(
     cache: str | Path | bool = True,
     compare_no_noise: bool = False,
     html: bool = True,
+    engine: EngineName = "process",
     **options: Any,
 ) -> Run:
     """Train LoRA adapters on CLIP over simulated clients; report accuracy, privacy budget and communication together.
@@ -102,6 +107,8 @@ def simulate(
         compare_no_noise: also run without noise, for `report.accuracy.no_noise`.
         html: write `report.html` into the folder at the end; `report` does so later. Where its libraries are missing,
             `log` is told.
+        engine: where the simulated clients are: in this `process`, or on the nodes of Flower's simulation engine
+            (`flora-secure[flower]`, docs/flower.md), which runs on a Ray cluster too.
         options: settings by keyword, such as `epsilon=4, clients=100, rule="ab"`: docs/options.md has all. They
             override `config`.
 
@@ -123,7 +130,8 @@ def simulate(
     passed = dataset.load() if isinstance(dataset, OwnData) else None
     folder = default_folder() if cache is True else Path(cache) if cache else None
     warn = log if log is not None else lambda line: None
-    around = Surroundings(passed, None if folder is None else ArrayCache(folder, warn), progress, log)
+    features = None if folder is None else ArrayCache(folder, warn)
+    around = Surroundings(passed, features, progress, log, _engine(engine, features, warn))
     if resume is not None:
         others = {"config": config, "out": out, **options, "compare_no_noise": compare_no_noise or None}
         if given := [name for name, value in others.items() if value is not None]:
@@ -136,6 +144,29 @@ def simulate(
         settings = settings_for(settings, passed)
     run = begin_run(settings, None if out is None else Path(out), around, compare_no_noise=compare_no_noise)
     return _shown(run, html, around)
+
+
+def _engine(name: str, features: ArrayCache | None, log: Callable[[str], None]) -> Callable[[], Engine] | None:
+    """What imports the engine of that name; None for the one of this process."""
+    if name == "process":
+        return None
+    if name != "flower":
+        raise TypeError(f"engine is {name!r}: give process or flower")
+
+    def engine() -> Engine:
+        from flora_secure.errors import ConfigError
+
+        try:
+            from flora_secure.engine.flower.virtual import VirtualFederation
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"engine flower needs {error.name}: pip install 'flora-secure[flower]'") from None
+
+        def made(config: RunConfig, task: Task) -> VirtualFederation:
+            return VirtualFederation(config, task, features, log)
+
+        return made
+
+    return engine
 
 
 def _shown(run: Run, html: bool, around: Surroundings) -> Run:

@@ -99,15 +99,14 @@ ROOMS = {
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
     "flora_secure.engine.deployed": Room(9, libraries("numpy"), inside=(("torch", ""),), light=False),
     "flora_secure.engine.deployed.keys": Room(9, libraries("numpy cryptography")),
-    # nobody below the command line needs it
-    "flora_secure.engine.flower": Room(10, libraries("flwr numpy tomli_w"), light=False),
+    "flora_secure.engine.flower": Room(10, libraries("flwr torch numpy tomli_w"), light=False),
+    API: Room(11, libraries("numpy"), inside=(("torch", ""),)),
     "flora_secure.flower": Room(11, light=False),
-    API: Room(10, libraries("numpy"), inside=(("torch", ""),)),
     "flora_bench": Room(
-        11, libraries("numpy cryptography mpmath dp_accounting"), inside=(("torch", ""), ("flwr", ""), ("opendp", ""))
+        12, libraries("numpy cryptography mpmath dp_accounting"), inside=(("torch", ""), ("flwr", ""), ("opendp", ""))
     ),
-    "flora_bench.training_peers": Room(11, libraries("numpy torch open_clip"), light=False),
-    "flora_cli": Room(12, libraries("typer"), inside=(("rich", ""),)),
+    "flora_bench.training_peers": Room(12, libraries("numpy torch open_clip"), light=False),
+    "flora_cli": Room(13, libraries("typer"), inside=(("rich", ""),)),
 }
 HEAVY = libraries(
     "torch torchvision open_clip timm peft transformers opacus sklearn PIL pydicom pillow_heif pyarrow matplotlib "

@@ -43,6 +43,7 @@ def simulate(given: Given) -> None:
                 log=lambda line: work.log(flagged(line)),
                 cache=not switches.no_feature_cache and (switches.feature_cache or True),
                 compare_no_noise=switches.compare_no_noise,
+                engine=switches.engine,
                 html=False,  # after the table, which nobody shall wait for
                 **given.settings,
             )
@@ -69,7 +70,7 @@ def _refuse_others(given: Given) -> None:
     """`--resume` takes everything from the run folder; only where features are kept and what is printed is free."""
     from flora_secure.planning.option_table import flag_of
 
-    free = {"resume", "json", "feature_cache", "no_feature_cache"}
+    free = {"resume", "json", "feature_cache", "no_feature_cache", "engine"}
     for key in sorted(given.flags - free):
         fail(f"--resume takes the options of the run from its folder: leave out {flag_of(key)}")
 

@@ -75,6 +75,7 @@ class Client:
         model_hash: 32 bytes, SHA-256 of the frozen model that it trains on: a round on another one is refused.
         identity: its Ed25519 secret key, where the enrolment has identities.
         arrive: how a broadcast leads to what a round trains from; None for an adapter (`following.arrive`).
+        noise_key: for a simulation, whose noise follows from it and is no secret; see `upload.upload`.
     """
 
     enrolment: Enrolment
@@ -86,6 +87,7 @@ class Client:
     model_hash: bytes = field(repr=False)
     identity: bytes | None = field(default=None, repr=False)
     arrive: Arrive | None = field(default=None, repr=False)
+    noise_key: Callable[[Invitation, int], bytes | None] = field(default=lambda invitation, number: None, repr=False)
     _read: tuple[tuple[bytes, bytes], Invitation] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -232,7 +234,7 @@ class Client:
     def _vector(self, invitation: Invitation, adapter: bytes) -> NDArray[np.uint32]:
         given = self.trainer.contributions(invitation, adapter, [self.number])
         try:
-            return upload(invitation, given.vectors[0])
+            return upload(invitation, given.vectors[0], self.noise_key(invitation, self.number))
         except NonFiniteUpdateError as error:
             raise RefusalError(Refusal.UPDATE, f"this client's update is not finite, so it leaves: {error}") from None
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset
@@ -31,6 +32,9 @@ from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
 from flora_secure.records.report_table import html_table, rows
 from flora_secure.records.run_folder import Interrupted, claimed, reopen
+
+if TYPE_CHECKING:
+    from flora_secure.engine.ended import Engine
 
 Progress = Callable[[int, int, RoundRecord], None]
 """Told of every finished round: its number from 1, how many there are, and its record."""
@@ -66,13 +70,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run is given beside its description: `passed` data, a `cache` of features, and whom to tell of its
-    `progress` and, in lines for people, of what it found (`log`)."""
+    """What a run is given beside its description: `passed` data, a `cache` of features, whom to tell of its
+    `progress` and, in lines for people, of what it found (`log`), and the `engine` that its clients are on, imported
+    when the data have been read; None for this process."""
 
     passed: Dataset | None = None
     cache: ArrayCache | None = None
     progress: Progress | None = None
     log: Callable[[str], None] | None = None
+    engine: Callable[[], Engine] | None = None
 
     def say(self, line: str) -> None:
         """Tell the log, if anybody keeps one."""
@@ -211,7 +217,7 @@ class _Course:
             around.say(cut.line)
         for line in task.warnings[len(federation.dataset.warnings) :]:
             around.say(f"warning: {line}")
-        simulation = Simulation(config, task)
+        simulation = (Simulation if around.engine is None else around.engine())(config, task)
         if interrupted is None:
             run = begin(simulation, self.folder, compare_no_noise)
         else:

@@ -59,7 +59,7 @@ class Simulation:
         secrets = {client: os.urandom(32) for client in range(clients)} if signs else {}
         enrolment = Enrolment(clients=clients, identities=tuple(map(identity_public, secrets.values())))
         self.server = Server(config, task.for_server(), enrolment)
-        self.policy = None if self.server.profile is None else _policy(self.server)
+        self.policy = None if self.server.profile is None else simulated_policy(self.server)
         self.exchange = _exchange(config, secrets, enrolment)
 
     @property
@@ -75,17 +75,12 @@ class Simulation:
     @property
     def headline(self) -> str:
         """What is about to run, in a line."""
-        plan, selection, data = self.server.plan, self.server.selection, self.task.federation.dataset
-        noise = f"z = {plan.noise_multiplier:.3f}" if plan.noisy else "NO noise, hence NO DIFFERENTIAL PRIVACY"
-        sizes = dict.fromkeys((selection.smallest, selection.largest))
-        held = "captions" if data.captioned else "images"
-        who = "" if selection.scheme is None else f" in cohorts of {' to '.join(map(str, sizes))}"
-        return (
-            f"{selection.clients} clients with {len(data.private.labels):,} {held}{who}, {plan.rounds} rounds, "
-            f"{plan.dimension:,} values at {plan.bits} bits, unit {self.config.privacy.unit}, {noise}, "
-            f"masking {self.config.aggregation.secagg}"
-            + (", COUNTED AND NOT RUN" if self.config.aggregation.masks == "counted" else "")
-        )
+        return headline(self.server, self.task)
+
+    @property
+    def clients_timed(self) -> bool:
+        """The seconds of clients are known here, see `ended.Ended`."""
+        return True
 
     @property
     def factors(self) -> Factors:
@@ -157,6 +152,21 @@ class Simulation:
         return server.finish(invitation, outcome)
 
 
+def headline(server: Server, task: Task) -> str:
+    """What is about to run, in a line."""
+    config, plan, selection, data = server.config, server.plan, server.selection, task.federation.dataset
+    noise = f"z = {plan.noise_multiplier:.3f}" if plan.noisy else "NO noise, hence NO DIFFERENTIAL PRIVACY"
+    sizes = dict.fromkeys((selection.smallest, selection.largest))
+    held = "captions" if data.captioned else "images"
+    who = "" if selection.scheme is None else f" in cohorts of {' to '.join(map(str, sizes))}"
+    return (
+        f"{selection.clients} clients with {len(data.private.labels):,} {held}{who}, {plan.rounds} rounds, "
+        f"{plan.dimension:,} values at {plan.bits} bits, unit {config.privacy.unit}, {noise}, "
+        f"masking {config.aggregation.secagg}"
+        + (", COUNTED AND NOT RUN" if config.aggregation.masks == "counted" else "")
+    )
+
+
 @dataclass(frozen=True)
 class Uploads:
     """What the members of a round send.
@@ -185,7 +195,7 @@ def _uploads(config: RunConfig, invitation: Invitation, given: Contributions, va
 
     def fill(first: int) -> None:
         some = rows[first : first + together]
-        keys = [_noise_key(config, invitation.round, members[row]) for row in some.tolist()]
+        keys = [noise_key(config, invitation.round, members[row]) for row in some.tolist()]
         matrix[first : first + together] = uploads_of(invitation, given.vectors[some], keys)
 
     together = max(1, _TOGETHER // plan.length)
@@ -207,8 +217,9 @@ def vanishing_of(seed: int | None, number: int, cohort: Collection[int], dropout
     return {members[place] for place in rng.choice(len(members), count, replace=False).tolist()}
 
 
-def _noise_key(config: RunConfig, number: int, client: int) -> bytes | None:
-    """None means fresh from the OS; simulation noise derives the key from the seed instead."""
+def noise_key(config: RunConfig, number: int, client: int) -> bytes | None:
+    """The key of a client's noise in round `number`: None for noise from the operating system, unless the run's noise
+    follows from its seed."""
     if not config.privacy.simulation_noise:
         return None
     return hashlib.sha256(f"flora-secure simulation noise {config.seed} {number} {client}".encode()).digest()
@@ -221,7 +232,7 @@ def _exchange(config: RunConfig, secrets: Mapping[int, bytes], enrolment: Enrolm
     return PlainExchange() if masks == "off" else CountedExchange()
 
 
-def _policy(server: Server) -> Policy:
+def simulated_policy(server: Server) -> Policy:
     """The terms of simulated clients: what the experiment's configuration promises them, no less."""
     config, plan = server.config, server.plan
     return Policy(

@@ -239,7 +239,7 @@ def _aggregation(run: Ended) -> Aggregation:
         seconds=None
         if run.config.aggregation.masks == "counted"
         else AggregationSeconds(
-            client_mean=fmean(seconds["client_mean"] for seconds in measured) if run.task.federation.clients else None,
+            client_mean=fmean(seconds["client_mean"] for seconds in measured) if run.clients_timed else None,
             server_total=fmean(seconds["server"] for seconds in measured),
         ),
     )

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from flora_secure.errors import did_you_mean
 from flora_secure.planning.config import RunConfig, load_config, override
-from flora_secure.planning.options import BOTH, PLAN, SIMULATE, Option, option
+from flora_secure.planning.options import BOTH, PLAN, SIMULATE, EngineName, Option, option
 
 EVERYDAY, OUTPUT = "Everyday", "Output"
 PANELS = {
@@ -73,6 +73,14 @@ class Switches:
         "Also run without noise, for the report's no_noise.",
         commands=(SIMULATE,),
         panel=OUTPUT,
+    )
+    engine: EngineName = option(
+        "process",
+        "--engine",
+        "Where the simulated clients are: in this process, or on the nodes of Flower's simulation engine, flower.",
+        metavar="ENGINE",
+        commands=(SIMULATE,),
+        panel="Training",
     )
     noise_multiplier: float | None = option(
         None,

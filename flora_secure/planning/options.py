@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+EngineName = Literal["process", "flower"]
 SIMULATE, PLAN = "simulate", "plan"
 BOTH = (SIMULATE, PLAN)
 

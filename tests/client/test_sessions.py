@@ -38,7 +38,7 @@ def known_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flora_secure.client.client.upload", uploaded)
 
 
-def uploaded(invitation: Invitation, row: np.ndarray) -> np.ndarray:
+def uploaded(invitation: Invitation, row: np.ndarray, noise_key: bytes | None = None) -> np.ndarray:
     return upload(invitation, row, hashlib.sha256(bytes([invitation.round]) + row.tobytes()).digest())
 
 

@@ -146,6 +146,7 @@ class _Ended:
     config: RunConfig
     task: Task
     server: Server
+    clients_timed = False
 
     @property
     def records(self) -> Sequence[RoundRecord]:

@@ -26,7 +26,8 @@ from flora_secure.client.contribution import Contributions
 from flora_secure.client.ledger import ClientLedger
 from flora_secure.client.policy import Policy
 from flora_secure.client.store import FileStore
-from flora_secure.engine.deployed.answering import enveloped, store_in
+from flora_secure.engine.deployed.envelope import enveloped
+from flora_secure.engine.deployed.own_store import store_in
 from flora_secure.errors import (
     ForeignError,
     PlainError,
@@ -98,7 +99,7 @@ class Site:
 
         Whatever goes wrong is said to `log`, and its code alone to the server.
         """
-        return enveloped(lambda: self._answer(message), self.log)
+        return enveloped(self._answer, message, self.log)
 
     def _answer(self, message: bytes) -> bytes:
         if is_terms(message):

@@ -18,8 +18,9 @@ from flora_secure.client.client import Client
 from flora_secure.client.contribution import Contributions
 from flora_secure.client.ledger import ClientLedger
 from flora_secure.client.policy import Policy
-from flora_secure.engine.deployed.answering import enveloped, store_in
+from flora_secure.engine.deployed.envelope import enveloped
 from flora_secure.engine.deployed.keys import enrolment_file, identity
+from flora_secure.engine.deployed.own_store import store_in
 from flora_secure.engine.flower.sums.arrays import Arrays, Summed, hash_of, numpy_of
 from flora_secure.engine.flower.sums.wire import KIND, SETTINGS, Settings, with_metrics
 from flora_secure.engine.flower.wire import FAILED, beside, is_ours, number_packed, packed, unpacked
@@ -147,7 +148,7 @@ def _answered(
     if not request:
         places.policy()  # a site that cannot take part says so before it is counted on
         return packed(number_packed(number))
-    envelope = enveloped(lambda: answer(request), _tell)
+    envelope = enveloped(answer, request, _tell)
     return packed(with_metrics(envelope, trainer.metrics))
 
 
