@@ -11,9 +11,9 @@ from flora_protocols import identity_public
 from flora_secure.client.policy import Policy
 from flora_secure.data.passed.party import PartyData
 from flora_secure.data.sources import load_dataset
-from flora_secure.engine.deployed.coordinator import Patience
 from flora_secure.engine.deployed.course import Host
 from flora_secure.engine.deployed.deployable import deployable
+from flora_secure.engine.deployed.masked_rounds import Patience
 from flora_secure.engine.deployed.site import Site
 from flora_secure.engine.deployed.training import SiteTraining
 from flora_secure.planning.config import RunConfig, override

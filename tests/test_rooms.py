@@ -99,9 +99,10 @@ ROOMS = {
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
     "flora_secure.engine.deployed": Room(9, libraries("numpy"), inside=(("torch", ""),), light=False),
     "flora_secure.engine.deployed.keys": Room(9, libraries("numpy cryptography")),
-    "flora_secure.engine.flower": Room(10, libraries("flwr torch"), light=False),
+    "flora_secure.engine.flower": Room(10, libraries("flwr torch numpy tomli_w"), light=False),
     "flora_secure.engine.nvflare": Room(10, libraries("nvflare"), light=False),
     API: Room(11, libraries("numpy"), inside=(("torch", ""),)),
+    "flora_secure.flower": Room(11, light=False),
     "flora_bench": Room(
         12, libraries("numpy cryptography mpmath dp_accounting"), inside=(("torch", ""), ("flwr", ""), ("opendp", ""))
     ),
@@ -122,6 +123,7 @@ ENTRANCES = {
     "flora_secure.engine.deployed.folders",
     "flora_secure.engine.deployed.site",
     "flora_secure.server.server",
+    "flora_secure.server.sums",
 }
 MOST_FILES, MOST_LOOSE, MOST_FLOORS = 14, 4, 10
 PROTOCOLS_NEVER = {"random", "pickle", "logging", "time", "datetime", "socket", "pathlib", "io", "asyncio", "threading"}

@@ -56,6 +56,10 @@ from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import MAGIC, Invitation
 from flora_secure.rounds.opening import decode_opening, decode_request, is_opening, is_request
 
+Arrive = Callable[[bytes, Invitation, bytes], tuple[bytes, bytes]]
+"""From a broadcast, the invitation that came with it, and the state kept before, to what the trainer is given and the
+state to keep from now on; raises as `following.arrive`."""
+
 
 @dataclass(eq=False)
 class Client:
@@ -70,6 +74,7 @@ class Client:
         store: where it keeps its place in a round.
         model_hash: 32 bytes, SHA-256 of the frozen model that it trains on: a round on another one is refused.
         identity: its Ed25519 secret key, where the enrolment has identities.
+        arrive: how a broadcast leads to what a round trains from; None for an adapter (`following.arrive`).
         noise_key: for a simulation, whose noise follows from it and is no secret; see `upload.upload`.
     """
 
@@ -81,6 +86,7 @@ class Client:
     store: Store = field(repr=False)
     model_hash: bytes = field(repr=False)
     identity: bytes | None = field(default=None, repr=False)
+    arrive: Arrive | None = field(default=None, repr=False)
     noise_key: Callable[[Invitation, int], bytes | None] = field(default=lambda invitation, number: None, repr=False)
     _read: tuple[tuple[bytes, bytes], Invitation] | None = field(default=None, init=False, repr=False)
 
@@ -135,9 +141,8 @@ class Client:
         if invitation.position(self.number) is None:
             raise RefusalError(Refusal.NOT_INVITED, f"round {invitation.round} does not invite client {self.number}")
         self._require_new(invitation, before)
-        self._require_own(invitation)
         kept = b"" if before is None else before.state
-        adapter, state = arrive(broadcast, invitation, self.trainer.trained, self.model_hash, kept)
+        adapter, state = (self.arrive or self._adapter)(broadcast, invitation, kept)
         event, floors = self.policy.accept(invitation)
         self.ledger.require(event, self.policy.most_epsilon, self.policy.delta)
         return Held(encoded, b"" if long == encoded else long, adapter, state, None, b"", b""), floors
@@ -175,14 +180,16 @@ class Client:
         self.ledger.enter(invitation.session, cost, self.policy.most_epsilon, self.policy.delta)
         return dataclasses.replace(held, position=moved.dump(), request=request, reply=reply)
 
-    def _require_own(self, invitation: Invitation) -> None:
-        """RefusalError unless the round trains what this client's trainer does."""
+    def _adapter(self, broadcast: bytes, invitation: Invitation, kept: bytes) -> tuple[bytes, bytes]:
+        """The adapter that the broadcast leads to; RefusalError unless the round trains what this client's trainer
+        does."""
         trained = self.trainer.trained
         asked, own = (invitation.rule, invitation.plan.dimension), (trained.rule.name, trained.upload_size)
         if asked != own:
             raise RefusalError(
                 Refusal.MODEL, f"the round's rule and values of an upload are {asked}, this client's {own}"
             )
+        return arrive(broadcast, invitation, trained, self.model_hash, kept)
 
     def _require_new(self, invitation: Invitation, before: Held | None) -> None:
         """RefusalError for a round that was begun or uploaded in before, or is one too many."""

@@ -12,7 +12,7 @@ from flora_secure.boundary.foreign import read_text, toml_of
 from flora_secure.errors import ConfigError, ForeignError, PlainError, Refusal, RefusalError, require
 from flora_secure.plain import from_plain
 from flora_secure.planning.masking import SUITES, name_of
-from flora_secure.planning.placements import PLACEMENTS
+from flora_secure.planning.placements import ARRAYS, PLACEMENTS
 from flora_secure.privacy.events import RoundEvent
 from flora_secure.rounds.invitation import Invitation
 
@@ -40,7 +40,8 @@ class Policy:
         least_survivors: smallest number of vectors, its own included, in whose sum it lets its own disappear.
         suite: weakest suite of the masking's channels that is accepted, `x25519` or `x25519-mlkem768`.
         unit: whom the noise must protect, `client` or `example`.
-        placements: names of the placements that it trains.
+        placements: names of the placements that it trains; `arrays` is a model of its user's own, which is not among
+            the default.
 
     Raises ConfigError for values out of range.
     """
@@ -72,8 +73,9 @@ class Policy:
             require(2 <= getattr(self, name) <= 1 << 16, f"{name} must lie in 2…65536, got {getattr(self, name)}")
         require(self.suite in SUITES, f"suite must be {' or '.join(SUITES)}, got {self.suite!r}")
         require(self.unit in ("client", "example"), f"unit must be client or example, got {self.unit!r}")
-        unknown = set(self.placements) - PLACEMENTS.keys()
-        require(not unknown, f"placements {sorted(unknown)} are not known; known: {', '.join(PLACEMENTS)}")
+        known = (*PLACEMENTS, ARRAYS)
+        unknown = set(self.placements).difference(known)
+        require(not unknown, f"placements {sorted(unknown)} are not known; known: {', '.join(known)}")
 
     @classmethod
     def read(cls, path: Path) -> Policy:

@@ -82,3 +82,6 @@ PLACEMENTS = {
         Placement("visual-attention", blocks=True, rate=0.1),
     )
 }
+
+ARRAYS = "arrays"
+"""What an invitation calls the place of values that are no adapter on a CLIP: all arrays of a model of the user's."""

@@ -113,6 +113,12 @@ LOCAL_ALTERNATE = Rule(
     trains_a=True,
     alternates="steps",
 )
+ARRAYS = Rule(
+    name="arrays",
+    averaging="no factors: every value of a model of the user's own is averaged",
+    exact=True,
+)
+"""A model that is not CLIP, whose values the masking carries (`engine.flower`); no run of ours can choose it."""
 RULES = (PROMPT_BASIS, BOTH_FACTORS, FROZEN_A, ALTERNATE, LOCAL_ALTERNATE)
 
 

@@ -48,7 +48,7 @@ _SUMS_ONLY = (
     "Against whom. Those who see only the released sums and models. The server itself received every upload singly; "
     "against it the guarantee above does NOT hold, only epsilon_local below does."
 )
-_SENT = (
+SENT = (
     "What clients are sent. The adapter, or the released sums, with which they take the server's steps themselves. It "
     "is the same information: of a round's sum and the states before and after it, each follows from the others and "
     "public numbers. The guarantee is of the sums, and covers whatever follows from them (post-processing)."
@@ -80,7 +80,7 @@ _NOT_COVERED = (
     "to a client's device; the initial weights and whatever they were trained on; hyper-parameters chosen by looking "
     "at the clients' data; anything that the same clients release elsewhere."
 )
-_BESIDE = (
+BESIDE = (
     "Beside the budget. Report, log and adapter folder hold figures that follow from the clients' data without noise, "
     f"and that no epsilon covers: {'; '.join(NAMED)}. They are meant for whoever ran it: of all these, and of "
     "what is in the adapter's folder beside the trained factor, publish what the clients agree to. The folders local/ "
@@ -105,6 +105,8 @@ def statement(
     corrupt: int = 0,
     counted: bool = False,
     suite: SuiteName | None,
+    sent: str = SENT,
+    beside: str = BESIDE,
 ) -> str:
     """What this run promises, to whom, on which assumptions.
 
@@ -124,6 +126,8 @@ def statement(
         corrupt: how many of all clients may be corrupt; a server that deviates may invite them to every round.
         counted: whether secure aggregation was counted by the sizes of its messages, and not run.
         suite: what the channels of secure aggregation rest on; None without it.
+        sent: the paragraph on what clients are sent.
+        beside: the paragraph on what leaves the clients and no epsilon covers.
 
     Returns:
         Paragraphs, each of one line, separated by empty lines.
@@ -165,7 +169,7 @@ def statement(
     if suite is not None:
         trust.append(_CHANNELS[suite] + ("; against that only epsilon_local below holds." if plan.noisy else "."))
     if not plan.noisy:
-        return "\n\n".join((*first, _NO_PRIVACY, *trust, rounds, rates, _BESIDE))
+        return "\n\n".join((*first, _NO_PRIVACY, *trust, rounds, rates, beside))
     upload = (
         f"One upload alone. If the server and all other clients collude, or the masks fail, a client is protected by "
         f"its own share of the noise only: epsilon_local = {ledger.epsilon_local:.4g} at delta = {ledger.delta:g}, "
@@ -174,8 +178,8 @@ def statement(
     if not ledger.events:
         unspent = f"Guarantee. No sum was released, so nothing of epsilon = {plan.epsilon:g} was spent."
         seen = [_SUMS_ONLY] if profile == "off" else []
-        sent = [*seen, *trust, upload] if ledger.epsilon_local > 0 else []
-        return "\n\n".join((*first, unspent, rounds, *sent, _BESIDE))
+        uploaded = [*seen, *trust, upload] if ledger.epsilon_local > 0 else []
+        return "\n\n".join((*first, unspent, rounds, *uploaded, beside))
     units = max(plan.clients, len(ledger.clients)) if population is None else population
     paragraphs = [
         *first,
@@ -184,7 +188,7 @@ def statement(
         _guarantee(ledger, unit, units),
         _unit(plan, ledger, unit),
         _SUMS_ONLY if profile == "off" else _SERVER,
-        _SENT,
+        sent,
         _participation(plan, ledger),
         *trust,
         _draw(ledger, corrupt) if profile == "malicious-server" and ledger.clients else None,
@@ -196,7 +200,7 @@ def statement(
         rates,
         _FROM_OS if secret_noise else None,
         _NOT_COVERED,
-        _BESIDE,
+        beside,
     ]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph is not None)
 

@@ -14,8 +14,9 @@ from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.federation import Federation
 from flora_secure.data.notes import table_of
-from flora_secure.engine.deployed.coordinator import Coordinator, Patience, name_of
+from flora_secure.engine.deployed.coordinator import Coordinator
 from flora_secure.engine.deployed.deployable import deployable
+from flora_secure.engine.deployed.masked_rounds import Patience, name_of
 from flora_secure.engine.deployed.training import terms_of
 from flora_secure.engine.deployed.transport import Transport
 from flora_secure.engine.recorded import RecordedRun, begin, go_on

@@ -14,7 +14,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -28,6 +27,7 @@ from flora_secure.client.ledger import ClientLedger
 from flora_secure.client.policy import Policy
 from flora_secure.client.store import FileStore
 from flora_secure.engine.deployed.envelope import enveloped
+from flora_secure.engine.deployed.own_store import store_in
 from flora_secure.errors import (
     ForeignError,
     PlainError,
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from flora_secure.engine.deployed.training import SiteTraining
 
 _FACTS = "flora-secure/site-facts/1"
-_WAIT = 10.0  # seconds for another process of the same site, which answers another message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +110,7 @@ class Site:
         if is_farewell(message):
             self._keep(decode_farewell(message, TrainedValues(rule_named(facts.rule), facts.a, facts.b)))
             return b""
-        store = self._store()
+        store = store_in(self._state)
         try:
             return self._client(facts, store).answer(message)
         finally:
@@ -143,17 +142,6 @@ class Site:
     @property
     def _state(self) -> Path:
         return self.folder / "state"
-
-    def _store(self) -> FileStore:
-        """The client's store; waits a little for another process that is at a message of its own."""
-        end = time.monotonic() + _WAIT
-        while True:
-            try:
-                return FileStore(self._state)
-            except RunFolderError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.05)
 
     def _compare(self, server: Terms, told: str) -> bytes:
         """This site's terms; what differs from the server's is said, and nothing is answered until it is mended."""

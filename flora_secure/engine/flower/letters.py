@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from flora_secure.engine.flower.wire import FAILED, packed, unpacked
@@ -32,10 +32,11 @@ class Letters:
     costs nobody else theirs; and since an exchange knows no ids but its own, no reply of an earlier one is in it.
     """
 
-    def __init__(self, grid: Grid, action: str, patience: float, log: Callable[[str], None]) -> None:
-        """Letters that the sites' function `action` answers within `patience` seconds; `log` is told who does not."""
+    def __init__(self, grid: Grid, kind: str, patience: float, log: Callable[[str], None]) -> None:
+        """Letters of the message type `kind`, that the sites answer within `patience` seconds; `log` is told who does
+        not."""
         self._grid, self._log = grid, log
-        self._type, self._life = f"query.{action}", patience + MARGIN
+        self._type, self._life = kind, patience + MARGIN
         # the id of a message is a hash of all that is in it: with this, no two exchanges have one in common
         self._exchange = secrets.token_hex(8)
         self._waiting: dict[str, _Letter] = {}
@@ -52,12 +53,13 @@ class Letters:
         """Whether patience is over."""
         return time.monotonic() >= self._deadline
 
-    def send(self, node: int, message: bytes, name: str) -> None:
-        """Push `message` to `node`, which the log calls `name`. Where Flower does not take it, the log is told.
+    def send(self, node: int, message: bytes, name: str, beside: RecordDict | None = None) -> None:
+        """Push `message` to `node`, which the log calls `name`, and the records `beside` it. Where Flower does not take
+        it, the log is told.
 
         Raises `ValueError` for a message that is too long, and what Flower raises where its server cannot be reached.
         """
-        letter = Message(packed(message), node, self._type, ttl=self._life, group_id=self._exchange)
+        letter = Message(packed(message, beside), node, self._type, ttl=self._life, group_id=self._exchange)
         taken = list(self._grid.push_messages([letter]))
         if len(taken) == 1 and taken[0]:
             self._waiting[taken[0]] = _Letter(node, name)

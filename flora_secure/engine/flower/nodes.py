@@ -13,18 +13,25 @@ from flora_secure.errors import ForeignError
 
 
 def nodes_of(
-    grid: Grid, clients: int, *, least: int, patience: float, grace: float, log: Callable[[str], None]
+    grid: Grid,
+    clients: int,
+    *,
+    least: int,
+    patience: float,
+    grace: float,
+    log: Callable[[str], None],
+    kind: str = f"query.{HELLO}",
 ) -> dict[int, int]:
     """Ask every connected node for its number in the enrolment, and give the node of each client that said so.
 
     Nodes that connect while others are waited for are asked too. It ends when all of the `clients` are known; `grace`
     seconds after `least` are, for those that are about to answer; and after `patience` seconds, with fewer than
-    `least` where no more have come, which is for the caller to say.
+    `least` where no more have come, which is for the caller to say. `kind`: the message type that the sites answer.
 
     A number is what a site claims: of two nodes with one number the first is kept, and `log` is told. What holds a
     site to its number is the identity key in its client, where the profile of the protocol signs.
     """
-    letters = Letters(grid, HELLO, patience, log)
+    letters = Letters(grid, kind, patience, log)
     known: dict[int, int] = {}
     asked: set[int] = set()
     enough_at: float | None = None

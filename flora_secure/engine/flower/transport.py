@@ -36,7 +36,7 @@ class GridTransport(Transport):
     def exchange(self, outbox: Mapping[int, bytes], patience: float) -> Iterator[tuple[int, bytes]]:
         if self._closed:
             raise RuntimeError("the transport is closed")
-        letters = Letters(self._grid, ANSWER, patience, self._log)
+        letters = Letters(self._grid, f"query.{ANSWER}", patience, self._log)
         for client, message in outbox.items():
             if client in self._nodes:
                 letters.send(self._nodes[client], message, f"client {client}")

@@ -38,8 +38,9 @@ from flora_secure.client.policy import Policy
 from flora_secure.client.store import FileStore
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.federation import load_federation
-from flora_secure.engine.deployed.coordinator import Coordinator, Patience
+from flora_secure.engine.deployed.coordinator import Coordinator
 from flora_secure.engine.deployed.envelope import enveloped
+from flora_secure.engine.deployed.masked_rounds import Patience
 from flora_secure.engine.flower.nodes import nodes_of
 from flora_secure.engine.flower.site_app import register
 from flora_secure.engine.flower.transport import GridTransport

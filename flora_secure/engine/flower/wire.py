@@ -16,23 +16,40 @@ _RECORD, _KEY = "flora-secure", "message"
 _NUMBER_BYTES = 4
 
 
-def packed(message: bytes) -> RecordDict:
-    """The content of a message of Flower's that carries `message`. Raises `ValueError` beyond `MOST_MESSAGE` bytes, and
-    `TypeError` for what is not bytes, which Flower would carry all the same."""
+def packed(message: bytes, beside: RecordDict | None = None) -> RecordDict:
+    """The content of a message of Flower's that carries `message`, and the records `beside` it.
+
+    Raises `ValueError` beyond `MOST_MESSAGE` bytes and for a record of our name beside it, and `TypeError` for what is
+    not bytes, which Flower would carry all the same.
+    """
     if not isinstance(message, bytes):
         raise TypeError(f"a message is bytes, got {type(message).__name__}")
     if len(message) > MOST_MESSAGE:
         raise ValueError(f"a message has at most {MOST_MESSAGE} bytes, got {len(message)}")
-    return RecordDict({_RECORD: ConfigRecord({_KEY: message})})
+    records = {} if beside is None else dict(beside)
+    if _RECORD in records:
+        raise ValueError(f"the record {_RECORD!r} is ours; call yours otherwise")
+    return RecordDict({**records, _RECORD: ConfigRecord({_KEY: message})})
 
 
-def unpacked(carrier: Message) -> bytes:
-    """The bytes that `carrier` carries; raises `ForeignError` where it is no message that `packed` made.
+def is_ours(carrier: Message) -> bool:
+    """Whether a message of Flower's claims to carry one of ours."""
+    return carrier.has_content() and _RECORD in carrier.content
+
+
+def beside(carrier: Message) -> RecordDict:
+    """The records of a message of Flower's that are not ours: new, and of the same objects."""
+    return RecordDict({name: record for name, record in carrier.content.items() if name != _RECORD})
+
+
+def unpacked(carrier: Message, *, alone: bool = True) -> bytes:
+    """The bytes that `carrier` carries, `alone` or beside records of others; raises `ForeignError` where it is no
+    message that `packed` made.
 
     Flower has taken the memory for it by then, and holds no message of 2 GiB.
     """
     content = carrier.content if carrier.has_content() else None
-    if not isinstance(content, RecordDict) or list(content) != [_RECORD]:
+    if not isinstance(content, RecordDict) or _RECORD not in content or (alone and len(content) > 1):
         raise ForeignError("it has other records than ours")
     record = content[_RECORD]
     if list(record) != [_KEY]:

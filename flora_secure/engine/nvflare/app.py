@@ -37,8 +37,8 @@ class FederationServer:
     @collab.main  # type: ignore[untyped-decorator]
     def run(self) -> None:
         """Run the federation, or go on with it. Raises an `errors.InputError` for bad input."""
-        from flora_secure.engine.deployed.coordinator import Patience
         from flora_secure.engine.deployed.course import Host
+        from flora_secure.engine.deployed.masked_rounds import Patience
         from flora_secure.records.report_table import rows
 
         folder, app = Path(self.server), App(Path(self.app))
