@@ -18,7 +18,6 @@ from flora_protocols import (
     RoundAborted,
     RoundResult,
     ServerPrepared,
-    SessionParams,
     Trip,
     conduct,
     drive,
@@ -95,29 +94,31 @@ class MaskedRounds:
         """
         traffic, clock = Traffic(), _Clock()
         trips = _Trips(self, invitation, traffic, clock)
-        result, aborted, announced = None, None, list[int]()
+        found, aborted, announced, params = None, None, list[int](), invitation.params
         try:
             result = self._carried(invitation, trips)
-        except RoundAborted as error:
-            aborted = str(error)
-            announced = [invitation.members[position] for position in error.survivors]
-        found = None
-        if result is not None:
             survivors = tuple(invitation.members[position] for position in result.survivors)
-            found = RoundSum(result.sum, survivors, len(result.recovered))
-            for position, fault in result.refused.items():
-                self.log(f"round {invitation.round}: {name_of(invitation.members[position])} was refused: {fault}")
+            found, refused = RoundSum(result.sum, survivors, len(result.recovered)), result.refused
+            uploaded = set(survivors)
+        except RoundAborted as error:
+            aborted, refused = str(error), error.refused
+            announced = [invitation.members[position] for position in error.survivors]
+            # what came too late nobody has; its site counts it
+            uploaded = set(announced) or trips.uploaded - {invitation.members[position] for position in refused}
+        for position, fault in refused.items():
+            self.log(f"round {invitation.round}: {name_of(invitation.members[position])} was refused: {fault}")
+        assert params is not None
         return Outcome(
             sum=found,
             aborted=aborted,
-            uploaded=sorted(trips.uploaded | set(announced)),  # what came too late nobody has; its site counts it
+            uploaded=sorted(uploaded),
             announced=announced,
             session_lost=self._session_lost(invitation, trips.gone),
             # of unit example nobody but the sites knows
-            contributions=len(trips.uploaded) if invitation.unit == "client" else 0,
+            contributions=len(uploaded) if invitation.unit == "client" else 0,
             upload=traffic.upload,
             download=traffic.download,
-            payload=traffic.payload,
+            payload=traffic.payload + params.payload_bytes * len(uploaded),
             broadcast=traffic.broadcast,
             seconds=clock.seconds,
         )
@@ -168,7 +169,7 @@ def _positions(invitation: Invitation, clients: set[int]) -> set[int]:
 class _Trips:
     """The messages of one round, carried and counted.
 
-    `uploaded`: whose upload has come; `gone`: who has lost the session.
+    `uploaded`: who has answered to START; `gone`: who has lost the session.
     """
 
     def __init__(self, owner: MaskedRounds, invitation: Invitation, traffic: Traffic, clock: _Clock) -> None:
@@ -176,6 +177,7 @@ class _Trips:
         self._openings = owner.opener.openings(invitation)
         self.opening_sent = False
         self.uploaded, self.gone = set[int](), set[int]()
+        self._told = set[int]()  # whose broadcast is counted
 
     def carry(self, exchange: Exchange) -> Iterator[tuple[int, bytes]]:
         """One exchange of the protocol: its messages to the members, and their replies by position."""
@@ -241,22 +243,20 @@ class _Trips:
         self, exchange: Exchange, outbox: Mapping[int, bytes], end: float
     ) -> Iterator[tuple[int, bytes | Refused]]:
         """What the transport brings of `outbox`, counted: a client once."""
-        params, traffic = self._invitation.params, self._traffic
-        assert isinstance(params, SessionParams)
+        traffic = self._traffic
         for client, message in outbox.items():
             broadcast = 0
-            if self._opens(exchange):
+            if self._opens(exchange) and client not in self._told:  # what is sent again is overhead
                 broadcast = len(decode_opening(self._openings[client])[1])
+                self._told.add(client)
             traffic.sent_down(client, message, payload=broadcast)
         waiting = set(outbox)
         for client, reply in self._owner.transport.exchange(outbox, max(0.0, end - time.monotonic())):
             if client not in waiting:
                 continue
             waiting.discard(client)
-            found = decode_reply(reply)
-            upload = params.payload_bytes if exchange.trip is Trip.MASK and not isinstance(found, Refused) else 0
-            traffic.sent_up(client, reply, payload=min(upload, len(reply)))
-            yield client, found
+            traffic.sent_up(client, reply)
+            yield client, decode_reply(reply)
 
 
 class _Clock:

@@ -128,6 +128,7 @@ def test_a_site_that_answers_rubbish_costs_itself_alone(tmp_path: Path, sums: li
     run = federation.host().run(tmp_path / "run")
     assert [good for _, good in sums] == [True]
     assert set(run.records[0].survivors) >= {0, 1}
+    assert flora_secure.audit(run.folder).passed
     assert not any("secret" in line for line in federation.told[-1])
 
 
