@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flora_cli.options import at_home, told, whole
+from flora_cli.options import at_home, number, told, whole
 from flora_cli.output import emit, emit_json, fail, log, table, working
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=False,
-    help="Keys, certificates and the enrolment of a federation of real sites.",
+    help="A federation of real sites: its folder, keys, certificates and enrolment.",
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", callback=at_home, help="The coordinator's folder.")]
@@ -183,6 +183,114 @@ def revoke(
         _print({"schema": "flora-secure/enrolled/1", **_about(path, enrolment)})
     else:
         emit(*_lines(path, enrolment))
+
+
+INIT = """\
+Examples:
+
+flora-secure flower init clinic
+
+flora-secure flower init clinic --clients 5 --rounds 20 --epsilon 4 --images 12000"""
+
+
+@app.command(epilog=INIT)
+def init(
+    directory: Folder,
+    clients: Annotated[int, typer.Option(parser=whole, metavar="COUNT", help="Sites that will take part.")] = 3,
+    rounds: Annotated[int, typer.Option(parser=whole, metavar="COUNT", help="Rounds of the run.")] = 10,
+    epsilon: Annotated[float, typer.Option(parser=number, metavar="NUMBER", help="The budget of all rounds.")] = 8.0,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UNIT",
+            help="Whom the budget protects, example or client.",
+            show_default="example below 30 clients, else client",
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole,
+            metavar="COUNT",
+            help="Images of all sites together, roughly; for unit example.",
+            show_default="the example's",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a folder to begin a federation with: the app of all parties, a policy that fits it, Flower's connection.
+
+    Nothing is overwritten. Keys come next (flower certs, or identity and enrol), then each site's images.
+    """
+    from flora_secure.errors import InputError
+
+    if unit not in (None, "client", "example"):
+        fail(f"--unit must be client or example, got {unit!r}")
+    try:
+        with working("planning the federation"):
+            from flora_secure.engine.deployed.project.begin import begin
+
+            begun = begin(directory, clients=clients, rounds=rounds, epsilon=epsilon, unit=unit, images=images)  # type: ignore[arg-type]
+    except InputError as error:
+        fail(told(error))
+    log(begun.reason)
+    noise, policy = begun.plan.plan, begun.policy
+    if json:
+        about = {"directory": str(begun.folder), "unit": policy.unit, "reason": begun.reason, "clients": noise.clients}
+        figures = {"rounds": noise.rounds, "epsilon": begun.config.privacy.epsilon, "delta": noise.delta}
+        least = {"survivors_minimum": noise.survivors_minimum, "threshold": begun.plan.aggregation.threshold}
+        _print({"schema": "flora-secure/begun/1", **about, **figures, **least, "images": begun.config.data.images})
+        return
+    counted = "" if begun.config.data.images is None else f", {begun.config.data.images:,} images of all sites together"
+    emit(
+        *table(
+            [
+                ("budget", f"ε = {begun.config.privacy.epsilon:g}, δ = {noise.delta:.3g}, per {policy.unit}{counted}"),
+                ("rounds", f"{noise.rounds}, noise multiplier {noise.noise_multiplier:.4g}"),
+                (
+                    "sites",
+                    f"{noise.clients}, of which {noise.survivors_minimum} must stay in a round (threshold "
+                    f"{begun.plan.aggregation.threshold})",
+                ),
+                ("policy", f"at most ε = {policy.most_epsilon:g} a site: {directory / 'policy.toml'} asks what to mind"),
+                ("next", f"{directory / 'README.md'}"),
+            ],
+            f"flora-secure flower init → {directory}",
+        )
+    )
+
+
+EXAMPLE = """\
+Examples:
+
+flora-secure flower example clinic"""
+
+
+@app.command(epilog=EXAMPLE)
+def example(directory: Folder, json: Json = False) -> None:
+    """Write images to try a federation with into the folders of a pilot's sites and of its server.
+
+    They are the embedded icons, as PNG files in a folder for each class; a site has whole icon sets.
+    """
+    from flora_secure.errors import InputError
+
+    try:
+        with working("writing images"):
+            from flora_secure.engine.deployed.project.example import write_example
+
+            written = write_example(directory)
+    except InputError as error:
+        fail(told(error))
+    if json:
+        sites = {f"site{client}": count for client, count in written.sites.items()}
+        about = {"directory": str(directory), "sites": sites, "test": written.test, "public": written.public}
+        _print({"schema": "flora-secure/example/1", **about})
+        return
+    sites_line = ", ".join(f"site{client} {count:,}" for client, count in written.sites.items())
+    emit(
+        f"images: {sites_line} ({sum(written.sites.values()):,} together)",
+        f"test images at the server: {written.test:,}; public ones at all parties: {written.public:,}",
+    )
 
 
 def _tell_made(made: Made, json: bool) -> None:

@@ -204,17 +204,27 @@ class Federation:
 
     def _marked(self, name: str = "") -> list[int]:
         """Processes of this federation that live, or those of one name."""
-        mark = f"{_MARK}={self.folder}:{name + ':' if name else ''}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    environment = (entry / "environ").read_bytes().split(b"\0")
-                except OSError:  # it has ended, or is another user's
-                    continue
-                if any(line.startswith(mark) for line in environment):
-                    found.append(int(entry.name))
-        return found
+        return marked(f"{_MARK}={self.folder}:{name + ':' if name else ''}")
+
+
+def marked(beginning: str) -> list[int]:
+    """Processes, other than this one, of whose environment a line begins so."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                environment = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:  # it has ended, or is another user's
+                continue
+            if any(line.startswith(beginning.encode()) for line in environment):
+                found.append(int(entry.name))
+    return found
+
+
+def kill_marked(pids: list[int]) -> None:
+    """End processes that `marked` found."""
+    for pid in pids:
+        _kill(pid)
 
 
 def _command(pid: int) -> bytes:

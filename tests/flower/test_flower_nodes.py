@@ -7,7 +7,7 @@ pytest.importorskip("flwr")
 from flwr.app import Message
 from grids import FakeGrid, echo, failing, on_clock, silent
 
-from flora_secure.engine.flower.nodes import nodes_of
+from flora_secure.engine.flower.nodes import Nodes
 from flora_secure.engine.flower.wire import number_packed, packed
 
 
@@ -23,8 +23,9 @@ def clock(monkeypatch):
 
 def asked(grid, clients=3, least=None, patience=60.0, grace=5.0):
     log = []
-    known = nodes_of(grid, clients, least=least or clients, patience=patience, grace=grace, log=log.append)
-    return known, log
+    nodes = Nodes(grid, range(clients), log.append)
+    nodes.find(least=least or clients, patience=patience, grace=grace)
+    return {client: nodes.node_of(client) for client in range(clients) if client not in nodes.missing}, log
 
 
 def test_each_node_is_the_client_that_it_says(clock) -> None:
