@@ -92,8 +92,9 @@ def dealt(owners: NDArray[np.int64], sites: int) -> list[NDArray[np.int64]]:
 def _write(folder: Path, split: Split, class_names: tuple[str, ...]) -> None:
     from PIL import Image
 
+    folder.mkdir(PRIVATE_FOLDER)
     for name in class_names:
-        (folder / name.replace(" ", "_")).mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+        (folder / name.replace(" ", "_")).mkdir(PRIVATE_FOLDER)
     assert isinstance(split.images, np.ndarray)
     for pixels, label, index in zip(split.images, split.labels.tolist(), split.indices.tolist(), strict=True):
         Image.fromarray(pixels).save(folder / class_names[label].replace(" ", "_") / f"{index:05d}.png")
