@@ -99,8 +99,9 @@ ROOMS = {
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
     "flora_secure.engine.deployed": Room(9, libraries("numpy"), inside=(("torch", ""),), light=False),
     "flora_secure.engine.deployed.keys": Room(9, libraries("numpy cryptography")),
-    "flora_secure.engine.deployed.project": Room(9, libraries("numpy"), inside=(("PIL", ""),)),
-    "flora_secure.engine.flower": Room(10, libraries("cryptography flwr"), light=False),  # nobody below the command line needs it
+    "flora_secure.engine.deployed.project": Room(10, libraries("numpy"), inside=(("PIL", ""),)),
+    # nobody below the command line needs it
+    "flora_secure.engine.flower": Room(10, libraries("cryptography flwr"), light=False),
     API: Room(10, libraries("numpy"), inside=(("torch", ""),)),
     "flora_bench": Room(
         11, libraries("numpy cryptography mpmath dp_accounting"), inside=(("torch", ""), ("flwr", ""), ("opendp", ""))

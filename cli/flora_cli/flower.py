@@ -1,20 +1,21 @@
 """`flora-secure flower`: what a federation of real sites needs before its first round, keys first.
 
-Each command is a function of this file, added to `app` with its examples; `flora_cli.main` adds `app`. The same files
+Each command is a function of this file or of `flora_cli.federation`, added to `app` with its examples; `flora_cli.main`
+adds `app`. The same files
 serve a federation without Flower.
 """
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flora_cli.options import at_home, number, told, whole
-from flora_cli.output import emit, emit_json, fail, log, table, working
+from flora_cli.federation import EXAMPLE, INIT, Folder, Json, example, init, print_document
+from flora_cli.options import at_home, told, whole
+from flora_cli.output import emit, fail, log, table, working
 
 if TYPE_CHECKING:
     from flora_secure.engine.deployed.keys.credentials import Made
@@ -26,8 +27,7 @@ app = typer.Typer(
     help="A federation of real sites: its folder, keys, certificates and enrolment.",
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", callback=at_home, help="The coordinator's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, of what is public.")]
+app.command(epilog=INIT)(init)
 
 CERTS = """\
 Examples:
@@ -118,7 +118,7 @@ def identity(
     path = directory / NAME
     log(f"{path} is secret and stays here; the line on stdout is public, for flora-secure flower enrol")
     if json:
-        _print({"schema": "flora-secure/public-identity/1", "file": str(path), "public_key": public})
+        print_document({"schema": "flora-secure/public-identity/1", "file": str(path), "public_key": public})
     else:
         emit(public)
 
@@ -180,117 +180,12 @@ def revoke(
         fail(told(error))
     path = Places(directory).enrolment
     if json:
-        _print({"schema": "flora-secure/enrolled/1", **_about(path, enrolment)})
+        print_document({"schema": "flora-secure/enrolled/1", **_about(path, enrolment)})
     else:
         emit(*_lines(path, enrolment))
 
 
-INIT = """\
-Examples:
-
-flora-secure flower init clinic
-
-flora-secure flower init clinic --clients 5 --rounds 20 --epsilon 4 --images 12000"""
-
-
-@app.command(epilog=INIT)
-def init(
-    directory: Folder,
-    clients: Annotated[int, typer.Option(parser=whole, metavar="COUNT", help="Sites that will take part.")] = 3,
-    rounds: Annotated[int, typer.Option(parser=whole, metavar="COUNT", help="Rounds of the run.")] = 10,
-    epsilon: Annotated[float, typer.Option(parser=number, metavar="NUMBER", help="The budget of all rounds.")] = 8.0,
-    unit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="UNIT",
-            help="Whom the budget protects, example or client.",
-            show_default="example below 30 clients, else client",
-        ),
-    ] = None,
-    images: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole,
-            metavar="COUNT",
-            help="Images of all sites together, roughly; for unit example.",
-            show_default="the example's",
-        ),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Write a folder to begin a federation with: the app of all parties, a policy that fits it, Flower's connection.
-
-    Nothing is overwritten. Keys come next (flower certs, or identity and enrol), then each site's images.
-    """
-    from flora_secure.errors import InputError
-
-    if unit not in (None, "client", "example"):
-        fail(f"--unit must be client or example, got {unit!r}")
-    try:
-        with working("planning the federation"):
-            from flora_secure.engine.deployed.project.begin import begin
-
-            begun = begin(directory, clients=clients, rounds=rounds, epsilon=epsilon, unit=unit, images=images)  # type: ignore[arg-type]
-    except InputError as error:
-        fail(told(error))
-    log(begun.reason)
-    noise, policy = begun.plan.plan, begun.policy
-    if json:
-        about = {"directory": str(begun.folder), "unit": policy.unit, "reason": begun.reason, "clients": noise.clients}
-        figures = {"rounds": noise.rounds, "epsilon": begun.config.privacy.epsilon, "delta": noise.delta}
-        least = {"survivors_minimum": noise.survivors_minimum, "threshold": begun.plan.aggregation.threshold}
-        _print({"schema": "flora-secure/begun/1", **about, **figures, **least, "images": begun.config.data.images})
-        return
-    counted = "" if begun.config.data.images is None else f", {begun.config.data.images:,} images of all sites together"
-    emit(
-        *table(
-            [
-                ("budget", f"ε = {begun.config.privacy.epsilon:g}, δ = {noise.delta:.3g}, per {policy.unit}{counted}"),
-                ("rounds", f"{noise.rounds}, noise multiplier {noise.noise_multiplier:.4g}"),
-                (
-                    "sites",
-                    f"{noise.clients}, of which {noise.survivors_minimum} must stay in a round (threshold "
-                    f"{begun.plan.aggregation.threshold})",
-                ),
-                ("policy", f"at most ε = {policy.most_epsilon:g} a site: {directory / 'policy.toml'} asks what to mind"),
-                ("next", f"{directory / 'README.md'}"),
-            ],
-            f"flora-secure flower init → {directory}",
-        )
-    )
-
-
-EXAMPLE = """\
-Examples:
-
-flora-secure flower example clinic"""
-
-
-@app.command(epilog=EXAMPLE)
-def example(directory: Folder, json: Json = False) -> None:
-    """Write images to try a federation with into the folders of a pilot's sites and of its server.
-
-    They are the embedded icons, as PNG files in a folder for each class; a site has whole icon sets.
-    """
-    from flora_secure.errors import InputError
-
-    try:
-        with working("writing images"):
-            from flora_secure.engine.deployed.project.example import write_example
-
-            written = write_example(directory)
-    except InputError as error:
-        fail(told(error))
-    if json:
-        sites = {f"site{client}": count for client, count in written.sites.items()}
-        about = {"directory": str(directory), "sites": sites, "test": written.test, "public": written.public}
-        _print({"schema": "flora-secure/example/1", **about})
-        return
-    sites_line = ", ".join(f"site{client} {count:,}" for client, count in written.sites.items())
-    emit(
-        f"images: {sites_line} ({sum(written.sites.values()):,} together)",
-        f"test images at the server: {written.test:,}; public ones at all parties: {written.public:,}",
-    )
+app.command(epilog=EXAMPLE)(example)
 
 
 def _tell_made(made: Made, json: bool) -> None:
@@ -298,7 +193,7 @@ def _tell_made(made: Made, json: bool) -> None:
         until = made.until.isoformat() if made.until else None
         server = {"hosts": list(made.hosts), "until": until, "new": made.server}
         about = {"directory": str(made.places.folder), "authority_sha256": made.authority, "server": server}
-        _print({"schema": "flora-secure/credentials/1", **about, "again": list(made.again), **_enrolled(made)})
+        print_document({"schema": "flora-secure/credentials/1", **about, "again": list(made.again), **_enrolled(made)})
         return
     rows = [("authority", f"SHA-256 {made.authority}")]
     ends = f", until {made.until:%Y-%m-%d}" if made.until else ""
@@ -315,7 +210,7 @@ def _tell_made(made: Made, json: bool) -> None:
 def _tell_enrolment(made: Made, json: bool) -> None:
     assert made.enrolment is not None
     if json:
-        _print({"schema": "flora-secure/enrolled/1", **_enrolled(made)})
+        print_document({"schema": "flora-secure/enrolled/1", **_enrolled(made)})
         return
     emit(*(f"client {client}" for client in made.clients), *_lines(made.places.enrolment, made.enrolment))
 
@@ -349,7 +244,3 @@ def _lines(path: Path, enrolment: Enrolment) -> list[str]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} … {names[-1]} ({len(names)})"
-
-
-def _print(document: dict[str, Any]) -> None:
-    emit_json(json_format.dumps(document, indent=2, ensure_ascii=False))

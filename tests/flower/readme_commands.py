@@ -81,18 +81,26 @@ class Person:
             self._started.append(
                 subprocess.Popen(
                     ["bash", "-euo", "pipefail", "-c", self.text(name)],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                    env=self.environment, cwd=self.folder, start_new_session=True,
-                )  # fmt: skip
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=self.environment,
+                    cwd=self.folder,
+                    start_new_session=True,
+                )
             )
 
     def do(self, name: str, patience: float) -> str:
         """Type a block and wait for it to end well; gives what it printed."""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", self.text(name)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=self.environment, cwd=self.folder, timeout=patience,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self.environment,
+            cwd=self.folder,
+            timeout=patience,
+        )
         said = done.stdout.decode(errors="replace")
         if done.returncode != 0:
             raise RuntimeError(f"{name} ended with {done.returncode}:\n{said}\n{self.logs()}")

@@ -284,7 +284,8 @@ sys.path.insert(0, sys.argv[1])
 from federation.app import client
 from flora_secure.engine.flower import wire
 for action in ("hello", "secure"):
-    message = Message(wire.packed(bytes.fromhex(sys.argv[3]) if action == "secure" else b""), 70, "query." + action, ttl=60)
+    sent = bytes.fromhex(sys.argv[3]) if action == "secure" else b""
+    message = Message(wire.packed(sent), 70, "query." + action, ttl=60)
     message.metadata.__dict__["_message_id"] = message.object_id
     context = Context(run_id=1, node_id=70, node_config={"site": sys.argv[2]}, state=RecordDict(), run_config={})
     print(wire.unpacked(client(message, context)).hex())

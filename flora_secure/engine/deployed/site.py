@@ -136,10 +136,10 @@ class Site:
 
     def _say_what_is_given(self, ledger: ClientLedger) -> None:
         given, policy = ledger.given, self.policy
+        terms = f"of {policy.most_epsilon:g} allowed, δ = {policy.delta:g}, per {policy.unit}"
         self.log(
             f"uploaded in round {given[-1].event.round}; this site's own ledger counts ε = "
-            f"{ledger.epsilon(policy.delta):.4g} of {policy.most_epsilon:g} allowed, δ = {policy.delta:g}, per {policy.unit}, "
-            f"over {len(given)} {'round' if len(given) == 1 else 'rounds'}"
+            f"{ledger.epsilon(policy.delta):.4g} {terms}, over {len(given)} {'round' if len(given) == 1 else 'rounds'}"
         )
 
     def _client(self, facts: _Facts, store: FileStore) -> Client:

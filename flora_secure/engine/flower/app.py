@@ -21,7 +21,7 @@ from flora_secure.boundary.foreign import printable
 from flora_secure.engine.deployed.folders import App, open_site
 from flora_secure.engine.deployed.site import Site
 from flora_secure.engine.flower.site_app import Answer, register
-from flora_secure.errors import InputError, RunInterrupted, first_line, require
+from flora_secure.errors import InputError, RunInterrupted, require
 
 FLOWER_LOG = "flwr"  # the name of Flower's logger
 
@@ -33,7 +33,7 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong in the program
 def client_app(folder: Path) -> ClientApp:
     """The app of a site, for the app's `folder` with config.toml and data.py.
 
-    What happens is told on stderr, which is the SuperNode's log, in lines that begin with the name of the site's folder.
+    What happens is told on stderr, which is the SuperNode's log, in lines that begin with the site's folder's name.
     """
     app = ClientApp()
 
@@ -52,7 +52,6 @@ def server_app(folder: Path) -> ServerApp:
     """
     app = ServerApp()
 
-    @app.main()
     def main(grid: Grid, context: Context) -> None:
         from flora_secure.engine.flower.hosting import host
         from flora_secure.privacy.cross_check import CrossCheckError
@@ -61,8 +60,9 @@ def server_app(folder: Path) -> ServerApp:
         try:
             host(folder, grid, context.run_config, _teller(""))
         except (InputError, RunInterrupted, CrossCheckError) as error:
-            raise Stopped(f"flora-secure: {printable(first_line(error))}") from None
+            raise Stopped(f"flora-secure: {printable(' '.join(str(error).split()))}") from None
 
+    app.main()(main)
     return app
 
 

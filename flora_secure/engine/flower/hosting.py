@@ -101,7 +101,7 @@ def _server_folder(settings: Mapping[str, object]) -> Path:
         "in the app's pyproject.toml, [tool.flwr.app.config]",
     )
     own = Path(str(given))
-    require(own.is_dir(), f"`server` {own} is no folder; `flora-secure flower init` makes one, and pyproject.toml names it")
+    require(own.is_dir(), f"`server` {own} is no folder: make it, or name another one in the app's pyproject.toml")
     return own
 
 

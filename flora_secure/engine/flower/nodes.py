@@ -86,8 +86,9 @@ class Nodes:
             hellos.rest(began)
 
     def look(self, hellos: Letters) -> None:
-        """See who is connected, and ask nodes that are nobody yet for their numbers where a client is missing: once with
-        these `hellos`, and not where they were silent before and have been connected since.
+        """Find out who is connected and, where a client is missing, ask nodes that are nobody yet for their numbers.
+
+        Each is asked once with these `hellos`, and not at all if it was silent before and has been connected since.
 
         A node whose key is that of a client needs no asking.
         """

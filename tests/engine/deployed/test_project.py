@@ -122,9 +122,7 @@ def test_the_example_deals_whole_icon_sets_and_every_image_once(tmp_path: Path) 
     written = write_example(folder)
     data = icons(unseen_clients=False)
     assert len(data.private) == EXAMPLE_IMAGES == sum(written.sites.values())
-    names = [
-        {path.stem for path in (folder / f"sites/site{site}/images").rglob("*.png")} for site in written.sites
-    ]
+    names = [{path.stem for path in (folder / f"sites/site{site}/images").rglob("*.png")} for site in written.sites]
     assert [len(each) for each in names] == list(written.sites.values())
     assert len(set.union(*names)) == EXAMPLE_IMAGES
     assert max(written.sites.values()) - min(written.sites.values()) < 20

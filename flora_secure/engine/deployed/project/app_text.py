@@ -124,8 +124,8 @@ _README = """\
 | `server/` | the server | test images in `server/images`, a folder for each class |
 | `flwr/config.toml` | whoever starts runs | the server's address |
 
-`app/` is packed by Flower and sent to every site: nothing secret belongs there. Keys are in `certs/` and `sites/`, which
-`flora-secure flower certs` makes, and never in `app/`.
+`app/` is packed by Flower and sent to every site: nothing secret belongs there. Keys are in `certs/` and `sites/`,
+which `flora-secure flower certs` makes, and never in `app/`.
 
 In this folder's parent, where it is called DIR:
 
@@ -152,7 +152,7 @@ flora-secure audit DIR/server/run
 
 
 def pyproject(server: Path) -> str:
-    """pyproject.toml of the app, for the server's folder at the absolute path `server`."""
+    """The app's pyproject.toml, for the server's folder at the absolute path `server`."""
     return _PYPROJECT.format(server=_toml(server))
 
 
@@ -162,7 +162,7 @@ def flower_config(authority: Path) -> str:
 
 
 def readme(unit: Unit) -> str:
-    """README.md of the folder."""
+    """The folder's README.md."""
     return _README.format(images=", how many images there are" if unit == "example" else "")
 
 

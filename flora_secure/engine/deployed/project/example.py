@@ -1,8 +1,8 @@
 """Images to try a federation with: the embedded icons, whose sets are dealt whole among the sites.
 
-    DIR/sites/siteN/images/CLASS/*.png    the icon sets of that site
-    DIR/server/images/CLASS/*.png         test images: other icons of the same sets
-    DIR/sites/siteN/public, DIR/server/public    house styles that belong to no site
+DIR/sites/siteN/images/CLASS/*.png    the icon sets of that site
+DIR/server/images/CLASS/*.png         test images: other icons of the same sets
+DIR/sites/siteN/public, DIR/server/public    house styles that belong to no site
 """
 
 from __future__ import annotations

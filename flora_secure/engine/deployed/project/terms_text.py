@@ -32,6 +32,8 @@ suite = {suite}  # what the channels between sites rest on
 corrupt = {corrupt}  # fraction of the sites that may collude with the server: their noise counts for nothing
 """
 
+_IMAGES = "images = {images}  # of all sites together, roughly: what one image is hidden among\n"
+
 _POLICY = """\
 # What this site insists on. The server never sees this file, and nothing in it comes from the server: whatever it asks,
 # a round that falls short of one of these terms is refused, and nothing is sent. Each value fits app/federation/
@@ -45,8 +47,8 @@ profile = {profile}
 # Ask: may it become known that this site took part, and roughly what its images are alike in? If not: "client".
 unit = {unit}
 
-# The largest ε that this site gives in its life, over all runs with this key's ledger: {rounds} rounds cost
-# {spent:g} at the worst, with as few survivors as the plan allows. Another run needs more, and is refused until you say so.
+# The largest ε that this site gives in its life, over all runs that its ledger counts: {rounds} rounds cost {spent:g}
+# at the worst, with as few survivors as the plan allows. Another run needs more, and is refused until you say so.
 # Ask: how much may somebody learn about one {what}? ε = 1 is little, 8 a loose bound.
 most_epsilon = {most_epsilon}
 
@@ -64,8 +66,9 @@ most_rounds = {most_rounds}
 last_round = {last_round}
 
 # Fraction of the sites that may collude with the server, as this site sees it, whatever the server says.
-# Ask: do we trust the other sites not to tell the server their noise? If not: {collude}, and the same or more for
-# `aggregation.corrupt` in config.toml, so that the noise is planned for it; otherwise rounds are refused.
+# Ask: do we trust the other sites not to tell the server their noise? If not, agree with all on {collude} or more, here
+# and as `aggregation.corrupt` in config.toml, so that the noise is planned for it (fewer sites may fail then: lower
+# `privacy.dropout_tolerance`); here alone it has rounds refused.
 corrupt = {corrupt}
 
 # The fewest sites of a round, shares that open a secret, and uploads in a sum that this one disappears in.
@@ -85,13 +88,15 @@ placements = {placements}
 
 
 def config_text(config: RunConfig, plan: Forecast) -> str:
-    """config.toml of a federation, without the number of its clients, which its enrolment says."""
+    """A federation's config.toml, without the number of its clients, which its enrolment says."""
     privacy, how = config.privacy, config.aggregation
     images = config.data.images
     return _CONFIG.format(
         seed=config.seed,
         dataset=_toml(config.data.dataset),
-        images="" if images is None else f"images = {images}  # of all sites together, roughly: what one image is hidden among\n",
+        images=""
+        if images is None
+        else f"images = {images}  # of all sites together, roughly: what one image is hidden among\n",
         rounds=config.training.rounds,
         unit=_toml(privacy.unit),
         epsilon=_toml(privacy.epsilon),
@@ -105,7 +110,7 @@ def config_text(config: RunConfig, plan: Forecast) -> str:
 
 
 def policy_text(policy: Policy, plan: Forecast) -> str:
-    """policy.toml, every key of it with what a site should ask itself."""
+    """A policy.toml, every key of it with what a site should ask itself."""
     example = policy.unit == "example"
     return _POLICY.format(
         **{key: _toml(value) for key, value in vars(policy).items()},
