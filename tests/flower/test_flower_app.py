@@ -46,14 +46,14 @@ class Sites(FakeGrid):
         self.replies: list[bytes] = []
         super().__init__(clock, {node: self.node(node, site_of(folder, site)) for node, site in NODES.items()})
 
-    def node(self, node: int, site: Path):
+    def node(self, node: int, site: Path, app: Path | None = None):
         def answer(message: Message):
             self.received[node] = self.received.get(node, 0) + 1
             if node in self.killed:
                 return []
             config = {"site": str(site)}
             context = Context(run_id=1, node_id=node, node_config=config, state=RecordDict(), run_config={})
-            reply = client_app(self.app)(message, context)
+            reply = client_app(app or self.app)(message, context)
             self.replies.append(b"".join(record["message"] for record in reply.content.values()))
             assert len(context.state) == 0
             return [(0.0, reply)]
@@ -134,6 +134,20 @@ def readable_identity(sites):
     (site_of(sites.folder, 2) / "identity.key").chmod(0o644)
 
 
+def other_app(file, before, after):
+    """Site 2 has another edition of the app."""
+
+    def spoil(sites):
+        app = sites.folder / "other" / "federation"
+        shutil.copytree(sites.app, app)
+        text = (app / file).read_text()
+        assert before in text
+        (app / file).write_text(text.replace(before, after))
+        sites.sites[72] = sites.node(72, site_of(sites.folder, 2), app)
+
+    return spoil
+
+
 def policy(**terms):
     return lambda sites: with_policy(site_of(sites.folder, 2), **terms)
 
@@ -144,6 +158,19 @@ MISFITS = {
     "the identity of another": (swapped_identity, "", "says that it is client 1, which node 71 is; it is left out"),
     "other enrolment": (other_enrolment, "terms differ, enrolment", "site2 does not fit: enrolment"),
     "identity that others may read": (readable_identity, "identity.key", "its site failed"),
+    "class names": (
+        other_app("data.py", '"calendar", "house"', '"house", "calendar"'),
+        "terms differ, class names",
+        "site2 does not fit: class names",
+    ),
+    "model": (
+        other_app("config.toml", "[training]", "[model]\nrank = 3\n[training]"),
+        "terms differ, model.rank",
+        "site2 does not fit: model.rank",
+    ),
+    "code of another": (other_app("data.py", 'folder / "images"', "4711"), "images", "site2 cannot take part (failed)"),
+    "suite": (policy(suite='"x25519-mlkem768"'), "insists on x25519-mlkem768", "not take part (profile)"),
+    "profile of the noise": (policy(corrupt=0.9), "impossible", "site2 does not take part (plan)"),
     "noise": (policy(least_noise=9.0), "insists on 9", "site2 does not take part (noise)"),
     "budget": (policy(most_epsilon=0.1), "above its budget of 0.1", "site2 does not take part (budget)"),
     "unit": (policy(unit='"example"'), "insists on example", "site2 does not take part (unit)"),
