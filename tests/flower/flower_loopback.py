@@ -97,6 +97,10 @@ class Federation:
         """What its node is told of `site` where it is started."""
         return f"partition-id={site}"
 
+    def node_options(self, site: int) -> tuple[object, ...]:
+        """What else the node of `site` is started with."""
+        return ()
+
     def start_site(self, site: int) -> None:
         """Start the process `siteN` of an enrolled `site`, with its number as partition-id; see `connected`."""
         self.start(
@@ -104,6 +108,7 @@ class Federation:
             *("flower-supernode", "--superlink", f"127.0.0.1:{self._port}", "--port", str(free_port())),
             *("--root-certificates", self.folder / "ca.crt", "--auth-supernode-private-key", self._keys[site]),
             *("--node-config", self.node_config(site)),
+            *self.node_options(site),
         )
 
     def connected(self, site: int) -> None:

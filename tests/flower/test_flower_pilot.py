@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("flwr")
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flower_loopback import Federation
 from pilots import SITES, make_pilot, site_of
 
@@ -176,6 +178,22 @@ def test_a_superlink_that_is_killed_is_begun_anew_and_the_run_goes_on(pilot) -> 
     records = pilot.records()
     assert [record["lost"] for record in records] == [True, False]
     assert records[1]["survivors"] == [0, 1, 2]
+    pilot.check()
+
+
+@pytest.mark.slow
+def test_a_supernode_that_trusts_signers_runs_no_local_app(pilot, monkeypatch) -> None:
+    """What docs/flower.md says of --trusted-entities: no signature of a local app reaches a site."""
+    key = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    trusted = pilot.folder / "trusted.yaml"
+    trusted.write_text(f'fpk_1: "{key.decode()}"\n')
+    monkeypatch.setattr(pilot, "node_options", lambda site: ("--trusted-entities", trusted) if site == 2 else ())
+    pilot.begin()
+    pilot.begin_run()
+    pilot.finish_run(300)
+    assert [record["survivors"] for record in pilot.records()] == [[0, 1]]
+    assert "App verification is" in pilot.log("site2")
+    assert not (site_of(pilot.clinic, 2) / "state").exists()  # nothing of the app has run there
     pilot.check()
 
 
