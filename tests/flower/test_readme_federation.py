@@ -19,11 +19,11 @@ def test_readme_s_commands_end_in_accuracy_budget_and_bytes(tmp_path) -> None:
             config = tmp_path / "clinic/flwr/config.toml"
             config.write_text(config.read_text().replace("127.0.0.1:8000", f"127.0.0.1:{person.ports['8000']}"))
         person.start("superlink")
-        person.until("superlink", "running on https", 1, 60)
-        person.do("register", 60)
+        person.until("superlink", "running on https", 1, 120)
+        person.do("register", 120)
         person.start("sites")
-        person.until("sites", "SuperNode ID:", 3, 60)
-        said = person.do("run", 420)
+        person.until("sites", "SuperNode ID:", 3, 120)
+        said = person.do("run", 900)
         sites = person.log("sites")
     run = tmp_path / "clinic/server/run"
     accuracy = float(re.search(r"accuracy +([\d.]+)% on 2,516 test images", said)[1])
