@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from flower_loopback import ROOT, free_port, kill_marked, marked
 
 _BLOCK = re.compile(r"<!-- command: federation (\w+) -->\n```sh\n(.*?)\n```", re.DOTALL)
 _MARK = "FLORA_SECURE_README"
-PORTS = ("8000", "9100", "9101", "9102")
+SERVER, NODES = 8000, 9100  # the server's port, and the first of the three nodes'
 
 
 def commands() -> dict[str, str]:
@@ -19,17 +20,23 @@ def commands() -> dict[str, str]:
     return dict(_BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
 
 
-def _free(port: str) -> bool:
-    import socket
+def _ports() -> tuple[int, int]:
+    """README's ports where they are free, else others that are: the server's, and the first of the nodes'."""
+    server, nodes = SERVER, NODES
+    while not all(map(_free, (server, nodes, nodes + 1, nodes + 2))):
+        server, nodes = free_port(), free_port()
+    return server, nodes
 
+
+def _free(port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", int(port))) != 0
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 class Person:
     """Somebody who types README's commands in `folder`. A context; every program that was started ends with it.
 
-    Ports are README's where they are free, and others where they are taken.
+    Ports are README's where they are free, and others where they are taken; `server` is that of Flower's server.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,8 +57,7 @@ class Person:
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",  # Flower's programs look for work more often
             _MARK: str(folder),
         }
-        taken = not all(map(_free, PORTS))
-        self.ports = {port: str(free_port()) if taken else port for port in PORTS}
+        self.server, self._nodes = _ports()
 
     def __enter__(self) -> "Person":
         return self
@@ -69,11 +75,9 @@ class Person:
     def text(self, name: str) -> str:
         """A block with its environment, in one shell."""
         block = f"{self._blocks['environment']}\n{self._blocks[name]}"
-        block = block.replace("127.0.0.1:8000", f"127.0.0.1:{self.ports['8000']}")
-        block = block.replace("--port 8000", f"--port {self.ports['8000']}")
-        if self.ports["8000"] != "8000":
-            block = block.replace("--port 910$site", f"--port $(({self.ports['9100']} + $site))")
-        return block
+        for before in ("127.0.0.1:", "--port "):
+            block = block.replace(f"{before}{SERVER}", f"{before}{self.server}")
+        return block.replace("--port 910$site", f"--port $(({self._nodes} + $site))")
 
     def start(self, name: str) -> None:
         """Type a block in a terminal of its own."""

@@ -15,9 +15,8 @@ from flora_secure.client.policy import Policy
 def test_readme_s_commands_end_in_accuracy_budget_and_bytes(tmp_path) -> None:
     with Person(tmp_path) as person:
         person.do("prepare", 120)
-        if person.ports["8000"] != "8000":  # init wrote README's port
-            config = tmp_path / "clinic/flwr/config.toml"
-            config.write_text(config.read_text().replace("127.0.0.1:8000", f"127.0.0.1:{person.ports['8000']}"))
+        config = tmp_path / "clinic/flwr/config.toml"  # init wrote README's port
+        config.write_text(config.read_text().replace("127.0.0.1:8000", f"127.0.0.1:{person.server}"))
         person.start("superlink")
         person.until("superlink", "running on https", 1, 120)
         person.do("register", 120)
