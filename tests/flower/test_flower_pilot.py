@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -133,11 +132,19 @@ def test_a_supernode_that_comes_back_is_in_again(pilot) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("pilot", [2], indirect=True)
 def test_a_clientapp_that_is_killed_while_it_trains_is_in_the_next_round(pilot) -> None:
+    hold = site_of(pilot.clinic, 2) / "hold"
+    data = pilot.clinic / "app" / "federation" / "data.py"
+    waiting = (
+        'if (folder / "hold").exists():\n        print("held", flush=True)\n        __import__("time").sleep(600)\n'
+    )
+    data.write_text(data.read_text().replace("    return _images(folder)", f"    {waiting}    return _images(folder)"))
     pilot.begin()
     pilot.begin_run()
-    pilot.until_count("site2", RECEIVING, 5, 300)
-    time.sleep(2)  # the process of the message before has ended; this one loads torch
+    pilot.until_count("site2", RECEIVING, 3, 300)  # its terms are compared: what loads its images now is the upload
+    hold.touch()
+    pilot.until_logged("site2", "held", 300)
     assert pilot.kill_answering(2) == 1
+    hold.unlink()
     pilot.finish_run(400)
     found = [record["survivors"] for record in pilot.records()]
     assert found == [[0, 1], [0, 1, 2]]
