@@ -35,6 +35,7 @@ KeyboardInterrupt
 Exception
 ├── RefusalError            a client does not do what its server asks; the server counts it as dropped out
 ├── Skipped                 server.server: nobody was invited to the round, since its cohort is none the plan is for
+├── Stopped                 engine.flower.app: a run of Flower's ends by one of the above; its server logs the line
 ├── BreachError             engine.tls.wire: a peer that does not keep to the protocol; it is cut off
 ├── ForeignError            a file or text of others that is not read; who asked for it names it
 └── UnreadableImageError    data.files.values: an image that is skipped, counted and named

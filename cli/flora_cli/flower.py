@@ -1,20 +1,21 @@
 """`flora-secure flower`: what a federation of real sites needs before its first round, keys first.
 
-Each command is a function of this file, added to `app` with its examples; `flora_cli.main` adds `app`. The same files
+Each command is a function of this file or of `flora_cli.federation`, added to `app` with its examples; `flora_cli.main`
+adds `app`. The same files
 serve a federation without Flower.
 """
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flora_cli.federation import EXAMPLE, INIT, Folder, Json, example, init, print_document
 from flora_cli.options import at_home, told, whole
-from flora_cli.output import emit, emit_json, fail, log, table, working
+from flora_cli.output import emit, fail, log, table, working
 
 if TYPE_CHECKING:
     from flora_secure.engine.deployed.keys.credentials import Made
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
 app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=False,
-    help="Keys, certificates and the enrolment of a federation of real sites.",
+    help="A federation of real sites: its folder, keys, certificates and enrolment.",
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", callback=at_home, help="The coordinator's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, of what is public.")]
+app.command(epilog=INIT)(init)
 
 CERTS = """\
 Examples:
@@ -118,7 +118,7 @@ def identity(
     path = directory / NAME
     log(f"{path} is secret and stays here; the line on stdout is public, for flora-secure flower enrol")
     if json:
-        _print({"schema": "flora-secure/public-identity/1", "file": str(path), "public_key": public})
+        print_document({"schema": "flora-secure/public-identity/1", "file": str(path), "public_key": public})
     else:
         emit(public)
 
@@ -180,9 +180,12 @@ def revoke(
         fail(told(error))
     path = Places(directory).enrolment
     if json:
-        _print({"schema": "flora-secure/enrolled/1", **_about(path, enrolment)})
+        print_document({"schema": "flora-secure/enrolled/1", **_about(path, enrolment)})
     else:
         emit(*_lines(path, enrolment))
+
+
+app.command(epilog=EXAMPLE)(example)
 
 
 def _tell_made(made: Made, json: bool) -> None:
@@ -190,7 +193,7 @@ def _tell_made(made: Made, json: bool) -> None:
         until = made.until.isoformat() if made.until else None
         server = {"hosts": list(made.hosts), "until": until, "new": made.server}
         about = {"directory": str(made.places.folder), "authority_sha256": made.authority, "server": server}
-        _print({"schema": "flora-secure/credentials/1", **about, "again": list(made.again), **_enrolled(made)})
+        print_document({"schema": "flora-secure/credentials/1", **about, "again": list(made.again), **_enrolled(made)})
         return
     rows = [("authority", f"SHA-256 {made.authority}")]
     ends = f", until {made.until:%Y-%m-%d}" if made.until else ""
@@ -207,7 +210,7 @@ def _tell_made(made: Made, json: bool) -> None:
 def _tell_enrolment(made: Made, json: bool) -> None:
     assert made.enrolment is not None
     if json:
-        _print({"schema": "flora-secure/enrolled/1", **_enrolled(made)})
+        print_document({"schema": "flora-secure/enrolled/1", **_enrolled(made)})
         return
     emit(*(f"client {client}" for client in made.clients), *_lines(made.places.enrolment, made.enrolment))
 
@@ -241,7 +244,3 @@ def _lines(path: Path, enrolment: Enrolment) -> list[str]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} … {names[-1]} ({len(names)})"
-
-
-def _print(document: dict[str, Any]) -> None:
-    emit_json(json_format.dumps(document, indent=2, ensure_ascii=False))

@@ -172,7 +172,7 @@ def test_a_secret_given_as_a_public_key_is_not_repeated(pilot: Path) -> None:
 def test_help_has_an_example_of_each_command_and_needs_neither_torch_nor_numpy() -> None:
     program = "import sys\nfor m in ('torch', 'numpy'): sys.modules[m] = None\nfrom flora_cli.main import run; run()"
     names = [command.name or command.callback.__name__ for command in flower.app.registered_commands]
-    assert names == ["certs", "identity", "enrol", "revoke"]
+    assert names == ["init", "certs", "identity", "enrol", "revoke", "example"]
     for name in names:
         command = [sys.executable, "-c", program, "flower", name, "--help"]
         done = subprocess.run(command, capture_output=True, text=True, env=WIDE)

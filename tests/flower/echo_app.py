@@ -7,7 +7,7 @@ from pathlib import Path
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from flora_secure.engine.flower.nodes import nodes_of
+from flora_secure.engine.flower.nodes import Nodes
 from flora_secure.engine.flower.site_app import register
 from flora_secure.engine.flower.transport import GridTransport
 
@@ -50,8 +50,9 @@ def main(grid, context) -> None:
         told(log=line)
         print("SERVER", line)
 
-    nodes = nodes_of(grid, 3, least=3, patience=90, grace=0, log=log)
-    told(clients=sorted(nodes))
+    nodes = Nodes(grid, range(3), log)
+    nodes.find(least=3, patience=90, grace=0)
+    told(clients=[client for client in range(3) if client not in nodes.missing])
     transport = GridTransport(grid, nodes, log)
     for word, patience in json.loads(context.run_config["script"].replace("'", '"')):
         if word == "rest":

@@ -73,7 +73,7 @@ class Federation:
 
     def start_server(self) -> None:
         """Start `server`, and wait until it listens."""
-        self._start(
+        self.start(
             "server",
             *("flower-superlink", "--host", "127.0.0.1", "--port", str(self._port), "--enable-supernode-auth"),
             *("--ssl-certfile", self.folder / "server.pem", "--ssl-keyfile", self.folder / "server.key"),
@@ -83,19 +83,32 @@ class Federation:
 
     def enrol(self, site: int) -> None:
         """Make a key for `site` and register it at the server."""
-        self._keys[site], public = node_key(self.folder, f"site{site}.key")
+        self._keys[site], public = self.node_key(site)
         name = f"register{site}"
-        self._start(name, "flwr", "supernode", "register", public, "loop")
+        self.start(name, "flwr", "supernode", "register", public, "loop")
         if self._processes[name].wait(60) != 0:
             raise RuntimeError(f"{name} failed:\n{self.log(name)}")
 
+    def node_key(self, site: int) -> tuple[Path, Path]:
+        """The private and the public half of the node key of `site`."""
+        return node_key(self.folder, f"site{site}.key")
+
+    def node_config(self, site: int) -> str:
+        """What its node is told of `site` where it is started."""
+        return f"partition-id={site}"
+
+    def node_options(self, site: int) -> tuple[object, ...]:
+        """What else the node of `site` is started with."""
+        return ()
+
     def start_site(self, site: int) -> None:
         """Start the process `siteN` of an enrolled `site`, with its number as partition-id; see `connected`."""
-        self._start(
+        self.start(
             f"site{site}",
             *("flower-supernode", "--superlink", f"127.0.0.1:{self._port}", "--port", str(free_port())),
             *("--root-certificates", self.folder / "ca.crt", "--auth-supernode-private-key", self._keys[site]),
-            *("--node-config", f"partition-id={site}"),
+            *("--node-config", self.node_config(site)),
+            *self.node_options(site),
         )
 
     def connected(self, site: int) -> None:
@@ -123,7 +136,7 @@ class Federation:
         shutil.copy(module, app)
         lines = (f'{key} = "{value}"\n' for key, value in (config or {}).items())
         (app / "pyproject.toml").write_text(_PROJECT.format(name=module.stem) + "".join(lines))
-        self._start("run", "flwr", "run", app, "loop", "--stream")
+        self.start("run", "flwr", "run", app, "loop", "--stream")
 
     def finish_run(self, patience: float) -> str:
         """Wait for `run` to end, and give what it streamed; raises `TimeoutExpired` after `patience` seconds."""
@@ -139,6 +152,16 @@ class Federation:
         """Wait until the process of this name has written `text`."""
         self._until(name, lambda: text in self.log(name), patience)
 
+    def until_count(self, name: str, text: str, count: int, patience: float) -> None:
+        """Wait until the process of this name has written `text` so many times, over its starts."""
+        self._until(name, lambda: self.log(name).count(text) >= count, patience)
+
+    def listed(self) -> str:
+        """What `flwr ls` says of the runs, in JSON."""
+        self.start("list", "flwr", "ls", "loop", "--format", "json")
+        self._processes["list"].wait(60)
+        return self.log("list")
+
     def kill(self, name: str) -> None:
         """End a process and all that it has started, as a power cut would; it can be started again."""
         for pid in self._marked(name):
@@ -147,10 +170,17 @@ class Federation:
 
     def kill_answering(self, site: int) -> int:
         """End the processes in which `site` answers messages, and leave its node alone; gives how many there were."""
-        answering = [pid for pid in self._marked(f"site{site}") if b"flwr-clientapp" in _command(pid)]
-        for pid in answering:
+        return self._kill_programs(f"site{site}", b"flwr-clientapp")
+
+    def kill_hosting(self) -> int:
+        """End the processes in which the server's half of the app runs; gives how many there were."""
+        return self._kill_programs("server", b"flwr-serverapp")
+
+    def _kill_programs(self, name: str, program: bytes) -> int:
+        found = [pid for pid in self._marked(name) if program in _command(pid)]
+        for pid in found:
             _kill(pid)
-        return len(answering)
+        return len(found)
 
     def end(self) -> None:
         """End every process of the federation; raises `RuntimeError` for one that stays."""
@@ -164,7 +194,8 @@ class Federation:
                 process.poll()  # collects what has ended
             time.sleep(0.05)
 
-    def _start(self, name: str, program: str, *arguments: object) -> None:
+    def start(self, name: str, program: str, *arguments: object) -> None:
+        """Start one of Flower's programs as the process `name`."""
         environment = {
             **os.environ,
             "FLWR_HOME": str(self.folder / "home"),
@@ -204,17 +235,27 @@ class Federation:
 
     def _marked(self, name: str = "") -> list[int]:
         """Processes of this federation that live, or those of one name."""
-        mark = f"{_MARK}={self.folder}:{name + ':' if name else ''}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    environment = (entry / "environ").read_bytes().split(b"\0")
-                except OSError:  # it has ended, or is another user's
-                    continue
-                if any(line.startswith(mark) for line in environment):
-                    found.append(int(entry.name))
-        return found
+        return marked(f"{_MARK}={self.folder}:{name + ':' if name else ''}")
+
+
+def marked(beginning: str) -> list[int]:
+    """Processes, other than this one, of whose environment a line begins so."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                environment = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:  # it has ended, or is another user's
+                continue
+            if any(line.startswith(beginning.encode()) for line in environment):
+                found.append(int(entry.name))
+    return found
+
+
+def kill_marked(pids: list[int]) -> None:
+    """End processes that `marked` found."""
+    for pid in pids:
+        _kill(pid)
 
 
 def _command(pid: int) -> bytes:

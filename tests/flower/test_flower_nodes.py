@@ -4,11 +4,15 @@ import pytest
 
 pytest.importorskip("flwr")
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from flwr.app import Message
+from flwr.proto.node_pb2 import NodeInfo
 from grids import FakeGrid, echo, failing, on_clock, silent
 
-from flora_secure.engine.flower.nodes import nodes_of
+from flora_secure.engine.flower.nodes import Nodes, public_key_of
 from flora_secure.engine.flower.wire import number_packed, packed
+from flora_secure.errors import ConfigError
 
 
 def says(number, delay=0.0):
@@ -23,8 +27,9 @@ def clock(monkeypatch):
 
 def asked(grid, clients=3, least=None, patience=60.0, grace=5.0):
     log = []
-    known = nodes_of(grid, clients, least=least or clients, patience=patience, grace=grace, log=log.append)
-    return known, log
+    nodes = Nodes(grid, range(clients), log.append)
+    nodes.find(least=least or clients, patience=patience, grace=grace)
+    return {client: nodes.node_of(client) for client in range(clients) if client not in nodes.missing}, log
 
 
 def test_each_node_is_the_client_that_it_says(clock) -> None:
@@ -78,3 +83,97 @@ def test_nodes_that_fail_are_told_by_code(clock) -> None:
         "node 71: no answer, error 5 of Flower",
         "node 72: no answer, its site failed; the site's own log says why",
     ]
+
+
+PEMS = [
+    ec.generate_private_key(ec.SECP384R1()).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for _ in range(3)
+]
+KEYS = dict(enumerate(
+    load_pem_public_key(pem).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for pem in PEMS
+))  # fmt: skip
+
+
+class Keyed(FakeGrid):
+    """Nodes with keys, `keys`, without those that are `away`."""
+
+    def __init__(self, clock, sites) -> None:
+        super().__init__(clock, sites)
+        self.keys: dict[int, bytes] = {}
+        self.away: set[int] = set()
+
+    def get_nodes(self):
+        return [
+            NodeInfo(node_id=node, public_key=self.keys.get(node, b"")) for node in self.sites if node not in self.away
+        ]
+
+
+def test_a_site_whose_key_is_known_is_asked_nothing_and_nobody_else_is_it(clock) -> None:
+    grid = Keyed(clock, {70: says(1), 71: says(0), 72: says(0), 73: says(2)})
+    grid.keys = {70: PEMS[0], 71: PEMS[1], 72: PEMS[2]}
+    log: list[str] = []
+    nodes = Nodes(grid, range(3), log.append, {0: KEYS[0], 1: KEYS[1]})
+    nodes.find(least=3, patience=60, grace=0)
+    assert [nodes.node_of(client) for client in range(3)] == [70, 71, 73]  # whatever 70 and 71 say
+    assert {message.metadata.dst_node_id for message in grid.pushed} == {72, 73}
+    assert log == ["node 72: says that it is client 0, whose node key is another; it is left out"]
+
+
+@pytest.mark.parametrize("key", [b"", b"rubbish", PEMS[2], PEMS[0][:-30]])
+def test_where_all_are_held_to_keys_a_stranger_is_told_of_once_and_never_asked(clock, key) -> None:
+    grid = Keyed(clock, {70: says(0), 71: says(1)})
+    grid.keys = {70: PEMS[0], 71: key}
+    log: list[str] = []
+    nodes = Nodes(grid, range(2), log.append, {0: KEYS[0], 1: KEYS[1]})
+    nodes.find(least=2, patience=5, grace=0)
+    assert nodes.missing == (1,)
+    assert grid.pushed == []
+    assert log == ["node 71: its node key is that of no site, it is left out"]
+
+
+def asked_again(grid, nodes, patience=10.0):
+    """One exchange's worth of questions; gives who was asked."""
+    before = len(grid.pushed)
+    nodes.find(least=9, patience=patience, grace=0)
+    return [message.metadata.dst_node_id for message in grid.pushed[before:]]
+
+
+def test_who_failed_is_asked_again_and_who_was_silent_only_when_it_has_been_away(clock) -> None:
+    grid = Keyed(clock, {70: says(0), 71: silent, 72: failing(8)})
+    nodes = Nodes(grid, range(3), [].append)
+    assert asked_again(grid, nodes) == [70, 71, 72]
+    assert asked_again(grid, nodes) == [72]
+    grid.away = {71}
+    assert asked_again(grid, nodes) == [72]
+    grid.away, grid.sites[71] = set(), says(1)
+    assert asked_again(grid, nodes) == [71, 72]
+    assert nodes.missing == (2,)
+
+
+def test_a_client_whose_node_is_gone_may_be_another_node_and_not_before(clock) -> None:
+    grid = Keyed(clock, {70: says(0), 71: says(1)})
+    log: list[str] = []
+    nodes = Nodes(grid, range(3), log.append)
+    assert asked_again(grid, nodes) == [70, 71]
+    grid.sites[90] = says(1)
+    asked_again(grid, nodes)
+    assert nodes.node_of(1) == 71
+    assert log[-1] == "node 90: says that it is client 1, which node 71 is; it is left out"
+    grid.away = {71}
+    assert nodes.node_of(1) == 71
+    asked_again(grid, nodes)
+    assert nodes.node_of(1) == 90
+
+
+def test_a_revoked_client_s_number_is_left_out(clock) -> None:
+    log: list[str] = []
+    nodes = Nodes(FakeGrid(clock, {70: says(0), 71: says(1), 72: says(2)}), [0, 2, 3], log.append)
+    nodes.find(least=3, patience=5, grace=0)
+    assert nodes.missing == (3,)
+    assert log[0] == "node 71: says that it is client 1, which is revoked; it is left out"
+
+
+@pytest.mark.parametrize("line", [b"", b"ssh-rsa nothing", b"\xff" * 9])
+def test_a_file_that_is_no_node_key_is_named(line) -> None:
+    with pytest.raises(ConfigError, match=r"site1/node\.key\.pub is no public node key"):
+        public_key_of(line, "site1/node.key.pub")

@@ -12,6 +12,7 @@ from grids import FakeGrid, echo, failing, on_clock, silent
 
 from flora_secure.engine.flower import wire
 from flora_secure.engine.flower.letters import MARGIN
+from flora_secure.engine.flower.nodes import Nodes
 from flora_secure.engine.flower.transport import GridTransport
 
 NODES = {0: 70, 1: 71, 2: 72}  # client → node
@@ -31,7 +32,7 @@ def transport_to(clock, log, **sites):
     """A transport to the clients 0 to 2, which echo unless `client0`, … says otherwise; and its grid."""
     nodes = {NODES[client]: sites.get(f"client{client}", echo(b"%d:" % client)) for client in NODES}
     grid = FakeGrid(clock, nodes)
-    return GridTransport(grid, NODES, log.append), grid
+    return GridTransport(grid, Nodes(grid, NODES, log.append, known=NODES), log.append), grid
 
 
 def exchanged(transport, outbox, patience=30.0):
@@ -201,7 +202,7 @@ def test_a_server_of_flower_that_is_gone_is_raised(clock, log, monkeypatch) -> N
 def test_a_client_without_a_node_has_dropped_out(clock, log) -> None:
     transport, _ = transport_to(clock, log)
     assert exchanged(transport, {0: b"x", 7: b"x"}) == {0: b"0:x"}
-    assert log == ["client 7: no node of Flower said that it is this client"]
+    assert log == ["client 7: no node of Flower is known to be this client"]
 
 
 def test_a_long_wait_is_not_spent_on_looking(clock, log) -> None:
@@ -217,7 +218,7 @@ def test_a_long_wait_is_not_spent_on_looking(clock, log) -> None:
 def test_misuse_is_raised(clock, log, monkeypatch) -> None:
     transport, grid = transport_to(clock, log)
     with pytest.raises(ValueError, match="one node"):
-        GridTransport(grid, {0: 70, 1: 70}, log.append)
+        Nodes(grid, range(2), log.append, known={0: 70, 1: 70})
     with pytest.raises(TypeError, match="bytes"):
         transport.exchange({0: "text"}, 30)
     monkeypatch.setattr(wire, "MOST_MESSAGE", 100)

@@ -112,9 +112,22 @@ class Site:
             return b""
         store = store_in(self._state)
         try:
-            return self._client(facts, store).answer(message)
+            client = self._client(facts, store)
+            before = len(client.ledger.given)
+            reply = client.answer(message)
         finally:
             store.close()
+        if len(client.ledger.given) > before:
+            self._say_what_is_given(client.ledger)
+        return reply
+
+    def _say_what_is_given(self, ledger: ClientLedger) -> None:
+        given, policy = ledger.given, self.policy
+        terms = f"of {policy.most_epsilon:g} allowed, δ = {policy.delta:g}, per {policy.unit}"
+        self.log(
+            f"uploaded in round {given[-1].event.round}; this site's own ledger counts ε = "
+            f"{ledger.epsilon(policy.delta):.4g} {terms}, over {len(given)} {'round' if len(given) == 1 else 'rounds'}"
+        )
 
     def _client(self, facts: _Facts, store: FileStore) -> Client:
         return Client(

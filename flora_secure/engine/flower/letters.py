@@ -26,7 +26,7 @@ class _Letter(NamedTuple):
 
 
 class Letters:
-    """The letters of one exchange: each is sent to a node, and has one reply or none.
+    """The letters of one exchange: each is sent to a node, and has one reply or none. `asked`: the nodes so far.
 
     A letter is asked for alone, by its id. So a reply that Flower cannot unpack, or that claims to be another node's,
     costs nobody else theirs; and since an exchange knows no ids but its own, no reply of an earlier one is in it.
@@ -40,6 +40,7 @@ class Letters:
         # the id of a message is a hash of all that is in it: with this, no two exchanges have one in common
         self._exchange = secrets.token_hex(8)
         self._waiting: dict[str, _Letter] = {}
+        self.asked: set[int] = set()  # nodes that a letter was for
         self._began = time.monotonic()
         self._deadline = self._began + patience
 
@@ -60,6 +61,7 @@ class Letters:
         Raises `ValueError` for a message that is too long, and what Flower raises where its server cannot be reached.
         """
         letter = Message(packed(message, beside), node, self._type, ttl=self._life, group_id=self._exchange)
+        self.asked.add(node)
         taken = list(self._grid.push_messages([letter]))
         if len(taken) == 1 and taken[0]:
             self._waiting[taken[0]] = _Letter(node, name)
@@ -85,11 +87,13 @@ class Letters:
                     yield letter.node, reply
                 break
 
-    def give_up(self) -> None:
-        """Wait for no more replies; the log is told whose did not come."""
+    def give_up(self) -> frozenset[int]:
+        """Wait for no more replies; gives the nodes whose did not come, and the log is told."""
+        silent = frozenset(letter.node for letter in self._waiting.values())
         for letter in self._waiting.values():
             self._log(f"{letter.name}: no answer within {self._deadline - self._began:g} s")
         self._waiting.clear()
+        return silent
 
     def rest(self, began: float) -> None:
         """Sleep between two looks, of which the last began at `began` of the monotonic clock, and not past the

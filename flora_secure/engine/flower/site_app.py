@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from flora_secure.boundary.foreign import printable
 from flora_secure.engine.flower.wire import ANSWER, FAILED, HELLO, number_packed, packed, unpacked
-from flora_secure.errors import first_line
+from flora_secure.errors import InputError, first_line
 
 Answer = Callable[[bytes], bytes]
 """A message of the server to the envelope that is the client's reply; it never raises."""
@@ -54,7 +54,10 @@ def _replied(message: Message, answer: Answer, log: Callable[[str], None]) -> Me
 def _tell(log: Callable[[str], None], error: Exception) -> None:
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
+    what = first_line(error)
+    if not isinstance(error, InputError):  # whose line says all that a person needs
+        what = f"{type(error).__name__} at {where}: {what}"
     try:
-        log(printable(f"the server had no answer: {type(error).__name__} at {where}: {first_line(error)}"))
+        log(printable(f"the server had no answer: {what}"))
     except Exception:  # a log that cannot be written must not tell the server either
         return

@@ -41,7 +41,7 @@ from flora_secure.data.federation import load_federation
 from flora_secure.engine.deployed.coordinator import Coordinator
 from flora_secure.engine.deployed.envelope import enveloped
 from flora_secure.engine.deployed.masked_rounds import Patience
-from flora_secure.engine.flower.nodes import nodes_of
+from flora_secure.engine.flower.nodes import Nodes
 from flora_secure.engine.flower.site_app import register
 from flora_secure.engine.flower.transport import GridTransport
 from flora_secure.engine.simulation import headline, noise_key, simulated_policy, vanishing_of
@@ -122,12 +122,13 @@ class VirtualFederation:
         with tempfile.TemporaryDirectory(prefix="flora-secure-", dir=where) as folder:
             self._write(Path(folder))
             with _Nodes(Path(folder), self.config.clients, self._log) as grid:
-                known = nodes_of(
-                    grid, self.config.clients, least=self.config.clients, patience=_START, grace=0.0, log=self._log
-                )
-                if len(known) < self.config.clients:
-                    raise WorkerError(f"{len(known)} of {self.config.clients} nodes of Flower's engine have answered")
-                vanishing = _Vanishing(self.config, GridTransport(grid, known, self._log))
+                nodes = Nodes(grid, range(self.config.clients), self._log)
+                nodes.find(least=self.config.clients, patience=_START, grace=0.0)
+                if nodes.missing:
+                    raise WorkerError(
+                        f"{len(nodes.missing)} of {self.config.clients} nodes of Flower's engine are silent"
+                    )
+                vanishing = _Vanishing(self.config, GridTransport(grid, nodes, self._log))
                 coordinator = Coordinator(self.server, Terms({}), vanishing, Patience(), self._log)
                 yield from coordinator.rounds(vanishing.told(announce))
 

@@ -48,7 +48,7 @@ class Change:
         new = [parent for parent in parents if not parent.exists()]
         try:
             for place, target in self._moves:
-                target.parent.mkdir(PRIVATE_FOLDER, exist_ok=True)
+                target.parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
                 os.rename(place, target)
                 self._done.append(target)
             for parent in (*parents, self.root):

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from flora_secure.engine.deployed.transport import Transport
 from flora_secure.engine.flower.letters import Letters
-from flora_secure.engine.flower.nodes import nodes_of
+from flora_secure.engine.flower.nodes import Nodes
 from flora_secure.engine.flower.sums.wire import KIND, without_metrics
 from flora_secure.errors import ForeignError
 from flora_secure.rounds.opening import is_request
@@ -44,9 +44,10 @@ class SumTransport(Transport):
         self._nodes = {client: node for client, node in self._nodes.items() if node in connected}
         missing = set(members) - self._nodes.keys()
         if missing and (connected - set(self._nodes.values()) or len(self._nodes) < least):
-            self._nodes = nodes_of(
-                grid, self._clients, least=least, patience=patience, grace=_GRACE, log=self._log, kind=KIND
-            )
+            found = Nodes(grid, range(self._clients), self._log, kind=KIND)
+            found.find(least=least, patience=patience, grace=_GRACE)
+            known = {client: found.node_of(client) for client in range(self._clients)}
+            self._nodes = {client: node for client, node in known.items() if node is not None}
         return {client: self._nodes[client] for client in members if client in self._nodes}
 
     def expect(self, beside: Mapping[int, RecordDict]) -> None:
