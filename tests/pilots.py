@@ -13,7 +13,7 @@ from flora_secure.data.sources import load_dataset
 from flora_secure.engine.deployed.keys.credentials import make_federation
 from flora_secure.planning.config import RunConfig
 
-DATA = '''
+DATA = """
 import numpy as np
 from flora_secure import PartyData
 
@@ -24,7 +24,7 @@ def site_images(folder):
     return PartyData([f"digit {i}" for i in range(10)], items, public=public)
 
 server_images = site_images
-'''
+"""
 
 
 class Pilot:
