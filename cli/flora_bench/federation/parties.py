@@ -51,7 +51,7 @@ class Life:
     Attributes:
         role, number: "server", or "site" and which.
         folder: of the federation, as `keys.credentials.make_federation` leaves it.
-        port, rounds, dimension: of the run.
+        port, sites, rounds, dimension: of the run.
         training, trip: the server's patience, in seconds.
         write: the change of a file at which the process dies, counted from 1; 0 for none.
         message: of a site, the message at which it dies or does what `spoil` says; of a server, the exchange.
@@ -66,6 +66,7 @@ class Life:
     dimension: int
     training: float
     trip: float
+    sites: int = SITES
     write: int = 0
     message: int = 0
     spoil: str = ""
@@ -109,7 +110,7 @@ def site(life: Life) -> None:
     """Be a site until the federation is over. Raises NetworkError where the server does not come back."""
     root = Path(life.folder)
     folder = root / "sites" / f"site{life.number}"
-    config = config_of(SITES, life.rounds, TOLERANCE)
+    config = config_of(life.sites, life.rounds, TOLERANCE)
     _keep_vectors(root / "vectors")
     own = Site(
         folder,
@@ -173,15 +174,15 @@ def server(life: Life) -> None:
     out, enrolment, config = (
         root / "run",
         read_enrolment(root / "enrolment.toml"),
-        config_of(SITES, life.rounds, TOLERANCE),
+        config_of(life.sites, life.rounds, TOLERANCE),
     )
     _check_sums(root)
     transport = _Mortal(
-        HOST, life.port, _files(root / "certs", "server"), SITES, timing=TIMING, absence=life.trip, log=_log
+        HOST, life.port, _files(root / "certs", "server"), life.sites, timing=TIMING, absence=life.trip, log=_log
     )
     transport.life = life
     with closing(transport):
-        transport.wait_for(range(SITES), 2, _ALONE)
+        transport.wait_for(range(life.sites), 2, _ALONE)
         running = Server(config, task_of(life.dimension), enrolment)
         coordinator = Coordinator(running, TERMS, transport, Patience(life.training, life.trip), _log)
         for _ in range(_TRIES):

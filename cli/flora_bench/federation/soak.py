@@ -149,7 +149,7 @@ class Soak:
     """
 
     def __init__(
-        self, folder: Path, *, rounds: int, seed: int, mean_life: float = 20.0, hits: int | None = None
+        self, folder: Path, *, rounds: int, seed: int, mean_life: float = 3.0, hits: int | None = None
     ) -> None:
         self.folder, self.rounds, self.mean_life = folder, rounds, mean_life
         self.dimension, self.training, self.trip = 1_000, 4.0, 3.0
