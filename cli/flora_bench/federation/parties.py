@@ -246,7 +246,7 @@ def main() -> None:
     """Live the life that the command line tells."""
     life = Life(**json.loads(sys.argv[1]))
     if life.write:
-        durable.os = _MortalOs(life.write)  # type: ignore[assignment]
+        durable.__dict__["os"] = _MortalOs(life.write)
     with suppress(KeyboardInterrupt):
         (server if life.role == "server" else site)(life)
 

@@ -58,7 +58,7 @@ class Soaked:
     violations: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """For people."""
+        """What was seen, in lines for people."""
         met = ", ".join(f"{count} × {what}" for what, count in sorted(self.hit.items()))
         return [
             f"{self.rounds} rounds in {self.seconds:.0f} s, the longest {self.slowest:.1f} s: {self.sums} right sums, "
@@ -258,7 +258,8 @@ class Soak:
 
 def _stranger(folder: Path) -> tuple[Path, Path]:
     """Certificate and key of a client that nobody enrolled, of the federation's own authority."""
-    authority = Authority.read(*((folder / "certs" / f"ca.{end}").read_bytes() for end in ("crt", "key")))
+    certificate, key = ((folder / "certs" / f"ca.{end}").read_bytes() for end in ("crt", "key"))
+    authority = Authority.read(certificate, key)
     pair = authority.client(SITES + 5)
     files = folder / "stranger.pem", folder / "stranger.key"
     files[0].write_bytes(pair.public)
