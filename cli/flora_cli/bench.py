@@ -25,6 +25,7 @@ class Subject(StrEnum):
     MASKING = "masking"
     NOISE = "noise"
     TRAINING = "training"
+    FEDERATION = "federation"
 
 
 def _subject(text: str) -> Subject:
@@ -35,7 +36,9 @@ def _subject(text: str) -> Subject:
 
 
 def bench(
-    subject: Annotated[Subject, typer.Argument(parser=_subject, help="masking, noise or training.", metavar="SUBJECT")],
+    subject: Annotated[
+        Subject, typer.Argument(parser=_subject, help="masking, noise, training or federation.", metavar="SUBJECT")
+    ],
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: shows that it runs, says little.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Nothing scaled up from a part; adds some minutes.")] = False,
     device: Annotated[
@@ -50,6 +53,7 @@ def bench(
     import json as encoder
 
     from flora_bench import masking, noise, training
+    from flora_bench.federation import rows as federation
     from flora_bench.measure import Scale, machine
     from flora_secure.errors import InputError
 
@@ -64,6 +68,7 @@ def bench(
         Subject.MASKING: masking.rows(scale),
         Subject.NOISE: noise.rows(scale),
         Subject.TRAINING: training.rows(scale, device),
+        Subject.FEDERATION: federation.rows(scale),
     }[subject]
     rows = []
     try:
@@ -104,7 +109,7 @@ def _amount(value: float | None, row: Row) -> str:
     if not row.unit:
         return f"{value:g}"
     if row.unit == "B":
-        return f"{value / 1e6:.3g} MB"
+        return f"{value / 1e6:.3g} MB" if value >= 1e4 else f"{value:.0f} B"
     return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
 
 

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from flora_cli import audit, bench, completion, export, flower, plan, predict, report, simulate, vectors
+from flora_cli import audit, bench, completion, export, flower, join, plan, predict, report, serve, simulate, vectors
 from flora_cli.options import takes_options
 from flora_cli.output import any_encoding, log, silence
 
@@ -35,6 +35,8 @@ COMMANDS = (
     audit.audit,
     predict.predict,
     export.export,
+    serve.serve,
+    join.join,
     vectors.vectors,
     bench.bench,
 )

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
+from flora_cli.ended import tell
 from flora_cli.options import Given, flagged, options, told
-from flora_cli.output import Work, emit, emit_json, fail, log, table
-
-if TYPE_CHECKING:
-    import flora_secure
+from flora_cli.output import Work, fail
 
 EXAMPLES = """\
 Examples:
@@ -58,12 +53,7 @@ def simulate(given: Given) -> None:
         if not isinstance(error, CrossCheckError):
             raise
         fail(str(error), code=1)
-    try:
-        _show(run, switches.json)
-    except BaseException:
-        _write_page(run, log=None)  # it is written where nobody can read the table, too
-        raise
-    _write_page(run, log)
+    tell(run, "simulate", switches.json)
 
 
 def _refuse_others(given: Given) -> None:
@@ -73,25 +63,3 @@ def _refuse_others(given: Given) -> None:
     free = {"resume", "json", "feature_cache", "no_feature_cache", "engine"}
     for key in sorted(given.flags - free):
         fail(f"--resume takes the options of the run from its folder: leave out {flag_of(key)}")
-
-
-def _show(run: flora_secure.Run, as_json: bool) -> None:
-    from flora_secure.records.report_table import rows
-
-    if as_json:
-        emit_json(run.report.to_json())
-    else:
-        found = [(what, flagged(figure)) for what, figure in rows(run.report)]
-        emit(*table(found, f"flora-secure simulate → {run.folder}"))
-
-
-def _write_page(run: flora_secure.Run, log: Callable[[str], None] | None) -> None:
-    import flora_secure
-    from flora_secure.errors import InputError
-
-    try:
-        line = f"wrote {flora_secure.report(run.folder)}"
-    except InputError as error:
-        line = f"report.html was left out: {error}"
-    if log is not None:
-        log(line)

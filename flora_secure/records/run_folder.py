@@ -154,6 +154,23 @@ class RunFolder:
             raise _unwritable(self.path, error) from None
 
 
+def remove_unborn(path: Path) -> None:
+    """Take away a folder in which a run was about to begin when it was killed: there is no config yet, so that nobody
+    was invited. A folder with anything else in it stays. Raises `RunFolderError` where another process holds it,
+    `ConfigError` where it cannot be removed."""
+    state = path / "state"
+    if path.is_symlink() or state.is_symlink() or not path.is_dir():
+        return
+    if {entry.name for entry in path.iterdir()} - {"state", ".config.toml.tmp", ".tmp"}:
+        return
+    try:
+        if state.is_dir():
+            os.close(_locked(path))
+        shutil.rmtree(path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
 class Interrupted(NamedTuple):
     """A run that has not ended. `begun`: the announced record of the round that was in flight, if one was."""
 

@@ -24,7 +24,7 @@ from flora_secure.planning.config import RunConfig
 from flora_secure.rounds import broadcast, invitation
 
 _MAGIC, _VERSION = b"fT", 1
-_MOST = 1 << 20  # bytes
+MOST_BYTES = 1 << 20
 _SHOWN = 120  # characters of a value in a line
 _OWN = frozenset({"training.device"})  # settings that each party has for itself
 _SKETCH, _SUMS, _ROUNDING = "frozen factors", 8, 1e-2
@@ -100,7 +100,7 @@ class Terms:
             refuse("these bytes are no terms", Code.NOT_A_MESSAGE)
         if data[2:3] != bytes([_VERSION]):
             refuse(f"terms of version {data[2:3].hex()}; this side reads {_VERSION}", Code.OTHER_VERSION)
-        if len(data) > _MOST:
+        if len(data) > MOST_BYTES:
             refuse(f"terms of {len(data)} bytes", Code.BAD_BODY)
         try:
             table = json_of(text_of(data[3:]))

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flora_bench import masking, noise, our_server, our_session, training
+from flora_bench.federation import rows as federation
 from flora_bench.measure import Row, Scale, Stopwatch, installed, medians
 from flora_cli.main import app
 from flora_protocols import Profile, SessionParams, Suite, Trip, identity_public
@@ -64,9 +65,12 @@ def test_a_stopwatch_adds_up() -> None:
     assert watch.seconds > once > 0
 
 
-@pytest.fixture(scope="module", params=["masking", "noise", pytest.param("training", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=["masking", "noise", "federation", pytest.param("training", marks=pytest.mark.slow)]
+)
 def measured(request: pytest.FixtureRequest) -> list[Row]:
-    return list({"masking": masking, "noise": noise, "training": training}[request.param].rows(Scale.QUICK))
+    subjects = {"masking": masking, "noise": noise, "federation": federation, "training": training}
+    return list(subjects[request.param].rows(Scale.QUICK))
 
 
 def test_every_row_has_our_figure_and_only_missing_peers_lack_theirs(measured: list[Row]) -> None:

@@ -30,7 +30,7 @@ from flora_secure.planning.config import RunConfig
 from flora_secure.privacy.cross_check import CrossCheckError
 from flora_secure.records.reading import read_run
 from flora_secure.records.record import RoundRecord
-from flora_secure.records.run_folder import Interrupted, claimed, reopen
+from flora_secure.records.run_folder import Interrupted, claimed, remove_unborn, reopen
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.server.server import Server
 
@@ -72,6 +72,7 @@ class Host:
             self.log(f"the run in {out} is complete, nothing is left to do")
             return Run(found.report, tuple(found.records), out)
         config = deployable(self.config, self.enrolment.clients)
+        remove_unborn(out)
         with ExitStack() as stack:
             interrupted = None
             if os.path.lexists(out / "config.toml"):

@@ -18,11 +18,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from flora_protocols import identity_public
 from flora_secure.boundary.foreign import json_of, read_text
 from flora_secure.client.client import Client
-from flora_secure.client.contribution import Contributions
+from flora_secure.client.contribution import Contributions, Trainer
 from flora_secure.client.ledger import ClientLedger
 from flora_secure.client.policy import Policy
 from flora_secure.client.store import FileStore
@@ -45,9 +46,6 @@ from flora_secure.rounds.farewell import decode_farewell, is_farewell
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.terms import Terms, is_terms
 
-if TYPE_CHECKING:
-    from flora_secure.engine.deployed.training import SiteTraining
-
 _FACTS = "flora-secure/site-facts/1"
 
 
@@ -66,6 +64,23 @@ class _Facts:
     b: int
     terms: dict[str, str]
     agreed: str
+
+
+class Training(Trainer, Protocol):
+    """What a site needs of its model and images: `training.SiteTraining`, or contributions that are given."""
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the frozen model, hex."""
+        ...
+
+    def terms(self, enrolment: Enrolment) -> Terms:
+        """What this site brings to the federation."""
+        ...
+
+    def save(self, adapter: bytes, folder: Path) -> None:
+        """Write the trained adapter, float16 as `rounds.float16` has it, into a folder. Raises OSError."""
+        ...
 
 
 @dataclass(eq=False)
@@ -87,11 +102,11 @@ class Site:
     enrolment: Enrolment
     identity: bytes = field(repr=False)
     policy: Policy
-    training: Callable[[], SiteTraining] = field(repr=False)
+    training: Callable[[], Training] = field(repr=False)
     log: Callable[[str], None] = field(repr=False)
 
     @cached_property
-    def _trainer(self) -> SiteTraining:
+    def _trainer(self) -> Training:
         return self.training()
 
     def answer(self, message: bytes) -> bytes:
@@ -135,7 +150,7 @@ class Site:
             number=self._number,
             policy=self.policy,
             trainer=_Later(TrainedValues(rule_named(facts.rule), facts.a, facts.b), facts.model_hash, self),
-            ledger=ClientLedger(self._state / "ledger.jsonl"),
+            ledger=self.ledger,
             store=store,
             model_hash=bytes.fromhex(facts.model_hash),
             identity=self.identity,
@@ -146,10 +161,13 @@ class Site:
         """The site's number in the enrolment. Raises ConfigError where its key is not enrolled, or is revoked."""
         return self._number
 
+    @property
+    def ledger(self) -> ClientLedger:
+        """What it has given, as it stands on disk. Raises RunFolderError for a file that is no ledger."""
+        return ClientLedger(self._state / "ledger.jsonl")
+
     @cached_property
     def _number(self) -> int:
-        from flora_protocols import identity_public
-
         return self.enrolment.number_of(identity_public(self.identity))
 
     @property
@@ -158,17 +176,15 @@ class Site:
 
     def _compare(self, server: Terms, told: str) -> bytes:
         """This site's terms; what differs from the server's is said, and nothing is answered until it is mended."""
-        from flora_secure.engine.deployed.training import terms_of
-
         trainer = self._trainer
-        own = terms_of(self.config, trainer.data, trainer.made, self.enrolment)
+        own = trainer.terms(self.enrolment)
         differences = own.differences(server)
         for difference in differences:
             self.log(f"terms differ, {difference.line('this site', 'the server')}; agree on one of the two")
         trained = trainer.trained
         facts = _Facts(
             config=self.config.digest,
-            model_hash=trainer.made.clip.model_hash,
+            model_hash=trainer.model_hash,
             rule=trained.rule.name,
             a=trained.a,
             b=trained.b,
@@ -221,6 +237,6 @@ class _Later:
     def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
         """One contribution, see `contribution.Trainer`. Raises RefusalError for another model than was agreed on."""
         trainer = self.site._trainer
-        if trainer.made.clip.model_hash != self.model_hash or trainer.trained != self.trained:
+        if trainer.model_hash != self.model_hash or trainer.trained != self.trained:
             raise RefusalError(Refusal.MODEL, "the model here is not the one that the terms were compared for")
         return replace(trainer.contributions(invitation, broadcast, members))

@@ -71,6 +71,15 @@ class SiteTraining:
         """Which values it trains, and how many."""
         return self.made.trained
 
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the frozen model, hex."""
+        return self.made.clip.model_hash
+
+    def terms(self, enrolment: Enrolment) -> Terms:
+        """What this site brings to the federation."""
+        return terms_of(self.config, self.data, self.made, enrolment)
+
     def contributions(self, invitation: Invitation, broadcast: bytes, members: Sequence[int]) -> Contributions:
         """The site's contribution, see `contribution.Trainer`. Raises ValueError for other `members` than one."""
         if len(members) != 1:

@@ -43,9 +43,14 @@ class TlsFiles:
     key: Path
 
 
+def client_name(client: int) -> str:
+    """The common name in the certificate of the client of that number of the enrolment: "client-0" for number 0."""
+    return f"client-{client}"
+
+
 def client_of(name: str) -> int | None:
     """The number in the enrolment of the client whose certificate has the common name `name`, such as "client-0" for
-    number 0; None for a name that is no client's."""
+    number 0; None for a name that is no client's. Only the certificate's signature makes it true."""
     found = _CLIENT.fullmatch(name)
     return int(found[1]) if found else None
 

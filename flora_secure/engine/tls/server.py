@@ -19,6 +19,7 @@ What strangers and clients can take is bounded:
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -27,13 +28,14 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX, Condition
 
-from flora_secure.engine.tls.certificates import TlsFiles
+from flora_secure.engine.tls.certificates import TlsFiles, client_name
 from flora_secure.engine.tls.connection import ENDINGS, Connection, Timing, reason
 from flora_secure.engine.tls.reception import Reception
 from flora_secure.engine.tls.threads import LoopThread
 from flora_secure.engine.tls.wire import FROM_CLIENT, MOST_BYTES, Dismissal, Kind
 
 _LEAVING = 5.0  # seconds that clients have to take a dismissal
+_LOOK = 0.5  # seconds after which an exchange that hears nothing looks who is connected
 
 
 _Reply = tuple[float, int, bytes]  # when it came, of which client
@@ -74,6 +76,7 @@ class TlsTransport:
         *,
         revoked: Collection[int] = (),
         most_reply: int = MOST_BYTES,
+        absence: float = math.inf,
         timing: Timing | None = None,
         log: Callable[[str], None],
     ) -> None:
@@ -86,19 +89,20 @@ class TlsTransport:
             clients: how many are enrolled; their numbers are 0 .. clients - 1.
             revoked: numbers of those that are not let in.
             most_reply: bytes of the longest reply that is taken, at most 2^31.
+            absence: seconds after which an exchange waits no longer for a client that has no connection.
             timing: what may take how long; the defaults of `Timing` where it is None.
             log: is given a line, from another thread, for each client that comes or goes and each connection refused.
 
         Raises NetworkError, one line, for a port that cannot be had, and as `certificates.server_context`.
         """
-        if not 0 < most_reply <= MOST_BYTES:
-            raise ValueError(f"replies of at most {most_reply} bytes; the most are {MOST_BYTES}")
+        self.most_reply = most_reply
         self._reception = Reception(host, port, files, clients, frozenset(revoked), timing or Timing(), log)
         self.port = self._reception.port
-        self._most, self._log = most_reply, log
+        self._log = log
         self._seats = [_Seat(client) for client in range(clients)]
         self._numbers = secrets.randbits(62)  # so that a server that starts again does not use those of the one before
         self._here: frozenset[int] = frozenset()
+        self._absence, self._gone = absence, dict.fromkeys(range(clients), time.monotonic())
         self._changed = Condition()
         self._asking: SimpleQueue[_Reply | None] | None = None
         self._closed = False
@@ -109,6 +113,17 @@ class TlsTransport:
     def connected(self) -> frozenset[int]:
         """The clients that have a connection now."""
         return self._here
+
+    @property
+    def most_reply(self) -> int:
+        """Bytes of the longest reply that is taken; it can be set, for replies from then on."""
+        return self._most
+
+    @most_reply.setter
+    def most_reply(self, most: int) -> None:
+        if not 0 < most <= MOST_BYTES:
+            raise ValueError(f"replies of at most {most} bytes; the most are {MOST_BYTES}")
+        self._most = most
 
     def wait_for(self, clients: Collection[int], least: int, patience: float) -> frozenset[int]:
         """Wait until `least` of `clients` are connected, or `patience` seconds are over; give those that are."""
@@ -124,7 +139,8 @@ class TlsTransport:
 
         Yields (client, reply) as they come, in any order; it ends when everybody has replied, or `patience` seconds
         after the first was asked for. Who has not replied by then has dropped out: a reply that comes later is left
-        out, and so is one to an earlier message. A client that is not connected is sent its message when it comes.
+        out, and so is one to an earlier message. A client that is not connected is sent its message when it comes;
+        where all that are waited for have been away for `absence` seconds, the exchange ends before.
 
         An exchange that was broken off ends where another begins.
 
@@ -143,21 +159,25 @@ class TlsTransport:
             client: _Request(self._numbers + i, message, replies) for i, (client, message) in enumerate(outbox.items())
         }
         self._numbers += len(requests)
-        deadline, left = time.monotonic() + patience, len(requests)
+        deadline, left = time.monotonic() + patience, set(requests)
         if self._asking is not None:
             self._asking.put(None)
         self._asking = replies
         try:
             self._thread.loop.call_soon_threadsafe(self._post, requests)
             while left:
+                now = time.monotonic()
+                end = min(deadline, self._given_up(left), now + TIMEOUT_MAX)
                 try:
-                    arrived = replies.get(timeout=min(max(deadline - time.monotonic(), 0.0), TIMEOUT_MAX))
+                    arrived = replies.get(timeout=min(max(end - now, 0.0), _LOOK))
                 except Empty:
-                    return
+                    if now >= end:
+                        return
+                    continue
                 if arrived is None:  # closed, or another exchange has begun
                     return
                 came, client, reply = arrived
-                left -= 1
+                left.discard(client)
                 if came <= deadline:  # this thread may have been busy since
                     yield client, reply
         finally:
@@ -165,6 +185,13 @@ class TlsTransport:
                 self._asking = None
             with suppress(RuntimeError):  # closed meanwhile
                 self._thread.loop.call_soon_threadsafe(self._withdraw, requests)
+
+    def _given_up(self, clients: Collection[int]) -> float:
+        """When the last of `clients` will have been away for too long; never, while one of them is connected."""
+        with self._changed:
+            if self._here.isdisjoint(clients):
+                return max(self._gone[client] for client in clients) + self._absence
+        return math.inf
 
     def dismiss(self) -> None:
         """Tell all clients that are connected that the federation is over, so that they end; wait a few seconds for
@@ -205,7 +232,7 @@ class TlsTransport:
             )
 
     async def _attend(self, client: int, connection: Connection) -> None:
-        seat, name = self._seats[client], f"client-{client}"
+        seat, name = self._seats[client], client_name(client)
         if seat.leaving is not None:
             seat.leaving.abort("replaced")
         seat.leaving, seat.connection = seat.connection, connection
@@ -240,13 +267,14 @@ class TlsTransport:
             header, lambda: request is not None and seat.request is request and request.number == header.number
         )
         if request is None or reply is None:
-            self._log(f"client-{seat.client}: a reply of {header.length:,} bytes came too late, or twice")
+            self._log(f"{client_name(seat.client)}: a reply of {header.length:,} bytes came too late, or twice")
         else:
             seat.request = None
             request.replies.put((time.monotonic(), seat.client, reply))
 
     def _note(self, here: frozenset[int]) -> None:
         with self._changed:
+            self._gone.update(dict.fromkeys(self._here - here, time.monotonic()))
             self._here = here
             self._changed.notify_all()
 

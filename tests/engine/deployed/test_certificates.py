@@ -18,12 +18,11 @@ from flora_secure.engine.deployed.keys.certificates import (
     Authority,
     Pair,
     checked_host,
-    client_of,
-    common_name,
     hosts_in,
     node_key,
     read_certificate,
 )
+from flora_secure.engine.tls.certificates import client_name, client_of
 from flora_secure.errors import ConfigError
 
 NOW = datetime.now(UTC)
@@ -194,7 +193,7 @@ def test_hosts_in_their_usual_form() -> None:
 
 
 def test_common_names_are_numbers_of_the_enrolment_and_nothing_else() -> None:
-    assert [client_of(common_name(client)) for client in (0, 1, 10, 65535)] == [0, 1, 10, 65535]
+    assert [client_of(client_name(client)) for client in (0, 1, 10, 65535)] == [0, 1, 10, 65535]
     for name in (
         "client-",
         "client-01",

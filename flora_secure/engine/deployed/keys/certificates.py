@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from flora_secure.engine.tls.certificates import client_name
 from flora_secure.errors import ConfigError, require
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1")
@@ -45,7 +46,6 @@ _AUTHORITY_LIFE = timedelta(days=3652)  # ten years
 _LIFE = timedelta(days=825)
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _DNS = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_COMMON_NAME = re.compile(r"client-(0|[1-9][0-9]{0,8})")
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,6 @@ class Pair:
 
     public: bytes
     secret: bytes = field(repr=False)
-
-
-def common_name(client: int) -> str:
-    """The common name in the certificate of the client of that number of the enrolment: "client-0" for number 0."""
-    return f"client-{client}"
-
-
-def client_of(name: str) -> int | None:
-    """The number of the enrolment that a certificate's common name stands for; None for one that is no client's.
-
-    Only the certificate's signature makes it true: ask for nobody's name whose certificate was not verified.
-    """
-    found = _COMMON_NAME.fullmatch(name)
-    return int(found[1]) if found else None
 
 
 def checked_host(text: str) -> str:
@@ -162,7 +148,7 @@ class Authority:
 
     def client(self, client: int, now: datetime | None = None) -> Pair:
         """A certificate and fresh key for the client of that number of the enrolment, for 825 days; PEM."""
-        return self._issue(_name(common_name(client)), ExtendedKeyUsageOID.CLIENT_AUTH, now)
+        return self._issue(_name(client_name(client)), ExtendedKeyUsageOID.CLIENT_AUTH, now)
 
     def _issue(
         self,
@@ -213,7 +199,7 @@ def node_key(client: int) -> Pair:
     key = generate_private_key(SECP384R1())
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    return Pair(public + f" {common_name(client)}\n".encode(), secret)
+    return Pair(public + f" {client_name(client)}\n".encode(), secret)
 
 
 _USES = (
