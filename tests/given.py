@@ -13,10 +13,11 @@ from command import ENVIRONMENT
 
 from flora_bench.federation.given import TERMS, GivenTraining, config_of, policy_of, task_of
 from flora_bench.federation.parties import HOST, TIMING, TOLERANCE, Life
-from flora_secure.engine.deployed.coordinator import Coordinator, Patience
+from flora_secure.engine.deployed.coordinator import Coordinator
 from flora_secure.engine.deployed.keys.credentials import make_federation
 from flora_secure.engine.deployed.keys.enrolment_file import read_enrolment
 from flora_secure.engine.deployed.keys.identity import read_identity
+from flora_secure.engine.deployed.masked_rounds import Patience
 from flora_secure.engine.deployed.site import Site
 from flora_secure.engine.deployed.transport import Transport
 from flora_secure.engine.tls.certificates import TlsFiles

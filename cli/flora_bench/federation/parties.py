@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +40,7 @@ from flora_secure.server.server import Server
 
 HOST, SITES, TOLERANCE = "127.0.0.1", 3, 0.34
 TIMING = Timing(beat=1.0, silence=5.0, pause=0.05, most_pause=0.5)
+DEAD = 77  # exit code of a process that ended itself
 _TRIES = 20  # at finding enough sites that answer, before the rounds
 _ALONE = 60.0  # seconds that a site looks for its server
 
@@ -96,7 +96,7 @@ class _MortalOs:
 
 
 def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(DEAD)  # nothing is flushed or closed, as where the system ends a process
 
 
 def _log(line: str) -> None:

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import random
-import signal
 import socket
 import ssl
 import subprocess
@@ -28,7 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flora_bench.federation.parties import HOST, SITES, Life
+from flora_bench.federation.parties import DEAD, HOST, SITES, Life
 from flora_secure.client.ledger import ClientLedger
 from flora_secure.engine.deployed.keys.certificates import Authority
 from flora_secure.engine.deployed.keys.credentials import make_federation
@@ -122,12 +121,12 @@ class _Process:
         code = self.process.poll()
         if code is None:
             if now > self.killed_at:
-                self.process.send_signal(signal.SIGKILL)
+                self.process.kill()
                 self._soak.found.hit[f"{self.role} killed at any time"] += 1
                 self.killed_at = float("inf")
         elif code == 0:
             self.over = True
-        elif code == -signal.SIGKILL:
+        elif code < 0 or code == DEAD:
             if not self.again:
                 self.again = now + self._soak.dice.uniform(0.0, 0.5)
             elif now > self.again:
