@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,34 +34,56 @@ flora-secure flower init clinic
 flora-secure flower init clinic --clients 5 --rounds 20 --epsilon 4 --images 12000"""
 
 
+Clients = Annotated[int, typer.Option(parser=whole, metavar="COUNT", help="Sites that will take part.")]
+Rounds = Annotated[int, typer.Option(parser=whole, metavar="COUNT", help="Rounds of the run.")]
+Epsilon = Annotated[float, typer.Option(parser=number, metavar="NUMBER", help="The budget of all rounds.")]
+Whom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="UNIT",
+        help="Whom the budget protects, example or client.",
+        show_default="example below 30 clients, else client",
+    ),
+]
+Together = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole,
+        metavar="COUNT",
+        help="Images of all sites together, roughly; for unit example.",
+        show_default="the example's",
+    ),
+]
+
+
 def init(
     directory: Folder,
-    clients: Annotated[int, typer.Option(parser=whole, metavar="COUNT", help="Sites that will take part.")] = 3,
-    rounds: Annotated[int, typer.Option(parser=whole, metavar="COUNT", help="Rounds of the run.")] = 10,
-    epsilon: Annotated[float, typer.Option(parser=number, metavar="NUMBER", help="The budget of all rounds.")] = 8.0,
-    unit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="UNIT",
-            help="Whom the budget protects, example or client.",
-            show_default="example below 30 clients, else client",
-        ),
-    ] = None,
-    images: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole,
-            metavar="COUNT",
-            help="Images of all sites together, roughly; for unit example.",
-            show_default="the example's",
-        ),
-    ] = None,
+    clients: Clients = 3,
+    rounds: Rounds = 10,
+    epsilon: Epsilon = 8.0,
+    unit: Whom = None,
+    images: Together = None,
     json: Json = False,
 ) -> None:
     """Write a folder to begin a federation with: the app of all parties, a policy that fits it, Flower's connection.
 
     Nothing is overwritten. Keys come next (flower certs, or identity and enrol), then each site's images.
     """
+    begin_one("flower", directory, clients, rounds, epsilon, unit, images, as_json=json)
+
+
+def begin_one(
+    framework: Literal["flower", "nvflare"],
+    directory: Path,
+    clients: int,
+    rounds: int,
+    epsilon: float,
+    unit: str | None,
+    images: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Write the folder for a framework, and say what was planned."""
     from flora_secure.errors import InputError
 
     if unit not in (None, "client", "example"):
@@ -70,14 +92,22 @@ def init(
         with working("planning the federation"):
             from flora_secure.engine.deployed.project.begin import begin
 
-            begun = begin(directory, clients=clients, rounds=rounds, epsilon=epsilon, unit=unit, images=images)  # type: ignore[arg-type]
+            begun = begin(
+                directory,
+                clients=clients,
+                rounds=rounds,
+                epsilon=epsilon,
+                unit=unit,  # type: ignore[arg-type]
+                images=images,
+                framework=framework,
+            )
     except InputError as error:
         fail(told(error))
     log(begun.reason)
-    if json:
+    if as_json:
         print_document(_about(begun))
     else:
-        emit(*table(_rows(begun), f"flora-secure flower init → {directory}"))
+        emit(*table(_rows(begun), f"flora-secure {framework} init → {directory}"))
 
 
 EXAMPLE = """\

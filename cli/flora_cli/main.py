@@ -15,7 +15,21 @@ from typing import Annotated
 
 import typer
 
-from flora_cli import audit, bench, completion, export, flower, join, plan, predict, report, serve, simulate, vectors
+from flora_cli import (
+    audit,
+    bench,
+    completion,
+    export,
+    flower,
+    join,
+    nvflare,
+    plan,
+    predict,
+    report,
+    serve,
+    simulate,
+    vectors,
+)
 from flora_cli.options import takes_options
 from flora_cli.output import any_encoding, log, silence
 
@@ -43,6 +57,7 @@ COMMANDS = (
 for command in COMMANDS:
     app.command(epilog=sys.modules[command.__module__].EXAMPLES, add_help_option=not takes_options(command))(command)
 app.add_typer(flower.app, name="flower")
+app.add_typer(nvflare.app, name="nvflare")
 
 
 def _version(value: bool) -> None:

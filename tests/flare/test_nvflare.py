@@ -11,29 +11,10 @@ import pytest
 
 pytest.importorskip("nvflare")
 
-from folders import federation_folder
-
 import flora_secure
 from flora_secure.engine.nvflare.transport import CollabTransport, clients_of
 
 ROOT = Path(__file__).parents[2]
-JOB = """
-import sys
-from nvflare.collab import CollabRecipe
-from nvflare.recipe import SimEnv
-from flora_secure.engine.nvflare.app import FederationServer, FederationSite
-
-folder = sys.argv[1]
-if __name__ == "__main__":
-    recipe = CollabRecipe(
-        "federation",
-        server=FederationServer(folder + "/app", folder + "/server"),
-        client=FederationSite(folder + "/app"),
-        min_clients=3,
-    )
-    run = recipe.execute(SimEnv(clients=["site0", "site1", "site2"], workspace_root=folder + "/workspace"))
-    print("status", run.get_status())
-"""
 
 
 class Call:
@@ -92,23 +73,31 @@ def test_a_number_is_taken_once_and_only_where_it_is_one() -> None:
     assert len(told) == 4
 
 
-def test_a_federation_in_the_simulator_is_a_run_whose_audit_passes(tmp_path: Path) -> None:
-    folder = federation_folder(tmp_path / "clinic")
-    script = tmp_path / "job.py"
-    script.write_text(JOB)
+def test_the_commands_of_the_page_run_a_federation_whose_audit_passes(tmp_path: Path) -> None:
+    page = (ROOT / "docs/nvflare.md").read_text(encoding="utf-8")
+    block = page.split("<!-- command: nvflare -->\n```sh\n")[1].split("```")[0]
     here = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("", "protocols", "cli")),
-        "FLORA_SECURE_SITE": str(folder / "sites" / "{site}"),
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "OMP_NUM_THREADS": "1",
     }
+    commands = 'flora-secure() { python -P -m flora_cli.main "$@"; }\n' + block  # also where nothing is installed
     done = subprocess.run(
-        [sys.executable, str(script), str(folder)], env=here, cwd=tmp_path, capture_output=True, text=True, timeout=300
+        ["bash", "-euo", "pipefail", "-c", commands],
+        env=here,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
-    report = folder / "server/run/report.json"
-    assert report.exists(), (done.stdout + done.stderr)[-6000:]
-    audit = flora_secure.audit(folder / "server/run")
-    assert audit.passed
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told[-6000:]
+    assert "PASSED" in done.stdout
+    assert "round 3/3" in told
+    run = tmp_path / "clinic/server/run"
+    assert flora_secure.audit(run).passed
     for number in range(3):
-        assert (folder / f"sites/site{number}/adapter/adapter_model.safetensors").exists()
-    assert "round 3/3" in done.stdout + done.stderr
+        site = tmp_path / f"clinic/sites/site{number}"
+        assert (site / "adapter/adapter_model.safetensors").exists()
+        assert len((site / "state/ledger.jsonl").read_text().splitlines()) == 3

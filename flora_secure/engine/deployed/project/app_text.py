@@ -8,7 +8,7 @@ from pathlib import Path
 from flora_secure.planning.protection import Unit
 
 PACKAGE = '''\
-"""What all parties of this federation have alike. Flower packs this folder and sends it to every site."""
+"""What all parties of this federation have alike: nothing in this folder is secret."""
 '''
 
 APP = '''\

@@ -3,7 +3,7 @@
     DIR/app/            what Flower packs and sends to all parties: the configuration, where the images lie; no secret
     DIR/policy.toml     what each site insists on, to be read and copied to it
     DIR/server/         the server's own folder: test images, later the run
-    DIR/flwr/           Flower's own configuration, for whoever starts runs
+    DIR/flwr/           Flower's own configuration, for whoever starts runs; for NVFlare there is DIR/app/job.py instead
     DIR/README.md       what to edit, and the commands
 
 Keys, and the sites' folders, are made beside (`engine.deployed.keys`).
@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from flora_secure.client.ledger import spent
 from flora_secure.client.policy import Policy
 from flora_secure.engine.deployed.deployable import deployable
 from flora_secure.engine.deployed.folders import POLICY
 from flora_secure.engine.deployed.keys.change import changing
-from flora_secure.engine.deployed.project import app_text, terms_text
+from flora_secure.engine.deployed.project import app_text, nvflare_text, terms_text
 from flora_secure.errors import require
 from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.masking import name_of, suite_of
@@ -63,6 +64,7 @@ def begin(
     epsilon: float = 8.0,
     unit: Unit | None = None,
     images: int | None = None,
+    framework: Literal["flower", "nvflare"] = "flower",
 ) -> Begun:
     """Write the folder of a federation.
 
@@ -72,6 +74,7 @@ def begin(
         rounds, epsilon: of the run.
         unit: whom the budget protects; None for `example` with few clients and `client` with many.
         images: of all sites together, for unit `example`; None for as many as the example has.
+        framework: whose programs carry the messages; what they start is written beside.
 
     Raises an `errors.InputError`, with nothing written, where no plan satisfies these, and ConfigError where a file of
     it is there or cannot be written.
@@ -88,15 +91,20 @@ def begin(
     policy = policy_for(config, plan)
     home = folder.resolve()
     files = {
-        "app/pyproject.toml": app_text.pyproject(home / "server"),
         "app/federation/__init__.py": app_text.PACKAGE,
-        "app/federation/app.py": app_text.APP,
         "app/federation/data.py": app_text.DATA,
         "app/federation/config.toml": terms_text.config_text(config, plan),
         "server/README.md": app_text.SERVER_README,
-        "flwr/config.toml": app_text.flower_config(home / "certs" / "ca.crt"),
-        "README.md": app_text.readme(chosen),
     }
+    if framework == "flower":
+        files |= {
+            "app/pyproject.toml": app_text.pyproject(home / "server"),
+            "app/federation/app.py": app_text.APP,
+            "flwr/config.toml": app_text.flower_config(home / "certs" / "ca.crt"),
+            "README.md": app_text.readme(chosen),
+        }
+    else:
+        files |= {"app/job.py": nvflare_text.job(home, clients), "README.md": nvflare_text.README}
     with changing(folder) as change:
         for name, text in files.items():
             change.file(home / name, text.encode(), _PUBLIC)
