@@ -11,7 +11,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from flora_protocols.codec import VERSION
 from flora_protocols.errors import Code, MisuseError, ParameterError, PeerError
@@ -246,6 +246,11 @@ def check_identities(keys: object) -> None:
             raise MisuseError(
                 f"identities must be Ed25519 public keys of {KEY} bytes; that of client {index} is {_kind(key)}"
             )
+    _require_trusted(keys)
+
+
+@lru_cache(maxsize=4)  # parameters are read with every message, and the enrolment stays
+def _require_trusted(keys: tuple[bytes, ...]) -> None:
     if len(set(keys)) != len(keys):
         raise ParameterError("two clients have the same identity key")
     for index, key in enumerate(keys):
