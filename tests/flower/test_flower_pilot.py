@@ -148,7 +148,7 @@ def test_a_clientapp_that_is_killed_while_it_trains_is_in_the_next_round(pilot) 
     pilot.finish_run(400)
     found = [record["survivors"] for record in pilot.records()]
     assert found == [[0, 1], [0, 1, 2]]
-    assert "error 8 of Flower" in pilot.log("run")
+    assert "client 2: no answer" in pilot.log("run")  # by Flower's error, or since patience was over
     pilot.check()
 
 
