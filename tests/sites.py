@@ -34,7 +34,7 @@ CONFIG = override(
         "aggregation.corrupt": 0.0,
     },
 )
-EXAMPLES = override(CONFIG, {"privacy.unit": "example", "data.images": 900})
+EXAMPLES = override(CONFIG, {"privacy.unit": "example", "data.total_images": 900})
 POLICY = Policy(
     profile="malicious-server",
     least_noise=0.1,

@@ -150,7 +150,7 @@ def _about(begun: Begun) -> dict[str, Any]:
         "unit": privacy.unit,
         "reason": begun.reason,
         "clients": noise.clients,
-        "images": begun.config.data.images,
+        "images": begun.config.data.total_images,
         "rounds": noise.rounds,
         "epsilon": privacy.epsilon,
         "delta": noise.delta,
@@ -161,7 +161,7 @@ def _about(begun: Begun) -> dict[str, Any]:
 
 
 def _rows(begun: Begun) -> list[tuple[str, str]]:
-    noise, privacy, images = begun.plan.plan, begun.config.privacy, begun.config.data.images
+    noise, privacy, images = begun.plan.plan, begun.config.privacy, begun.config.data.total_images
     counted = "" if images is None else f", {images:,} images of all sites together"
     stay = f"{noise.survivors_minimum} must stay in a round (threshold {begun.plan.aggregation.threshold})"
     asks = f"{begun.folder / 'policy.toml'} asks what to mind"

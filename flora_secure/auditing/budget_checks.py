@@ -137,8 +137,8 @@ def delta_small(case: Case) -> Finding:
         drawn = sum(r.contributions for r in known)
         chances = math.fsum(r.sampling_rate * len(r.survivors) for r in known)
         units, what = (
-            max(units, case.config.data.images or 0, round(units * drawn / chances) if chances else 0),
-            "examples, as planned for" if case.config.data.images else "examples, as estimated from the log",
+            max(units, case.config.data.total_images or 0, round(units * drawn / chances) if chances else 0),
+            "examples, as planned for" if case.config.data.total_images else "examples, as estimated from the log",
         )
     deltas = {"rounds.jsonl": max(record.delta for record in case.records)}
     if case.report is not None:

@@ -48,9 +48,9 @@ class Federation:
         """`config` with clients and partition as they are, where it left them to the data: what a run folder holds.
         Raises ConfigError where they do not fit the rest of it."""
         data = config.data
-        if data.images is not None:
+        if data.total_images is not None:
             raise ConfigError(
-                f"`data.images` {data.images} is for real federations; here the data say it, "
+                f"`data.total_images` {data.total_images} is for real federations; here the data say it, "
                 f"{len(self.dataset.private):,}: leave it out"
             )
         return replace(

@@ -123,7 +123,7 @@ class DataConfig:
         derived="100, of partition natural all",
         everyday=True,
     )
-    images: int | None = option(
+    total_images: int | None = option(
         None,
         None,
         "Images of all clients together, of a real federation with unit example, where nobody has them in one place.",
@@ -154,7 +154,10 @@ class DataConfig:
             self.clients is None or self.clients <= MOST_CLIENTS,
             f"`data.clients` must be at most {MOST_CLIENTS:,}, got {self.clients}",
         )
-        require(self.images is None or self.images >= 2, f"`data.images` must be at least 2, got {self.images}")
+        require(
+            self.total_images is None or self.total_images >= 2,
+            f"`data.total_images` must be at least 2, got {self.total_images}",
+        )
         require(
             self.layout != "classes" or self.partition != "natural",
             "`data.layout` classes has no clients, and `data.partition` natural takes the data set's own: choose one",

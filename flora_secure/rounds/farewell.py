@@ -1,6 +1,6 @@
 """The last message of a federation: the trained adapter, for the sites to keep.
 
-"fE" · version u8 · the adapter's trained values, float16 as `rounds.float16` has them.
+"fE" · version u8 · the adapter's trained values, little-endian float16.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Terms:
             "wire": f"invitation {invitation.VERSION}, broadcast {broadcast.VERSION}",
             "seed": str(config.seed),
             "data.clients": str(config.clients),
-            "data.images": str(config.data.images),
+            "data.total_images": str(config.data.total_images),
             "class names": ", ".join(class_names),
             "templates": " | ".join(templates),
             "frozen model": model_hash,

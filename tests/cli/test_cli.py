@@ -385,7 +385,7 @@ def test_help_lists_every_option_and_needs_no_torch(tmp_path) -> None:
 def test_a_subject_that_cannot_be_measured_is_named(tmp_path) -> None:
     done = flora_here("bench", "nope", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "'SUBJECT': 'nope' cannot be measured; give one of masking, noise, training." in done.stderr
+    assert "'SUBJECT': 'nope' cannot be measured; give one of masking, noise, training, federation." in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -50,7 +50,7 @@ def test_help_is_in_panels_with_the_everyday_options_first() -> None:
                  "--layout", "--test", "--partition", "--feature-cache", "--no-feature-cache"],
         "Model and adapter": ["--pretrained", "--placement", "--rule", "--rank", "--alpha", "--last-layers", "--mirror",
                               "--crops"],
-        "Training": ["--server-step", "--server-momentum", "--device", "--precision", "--seed"],
+        "Training": ["--server-step", "--server-momentum", "--device", "--precision", "--seed", "--engine"],
         "Privacy": ["--delta", "--unit", "--clip-norm", "--example-rate", "--adaptive-clip", "--dropout-tolerance",
                     "--bits", "--simulation-noise"],
         "Participation": ["--participation", "--sampling", "--min-separation"],

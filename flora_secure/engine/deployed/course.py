@@ -91,7 +91,7 @@ class Host:
         for line in self.data.warnings:
             self.log(f"warning: {line}")
         task = prepare(config, Federation(self.data, [], "natural"), self.cache)
-        server = Server(config, task.for_server(config.data.images or 0), self.enrolment)
+        server = Server(config, task.for_server(config.data.total_images or 0), self.enrolment)
         terms = terms_of(config, self.data, task.made, self.enrolment)
         coordinator = Coordinator(server, terms, self.transport, self.patience, self.log)
         fitting = coordinator.check()

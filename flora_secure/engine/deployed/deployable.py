@@ -38,10 +38,10 @@ def deployable(config: RunConfig, clients: int) -> RunConfig:
         data.partition in (None, "natural"), f"`data.partition` {data.partition} deals images, and these stay: leave it"
     )
     require(
-        data.images is not None or privacy.unit == "client",
-        "`privacy.unit` example is planned by the images of all sites together: set `data.images`",
+        data.total_images is not None or privacy.unit == "client",
+        "`privacy.unit` example is planned by the images of all sites together: set `data.total_images`",
     )
-    fixed = DataConfig(dataset=data.dataset, clients=clients, images=data.images, partition="natural")
+    fixed = DataConfig(dataset=data.dataset, clients=clients, total_images=data.total_images, partition="natural")
     require(
         dataclasses.replace(data, clients=clients, partition="natural") == fixed,
         "`data` of a federation has dataset, clients and images; all else stands in its data.py",

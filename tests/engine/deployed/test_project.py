@@ -31,7 +31,7 @@ def test_what_is_written_is_read_back_and_the_policy_lets_just_the_run_in(tmp_pa
     assert read.aggregation.suite == begun.policy.suite
     assert Policy.read(folder / "policy.toml") == begun.policy
     # the plan that the parties will make of what they read, whose classes the data say
-    plan = forecast(override(read, {"data.dataset": "icons"}), read.data.images or 20_000).plan
+    plan = forecast(override(read, {"data.dataset": "icons"}), read.data.total_images or 20_000).plan
     events = [
         dataclasses.replace(event, colluders=max(event.colluders, int(np.ceil(begun.policy.corrupt * clients - 1e-9))))
         for event in plan.worst_events()
@@ -127,7 +127,7 @@ def test_the_example_deals_whole_icon_sets_and_every_image_once(tmp_path: Path) 
     assert len(set.union(*names)) == EXAMPLE_IMAGES
     assert max(written.sites.values()) - min(written.sites.values()) < 20
     config = App(folder / "app" / "federation").config(3)
-    assert config.data.images == EXAMPLE_IMAGES
+    assert config.data.total_images == EXAMPLE_IMAGES
     loaded = App(folder / "app" / "federation").load("test", folder / "server", config, None)
     assert (len(loaded.test), len(loaded.public)) == (len(data.test), len(data.public))
     assert loaded.class_names == data.class_names

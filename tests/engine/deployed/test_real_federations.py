@@ -318,15 +318,15 @@ def test_nobody_there_is_said_before_a_folder_is_made(tmp_path: Path) -> None:
         ({"privacy.simulation_noise": True}, "no secret"),
         ({"privacy.epsilon": float("inf")}, "protects nobody"),
         ({"data.dataset": "digits"}, "lies in one place"),
-        ({"data.images": None}, "planned by the images"),
+        ({"data.total_images": None}, "planned by the images"),
         ({"data.clients": 4}, "3 are enrolled"),
     ],
 )
 def test_what_only_a_simulation_may_do_is_refused(tmp_path: Path, change: dict, says: str) -> None:
     federation = Federation(tmp_path)
     config: RunConfig = override(CONFIG, change)
-    if change == {"data.images": None}:
-        config = dataclasses.replace(EXAMPLES, data=dataclasses.replace(EXAMPLES.data, images=None))
+    if change == {"data.total_images": None}:
+        config = dataclasses.replace(EXAMPLES, data=dataclasses.replace(EXAMPLES.data, total_images=None))
     with pytest.raises(ConfigError, match=says):
         federation.host(config=config).run(tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -85,7 +85,7 @@ def begin(
         f"`images` {images} is for `privacy.unit` example, whose budget counts images: leave it out",
     )
     config = _config(clients, rounds, epsilon, chosen, EXAMPLE_IMAGES if images is None else images)
-    plan = forecast(config, config.data.images) if config.data.images is not None else forecast(config)
+    plan = forecast(config, config.data.total_images) if config.data.total_images is not None else forecast(config)
     config = override(config, {"privacy.delta": plan.plan.delta})
     deployable(config, clients)  # what is written now must be what a party can read later
     policy = policy_for(config, plan)
@@ -168,6 +168,6 @@ def _config(clients: int, rounds: int, epsilon: float, unit: Unit, images: int) 
         "aggregation.corrupt": CORRUPT if CORRUPT * clients >= 1 else 0.0,
     }
     if unit == "example":
-        settings["data.images"] = images
+        settings["data.total_images"] = images
     config = override(RunConfig(), settings)
     return override(config, {"aggregation.suite": name_of(suite_of(config))})

@@ -22,7 +22,7 @@ from flora_secure.errors import ConfigError, require
 from flora_secure.planning.config import load_config
 from flora_secure.records.durable import PRIVATE_FOLDER, replace_file
 
-_IMAGES_LINE = re.compile(r"(?m)^images = \d+")
+_IMAGES_LINE = re.compile(r"(?m)^total_images = \d+")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Written:
 
 
 def write_example(folder: Path) -> Written:
-    """Write the example's images into the folder of a federation whose sites are enrolled, and set `data.images`.
+    """Write the example's images into the folder of a federation whose sites are enrolled, and set `data.total_images`.
 
     Raises ConfigError where there are no sites' folders, where images are there already, for a config.toml that cannot
     be read, and where something cannot be written.
@@ -101,10 +101,10 @@ def _write(folder: Path, split: Split, class_names: tuple[str, ...]) -> None:
 
 
 def _set_images(path: Path, images: int) -> None:
-    """`data.images` of the federation's configuration is `images`, where its unit is example."""
+    """`data.total_images` of the federation's configuration is `images`, where its unit is example."""
     config = load_config(path)
-    if config.privacy.unit == "client" or config.data.images == images:
+    if config.privacy.unit == "client" or config.data.total_images == images:
         return
-    text, changed = _IMAGES_LINE.subn(f"images = {images}", path.read_text(encoding="utf-8"))
-    require(changed == 1, f"{path}: set `data.images` to {images} yourself, its line is not as it was written")
+    text, changed = _IMAGES_LINE.subn(f"total_images = {images}", path.read_text(encoding="utf-8"))
+    require(changed == 1, f"{path}: set `data.total_images` to {images} yourself, its line is not as it was written")
     replace_file(path, text.encode())

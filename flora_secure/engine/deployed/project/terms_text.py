@@ -32,7 +32,6 @@ suite = {suite}  # what the channels between sites rest on
 corrupt = {corrupt}  # fraction of the sites that may collude with the server: their noise counts for nothing
 """
 
-_IMAGES = "images = {images}  # of all sites together, roughly: what one image is hidden among\n"
 
 _POLICY = """\
 # What this site insists on. The server never sees this file, and nothing in it comes from the server: whatever it asks,
@@ -90,13 +89,13 @@ placements = {placements}
 def config_text(config: RunConfig, plan: Forecast) -> str:
     """A federation's config.toml, without the number of its clients, which its enrolment says."""
     privacy, how = config.privacy, config.aggregation
-    images = config.data.images
+    images = config.data.total_images
     return _CONFIG.format(
         seed=config.seed,
         dataset=_toml(config.data.dataset),
         images=""
         if images is None
-        else f"images = {images}  # of all sites together, roughly: what one image is hidden among\n",
+        else f"total_images = {images}  # of all sites together, roughly: what one image is hidden among\n",
         rounds=config.training.rounds,
         unit=_toml(privacy.unit),
         epsilon=_toml(privacy.epsilon),
