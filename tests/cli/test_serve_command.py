@@ -17,14 +17,15 @@ import flora_secure
 ROOT = Path(__file__).parents[2]
 
 
-def section() -> list[list[str]]:
-    """The commands of the README's section, as lists of words."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"## Without a framework\n(.*?)\n## ", text, re.DOTALL)
+def commands(block: str) -> str:
+    """A block of the README's pilot."""
+    found = re.search(
+        rf"<!-- command: pilot {block} -->\n```sh\n(.*?)```",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
     assert found
-    blocks = re.findall(r"```sh\n(.*?)```", found[1], re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
-    return [shlex.split(line, comments=True) for line in lines]
+    return found[1]
 
 
 BAD = {
@@ -61,17 +62,16 @@ def test_what_is_wrong_is_one_line(pilot: Pilot, words: list[str], line: str) ->
 
 @pytest.mark.slow
 def test_the_readme_s_federation_runs_and_goes_on_after_an_interruption(tmp_path: Path) -> None:
-    pilot = Pilot(tmp_path / "pilot")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
-    commands = [
-        [word.replace("8443", port).replace("pilot/app/federation", "pilot/app") for word in words[1:]]
-        for words in section() if words[1] in ("serve", "join")
-    ]  # fmt: skip
-    served = next(words for words in commands if words[0] == "serve")
+    tool = shlex.join(PROGRAM)
+    prepare = f'flora-secure() {{ {tool} "$@"; }}\n{commands("prepare")}'
+    subprocess.run(["bash", "-euc", prepare], cwd=tmp_path, env=ENVIRONMENT, check=True, timeout=120)
+    lines = [shlex.split(line.replace("8443", port))[1:] for line in commands("run").splitlines()]
+    served = next(words for words in lines if words[0] == "serve")
     joining = [
         subprocess.Popen([*PROGRAM, *words], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
-        for words in commands if words[0] == "join"
+        for words in lines if words[0] == "join"
     ]  # fmt: skip
     assert len(joining) == 3
     first = subprocess.Popen([*PROGRAM, *served], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
@@ -95,5 +95,4 @@ def test_the_readme_s_federation_runs_and_goes_on_after_an_interruption(tmp_path
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 0
         assert out.startswith("adapter pilot/sites/site")
-    assert flora_secure.audit(tmp_path / "pilot/run").passed
-    assert pilot.server == tmp_path / "pilot"
+    assert flora_secure.audit(tmp_path / "pilot/server/run").passed
