@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from threading import Thread
 
+from flora_bench.federation.engine_rows import flower_rows
 from flora_bench.federation.given import TERMS, GivenTraining, config_of, policy_of, task_of
 from flora_bench.measure import Row, Scale
 from flora_protocols import Kind, identity_public, round_bytes
@@ -48,6 +49,7 @@ def rows(scale: Scale) -> Iterator[Row]:
     yield from tls_rounds(scale)
     yield from upload_sizes(scale)
     yield from server_start()
+    yield from flower_rows(scale)
 
 
 def tls_rounds(scale: Scale) -> Iterator[Row]:

@@ -121,7 +121,7 @@ class VirtualFederation:
         where = _MEMORY if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) else None
         with tempfile.TemporaryDirectory(prefix="flora-secure-", dir=where) as folder:
             self._write(Path(folder))
-            with _Nodes(Path(folder), self.config.clients, self._log) as grid:
+            with VirtualNodes(partial(_answering, folder), self.config.clients) as grid:
                 nodes = Nodes(grid, range(self.config.clients), self._log)
                 nodes.find(least=self.config.clients, patience=_START, grace=0.0)
                 if nodes.missing:
@@ -171,11 +171,15 @@ class _Vanishing:
         self._transport.close()
 
 
-class _Nodes:
+class VirtualNodes:
     """Flower's engine with so many virtual nodes, in a thread of its own; entered, it gives the ServerApp's grid."""
 
-    def __init__(self, folder: Path, count: int, log: Callable[[str], None]) -> None:
-        self._folder, self._count, self._log = folder, count, log
+    def __init__(self, answering: Callable[[Context], Callable[[bytes], bytes]], count: int) -> None:
+        """Nodes 0 to `count` - 1, whose answers `answering` makes; it goes to other processes, and must be picklable.
+
+        Entered, it raises WorkerError where Flower's engine does not start.
+        """
+        self._answering, self._count = answering, count
         self._grids: queue.Queue[Grid | BaseException] = queue.Queue()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="flower simulation")
@@ -196,7 +200,7 @@ class _Nodes:
 
     def _run(self) -> None:
         app, server = ClientApp(), ServerApp()
-        register(app, partial(_answering, str(self._folder)), _number, _say)
+        register(app, self._answering, _number, _say)
 
         def main(grid: Grid, context: Context) -> None:
             self._grids.put(grid)
