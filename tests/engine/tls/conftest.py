@@ -14,4 +14,6 @@ def no_thread_is_left_and_no_task_fails_unseen(caplog):
     before = set(threading.enumerate())
     yield
     assert [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"] == []
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)  # one that has been told to end may be at its last step
     assert set(threading.enumerate()) <= before
