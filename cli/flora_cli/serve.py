@@ -14,7 +14,7 @@ from flora_cli.output import Work, fail
 EXAMPLES = """\
 Example:
 
-flora-secure serve pilot/app/federation --server pilot --port 8443"""
+flora-secure serve pilot/app/federation --server pilot/server --port 8443"""
 
 App = Annotated[
     Path,

@@ -16,10 +16,12 @@ else:
     import fcntl
 
     def _lock(handle: int) -> None:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # of this opening of the file: a lock of the process (lockf) is granted to its other threads as well, and goes
+        # when any of them closes the file
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-_HELD = {errno.EACCES, errno.EAGAIN}  # POSIX allows lockf either, the C runtime of Windows says EACCES
+_HELD = {errno.EACCES, errno.EAGAIN}  # flock says EAGAIN, NFS and the C runtime of Windows say EACCES
 
 
 class UnlockableError(OSError):
@@ -27,9 +29,9 @@ class UnlockableError(OSError):
 
 
 def lock(path: Path) -> int:
-    """Hold the file at `path`, made if it is missing, for this process: `os.close` what is returned to let go.
+    """Hold the file at `path`, made if it is missing, for the caller: `os.close` what is returned to let go.
 
-    Raises `BlockingIOError` if another process holds it, `UnlockableError` where it cannot be locked at all, and any
+    Raises `BlockingIOError` if another process or another thread of this one holds it, `UnlockableError` where it cannot be locked at all, and any
     other `OSError` where it cannot be opened.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

@@ -42,7 +42,7 @@ class Difference(NamedTuple):
         """The difference for people, with the names of both sides."""
         has = [f"{who} has {printable(value[:_SHOWN]) or 'nothing'}" for who, value in
                ((ours, self.ours), (theirs, self.theirs))]  # fmt: skip
-        return f"{self.key}: {', '.join(has)}"
+        return f"{printable(self.key[:_SHOWN])}: {', '.join(has)}"
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from flora_secure.rounds.reply import Refused, decode_reply
 from flora_secure.rounds.terms import Terms
 from flora_secure.server.server import Announce, Server, Skipped
 
+_SHOWN = 20  # differences that are told of one site
+
 
 @dataclass(eq=False)
 class Coordinator:
-    """One run between the server and its sites. `names`: what people call the clients, by number.
+    """One run between the server and its sites.
 
     Attributes:
         server: whose rounds are run.
@@ -41,7 +43,7 @@ class Coordinator:
 
     def __post_init__(self) -> None:
         parts = self.server.enrolment, self.server, self.transport, self.patience, self.log
-        self._masked = MaskedRounds(*parts, fitting=lambda clients: self._compare(clients)[0])
+        self._masked = MaskedRounds(*parts, fitting=lambda clients, patience: self._compare(clients, patience)[0])
 
     repeats = False  # the sites draw noise and coins themselves: a round that is run again releases another sum
 
@@ -52,17 +54,17 @@ class Coordinator:
         """
         enrolment = self.server.enrolment
         everybody = [client for client in range(enrolment.clients) if client not in enrolment.revoked]
-        fitting, heard = self._compare(everybody), set[int]()
+        fitting, heard = self._compare(everybody, self.patience.training), set[int]()
         heard.update(fitting[1])
         if silent := [name_of(client) for client in everybody if client not in heard]:
             self.log(f"no answer yet from {', '.join(silent)}")
         return tuple(sorted(fitting[0]))
 
-    def _compare(self, clients: list[int]) -> tuple[set[int], set[int]]:
-        """Who of `clients` has the server's terms, and who has answered at all."""
+    def _compare(self, clients: list[int], patience: float) -> tuple[set[int], set[int]]:
+        """Who of `clients` has the server's terms, and who has answered at all within so many seconds."""
         fitting, heard = set[int](), set[int]()
         message = self.terms.to_bytes()
-        for client, reply in self.transport.exchange(dict.fromkeys(clients, message), self.patience.training):
+        for client, reply in self.transport.exchange(dict.fromkeys(clients, message), patience):
             heard.add(client)
             found = decode_reply(reply)
             if isinstance(found, Refused):
@@ -74,8 +76,10 @@ class Coordinator:
                 self.log(f"{name_of(client)} sent no terms: {first_line(error)}")
                 continue
             differences = self.terms.differences(theirs)
-            for difference in differences:
+            for difference in differences[:_SHOWN]:
                 self.log(f"{name_of(client)} does not fit: {difference.line('the server', name_of(client))}")
+            if len(differences) > _SHOWN:
+                self.log(f"{name_of(client)} does not fit in {len(differences) - _SHOWN:,} more")
             if not differences:
                 fitting.add(client)
         return fitting, heard

@@ -94,7 +94,9 @@ class Host:
         server = Server(config, task.for_server(config.data.total_images or 0), self.enrolment)
         terms = terms_of(config, self.data, task.made, self.enrolment)
         coordinator = Coordinator(server, terms, self.transport, self.patience, self.log)
-        fitting = coordinator.check()
+        over = interrupted is not None and len(interrupted.records) == config.training.rounds
+        # where only the report is left, no site is needed for it
+        fitting = coordinator.check() if not over else range(server.plan.survivors_minimum)
         require(
             len(fitting) >= server.plan.survivors_minimum,
             f"{len(fitting)} of {self.enrolment.clients} sites fit and answer, and the noise needs "
@@ -121,10 +123,6 @@ class Host:
     def _finish(self, ended: _Ended, recorded: RecordedRun, coordinator: Coordinator, out: Path, started: float) -> Run:
         folder = recorded.folder
         adapter_hash = folder.write_adapter(ended.save_adapter)
-        kept = coordinator.farewell()
-        self.log(f"the adapter is in {out / 'adapter'}, and at {len(kept)} sites")
-        if missing := sorted(set(range(self.enrolment.clients)) - self.enrolment.revoked - set(kept)):
-            self.log(f"not sent to {', '.join(map(name_of, missing))}: give them {out / 'adapter'}")
         try:
             report = summarise(
                 ended,
@@ -134,9 +132,13 @@ class Host:
             )
         except CrossCheckError as error:
             raise CrossCheckError(f"{error}; rounds and adapter are kept in {out}, no report was written") from None
-        folder.write_report(report)
+        folder.write_report(report)  # before the sites, of which one may take its time
         for line in report.warnings[len(self.data.warnings) :]:
             self.log(f"warning: {line}")
+        kept = coordinator.farewell()
+        self.log(f"the adapter is in {out / 'adapter'}, and at {len(kept)} sites")
+        if missing := sorted(set(range(self.enrolment.clients)) - self.enrolment.revoked - set(kept)):
+            self.log(f"not sent to {', '.join(map(name_of, missing))}: give them {out / 'adapter'}")
         return Run(report, tuple(ended.records), out)
 
 

@@ -44,6 +44,6 @@ def deployable(config: RunConfig, clients: int) -> RunConfig:
     fixed = DataConfig(dataset=data.dataset, clients=clients, total_images=data.total_images, partition="natural")
     require(
         dataclasses.replace(data, clients=clients, partition="natural") == fixed,
-        "`data` of a federation has dataset, clients and images; all else stands in its data.py",
+        "`data` of a federation has dataset, clients and total_images; all else stands in its data.py",
     )
     return settled(dataclasses.replace(config, data=fixed))

@@ -2,7 +2,7 @@
 
     APP      config.toml, data.py: the same at all parties
     SITE     policy.toml, enrolment.toml, identity.key, its images; state/ and adapter/ are written there
-    SERVER   enrolment.toml, the test images; the run's folder is written beside
+    SERVER   enrolment.toml, the test images; the run's folder is written in it
 
 `data.py` has two functions, `site_images(folder)` and `server_images(folder)`, which give a `PartyData`. It is a
 program of whoever wrote it, and runs with the rights of the party that reads it.
@@ -45,7 +45,7 @@ class App:
 
     def config(self, clients: int) -> RunConfig:
         """The federation's configuration for so many enrolled clients. Raises ConfigError for what cannot be read, and
-        for what a real federation may not do (`course.deployable`)."""
+        for what a real federation may not do (`deployable.deployable`)."""
         from flora_secure.engine.deployed.deployable import deployable
 
         return deployable(load_config(self.folder / "config.toml"), clients)

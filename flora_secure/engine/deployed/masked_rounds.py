@@ -59,7 +59,7 @@ class Opener(Protocol):
         ...
 
 
-def nobody(_: list[int]) -> Collection[int]:
+def nobody(_clients: list[int], _patience: float) -> Collection[int]:
     """The `fitting` of a run whose clients compare no terms."""
     return ()
 
@@ -74,7 +74,7 @@ class MaskedRounds:
         transport: the way to the clients.
         patience: how long it waits for them.
         log: told, in lines for the server's people, what happens; no line holds a secret.
-        fitting: asked to compare terms with clients that say so, gives those whose terms now fit.
+        fitting: asked to compare terms with clients that say so, within so many seconds, gives those that now fit.
     """
 
     enrolment: Enrolment
@@ -82,7 +82,7 @@ class MaskedRounds:
     transport: Transport = field(repr=False)
     patience: Patience
     log: Callable[[str], None] = field(repr=False)
-    fitting: Callable[[list[int]], Collection[int]] = field(default=nobody, repr=False)
+    fitting: Callable[[list[int], float], Collection[int]] = field(default=nobody, repr=False)
     _prepared: ServerPrepared | None = field(default=None, init=False, repr=False)
     _missing: int = field(default=0, init=False, repr=False)  # rounds of the session that lacked members
     _grace: int = field(default=1, init=False, repr=False)
@@ -210,15 +210,17 @@ class _Trips:
         for client, found in self._exchanged(exchange, outbox, end):
             if not isinstance(found, Refused):
                 yield client, found
-            elif found.code == Refusal.TERMS.value or (found.code in _AGAIN and self._opens(exchange)):
+            elif found.code in (Refusal.TERMS.value, *_AGAIN) and self._opens(exchange):
                 lacking[client] = found.code
             else:
                 self._dropped(client, found.code)
         if not lacking:
             return
         if unfit := [client for client, code in lacking.items() if code == Refusal.TERMS.value]:
-            fitting = self._owner.fitting(unfit)
+            fitting = self._owner.fitting(unfit, max(0.0, end - time.monotonic()))
             lacking = {client: code for client, code in lacking.items() if client not in unfit or client in fitting}
+        if time.monotonic() >= end:  # nobody waits for what would be trained now
+            return
         again = dict[int, bytes]()
         for client, code in lacking.items():
             if code in _AGAIN:

@@ -14,7 +14,9 @@ import hashlib
 import json
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +106,7 @@ class Site:
     policy: Policy
     training: Callable[[], Training] = field(repr=False)
     log: Callable[[str], None] = field(repr=False)
+    _turn: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @cached_property
     def _trainer(self) -> Training:
@@ -112,9 +115,11 @@ class Site:
     def answer(self, message: bytes) -> bytes:
         """The answer to one message, as `rounds.reply` writes it: the same bytes again to the same message.
 
-        Whatever goes wrong is said to `log`, and its code alone to the server.
+        Whatever goes wrong is said to `log`, and its code alone to the server. One message at a time: engines have
+        threads, and a position that two of them load would mask two vectors with one mask.
         """
-        return enveloped(self._answer, message, self.log)
+        with self._turn:
+            return enveloped(self._answer, message, self.log)
 
     def _answer(self, message: bytes) -> bytes:
         if is_terms(message):
@@ -133,7 +138,10 @@ class Site:
         finally:
             store.close()
         if len(client.ledger.given) > before:
-            self._say_what_is_given(client.ledger)
+            with suppress(
+                Exception
+            ):  # the upload is counted and safe: whatever a log cannot take must not keep it back
+                self._say_what_is_given(client.ledger)
         return reply
 
     def _say_what_is_given(self, ledger: ClientLedger) -> None:

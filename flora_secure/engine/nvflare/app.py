@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from nvflare.collab import collab
@@ -19,7 +21,8 @@ from flora_secure.engine.deployed.site import Site
 from flora_secure.engine.nvflare.transport import CollabTransport, clients_of
 from flora_secure.errors import ConfigError, InputError, first_line
 
-SITE = "FLORA_SECURE_SITE"
+_OPENING = threading.Lock()
+SITE, APP = "FLORA_SECURE_SITE", "FLORA_SECURE_APP"
 
 
 class FederationServer:
@@ -61,16 +64,18 @@ class FederationServer:
 
 
 class FederationSite:
-    """A site's object of a job. `app`: folder of config.toml and data.py, as it is at the site."""
+    """A site's object of a job. `app`: folder of config.toml and data.py, as it is at the site, unless the site's
+    `FLORA_SECURE_APP` names another."""
 
     def __init__(self, app: str) -> None:
         self.app = app
         self._opened: Site | None = None
 
     def _site(self) -> Site:  # no property: the Collab API asks for every attribute, in no context
-        if self._opened is None:
-            self._opened = self._open()
-        return self._opened
+        with _OPENING:  # NVFlare answers on many threads, and a site has one turn
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
 
     def _open(self) -> Site:
         given = os.environ.get(SITE)
@@ -80,12 +85,16 @@ class FederationSite:
         name = str(collab.site_name)
         if not name.replace("-", "").replace("_", "").isalnum():
             raise ConfigError("NVFlare calls this site by a name that is no folder's")
-        return open_site(App(Path(self.app)), Path(given.replace("{site}", name)), _say)
+        app = os.environ.get(APP) or self.app
+        return open_site(App(Path(app)), Path(given.replace("{site}", name)), _say)
 
     @collab.publish  # type: ignore[untyped-decorator]
     def answer(self, message: bytes) -> bytes:
-        """The answer to a message of the server, as `rounds.reply` writes it; empty where the site cannot be opened."""
+        """The answer to a message of the server, as `rounds.reply` writes it; empty where the site cannot be opened, and
+        for other sites, which NVFlare lets call this as well."""
         try:
+            if not _by_server():
+                return b""
             return self._site().answer(message)
         except InputError as error:
             _say(f"this site cannot take part: {error}")
@@ -95,8 +104,10 @@ class FederationSite:
 
     @collab.publish  # type: ignore[untyped-decorator]
     def number(self) -> int:
-        """The site's number of the enrolment; -1 where it cannot be opened."""
+        """The site's number of the enrolment; -1 where it cannot be opened, and for other sites."""
         try:
+            if not _by_server():
+                return -1
             return self._site().number
         except InputError as error:
             _say(f"this site cannot take part: {error}")
@@ -105,6 +116,16 @@ class FederationSite:
         return -1
 
 
+def _by_server() -> bool:
+    """Whether the server calls; a call of another site is said."""
+    caller = str(collab.caller)
+    if caller.partition(".")[0] == "server":  # its name in every NVFlare federation; objects in it follow a dot
+        return True
+    _say(f"{caller} is not the server, and has no answer")
+    return False
+
+
 def _say(line: str) -> None:
     """A line for the people of this process's machine, on stderr, which NVFlare keeps in its workspace."""
-    print(printable(line), file=sys.stderr, flush=True)
+    with suppress(Exception):  # an error here would reach the server, with the text of the one that is told
+        print(printable(line), file=sys.stderr, flush=True)

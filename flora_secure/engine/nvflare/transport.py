@@ -62,7 +62,7 @@ def clients_of(proxies: list[Proxy], clients: int, patience: float, log: Callabl
     known = dict(enumerate(proxies))
     for place, number in called(known, dict.fromkeys(known, lambda proxy: proxy.number()), patience, log):
         name = known[place].name
-        if not isinstance(number, int) or not 0 <= number < clients:
+        if type(number) is not int or not 0 <= number < clients:
             log(f"{name}: says no number of the enrolment's {clients} clients; its own log says why")
         elif number in found:
             log(f"{name}: says that it is client {number}, which {found[number].name} is; it is left out")

@@ -44,7 +44,7 @@ class SumTransport(Transport):
         self._nodes = {client: node for client, node in self._nodes.items() if node in connected}
         missing = set(members) - self._nodes.keys()
         if missing and (connected - set(self._nodes.values()) or len(self._nodes) < least):
-            found = Nodes(grid, range(self._clients), self._log, kind=KIND)
+            found = Nodes(grid, members, self._log, kind=KIND)
             found.find(least=least, patience=patience, grace=_GRACE)
             known = {client: found.node_of(client) for client in range(self._clients)}
             self._nodes = {client: node for client, node in known.items() if node is not None}
