@@ -31,8 +31,8 @@ class UnlockableError(OSError):
 def lock(path: Path) -> int:
     """Hold the file at `path`, made if it is missing, for the caller: `os.close` what is returned to let go.
 
-    Raises `BlockingIOError` if another process or another thread of this one holds it, `UnlockableError` where it cannot be locked at all, and any
-    other `OSError` where it cannot be opened.
+    Raises `BlockingIOError` if another process or another thread of this one holds it, `UnlockableError` where it
+    cannot be locked at all, and any other `OSError` where it cannot be opened.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -6,12 +6,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("nvflare")
 
 import flora_secure
+from flora_secure.engine.nvflare.app import FederationSite
 from flora_secure.engine.nvflare.transport import CollabTransport, clients_of
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +73,20 @@ def test_a_number_is_taken_once_and_only_where_it_is_one() -> None:
     assert found[1].name in "ab"
     assert set(found) == {1, 2}
     assert len(told) == 4
+
+
+def test_only_the_server_is_answered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """NVFlare lets any participant of a job call what is published: another site could begin sessions of its own."""
+    site = FederationSite("app")
+    for caller, named in (("site1", "site1"), ("site1.server", "site1.server"), ("", "")):
+        monkeypatch.setattr("flora_secure.engine.nvflare.app.collab", SimpleNamespace(caller=caller))
+        assert site.answer(b"fO") == b""
+        assert site.number() == -1
+        assert f"{named} is not the server" in capsys.readouterr().err
+    monkeypatch.setattr("flora_secure.engine.nvflare.app.collab", SimpleNamespace(caller="server", site_name="site0"))
+    monkeypatch.delenv("FLORA_SECURE_SITE", raising=False)
+    assert site.number() == -1
+    assert "FLORA_SECURE_SITE is not set" in capsys.readouterr().err
 
 
 def test_the_commands_of_the_page_run_a_federation_whose_audit_passes(tmp_path: Path) -> None:

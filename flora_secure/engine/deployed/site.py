@@ -138,9 +138,7 @@ class Site:
         finally:
             store.close()
         if len(client.ledger.given) > before:
-            with suppress(
-                Exception
-            ):  # the upload is counted and safe: whatever a log cannot take must not keep it back
+            with suppress(Exception):  # the upload is counted and safe: no log may keep it back
                 self._say_what_is_given(client.ledger)
         return reply
 

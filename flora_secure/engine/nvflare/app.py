@@ -90,8 +90,10 @@ class FederationSite:
 
     @collab.publish  # type: ignore[untyped-decorator]
     def answer(self, message: bytes) -> bytes:
-        """The answer to a message of the server, as `rounds.reply` writes it; empty where the site cannot be opened, and
-        for other sites, which NVFlare lets call this as well."""
+        """The answer to a message of the server, as `rounds.reply` writes it.
+
+        Empty where the site cannot be opened, and for other sites, which NVFlare lets call this as well.
+        """
         try:
             if not _by_server():
                 return b""

@@ -3,6 +3,8 @@ that counts every release."""
 
 import contextlib
 import dataclasses
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -246,7 +248,7 @@ def test_a_site_whose_key_is_not_enrolled_or_revoked_is_told_so(tmp_path: Path) 
     assert IDENTITIES[1].hex() not in repr(other)
 
 
-def killed(*_: object) -> None:
+def killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -330,3 +332,35 @@ def test_what_only_a_simulation_may_do_is_refused(tmp_path: Path, change: dict, 
     with pytest.raises(ConfigError, match=says):
         federation.host(config=config).run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_site_answers_one_message_at_a_time(tmp_path: Path) -> None:
+    """Engines answer on threads; a position that two of them load would mask two vectors with one mask."""
+    site, inside, most = site_of(tmp_path / "site", 0, [].append), [], []
+
+    def slow(message: bytes) -> bytes:
+        inside.append(message)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.remove(message)
+        return message
+
+    site._answer = slow  # type: ignore[method-assign]
+    threads = [threading.Thread(target=site.answer, args=(bytes([number]),)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8
+
+
+def test_where_only_the_report_is_left_no_site_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    federation = Federation(tmp_path)
+    monkeypatch.setattr("flora_secure.engine.deployed.course.summarise", killed)
+    with pytest.raises(RunInterrupted, match="rounds 1 to 3 are kept"):
+        federation.host().run(tmp_path / "run")
+    monkeypatch.undo()
+    federation.wires.sites = {}
+    run = federation.host().run(tmp_path / "run")
+    assert flora_secure.audit(run.folder).passed
+    assert any("not sent to site0, site1, site2" in line for line in federation.told[-1])
