@@ -18,7 +18,7 @@ from typing import Protocol
 from flora_secure.boundary.foreign import read_bytes
 from flora_secure.errors import ForeignError, RunFolderError
 from flora_secure.records.durable import PRIVATE, PRIVATE_FOLDER, remove_file, replace_file
-from flora_secure.records.lock import lock
+from flora_secure.records.lock import lock_alone
 
 _MAGIC = b"fC2\0"
 _HEAD = struct.Struct("<4sBIIIIII32s")
@@ -80,15 +80,15 @@ class MemoryStore:
 class FileStore:
     """A store in a folder that only this user may read: files of mode 0600, flushed, replaced whole.
 
-    One process at a time may hold the folder, until it calls `close` or ends. Raises RunFolderError where another one
-    holds it, OSError where it cannot be made.
+    One store at a time may hold the folder, until `close` is called or its process ends: threads of one process would
+    load one position twice, too. Raises RunFolderError where another one holds it, OSError where it cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
         self._path = folder / "position"
         try:
-            self._handle: int | None = lock(folder / "lock")
+            self._handle: int | None = lock_alone(folder / "lock")
         except BlockingIOError:
             raise RunFolderError(f"{folder} is in use by another process: a client runs once") from None
 

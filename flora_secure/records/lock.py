@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 if sys.platform == "win32":
@@ -12,16 +13,19 @@ if sys.platform == "win32":
 
     def _lock(handle: int) -> None:
         msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # the first byte, whether or not the file has one
+
+    _lock_alone = _lock
 else:
     import fcntl
 
     def _lock(handle: int) -> None:
-        # of this opening of the file: a lock of the process (lockf) is granted to its other threads as well, and goes
-        # when any of them closes the file
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _lock_alone(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this opening of the file, and not of the process
 
 
-_HELD = {errno.EACCES, errno.EAGAIN}  # flock says EAGAIN, NFS and the C runtime of Windows say EACCES
+_HELD = {errno.EACCES, errno.EAGAIN}  # POSIX allows lockf either, the C runtime of Windows says EACCES
 
 
 class UnlockableError(OSError):
@@ -29,14 +33,27 @@ class UnlockableError(OSError):
 
 
 def lock(path: Path) -> int:
-    """Hold the file at `path`, made if it is missing, for the caller: `os.close` what is returned to let go.
+    """Hold the file at `path`, made if it is missing, for this process: `os.close` what is returned to let go.
 
-    Raises `BlockingIOError` if another process or another thread of this one holds it, `UnlockableError` where it
-    cannot be locked at all, and any other `OSError` where it cannot be opened.
+    Raises `BlockingIOError` if another process holds it, `UnlockableError` where it cannot be locked at all, and any
+    other `OSError` where it cannot be opened.
     """
+    return _locked(path, _lock)
+
+
+def lock_alone(path: Path) -> int:
+    """Hold the file at `path` as `lock` does, against the other threads of this process too.
+
+    `lock` is granted to a process that holds the file already, and goes when any of its threads closes it. Raises as
+    `lock`.
+    """
+    return _locked(path, _lock_alone)
+
+
+def _locked(path: Path, how: Callable[[int], None]) -> int:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _lock(handle)
+        how(handle)
     except OSError as error:
         os.close(handle)
         if error.errno in _HELD:

@@ -16,7 +16,7 @@ from flora_secure.errors import RunFolderError
 from flora_secure.planning.config import RunConfig
 from flora_secure.records import lock as locking
 from flora_secure.records.checkpoints import Checkpoint
-from flora_secure.records.lock import UnlockableError, lock
+from flora_secure.records.lock import UnlockableError, lock, lock_alone
 from flora_secure.records.run_folder import RunFolder
 from flora_secure.rounds.optimiser import ServerState
 
@@ -78,10 +78,10 @@ def test_a_lock_in_a_folder_that_is_not_there_is_an_error(tmp_path) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.EIO])
 def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatch, code: int) -> None:
-    def flock(handle: int, how: int) -> None:
+    def lockf(handle: int, how: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(locking.fcntl, "flock", flock)
+    monkeypatch.setattr(locking.fcntl, "lockf", lockf)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(UnlockableError, match=os.strerror(code)) as caught:
         lock(tmp_path / "lock")
@@ -96,10 +96,10 @@ def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EAGAIN])
 def test_either_error_that_posix_allows_means_held(tmp_path, monkeypatch, code: int) -> None:
-    def flock(handle: int, how: int) -> None:
+    def lockf(handle: int, how: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(locking.fcntl, "flock", flock)
+    monkeypatch.setattr(locking.fcntl, "lockf", lockf)
     with pytest.raises(BlockingIOError, match="is held by another process"):
         lock(tmp_path / "lock")
     with pytest.raises(RunFolderError, match="is being written by another process: wait until that ends"):
@@ -146,12 +146,11 @@ def test_windows_locks_the_first_byte_and_does_not_wait(tmp_path, monkeypatch) -
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_threads_of_one_process_do_not_share_a_lock(tmp_path: Path) -> None:
+def test_threads_of_one_process_do_not_share_a_lock_that_is_alone(tmp_path: Path) -> None:
     """A site answers on several threads; two of them in one position would upload two vectors under one mask."""
-    handle = lock(tmp_path / "lock")
-    with pytest.raises(BlockingIOError):
-        lock(tmp_path / "lock")
-    with pytest.raises(BlockingIOError):  # and the refused one has not let go of it
-        lock(tmp_path / "lock")
+    handle = lock_alone(tmp_path / "lock")
+    for _ in range(2):  # and the refused one has not let go of it
+        with pytest.raises(BlockingIOError):
+            lock_alone(tmp_path / "lock")
     os.close(handle)
-    os.close(lock(tmp_path / "lock"))
+    os.close(lock_alone(tmp_path / "lock"))
