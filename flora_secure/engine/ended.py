@@ -2,71 +2,63 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from flora_secure.engine.task import Task
 from flora_secure.model.factors import Factors
+from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig
 from flora_secure.records.record import RoundRecord
 from flora_secure.server.server import Announce, Server
 
 
-class Ended(Protocol):
-    """A simulation, or the server of a real federation: what a report needs to know of it."""
+class Ended:
+    """The server's side of a run over a prepared task: a simulation's, or that of a real federation.
 
-    @property
-    def config(self) -> RunConfig:
-        """All that determined it."""
-        ...
+    `config`, `task`, `server`: all that determined it, what was trained on what as the server knows it, and its server.
+    `clients_timed`: whether the CPU seconds of its clients are known.
+    """
 
-    @property
-    def server(self) -> Server:
-        """Its server, after the last round."""
-        ...
+    clients_timed = False
 
-    @property
-    def task(self) -> Task:
-        """What was trained on what, as the server knows it."""
-        ...
+    def __init__(self, config: RunConfig, task: Task, server: Server) -> None:
+        self.config, self.task, self.server = config, task, server
 
     @property
     def records(self) -> Sequence[RoundRecord]:
-        """The rounds that it ran, in order."""
-        ...
+        """The rounds that are over, in order."""
+        return self.server.records
 
     @property
     def factors(self) -> Factors:
-        """The adapter after the last round, in the precision of float16."""
-        ...
+        """The adapter that the clients of a next round would train from, in float16."""
+        return self.task.factors(self.server.adapter)
 
-    @property
-    def clients_timed(self) -> bool:
-        """Whether the CPU seconds of its clients are known."""
-        ...
+    def save_adapter(self, folder: Path) -> None:
+        """Write that adapter in peft's format, and beside it what is needed to use it. Raises `OSError`."""
+        task, factors = self.task, self.factors
+        task.save(factors, folder)
+        describe_adapter(folder, self.config, task.clip, task.federation.dataset, factors.rank)
 
 
-class Simulated(Ended, Protocol):
+class Simulated(Ended, ABC):
     """A simulation, on whatever engine its clients are."""
 
     @property
     def repeats(self) -> bool:
         """Whether a round that is run again releases the same sum, or none that a budget protects."""
-        ...
+        return self.server.repeats
 
     @property
+    @abstractmethod
     def headline(self) -> str:
         """What is about to run, in a line."""
-        ...
 
+    @abstractmethod
     def rounds(self, announce: Announce | None = None) -> Iterator[RoundRecord]:
         """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`."""
-        ...
-
-    def save_adapter(self, folder: Path) -> None:
-        """Write the adapter in peft's format, and beside it what is needed to use it."""
-        ...
 
 
 Engine = Callable[[RunConfig, Task], Simulated]

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,12 +22,11 @@ from flora_protocols import Profile, RoundAborted, TooFewSurvivors, identity_pub
 from flora_secure.client.contribution import Contributions
 from flora_secure.client.policy import Policy
 from flora_secure.client.upload import uploads as uploads_of
+from flora_secure.engine.ended import Simulated
 from flora_secure.engine.exchange import CountedExchange, MaskedExchange, PlainExchange, RoundExchange, Traffic
 from flora_secure.engine.task import Task
 from flora_secure.engine.workers import default_workers
 from flora_secure.model.devices import batch_map
-from flora_secure.model.factors import Factors
-from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.protection import AggregationConfig
 from flora_secure.privacy.encoding import wrapped
@@ -43,55 +41,30 @@ _TOGETHER = 1 << 14  # values of uploads that are made in one go: they stay in t
 _ROUNDING = 1e-9  # of a planned noise multiplier, when it is counted again from a round's own plan
 
 
-class Simulation:
+class Simulation(Simulated):
     """One run over a prepared task. Iterate over `rounds` once; the state after the last round stays readable.
 
     `server` is the real one. The clients share one trainer and one policy, and their positions live in `exchange`.
     """
 
+    clients_timed = True
+
     def __init__(self, config: RunConfig, task: Task) -> None:
         """Set up server and clients. Raises ConfigError if noise, ring or masking cannot be had."""
-        self.config, self.task = config, task
         self.trainer = task.trainer(config)
         clients = config.clients
         # long-term keys, as a deployment's clients would enrol them once; secret, hence from the OS
         signs = config.aggregation.secagg == Profile.MALICIOUS_SERVER.value
         secrets = {client: os.urandom(32) for client in range(clients)} if signs else {}
         enrolment = Enrolment(clients=clients, identities=tuple(map(identity_public, secrets.values())))
-        self.server = Server(config, task.for_server(), enrolment)
+        super().__init__(config, task, Server(config, task.for_server(), enrolment))
         self.policy = None if self.server.profile is None else simulated_policy(self.server)
         self.exchange = _exchange(config, secrets, enrolment)
-
-    @property
-    def records(self) -> list[RoundRecord]:
-        """The rounds that are over."""
-        return self.server.records
-
-    @property
-    def repeats(self) -> bool:
-        """Whether a round that is run again releases the same sum, or none that a budget protects."""
-        return self.server.repeats
 
     @property
     def headline(self) -> str:
         """What is about to run, in a line."""
         return headline(self.server, self.task)
-
-    @property
-    def clients_timed(self) -> bool:
-        """The seconds of clients are known here, see `ended.Ended`."""
-        return True
-
-    @property
-    def factors(self) -> Factors:
-        """The adapter that the clients of a next round would train from, in float16."""
-        return self.task.factors(self.server.adapter)
-
-    def save_adapter(self, folder: Path) -> None:
-        """Write that adapter in peft's format, and beside it what is needed to use it."""
-        task, factors = self.task, self.factors
-        task.save(factors, folder)
-        describe_adapter(folder, self.config, task.clip, task.federation.dataset, factors.rank)
 
     def rounds(self, announce: Announce | None = None) -> Iterator[RoundRecord]:
         """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`."""

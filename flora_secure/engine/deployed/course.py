@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +19,15 @@ from flora_secure.engine.deployed.deployable import deployable
 from flora_secure.engine.deployed.masked_rounds import Patience, name_of
 from flora_secure.engine.deployed.training import terms_of
 from flora_secure.engine.deployed.transport import Transport
+from flora_secure.engine.ended import Ended
 from flora_secure.engine.recorded import RecordedRun, begin, go_on
 from flora_secure.engine.run import Progress, Run
 from flora_secure.engine.summary import summarise
-from flora_secure.engine.task import Task, prepare
+from flora_secure.engine.task import prepare
 from flora_secure.errors import RunFolderError, RunInterrupted, require
-from flora_secure.model.factors import Factors
-from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig
 from flora_secure.privacy.cross_check import CrossCheckError
 from flora_secure.records.reading import read_run
-from flora_secure.records.record import RoundRecord
 from flora_secure.records.run_folder import Interrupted, claimed, remove_unborn, reopen
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.server.server import Server
@@ -111,7 +109,7 @@ class Host:
             for record in recorded.rounds():
                 if self.progress is not None:
                     self.progress(record.round, config.training.rounds, record)
-            return self._finish(_Ended(config, task, server), recorded, coordinator, out, started)
+            return self._finish(Ended(config, task, server), recorded, coordinator, out, started)
         except KeyboardInterrupt:
             done = len(server.records)
             raise RunInterrupted(
@@ -120,7 +118,7 @@ class Host:
                 resumable=True,
             ) from None
 
-    def _finish(self, ended: _Ended, recorded: RecordedRun, coordinator: Coordinator, out: Path, started: float) -> Run:
+    def _finish(self, ended: Ended, recorded: RecordedRun, coordinator: Coordinator, out: Path, started: float) -> Run:
         folder = recorded.folder
         adapter_hash = folder.write_adapter(ended.save_adapter)
         try:
@@ -140,26 +138,3 @@ class Host:
         if missing := sorted(set(range(self.enrolment.clients)) - self.enrolment.revoked - set(kept)):
             self.log(f"not sent to {', '.join(map(name_of, missing))}: give them {out / 'adapter'}")
         return Run(report, tuple(ended.records), out)
-
-
-@dataclass(frozen=True, eq=False)
-class _Ended:
-    """The run as `engine.ended.Ended` has it."""
-
-    config: RunConfig
-    task: Task
-    server: Server
-    clients_timed = False
-
-    @property
-    def records(self) -> Sequence[RoundRecord]:
-        return self.server.records
-
-    @property
-    def factors(self) -> Factors:
-        return self.task.factors(self.server.adapter)
-
-    def save_adapter(self, folder: Path) -> None:
-        factors = self.factors
-        self.task.save(factors, folder)
-        describe_adapter(folder, self.config, self.task.clip, self.task.federation.dataset, factors.rank)

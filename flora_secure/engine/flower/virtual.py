@@ -41,14 +41,13 @@ from flora_secure.data.federation import load_federation
 from flora_secure.engine.deployed.coordinator import Coordinator
 from flora_secure.engine.deployed.envelope import enveloped
 from flora_secure.engine.deployed.masked_rounds import Patience
+from flora_secure.engine.ended import Simulated
 from flora_secure.engine.flower.nodes import Nodes
 from flora_secure.engine.flower.site_app import register
 from flora_secure.engine.flower.transport import GridTransport
 from flora_secure.engine.simulation import headline, noise_key, simulated_policy, vanishing_of
 from flora_secure.engine.task import Task, prepare
 from flora_secure.errors import WorkerError, require
-from flora_secure.model.factors import Factors
-from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig, from_toml
 from flora_secure.planning.names import PASSED
 from flora_secure.records.durable import PRIVATE, replace_file
@@ -64,10 +63,8 @@ _START = 300.0  # seconds until Ray has to have the nodes up
 _RUN = "run.json"
 
 
-class VirtualFederation:
+class VirtualFederation(Simulated):
     """One run over a prepared task, as `engine.simulation.Simulation`, with its clients on Flower's nodes."""
-
-    clients_timed = False
 
     def __init__(self, config: RunConfig, task: Task, features: ArrayCache | None, log: Callable[[str], None]) -> None:
         """Set up the server. Raises ConfigError for what this engine cannot do: data that a program passed, no masks,
@@ -80,37 +77,16 @@ class VirtualFederation:
             not config.data.dataset.startswith(PASSED),
             "engine flower loads the data in every process; data that a program passes are in none but this",
         )
-        self.config, self.task, self._features, self._log = config, task, features, log
+        self._features, self._log = features, log
         signs = how.secagg == "malicious-server"
         self._secrets = tuple(os.urandom(32) for _ in range(config.clients * signs))
         self.enrolment = Enrolment(clients=config.clients, identities=tuple(map(identity_public, self._secrets)))
-        self.server = Server(config, task.for_server(), self.enrolment)
-
-    @property
-    def records(self) -> list[RoundRecord]:
-        """The rounds that are over."""
-        return self.server.records
-
-    @property
-    def repeats(self) -> bool:
-        """Whether a round that is run again releases the same sum, or none that a budget protects."""
-        return self.server.repeats
+        super().__init__(config, task, Server(config, task.for_server(), self.enrolment))
 
     @property
     def headline(self) -> str:
         """What is about to run, in a line."""
         return f"{headline(self.server, self.task)}, clients on Flower's nodes"
-
-    @property
-    def factors(self) -> Factors:
-        """The adapter that the clients of a next round would train from, in float16."""
-        return self.task.factors(self.server.adapter)
-
-    def save_adapter(self, folder: Path) -> None:
-        """Write that adapter in peft's format, and beside it what is needed to use it."""
-        task, factors = self.task, self.factors
-        task.save(factors, folder)
-        describe_adapter(folder, self.config, task.clip, task.federation.dataset, factors.rank)
 
     def rounds(self, announce: Announce | None = None) -> Iterator[RoundRecord]:
         """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`.
@@ -128,7 +104,9 @@ class VirtualFederation:
                     raise WorkerError(
                         f"{len(nodes.missing)} of {self.config.clients} nodes of Flower's engine are silent"
                     )
-                vanishing = _Vanishing(self.config, GridTransport(grid, nodes, self._log))
+                vanishing = _Vanishing(
+                    self.config, self.config.seed if self.repeats else None, GridTransport(grid, nodes, self._log)
+                )
                 coordinator = Coordinator(self.server, Terms({}), vanishing, Patience(), self._log)
                 yield from coordinator.rounds(vanishing.told(announce))
 
@@ -146,16 +124,15 @@ class VirtualFederation:
 class _Vanishing:
     """A transport over which some clients vanish before they upload, as in `engine.simulation`."""
 
-    def __init__(self, config: RunConfig, transport: GridTransport) -> None:
-        self._config, self._transport = config, transport
+    def __init__(self, config: RunConfig, seed: int | None, transport: GridTransport) -> None:
+        self._config, self._seed, self._transport = config, seed, transport
         self._gone = set[int]()
 
     def told(self, announce: Announce | None) -> Announce:
         """`announce`, which says beside whom the round that begins invites."""
 
         def announced(record: RoundRecord) -> None:
-            seed = self._config.seed if self._config.privacy.simulation_noise else None
-            self._gone = vanishing_of(seed, record.round, record.participants, self._config.aggregation.dropout)
+            self._gone = vanishing_of(self._seed, record.round, record.participants, self._config.aggregation.dropout)
             if announce is not None:
                 announce(record)
 
