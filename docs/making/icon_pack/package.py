@@ -57,11 +57,20 @@ def _digest(*words: str) -> bytes:
 
 def read_sets(package: Path) -> list[IconSet]:
     """The sets under a licence that allows this use, of the categories that show things, in the package's order."""
+    return [one for one in _described(package) if one.licence in LICENCES and one.category not in LEFT_OUT]
+
+
+def read_set(package: Path, prefix: str) -> IconSet:
+    """The set of that prefix, whatever its licence."""
+    return next(one for one in _described(package) if one.prefix == prefix)
+
+
+def _described(package: Path) -> list[IconSet]:
     version = json.loads((package / "package.json").read_text(encoding="utf-8"))["version"]
     if version != VERSION:
         raise SystemExit(f"{package} is version {version}, not {VERSION}: npm install @iconify/json@{VERSION}")
     table = json.loads((package / "collections.json").read_text(encoding="utf-8"))
-    sets = [
+    return [
         IconSet(
             prefix,
             about["name"],
@@ -73,7 +82,6 @@ def read_sets(package: Path) -> list[IconSet]:
         )
         for prefix, about in table.items()
     ]
-    return [one for one in sets if one.licence in LICENCES and one.category not in LEFT_OUT]
 
 
 def read_icons(package: Path, one: IconSet) -> list[Icon]:
@@ -84,25 +92,30 @@ def read_icons(package: Path, one: IconSet) -> list[Icon]:
     """
     table = json.loads((package / "json" / f"{one.prefix}.json").read_text(encoding="utf-8"))
     found, bodies = list[Icon](), set[str]()
-    for name, entry in _entries(table):
+    for name, entry in drawn_entries(table):
         about = concept_of(one.prefix, one.category, name)
         body = entry["body"]
         if about is None or body in bodies or any(element in body for element in UNDRAWN):
             continue
         bodies.add(body)
-        left, top = entry.get("left", table.get("left", 0)), entry.get("top", table.get("top", 0))
-        width, height = entry.get("width", table.get("width", 16)), entry.get("height", table.get("height", 16))
-        found.append(Icon(one, name, *about, body, (left, top, width, height)))
+        found.append(Icon(one, name, *about, body, view_box(table, entry)))
     return [icon for label in range(len(CLASSES)) for icon in _spread([i for i in found if i.label == label])]
 
 
-def _entries(table: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def drawn_entries(table: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Names of a set's icons with their drawings, second names too, less the hidden, turned and flipped ones."""
     icons, entries = table["icons"], list(table["icons"].items())
     for name, alias in table.get("aliases", {}).items():
         parent = icons.get(alias["parent"])  # None where the parent is an alias itself
         if parent is not None:
             entries.append((name, {**parent, **alias}))
     return [(n, e) for n, e in entries if not any(e.get(key) for key in ("hidden", "rotate", "hFlip", "vFlip"))]
+
+
+def view_box(table: dict[str, Any], entry: dict[str, Any]) -> tuple[float, float, float, float]:
+    """Left, top, width and height of an icon's view, its own or its set's."""
+    left, top = entry.get("left", table.get("left", 0)), entry.get("top", table.get("top", 0))
+    return left, top, entry.get("width", table.get("width", 16)), entry.get("height", table.get("height", 16))
 
 
 def _spread(icons: list[Icon]) -> list[Icon]:
