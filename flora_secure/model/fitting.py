@@ -39,6 +39,6 @@ def fitted(head: Head, factors: Factors, features: Tensor, labels: Tensor, steps
         optimiser.zero_grad()
         logits = head.logits(features, dataclasses.replace(factors, b=b))
         loss = F.cross_entropy(logits, labels) + PENALTY * b.square().sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return dataclasses.replace(factors, b=b.detach())

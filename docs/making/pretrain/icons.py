@@ -27,7 +27,7 @@ OTHERS = (  # house styles of nobody in the embedded icons
 EMOJI = ("noto", "twemoji", "fluent-emoji-flat", "fluent-emoji-high-contrast", "emojione", "fxemoji")
 NONE = len(CLASSES)  # the label of what is none of the twenty things
 MOST = 3  # pictures of one drawing in a set
-_SILENT = re.compile(r"^(flag-|.*skin-tone|.*-tone[0-9]?$|keycap|regional-indicator)")  # emoji that differ by colour alone
+_SILENT = re.compile(r"^(flag-|.*skin-tone|.*-tone[0-9]?$|keycap|regional-indicator)")  # differ by colour alone
 
 
 @dataclass(frozen=True, eq=False)
