@@ -30,9 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs/making")]
 
 from pretrain.captions import public_nouns  # noqa: E402
+from pretrain.corpora import Pictured  # noqa: E402
 from pretrain.probe import accuracy, linear_probe  # noqa: E402
 from pretrain.render import render  # noqa: E402
-from pretrain.train import Corpus, Recipe, Trainer, image_embeddings, tune_text, whiten  # noqa: E402
+from pretrain.train import Recipe, Trainer, image_embeddings, tune_text, whiten  # noqa: E402
 from pretrain.views import MEAN, STD  # noqa: E402
 
 from flora_secure.data.sources import load_dataset  # noqa: E402
@@ -84,13 +85,14 @@ def main(recipe: Recipe = RECIPE) -> None:
     def nouns(fine: int) -> list[str]:
         return public_nouns(labels[train], data.class_names, fine, np.random.default_rng(arguments.seed))
 
-    public = Corpus(torch.from_numpy(images[train].copy()), nouns)
+    public = Pictured(torch.from_numpy(images[train].copy()), nouns)
     drawn, drawn_nouns = render(recipe.renders, recipe.seed)
     write_vocabulary(arguments.out / "bpe_3500.txt.gz")
     tokenizer = SimpleTokenizer(bpe_path=str(arguments.out / "bpe_3500.txt.gz"), context_length=CONTEXT)
     model = CustomTextCLIP(**{k: v for k, v in MODEL.items() if k != "custom_text"}, init_logit_scale=math.log(15))
     model = model.to(memory_format=torch.channels_last)
-    trainer = Trainer(model, tokenizer, public, Corpus(torch.from_numpy(drawn), lambda fine: drawn_nouns), recipe)
+    rendered = Pictured(torch.from_numpy(drawn), lambda fine: drawn_nouns)
+    trainer = Trainer(model, tokenizer, [public, rendered], recipe)
 
     pixels = torch.from_numpy(images.copy()).float().div(255).unsqueeze(1)
     classes = torch.from_numpy(labels)
@@ -114,7 +116,7 @@ def main(recipe: Recipe = RECIPE) -> None:
         return
     before = measure()
     whiten(model, public.images, recipe.shrink)
-    tune_text(trainer, log)
+    tune_text(trainer, [public], log)
     after = measure()
     log({"before_whitening": before, "after": after})
 

@@ -64,3 +64,12 @@ def public_nouns(labels: np.ndarray, class_names: tuple[str, ...], fine: int, rn
         for i in rng.permutation(np.flatnonzero(labels == c))[: fine // len(class_names)]:
             nouns[i] = class_names[c]
     return nouns
+
+
+_ICON_OPENINGS = ("an icon of a", "a", "a pictogram of a", "")
+
+
+def icon_caption(noun: str, rng: np.random.Generator) -> str:
+    """One caption of an icon: an opening and the noun, or the noun and what it is."""
+    place = int(rng.integers(len(_ICON_OPENINGS) + 1))
+    return f"a {noun} icon" if place == len(_ICON_OPENINGS) else f"{_ICON_OPENINGS[place]} {noun}".strip()

@@ -26,7 +26,7 @@ OTHERS = (  # house styles of nobody in the embedded icons
 )
 EMOJI = ("noto", "twemoji", "fluent-emoji-flat", "fluent-emoji-high-contrast", "emojione", "fxemoji")
 NONE = len(CLASSES)  # the label of what is none of the twenty things
-MOST = 3  # pictures of one drawing in a set
+MOST, MOST_KNOWN = 3, 8  # pictures of one drawing in a set; of the twenty things
 _SILENT = re.compile(r"^(flag-|.*skin-tone|.*-tone[0-9]?$|keycap|regional-indicator)")  # differ by colour alone
 
 
@@ -82,7 +82,11 @@ def _of(package: Path, one: IconSet) -> list[Icon]:
             continue
         label, drawing = about or (NONE, "-".join(words))
         found.setdefault(drawing, []).append(Icon(one, name, label, drawing, entry["body"], view_box(table, entry)))
-    return [icon for icons in found.values() for icon in sorted(icons, key=_order)[:MOST]]
+    return [
+        icon
+        for icons in found.values()
+        for icon in sorted(icons, key=_order)[: MOST if icons[0].label == NONE else MOST_KNOWN]
+    ]
 
 
 def _order(icon: Icon) -> bytes:

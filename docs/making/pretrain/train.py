@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from open_clip.model import CustomTextCLIP
 
-from pretrain.captions import attributes, caption
+from pretrain.corpora import Corpus
 from pretrain.teacher import COMPONENTS, Teacher
-from pretrain.views import TARGETS, augment, cut_out, targets, to_model
+from pretrain.views import TARGETS, cut_out, targets, to_model
 
 Log = Callable[[dict[str, object]], None]
 
@@ -30,6 +30,7 @@ class Phase:
     public: int  # images of the public slice in a batch
     rendered: int
     fine: int  # public captions that name the class
+    icons: int = 0
     contrastive: float = 1.0  # weights of the three losses; what weighs 0 is not computed
     decoder: float = 2.5
     teacher: float = 0.0
@@ -70,22 +71,6 @@ class Recipe:
             step -= phase.steps
         remaining = (phase.steps - step) / max(1.0, phase.decay * phase.steps)
         return phase, phase.lr * max(0.0, min(1.0, (step + 1) / self.warm_up, remaining))
-
-
-@dataclass
-class Corpus:
-    """Images uint8 (n, 28, 28) with a noun and five measured attributes each."""
-
-    images: torch.Tensor
-    nouns: Callable[[int], list[str]]  # by the number of captions that name the class
-    levels: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.levels = attributes(self.images.numpy())
-
-    def captions(self, chosen: np.ndarray, fine: int, rng: np.random.Generator) -> list[str]:
-        nouns = self.nouns(fine)
-        return [caption(nouns[i], self.levels[i], rng) for i in chosen]
 
 
 def encode_captions(model: CustomTextCLIP, tokens: torch.Tensor) -> torch.Tensor:
@@ -131,25 +116,19 @@ class Trainer:
         self,
         model: CustomTextCLIP,
         tokenizer: Callable[[list[str]], torch.Tensor],
-        public: Corpus,
-        rendered: Corpus,
+        corpora: Sequence[Corpus],
         recipe: Recipe,
     ) -> None:
-        self.model, self.tokenizer, self.public, self.rendered, self.recipe = model, tokenizer, public, rendered, recipe
+        """`corpora`: the public slice, what is rendered, and icons where a phase of `recipe` sees them."""
+        self.model, self.tokenizer, self.corpora, self.recipe = model, tokenizer, corpora, recipe
         self.size = model.visual.image_size[0]
         embed = model.text.text_projection.shape[1]
         self.decoder, self.pupil = torch.nn.Linear(embed, TARGETS), torch.nn.Linear(embed, COMPONENTS)
         self.teacher: Teacher | None = None
-        sample = targets(public.images.float().div(255).unsqueeze(1))
+        sample = targets(corpora[0].images.float().div(255).unsqueeze(1))
         self.centre, self.spread = sample.mean(0), sample.std(0) + 0.05
         self.optimiser = _optimiser([model, self.decoder, self.pupil], recipe, recipe.phases[0].lr)
         self.step = 0
-
-    def _draw(
-        self, corpus: Corpus, count: int, fine: int, rng: np.random.Generator, torch_rng: torch.Generator
-    ) -> tuple[torch.Tensor, list[str]]:
-        chosen = rng.choice(len(corpus.images), count, replace=False)
-        return augment(corpus.images[chosen], torch_rng), corpus.captions(chosen, fine, rng)
 
     def advance(self) -> dict[str, float]:
         """One step; returns its losses."""
@@ -157,10 +136,13 @@ class Trainer:
         rng = np.random.default_rng([r.seed, self.step])
         torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
         phase, rate = r.at(self.step)
-        view, words = self._draw(self.public, phase.public, phase.fine, rng, torch_rng)
-        if phase.rendered:
-            drawn, drawn_words = self._draw(self.rendered, phase.rendered, phase.fine, rng, torch_rng)
-            view, words = torch.cat([view, drawn]), words + drawn_words
+        views, words = [], []
+        for corpus, count in zip(self.corpora, (phase.public, phase.rendered, phase.icons), strict=False):
+            if count:
+                chosen = corpus.draw(count, rng)
+                views.append(corpus.views(chosen, torch_rng))
+                words += corpus.captions(chosen, phase.fine, rng)
+        view = torch.cat(views)
 
         self.model.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -170,7 +152,9 @@ class Trainer:
         if phase.contrastive:
             losses["clip"] = phase.contrastive * self._contrastive(embedding, words)
         if phase.teacher:
-            losses["teacher"] = phase.teacher * F.mse_loss(self.pupil(embedding), self._taught().targets(view))
+            taught = phase.public + phase.rendered  # the teacher knows no icons
+            pupil = self.pupil(embedding[:taught])
+            losses["teacher"] = phase.teacher * F.mse_loss(pupil, self._taught().targets(view[:taught]))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -197,7 +181,7 @@ class Trainer:
         """The image tower as it was when it was first asked."""
         if self.teacher is None:
             trunk = self.model.visual.trunk
-            self.teacher = Teacher.of(trunk, self.size, self.public.images, self.recipe.seed)
+            self.teacher = Teacher.of(trunk, self.size, self.corpora[0].images, self.recipe.seed)
         return self.teacher
 
     def save(self, path: Path) -> None:
@@ -261,21 +245,25 @@ def whiten(model: CustomTextCLIP, images: torch.Tensor, shrink: float) -> None:
     model.text.text_projection.copy_((model.text.text_projection.double() @ inverse).float())
 
 
-def tune_text(trainer: Trainer, log: Log) -> None:
-    """Train the text tower alone on the public slice, against fixed embeddings of eight views of each image."""
-    r, model, corpus = trainer.recipe, trainer.model, trainer.public
+def tune_text(trainer: Trainer, corpora: Sequence[Corpus], log: Log) -> None:
+    """Train the text tower alone against fixed embeddings of eight views of each image of `corpora`, as many of each in
+    a batch."""
+    r, model = trainer.recipe, trainer.model
     torch_rng = torch.Generator().manual_seed(r.seed)
-    views = [corpus.images.float().div(255).unsqueeze(1), *(augment(corpus.images, torch_rng) for _ in range(7))]
-    embeddings = F.normalize(torch.stack([image_embeddings(model, view) for view in views]), dim=-1)
+    embeddings = [_embedded(model, corpus, torch_rng) for corpus in corpora]
     model.visual.requires_grad_(False)
     optimiser = _optimiser([model], r, r.tune_lr)
     for step in range(r.tune_steps):
         rng = np.random.default_rng([r.seed, 1, step])
-        chosen = rng.choice(len(corpus.images), r.tune_batch, replace=False)
-        words, which = np.unique(corpus.captions(chosen, r.phases[-1].fine, rng), return_inverse=True)
-        image = embeddings[torch.from_numpy(rng.integers(0, len(views), r.tune_batch)), torch.from_numpy(chosen)]
+        parts, captions = [], []
+        for corpus, embedded in zip(corpora, embeddings, strict=True):
+            count = r.tune_batch // len(corpora)
+            chosen = corpus.draw(count, rng)
+            captions += corpus.captions(chosen, r.phases[-1].fine, rng)
+            parts.append(embedded[torch.from_numpy(rng.integers(0, len(embedded), count)), torch.from_numpy(chosen)])
+        words, which = np.unique(captions, return_inverse=True)
         text = encode_captions(model, trainer.tokenizer(list(words)))
-        loss = contrastive(image, text, torch.from_numpy(which), model.logit_scale.exp(), r.smoothing)
+        loss = contrastive(torch.cat(parts), text, torch.from_numpy(which), model.logit_scale.exp(), r.smoothing)
         for group in optimiser.param_groups:
             group["lr"] = r.tune_lr * (1 - step / r.tune_steps)
         optimiser.zero_grad(set_to_none=True)
@@ -285,3 +273,10 @@ def tune_text(trainer: Trainer, log: Log) -> None:
             model.logit_scale.clamp_(max=math.log(50))
         if (step + 1) % 100 == 0:
             log({"tune": step + 1, "clip": round(loss.item(), 4), "scale": round(model.logit_scale.exp().item(), 2)})
+
+
+def _embedded(model: CustomTextCLIP, corpus: Corpus, rng: torch.Generator) -> torch.Tensor:
+    """Unit-norm embeddings (views, n, d) of the images as they are and of seven random views."""
+    everything = np.arange(len(corpus.images))
+    views = [corpus.images.float().div(255).unsqueeze(1), *(corpus.views(everything, rng) for _ in range(7))]
+    return F.normalize(torch.stack([image_embeddings(model, view) for view in views]), dim=-1)

@@ -12,10 +12,11 @@ CELLS, BINS = 7, 8
 TARGETS = CELLS * CELLS * BINS + 14 * 14
 
 
-def augment(images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+def augment(images: torch.Tensor, rng: torch.Generator, flipped: float = 0.5) -> torch.Tensor:
     """Random views of uint8 (n, 28, 28): float32 (n, 1, 28, 28) in 0..1.
 
-    Zoom 0.75 to 1.15, aspect e^±0.25, flip, rotation 0.12 rad, shift, gamma e^(0.3 n), brightness 0.75 to 1.15.
+    Zoom 0.75 to 1.15, aspect e^±0.25, flip with probability `flipped`, rotation 0.12 rad, shift, gamma e^(0.3 n),
+    brightness 0.75 to 1.15.
     """
     n = len(images)
 
@@ -24,7 +25,7 @@ def augment(images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
 
     zoom, aspect = u(0.75, 1.15), torch.exp(u(-0.125, 0.125))
     angle = 0.12 * torch.randn(n, generator=rng)
-    flip = torch.where(torch.rand(n, generator=rng) < 0.5, -1.0, 1.0)
+    flip = torch.where(torch.rand(n, generator=rng) < flipped, -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
     rows = [flip * cos * zoom * aspect, -sin * zoom, u(-0.1, 0.1), flip * sin * zoom, cos * zoom / aspect, u(-0.1, 0.1)]
     theta = torch.stack(rows, 1).view(n, 2, 3)
@@ -32,6 +33,26 @@ def augment(images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     view = F.grid_sample(images.float().div(255).unsqueeze(1), grid, align_corners=False)
     gamma = torch.exp(0.3 * torch.randn(n, generator=rng)).view(n, 1, 1, 1)
     return (view.clamp(0, 1) ** gamma * u(0.75, 1.15).view(n, 1, 1, 1)).clamp(0, 1)
+
+
+def restyle(view: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Icons (n, 1, 28, 28) in 0..1 as other studios might draw them: half of them bolder, thinner, as outlines or
+    softer, and a sixth in a badge, dark on a light disc or square or inside a ring."""
+    n = len(view)
+    style = torch.randint(0, 8, (n, 1, 1, 1), generator=rng)
+    wide = F.max_pool2d(view, 3, 1, 1)
+    narrow = -F.max_pool2d(-view, 3, 1, 1)
+    for number, other in enumerate((wide, (view + narrow) / 2, wide - narrow, F.avg_pool2d(view, 3, 1, 1))):
+        view = torch.where(style == number, other, view)
+    badge = torch.randint(0, 18, (n, 1, 1, 1), generator=rng)
+    small = F.pad(F.interpolate(view, size=(18, 18), mode="bilinear", antialias=True), (5, 5, 5, 5))
+    line = (torch.arange(28) - 13.5).abs()
+    disc = (line[:, None] ** 2 + line**2 <= 13.5**2).float()
+    square = (torch.maximum(line[:, None], line.expand(28, 28)) <= 12.5).float()
+    ring = disc - (line[:, None] ** 2 + line**2 <= 12**2).float()
+    for number, other in enumerate((disc - small * disc, square - small, torch.maximum(ring.expand_as(small), small))):
+        view = torch.where(badge == number, other, view)
+    return view.clamp(0, 1)
 
 
 def to_model(view: torch.Tensor, size: int) -> torch.Tensor:

@@ -1,0 +1,188 @@
+"""Train the tiny CLIP on, from clothes to icons too: `python docs/making/pretrain_on_icons.py --package FOLDER`.
+
+See docs/model-card.md. Begins with the weights that docs/making/pretrain_tiny_clip.py made (`--start`). Sees public
+icons and emoji with their names, rendered images, and the clothes' public slice; nothing of the clients or the tests of either
+data set. A run that was stopped goes on from its checkpoint when started again, and ends in the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import shutil
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import save_file
+from torch.nn.functional import normalize
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs/making")]
+
+from icon_pack.concepts import CLASSES  # noqa: E402
+from icon_pack.package import PUBLIC, VERSION, read_set  # noqa: E402
+from pretrain.captions import public_nouns  # noqa: E402
+from pretrain.corpora import Icons, Pictured  # noqa: E402
+from pretrain.icons import EMOJI, NONE, OTHERS, public_icons  # noqa: E402
+from pretrain.probe import accuracy, linear_probe  # noqa: E402
+from pretrain.render import render  # noqa: E402
+from pretrain.train import Phase, Recipe, Trainer, image_embeddings, tune_text, whiten  # noqa: E402
+
+from flora_secure.data.embedded.icons import ICONS_FOLDER, TEMPLATES  # noqa: E402
+from flora_secure.data.embedded.packed import read_pack  # noqa: E402
+from flora_secure.data.sources import load_dataset  # noqa: E402
+from flora_secure.model.clip import class_prompts  # noqa: E402
+
+SEEN, DIGEST = ROOT / "docs/making/pretrain/seen_icons.bin", 6  # what tells all pictures that were seen; bytes of each
+SHARE = 0.35  # of the icons in a batch that are of the twenty things
+RECIPE = Recipe(
+    phases=(
+        Phase(steps=3000, decay=0.6, lr=2e-3, public=80, rendered=16, icons=160, fine=180, decoder=1.0, teacher=1.0),
+    ),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--package", type=Path, required=True, help="folder of @iconify/json")
+    parser.add_argument("--start", type=Path, required=True, help="folder of the weights of pretrain_tiny_clip.py")
+    parser.add_argument("--stop-at", type=int, help="stop at this step with a checkpoint, to be continued")
+    parser.add_argument("--steps", type=int, default=RECIPE.steps)
+    parser.add_argument("--without", nargs="*", default=[], help="sets to leave out, which then are the measure")
+    parser.add_argument("--seed", type=int, default=RECIPE.seed)
+    parser.add_argument("--work", type=Path, default=Path(".work/icons"), help="checkpoint, log and drawn icons")
+    parser.add_argument("--out", type=Path, default=ROOT / "flora_secure/assets/tiny_clip")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    recipe = replace(RECIPE, seed=arguments.seed, phases=(replace(RECIPE.phases[0], steps=arguments.steps),))
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(recipe.seed)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    log_path = arguments.work / "log.jsonl"
+
+    def log(record: dict[str, object]) -> None:
+        line = json.dumps(record)
+        print(line, flush=True)
+        with log_path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    clothes, pack = load_dataset("embedded"), read_pack(ICONS_FOLDER)
+    hidden = np.concatenate([pack["private"].images, pack["test"].images])
+    seen = public_icons(arguments.package, hidden, arguments.work.parent / "icons.npz")
+    apart = np.isin(seen.sets, arguments.without or OTHERS)
+    icons = Icons(
+        torch.from_numpy(seen.images[~apart]),
+        [noun for noun, left in zip(seen.nouns, apart, strict=True) if not left],
+        (seen.labels != NONE)[~apart],
+        SHARE,
+    )
+    images, labels = clothes.public.images, clothes.public.labels
+    train, held = slice(0, 9000), slice(9000, 10000)
+    nouns = public_nouns(labels[train], clothes.class_names, recipe.phases[0].fine, np.random.default_rng(recipe.seed))
+    public = Pictured(torch.from_numpy(images[train].copy()), lambda fine: nouns)
+    drawn, drawn_nouns = render(recipe.renders, recipe.seed)
+    rendered = Pictured(torch.from_numpy(drawn), lambda fine: drawn_nouns)
+
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{arguments.start}")
+    model = model.to(memory_format=torch.channels_last)
+    vocabulary = next(arguments.start.glob("bpe_*.txt.gz"))
+    tokenizer = SimpleTokenizer(bpe_path=str(vocabulary), context_length=model.text.context_length)
+    trainer = Trainer(model, tokenizer, [public, rendered, icons], recipe)
+
+    def embedded(pictures: np.ndarray) -> torch.Tensor:
+        view = torch.from_numpy(pictures.copy()).float().div(255).unsqueeze(1)
+        return normalize(image_embeddings(model, view), dim=-1)
+
+    @torch.no_grad()
+    def classes(names: tuple[str, ...], templates: tuple[str, ...]) -> torch.Tensor:
+        prompts = class_prompts(names, templates)
+        text = model.encode_text(tokenizer([p for group in prompts for p in group]))
+        return normalize(normalize(text, dim=-1).view(len(prompts), -1, text.shape[1]).mean(1), dim=-1)
+
+    others = apart & (seen.labels != NONE)
+    away, away_labels = seen.images[others], torch.from_numpy(seen.labels[others])
+    home = (seen.labels != NONE) & ~apart
+
+    def measure() -> dict[str, float]:
+        features, own = embedded(images), torch.from_numpy(labels)
+        found = {
+            "clothes_zero_shot": accuracy(
+                features[held] @ classes(clothes.class_names, clothes.templates).T, own[held]
+            ),
+            "clothes_probe": linear_probe(features[train], own[train], features[held], own[held]),
+        }
+        far, near = embedded(away), embedded(seen.images[home])
+        found["icons_zero_shot"] = balanced(far @ classes(CLASSES, TEMPLATES).T, away_labels)
+        found["icons_probe"] = linear_probe(near, torch.from_numpy(seen.labels[home]), far, away_labels)
+        return {name: round(value, 2) for name, value in found.items()}
+
+    checkpoint = arguments.work / "checkpoint.pt"
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+    log({"recipe": asdict(recipe), "icons": len(icons.images), "from_step": trainer.step, **measure()})
+    trainer.run(log, checkpoint, min(recipe.steps, arguments.stop_at or recipe.steps), measure)
+    if trainer.step < recipe.steps:
+        return
+    before = measure()
+    few = np.concatenate([np.flatnonzero(icons.known), np.flatnonzero(~icons.known)[:: max(1, len(apart) // 8000)]])
+    tuned = Icons(icons.images[few], [icons.nouns[i] for i in few], icons.known[few], SHARE)
+    mixed = torch.cat([public.images[: len(few)], tuned.images])
+    whiten(model, mixed, recipe.shrink)
+    whitened = measure()
+    tune_text(trainer, [public, tuned], log)
+    after = measure()
+    log({"before_whitening": before, "whitened": whitened, "after": after})
+
+    weights = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
+    save_file(weights, arguments.out / "open_clip_model.safetensors", metadata={"format": "pt"})
+    if arguments.out.resolve() != arguments.start.resolve():
+        for name in ("open_clip_config.json", vocabulary.name):
+            shutil.copyfile(arguments.start / name, arguments.out / name)
+    (arguments.out / "NOTICE").write_text(notice(arguments.package), encoding="utf-8", newline="\n")
+    SEEN.write_bytes(b"".join(sorted(digests(seen.images))))
+    card = {
+        "recipe": asdict(recipe),
+        "measured_on_public_hold_out": {"before_whitening": before, "final": after},
+        "made_with": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "open_clip": open_clip.__version__,
+        },
+    }
+    (arguments.out / "pretraining.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def digests(images: np.ndarray) -> set[bytes]:
+    """The first `DIGEST` bytes of SHA-256 of each of the uint8 images (n, 28, 28)."""
+    return {hashlib.sha256(image.tobytes()).digest()[:DIGEST] for image in images}
+
+
+def notice(package: Path) -> str:
+    """Whose icons the model saw, and under which licence."""
+    sets = [read_set(package, prefix) for prefix in (*PUBLIC, *OTHERS, *EMOJI)]
+    head = f"""The weights of this folder were trained on pictures with names, among them icons of {len(sets)} sets of
+the npm package @iconify/json {VERSION}, rasterised to 28 × 28 grey pixels. No picture is here. Each set is its
+author's, under its own licence. Beside them: Fashion-MNIST, © 2017 Zalando SE, MIT.
+
+set | name | author | licence | source
+"""
+    rows = (f"{one.prefix} | {one.name} | {one.author} | {one.licence} | {one.author_page}\n" for one in sets)
+    return head + "".join(rows)
+
+
+def balanced(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    """The mean over classes of the share of its rows of `scores` whose largest entry is the label, in percent."""
+    right = (scores.argmax(1) == labels).double()
+    return 100 * float(torch.stack([right[labels == one].mean() for one in labels.unique()]).mean())
+
+
+if __name__ == "__main__":
+    main()
