@@ -1,8 +1,8 @@
 """Train the tiny CLIP on, from clothes to icons too: `python docs/making/pretrain_on_icons.py --package FOLDER`.
 
 See docs/model-card.md. Begins with the weights that docs/making/pretrain_tiny_clip.py made (`--start`). Sees public
-icons and emoji with their names, rendered images, and the clothes' public slice; nothing of the clients or the tests of either
-data set. A run that was stopped goes on from its checkpoint when started again, and ends in the same weights.
+icons and emoji with their names, rendered images, and the clothes' public slice; nothing of the clients or the tests
+of either data set. A run that was stopped goes on from its checkpoint when started again, and ends in the same weights.
 """
 
 from __future__ import annotations
