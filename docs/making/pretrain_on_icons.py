@@ -33,7 +33,7 @@ from pretrain.corpora import Icons, Pictured  # noqa: E402
 from pretrain.icons import EMOJI, NONE, OTHERS, public_icons  # noqa: E402
 from pretrain.probe import accuracy, linear_probe  # noqa: E402
 from pretrain.render import render  # noqa: E402
-from pretrain.train import Phase, Recipe, Trainer, image_embeddings, tune_text, whiten  # noqa: E402
+from pretrain.train import Phase, Recipe, Trainer, image_embeddings, narrow, tune_text, whiten  # noqa: E402
 
 from flora_secure.data.embedded.icons import ICONS_FOLDER, TEMPLATES  # noqa: E402
 from flora_secure.data.embedded.packed import read_pack  # noqa: E402
@@ -41,10 +41,11 @@ from flora_secure.data.sources import load_dataset  # noqa: E402
 from flora_secure.model.clip import class_prompts  # noqa: E402
 
 SEEN, DIGEST = ROOT / "docs/making/pretrain/seen_icons.bin", 6  # what tells all pictures that were seen; bytes of each
+WIDTH = 128  # of the embedding
 SHARE = 0.35  # of the icons in a batch that are of the twenty things
 RECIPE = Recipe(
     phases=(
-        Phase(steps=3000, decay=0.6, lr=2e-3, public=80, rendered=16, icons=160, fine=180, decoder=1.0, teacher=1.0),
+        Phase(steps=2000, decay=0.6, lr=2e-3, public=80, rendered=16, icons=160, fine=180, decoder=1.0, teacher=1.0),
     ),
 )
 
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--stop-at", type=int, help="stop at this step with a checkpoint, to be continued")
     parser.add_argument("--steps", type=int, default=RECIPE.steps)
     parser.add_argument("--without", nargs="*", default=[], help="sets to leave out, which then are the measure")
+    parser.add_argument("--share", type=float, default=SHARE)
     parser.add_argument("--seed", type=int, default=RECIPE.seed)
     parser.add_argument("--work", type=Path, default=Path(".work/icons"), help="checkpoint, log and drawn icons")
     parser.add_argument("--out", type=Path, default=ROOT / "flora_secure/assets/tiny_clip")
@@ -82,7 +84,7 @@ def main() -> None:
         torch.from_numpy(seen.images[~apart]),
         [noun for noun, left in zip(seen.nouns, apart, strict=True) if not left],
         (seen.labels != NONE)[~apart],
-        SHARE,
+        arguments.share,
     )
     images, labels = clothes.public.images, clothes.public.labels
     train, held = slice(0, 9000), slice(9000, 10000)
@@ -95,6 +97,7 @@ def main() -> None:
     model = model.to(memory_format=torch.channels_last)
     vocabulary = next(arguments.start.glob("bpe_*.txt.gz"))
     tokenizer = SimpleTokenizer(bpe_path=str(vocabulary), context_length=model.text.context_length)
+    narrow(model, torch.cat([public.images, icons.images[:: len(icons.images) // 9000]]), WIDTH)
     trainer = Trainer(model, tokenizer, [public, rendered, icons], recipe)
 
     def embedded(pictures: np.ndarray) -> torch.Tensor:
@@ -133,7 +136,7 @@ def main() -> None:
         return
     before = measure()
     few = np.concatenate([np.flatnonzero(icons.known), np.flatnonzero(~icons.known)[:: max(1, len(apart) // 8000)]])
-    tuned = Icons(icons.images[few], [icons.nouns[i] for i in few], icons.known[few], SHARE)
+    tuned = Icons(icons.images[few], [icons.nouns[i] for i in few], icons.known[few], arguments.share)
     mixed = torch.cat([public.images[: len(few)], tuned.images])
     whiten(model, mixed, recipe.shrink)
     whitened = measure()
@@ -144,8 +147,11 @@ def main() -> None:
     weights = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
     save_file(weights, arguments.out / "open_clip_model.safetensors", metadata={"format": "pt"})
     if arguments.out.resolve() != arguments.start.resolve():
-        for name in ("open_clip_config.json", vocabulary.name):
-            shutil.copyfile(arguments.start / name, arguments.out / name)
+        shutil.copyfile(vocabulary, arguments.out / vocabulary.name)
+    described = json.loads((arguments.start / "open_clip_config.json").read_text(encoding="utf-8"))
+    described["model_cfg"]["embed_dim"] = WIDTH
+    text = json.dumps(described, indent=2) + "\n"
+    (arguments.out / "open_clip_config.json").write_text(text, encoding="utf-8", newline="\n")
     (arguments.out / "NOTICE").write_text(notice(arguments.package), encoding="utf-8", newline="\n")
     SEEN.write_bytes(b"".join(sorted(digests(seen.images))))
     card = {

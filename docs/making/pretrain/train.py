@@ -245,6 +245,21 @@ def whiten(model: CustomTextCLIP, images: torch.Tensor, shrink: float) -> None:
     model.text.text_projection.copy_((model.text.text_projection.double() @ inverse).float())
 
 
+@torch.no_grad()
+def narrow(model: CustomTextCLIP, images: torch.Tensor, width: int) -> None:
+    """Keep the first `width` principal components of the embeddings of `images`, of both towers, and no more."""
+    z = image_embeddings(model, images.float().div(255).unsqueeze(1)).double()
+    _, vectors = torch.linalg.eigh(torch.cov(z.T))
+    kept = vectors[:, -width:]
+    last = model.visual.trunk.fc
+    fewer = torch.nn.Linear(last.in_features, width)
+    fewer.weight.copy_((kept.T @ last.weight.double()).float())
+    fewer.bias.copy_((kept.T @ last.bias.double()).float())
+    model.visual.trunk.fc = fewer
+    text = model.text.text_projection.double() @ kept
+    model.text.text_projection = torch.nn.Parameter(text.float())
+
+
 def tune_text(trainer: Trainer, corpora: Sequence[Corpus], log: Log) -> None:
     """Train the text tower alone against fixed embeddings of eight views of each image of `corpora`, as many of each in
     a batch."""
