@@ -121,7 +121,7 @@ def load_federation(
         dataset = _require_the_same(config, passed)
     else:
         dataset = load_dataset(
-            config.dataset,
+            config.name,
             config.data_root,
             layout=config.layout or ("clients" if isinstance(given, Natural) else None),
             class_names=config.class_names,
@@ -131,6 +131,9 @@ def load_federation(
             cache=cache,
             test=config.test,
         )
+    if config.name != config.dataset:
+        renamed = f"`data.dataset` {config.dataset} is called {config.name} now"
+        dataset = replace(dataset, warnings=(renamed, *dataset.warnings))
     if config.unseen_classes is not None:
         dataset = set_apart(dataset, config.unseen_classes)
     dataset = with_overlaps(dataset)

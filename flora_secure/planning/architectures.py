@@ -23,7 +23,7 @@ _OTHER_CLASSES = {"icons": 20, "cifar100": 100, "oxford-pets": 37, "flowers102":
 
 def classes_of(data: DataConfig) -> int:
     """How many classes a run over the configured data set trains, the unseen ones left out."""
-    return _OTHER_CLASSES.get(data.dataset, CLASSES) - len(data.unseen_classes or ())
+    return _OTHER_CLASSES.get(data.name, CLASSES) - len(data.unseen_classes or ())
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def _unmasked(run: RunConfig) -> bool:
 # settings that do nothing in some runs: the key, which runs, and what to do; what is data's to say is said with the
 # data, and what lies within one section is said there
 _IDLE: tuple[tuple[str, _Where, str], ...] = (
-    ("data.data_root", lambda run: run.data.dataset in SHIPPED,
+    ("data.data_root", lambda run: run.data.name in SHIPPED,
      "is not read by `data.dataset` {run.data.dataset}, which ships with the program: leave it out; {proposed}"),
     ("data.layout", lambda run: run.data.dataset != "folder",
      "is for `data.dataset` folder, not {run.data.dataset}: leave it out"),

@@ -33,7 +33,7 @@ from flora_secure.rounds.expected_bytes import broadcast_bytes, invitation_bytes
 from flora_secure.rounds.opening import OPENING_BYTES
 
 SCHEMA = "flora-secure/plan/1"
-IMAGES = 20_000  # of the clients of the embedded data set, together
+IMAGES = 20_000  # of the clients of data set clothes, together
 _MOST_IMAGES = 10**9  # their default delta can still be accounted for
 _LEAST_MULTIPLIER = 1e-2  # costs epsilon 5,000 in one round
 
@@ -247,6 +247,8 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
 def _assumed(config: RunConfig, images: int) -> tuple[str, ...]:
     """What a run takes from its data, and a plan without data cannot know."""
     found, own = [], config.data.dataset.startswith((*GENERIC, PASSED))
+    if config.data.name != config.data.dataset:
+        found.append(f"data set {config.data.name}, which was called {config.data.dataset}")
     if config.data.clients is None:
         found.append(
             f"{config.clients} clients, since none were given"

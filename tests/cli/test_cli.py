@@ -61,7 +61,7 @@ BAD = [
         ["--dataset", "digits", "--test", "unseen-clients"],
         "--test unseen-clients is for data set icons; 'digits'",
     ),
-    (["--dataset", "cifar"], "unknown --dataset 'cifar': use one of embedded, icons, fashion-mnist, "),
+    (["--dataset", "cifar"], "unknown --dataset 'cifar': use one of icons, clothes, fashion-mnist, "),
     (["--dataset", "fashion-mnist", "--data-root", "EMPTY"], "--data-root 'EMPTY' lacks"),
     (["--partition", "dirichlet:-1"], "unknown --partition 'dirichlet:-1': use iid, dirichlet:A"),
     (
@@ -95,9 +95,9 @@ BAD = [
     (["--partition", "natural"], "--partition natural needs a data set with clients of its own"),
     (["--dataset", "folder"], "data set 'folder' needs --data-root"),
     (["--dataset", "folder", "--data-root", "EMPTY"], "holds 0 folders: no image was found; expected ROOT/CLASS/IMAGE"),
-    (["--data-root", "EMPTY"], "--data-root EMPTY is not read by --dataset embedded, which ships with the program"),
+    (["--data-root", "EMPTY"], "--data-root EMPTY is not read by --dataset clothes, which ships with the program"),
     (["--dataset", "icons", "--data-root", "EMPTY"], "--data-root EMPTY is not read by --dataset icons, which ships"),
-    (["--layout", "clients"], "--layout clients is for --dataset folder, not embedded"),
+    (["--layout", "clients"], "--layout clients is for --dataset folder, not clothes"),
     (["--secagg", "off", "--neighbours", "8"], "--neighbours 8 is of masks, and with --secagg off there are none"),
     (["--epsilon", "inf", "--compare-no-noise"], "--compare-no-noise compares with a run without noise"),
     (
@@ -107,7 +107,7 @@ BAD = [
     (["--templates", "nowhere.txt"], "--templates 'nowhere.txt' cannot be read"),
     (
         ["--unseen-classes", "bag,boot"],
-        "--unseen-classes 'boot' is none of data set 'embedded'; known: t-shirt, trousers, ",
+        "--unseen-classes 'boot' is none of data set 'clothes'; known: t-shirt, trousers, ",
     ),
     (
         ["--dataset", "digits", "--unseen-classes", ",".join(f"digit {i}" for i in range(9))],

@@ -13,9 +13,9 @@ from flora_secure.planning.names import proposed
 
 EXAMPLE, OFF, IMAGES = "[privacy]\nunit = 'example'", "[aggregation]\nsecagg = 'off'", "[model]\nplacement = "
 CASES = [
-    ("[data]\ndata_root = 'x'", "data.data_root x is not read by data.dataset embedded, which ships"),
+    ("[data]\ndata_root = 'x'", "data.data_root x is not read by data.dataset clothes, which ships"),
     ("[data]\ndataset = 'digits'\ndata_root = 'x'", "data.data_root x is not read by data.dataset digits"),
-    ("[data]\nlayout = 'classes'", "data.layout classes is for data.dataset folder, not embedded"),
+    ("[data]\nlayout = 'classes'", "data.layout classes is for data.dataset folder, not clothes"),
     ("[data]\ndataset = 'table'\nlayout = 'clients'", "data.layout clients is for data.dataset folder, not table"),
     ("[data]\ndataset = 'folder'\nlayout = 'classes'\npartition = 'natural'", "data.layout classes has no clients"),
     ("[model]\nrule = 'alternate'\n[training]\nrounds = 1", "model.rule alternate takes turns by round"),
