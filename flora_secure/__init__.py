@@ -228,7 +228,7 @@ def plan(
     config: RunConfig | str | Path | None = None,
     /,
     *,
-    images: int = 20_000,
+    images: int | None = None,
     noise_multiplier: float | None = None,
     **options: Any,
 ) -> Forecast:
@@ -236,7 +236,7 @@ def plan(
 
     Args:
         config, options: as in `simulate`.
-        images: of all clients together; they matter for unit `example`.
+        images: of all clients together, for unit `example`; those of the data set where they are known, else 20,000.
         noise_multiplier: z of the released sum, instead of `epsilon`: what ε does it cost?
 
     Raises:

@@ -21,6 +21,7 @@ import tomli_w
 
 from flora_secure.boundary.foreign import read_text, toml_of
 from flora_secure.errors import ConfigError, ForeignError, did_you_mean, require
+from flora_secure.planning.architectures import own_clients
 from flora_secure.planning.names import GENERIC, PASSED, SHIPPED, proposed
 from flora_secure.planning.options import SIMULATE, option
 from flora_secure.planning.protection import (
@@ -87,12 +88,12 @@ class RunConfig:
     def clients(self) -> int:
         """How many clients there are: as given, or the default where the data do not say otherwise. A run gives them
         once it has read the data (`flora_secure.data.federation.Federation.settled`)."""
-        return CLIENTS if self.data.clients is None else self.data.clients
+        return self.data.clients or own_clients(self.data) or CLIENTS
 
     @property
     def partition(self) -> str:
         """How images are dealt: as given, or the default where the data do not say otherwise; see `clients`."""
-        return self.data.partition or PARTITION
+        return self.data.partition or (PARTITION if own_clients(self.data) is None else "natural")
 
     @property
     def dropout_tolerance(self) -> float:

@@ -8,10 +8,11 @@ import os
 from functools import cache
 from pathlib import Path
 
-FIXED = ("icons", "clothes", "fashion-mnist", "digits", "cifar10", "cifar100")
+ICONS = "icons"  # the default: what ships with clients of its own
+FIXED = (ICONS, "clothes", "fashion-mnist", "digits", "cifar10", "cifar100")
 PHOTOGRAPHS = ("eurosat", "oxford-pets", "flowers102", "food101")
 GENERIC = ("folder", "table", "webdataset")
-SHIPPED = ("icons", "clothes", "digits")  # which need no files of the user's
+SHIPPED = (ICONS, "clothes", "digits")  # which need no files of the user's
 _EARLIER = {"embedded": "clothes"}  # what earlier releases called a data set, and its name of today
 PASSED = "own:"  # before the name of a data set that a program passes and that is in no file
 _TABLES = (".csv", ".tsv", ".parquet")
