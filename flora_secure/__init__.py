@@ -2,8 +2,8 @@
 
     import flora_secure
 
-    run = flora_secure.simulate(epsilon=4, clients=100)   # train; run.report, run.records, run.folder
-    flora_secure.plan(epsilon=4, clients=100)             # the same figures without training
+    run = flora_secure.simulate(epsilon=4)                # train; run.report, run.records, run.folder
+    flora_secure.plan(epsilon=4)                          # the same figures without training
     flora_secure.audit(run.folder)                        # every claim of the run derived again
     flora_secure.load(run.folder).predict("photos/")      # what images show, by the trained adapter
     flora_secure.report("runs/a", "runs/b", out="ab.html")  # runs side by side, for a browser

@@ -24,7 +24,7 @@ from flora_secure.planning.architectures import (
 )
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import SUITES, MaskingPlan, masking_of, name_of
-from flora_secure.planning.names import GENERIC, PASSED
+from flora_secure.planning.names import GENERIC, ICONS, PASSED
 from flora_secure.planning.noise import plan_noise, refused, target_delta
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.protection import MOST_EPSILON
@@ -261,19 +261,18 @@ def _held(config: RunConfig, images: int | None) -> int:
 def _assumed(config: RunConfig, images: int | None) -> tuple[str, ...]:
     """What a run takes from its data, and a plan without data cannot know."""
     found, own = [], config.data.dataset.startswith((*GENERIC, PASSED))
+    of = f" of data set {ICONS}" if config.data.name == ICONS else ""  # the default, which nobody may have meant
     if config.data.name != config.data.dataset:
         found.append(f"data set {config.data.name}, which was called {config.data.dataset}")
     if config.data.clients is None:
         more = "; a run takes as many as the data have of their own" if own else ""
-        if own_clients(config.data) is not None:
-            more = f": those of data set {config.data.name}"
-        found.append(f"{config.clients} clients, since none were given{more}")
-    if own and config.model.rank is None and PLACEMENTS[config.model.placement].rank is None:
-        found.append(f"{classes_of(config.data)} classes, each of which adds to the adapter")
+        theirs = of if own_clients(config.data) is not None else ""
+        found.append(f"{config.clients} clients{theirs}, since none were given{more}")
+    by_class = config.model.rank is None and PLACEMENTS[config.model.placement].rank is None
+    if by_class and (own or of):
+        found.append(f"{classes_of(config.data)} classes{of}, each of which adds to the adapter")
     if config.privacy.unit == "example" and images is None and config.data.total_images is None:
-        known = private_images(config.data) is not None
-        more = f": those of data set {config.data.name}" if known else ""
-        found.append(f"{_held(config, None):,} images of all clients together{more}")
+        found.append(f"{_held(config, None):,} images of all clients{of} together")
     return tuple(found)
 
 

@@ -114,18 +114,22 @@ def test_what_clients_do_is_looked_at_when_they_are_known() -> None:
 
 
 def test_a_plan_says_what_it_assumes(coarse) -> None:
-    assert flora_secure.plan(clients=50).assumed == ()
+    assert flora_secure.plan(clients=50, dataset="clothes").assumed == ()
+    classes = "20 classes of data set icons, each of which adds to the adapter"
+    assert flora_secure.plan(clients=50).assumed == (classes,)  # a person may have another data set in mind
+    assert flora_secure.plan(clients=50, rank=10).assumed == ()
     assert dict(flora_secure.plan(dataset="clothes").rows())["assumed"] == "100 clients, since none were given"
     found = flora_secure.plan(unit="example", rounds=2, epsilon=1.0)
     assert found.aggregation.clients == 157
     assert found.assumed == (
-        "157 clients, since none were given: those of data set icons",
-        "10,424 images of all clients together: those of data set icons",
+        "157 clients of data set icons, since none were given",
+        classes,
+        "10,424 images of all clients of data set icons together",
     )
     away = flora_secure.plan(unit="example", rounds=2, epsilon=1.0, test="unseen-clients", corrupt=0)
-    assert [line.split()[0] for line in away.assumed] == ["130", "8,652"]
+    assert [line.split()[0] for line in away.assumed] == ["130", "20", "8,652"]
     given = flora_secure.plan(unit="example", rounds=2, epsilon=1.0, clients=130, images=8_652, corrupt=0)
-    assert (given.assumed, given.privacy) == ((), away.privacy)
+    assert (given.assumed, given.privacy) == ((classes,), away.privacy)
     found = flora_secure.plan(dataset="folder", unit="example", rounds=2, epsilon=1.0).to_dict()["assumed"]
     assert found == [
         "100 clients, since none were given; a run takes as many as the data have of their own",
