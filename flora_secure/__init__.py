@@ -2,8 +2,8 @@
 
     import flora_secure
 
-    run = flora_secure.simulate(epsilon=4, clients=100)   # train; run.report, run.records, run.folder
-    flora_secure.plan(epsilon=4, clients=100)             # the same figures without training
+    run = flora_secure.simulate(epsilon=4)                # train; run.report, run.records, run.folder
+    flora_secure.plan(epsilon=4)                          # the same figures without training
     flora_secure.audit(run.folder)                        # every claim of the run derived again
     flora_secure.load(run.folder).predict("photos/")      # what images show, by the trained adapter
     flora_secure.report("runs/a", "runs/b", out="ab.html")  # runs side by side, for a browser
@@ -228,7 +228,7 @@ def plan(
     config: RunConfig | str | Path | None = None,
     /,
     *,
-    images: int = 20_000,
+    images: int | None = None,
     noise_multiplier: float | None = None,
     **options: Any,
 ) -> Forecast:
@@ -236,7 +236,7 @@ def plan(
 
     Args:
         config, options: as in `simulate`.
-        images: of all clients together; they matter for unit `example`.
+        images: of all clients together, for unit `example`; those of the data set where they are known, else 20,000.
         noise_multiplier: z of the released sum, instead of `epsilon`: what ε does it cost?
 
     Raises:

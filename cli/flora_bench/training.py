@@ -121,7 +121,7 @@ def runs(scale: Scale, device: str) -> Iterator[Row]:
         ("off", "training of a whole run", 10.0),
         ("semi-honest", "a whole run with masking", 60.0),
     )[: 2 if device == "cpu" else 1]:
-        names = ("digits",) if scale is Scale.QUICK else ("fashion-mnist", "embedded")
+        names = ("digits",) if scale is Scale.QUICK else ("fashion-mnist", "clothes")
         seconds, cpu, dataset, neighbours = _run(count, rounds, secagg, names, device)
         yield Row(
             figure=figure,

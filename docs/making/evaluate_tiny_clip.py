@@ -22,7 +22,7 @@ from flora_secure.model.image_views import ImageViews  # noqa: E402
 from flora_secure.model.loading import load_clip  # noqa: E402
 
 
-def evaluate(dataset: str = "embedded", data_root: str | None = None, weights: str | None = None) -> dict[str, float]:
+def evaluate(dataset: str = "clothes", data_root: str | None = None, weights: str | None = None) -> dict[str, float]:
     """Zero-shot on the test images, and the probe from all private images and from the public ones, in percent.
 
     Each for an image alone, for it with its mirror image (what a simulation of clothes embeds), and for all views.
@@ -49,7 +49,7 @@ def evaluate(dataset: str = "embedded", data_root: str | None = None, weights: s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="embedded")
+    parser.add_argument("--dataset", default="clothes")
     parser.add_argument("--data-root", default=None)
     parser.add_argument("--weights", default=None, help="the folder of another pretraining, not the embedded weights")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Re-create the embedded Fashion-MNIST subset from the original files: `python docs/making/pack_fashion_mnist.py`.
+"""Re-create the data set clothes from the files of Fashion-MNIST: `python docs/making/pack_fashion_mnist.py`.
 
 Takes the first 20,000 training images for the clients, the last 10,000 as the public slice, and the first 4,000 test
 images; stops if any image occurs twice. docs/data-card.md says why these.
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from flora_secure.data.embedded.packed import MANIFEST, pack_piece  # noqa: E402
-from flora_secure.data.fixed import EMBEDDED_FOLDER, fashion_mnist_folder, read_fashion_mnist  # noqa: E402
+from flora_secure.data.fixed import CLOTHES_FOLDER, fashion_mnist_folder, read_fashion_mnist  # noqa: E402
 
 PIECES = {"private": ("train", 0, 20_000), "public": ("train", 50_000, 60_000), "test": ("t10k", 0, 4_000)}
 ABOUT = {
@@ -32,7 +32,7 @@ ABOUT = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", type=Path, help="folder with the four IDX files; default: Debian's")
-    parser.add_argument("--out", type=Path, default=EMBEDDED_FOLDER)
+    parser.add_argument("--out", type=Path, default=CLOTHES_FOLDER)
     arguments = parser.parse_args()
     folder = fashion_mnist_folder(arguments.data_root)
     originals = {part: read_fashion_mnist(folder, part) for part in ("train", "t10k")}

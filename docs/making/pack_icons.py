@@ -83,6 +83,7 @@ def write(folder: Path, icons: list[Icon], images: np.ndarray, pieces: Pieces, d
         ],
         "public_sets": PUBLIC,
         "unseen_authors": pieces.unseen_authors,
+        "unseen_private_images": sum(icons[place].of.author in pieces.unseen_authors for place in pieces.private),
         "unseen_test_images": len(pieces.unseen_test),
         "dropped": dropped,
         "pieces": entries,

@@ -77,7 +77,7 @@ def main(recipe: Recipe = RECIPE) -> None:
         with log_path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    data = load_dataset("embedded")
+    data = load_dataset("clothes")
     images, labels = data.public.images, data.public.labels
     train, held = slice(0, 9000), slice(9000, 10000)
 

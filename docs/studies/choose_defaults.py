@@ -22,7 +22,7 @@ from flora_secure.rounds.optimiser import SERVER_STEP, TURN, quiet_step
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="embedded")
+    parser.add_argument("--dataset", default="clothes")
     parser.add_argument("--unit", choices=["client", "example"], default="client")
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--images", type=int, default=20_000)

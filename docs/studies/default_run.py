@@ -1,7 +1,7 @@
 """Accuracy of the default run over seeds, with and without noise: `python docs/studies/default_run.py`.
 
-Each seed deals the images anew; noise comes from the seed too, so that the figures repeat. Masking is left out, since
-the sum is the same to the last bit with it.
+With another `--dataset`, of that one. Each seed deals the images anew; noise comes from the seed too, so that the
+figures repeat. Masking is left out, since the sum is the same to the last bit with it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epsilon", type=float, default=4.0)
+    parser.add_argument("--dataset", default=RunConfig().data.dataset)
     parser.add_argument("--rule", default="prompt-basis")
     options = parser.parse_args()
     private, clean = [], []
     for seed in range(options.seeds):
         changes = {
             "seed": seed,
+            "data.dataset": options.dataset,
             "privacy.epsilon": options.epsilon,
             "privacy.simulation_noise": True,
             "aggregation.secagg": "off",

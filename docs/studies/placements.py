@@ -1,6 +1,6 @@
 """Accuracy and bytes of every placement that the embedded model has: `python docs/studies/placements.py`.
 
-The embedded data set, with fewer clients, rounds and local steps than the default run, since a tower that trains costs
+Data set clothes, with fewer clients, rounds and local steps than the default run, since a tower that trains costs
 some hundred times as much as its last matrix, without the warm start and the control variate, which only labels on the
 text projection have; the same for all, so that the rows compare. Noise comes from the seed,
 masking is left out (the sum is the same with it); bytes are those that `plan` gives with it.
@@ -52,6 +52,7 @@ def main() -> None:
         for epsilon in (4.0, math.inf):
             changes = {
                 "seed": options.seed,
+                "data.dataset": "clothes",
                 "data.clients": options.clients,
                 "training.rounds": options.rounds,
                 "training.local_steps": options.local_steps,
@@ -67,7 +68,8 @@ def main() -> None:
             *_, last = simulation.rounds()
             found.append(100 * last.accuracy)
             seconds += sum(record.seconds["training"] for record in simulation.records) / 2
-        config = override(RunConfig(), {"data.clients": options.clients, "training.rounds": options.rounds, **row})
+        size = {"data.clients": options.clients, "training.rounds": options.rounds}
+        config = override(RunConfig(), {"data.dataset": "clothes", **size, **row})
         bytes_ = forecast(config).communication
         name = config.model.placement + (f", last {config.model.last_layers}" if config.model.last_layers else "")
         print(

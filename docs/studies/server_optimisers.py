@@ -89,7 +89,7 @@ def main() -> None:
         "| clients, ε | optimiser | chosen | percent | − the default | − momentum, tuned |\n|---|---|---|---|---|---|"
     )
     for clients in options.clients:
-        folds = PublicFolds("embedded", "prompt-basis", "client", clients, options.images, 1e-5, 1)
+        folds = PublicFolds("clothes", "prompt-basis", "client", clients, options.images, 1e-5, 1)
         for epsilon in options.epsilons:
             noise = folds.noise(epsilon, options.rounds, folds.rate)
 

@@ -99,9 +99,7 @@ class Federation:
         """The classes by name, with their private images: whoever reads it sees what was taken for a class."""
         names = self.dataset.class_names
         counts = np.bincount(self.dataset.private.labels, minlength=len(names)).tolist()
-        shown = [f"{printable(name)} {count:,}" for name, count in zip(names, counts, strict=True)][:_SHOWN]
-        more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-        return f"{len(names):,} classes ({', '.join(shown)}{more})"
+        return f"{len(names):,} classes ({_listed([f'{name} {n:,}' for name, n in zip(names, counts, strict=True)])})"
 
 
 _SHOWN = 20  # classes in a line
@@ -121,7 +119,7 @@ def load_federation(
         dataset = _require_the_same(config, passed)
     else:
         dataset = load_dataset(
-            config.dataset,
+            config.name,
             config.data_root,
             layout=config.layout or ("clients" if isinstance(given, Natural) else None),
             class_names=config.class_names,
@@ -131,6 +129,9 @@ def load_federation(
             cache=cache,
             test=config.test,
         )
+    if config.name != config.dataset:
+        renamed = f"`data.dataset` {config.dataset} is called {config.name} now"
+        dataset = replace(dataset, warnings=(renamed, *dataset.warnings))
     if config.unseen_classes is not None:
         dataset = set_apart(dataset, config.unseen_classes)
     dataset = with_overlaps(dataset)
@@ -152,6 +153,7 @@ def load_federation(
         clients = partition(dataset.private.labels, count, scheme, rng, owners)
     if natural:
         dataset, clients = _only(dataset, clients)
+    dataset = replace(dataset, warnings=(*dataset.warnings, *_held_by_nobody(dataset, drawn=natural and count < own)))
     return Federation(dataset, clients, str(scheme), remark)
 
 
@@ -198,6 +200,26 @@ def _only(dataset: Dataset, clients: list[NDArray[np.int64]]) -> tuple[Dataset, 
         replace(dataset, private=dataset.private.at(kept), owners=owners, skipped=(*dataset.skipped, *skipped)),
         [np.searchsorted(kept, part).astype(np.int64) for part in clients],
     )
+
+
+def _held_by_nobody(dataset: Dataset, *, drawn: bool) -> tuple[str, ...]:
+    """A line about classes of which no client of the run has an image, or none. `drawn`: other clients may have some,
+    which were not drawn."""
+    names = dataset.class_names
+    counts = np.bincount(dataset.private.labels, minlength=len(names))
+    lacking = [name for name, count in zip(names, counts.tolist(), strict=False) if count == 0]
+    if not lacking or dataset.captioned:
+        return ()
+    remedy = "take more `data.clients`, or set them apart by" if drawn else "give clients some, or set them apart by"
+    return (
+        f"no client holds an image of {len(lacking):,} of {len(names):,} classes ({_listed(lacking)}), so that "
+        f"training only pushes them away: {remedy} `data.unseen_classes`",
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _SHOWN:,} more" if len(words) > _SHOWN else ""
+    return ", ".join(map(printable, words[:_SHOWN])) + more
 
 
 _LISTED = 100  # class names in a message

@@ -1,4 +1,4 @@
-"""Data sets whose images, classes and splits are fixed: embedded, digits, Fashion-MNIST, CIFAR."""
+"""Data sets whose images, classes and splits are fixed: clothes, digits, Fashion-MNIST, CIFAR."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flora_secure.data.files.idx import read_idx
 from flora_secure.data.folders.listing import require_folder
 from flora_secure.errors import DataError
 
-EMBEDDED_FOLDER = Path(__file__).parent.parent / "assets" / "fashion_mnist"
+CLOTHES_FOLDER = Path(__file__).parent.parent / "assets" / "fashion_mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 PRIVATE_IMAGES = 50_000  # of Fashion-MNIST's 60,000 training images; the rest is public
 _LAYOUTS = (".", "FashionMNIST/raw", "fashion-mnist", "raw")
@@ -29,7 +29,7 @@ def _fixed(name: str, root: Path | None) -> Dataset:
         return _cifar(name, require_folder(root, name))
     if name == "fashion-mnist":
         return _fashion_mnist(root)
-    return _digits() if name == "digits" else _embedded(EMBEDDED_FOLDER)
+    return _digits() if name == "digits" else _clothes(CLOTHES_FOLDER)
 
 
 def fashion_mnist_folder(root: Path | None) -> Path:
@@ -79,9 +79,9 @@ def read_fashion_mnist(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]
     return images, labels.astype(np.int64)
 
 
-def _embedded(folder: Path) -> Dataset:
+def _clothes(folder: Path) -> Dataset:
     pieces = {name: Split(p.images, p.labels, p.origin, p.indices) for name, p in read_pack(folder).items()}
-    return Dataset("embedded", pieces["private"], pieces["public"], pieces["test"], FASHION_CLASSES, TEMPLATES, True)
+    return Dataset("clothes", pieces["private"], pieces["public"], pieces["test"], FASHION_CLASSES, TEMPLATES, True)
 
 
 def _fashion_mnist(root: Path | None) -> Dataset:

@@ -2,7 +2,7 @@
 
 | name | private | public | test |
 |---|---|---|---|
-| embedded | Fashion-MNIST train[0:20000] | train[50000:60000] | t10k[0:4000] |
+| clothes | Fashion-MNIST train[0:20000] | train[50000:60000] | t10k[0:4000] |
 | icons | icons of 157 sets | of Google's and MDI's | others of the same sets; or of unseen studios |
 | fashion-mnist | train[0:50000] | train[50000:60000] | all of t10k |
 | digits | scikit-learn's, two thirds | a sixth | a sixth |
@@ -44,7 +44,7 @@ CLASS_FILE, TEMPLATE_FILE = "classnames.txt", "zeroshot_classification_templates
 
 
 def load_dataset(
-    name: str = "embedded",
+    name: str,
     data_root: str | Path | None = None,
     *,
     layout: Layout | None = None,
@@ -55,7 +55,7 @@ def load_dataset(
     cache: ArrayCache | None = None,
     test: Test = "default",
 ) -> Dataset:
-    """The data set called `name`; `data_root` is where it lies ("embedded", "icons" and "digits" need none).
+    """The data set called `name`; `data_root` is where it lies ("icons", "clothes" and "digits" need none).
 
     `layout`: whether the folders of data set "folder" are classes or clients (`list_folder`). `class_names` and
     `templates` are files of one a line that take the place of the data set's own; `label_base` is the label that the

@@ -33,10 +33,11 @@ from flora_secure.server.evaluator import Evaluator
 from flora_secure.server.scores import guessed
 from flora_secure.server.task import ServerTask
 
-CLOTHES = ("embedded", "fashion-mnist")  # the data sets that the embedded model was made for
-_CLOTHES_ALONE = (
-    f"the embedded model, {EMBEDDED}, was trained on grey pictures of clothes of 28 × 28 pixels and knows little "
-    "else; for other images use `model.model` ViT-B-32 and `model.pretrained` laion2b_s34b_b79k"
+KNOWN = ("icons", "clothes", "fashion-mnist")  # the data sets that the embedded model was made for
+_LITTLE_ELSE = (
+    f"the embedded model, {EMBEDDED}, was trained on grey pictures of 28 × 28 pixels of clothes, icons of everyday "
+    "things, simple shapes and letters, and knows little else; for other images use `model.model` ViT-B-32 and "
+    "`model.pretrained` laion2b_s34b_b79k"
 )
 _OTHER_MODEL = (
     "it may not know such images or such class names (`data.class_names`, `data.templates`), or its weights "
@@ -185,8 +186,8 @@ def framed(config: RunConfig, data: Dataset, cache: ArrayCache | None = None) ->
     _require_public(config, data)
     precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.training.precision]
     clip = load_clip(config.model.model, config.model.pretrained, device, precision)
-    if config.model.model == EMBEDDED and config.model.pretrained in (None, "embedded") and data.name not in CLOTHES:
-        clip = replace(clip, warnings=(*clip.warnings, _CLOTHES_ALONE))
+    if config.model.model == EMBEDDED and config.model.pretrained in (None, "embedded") and data.name not in KNOWN:
+        clip = replace(clip, warnings=(*clip.warnings, _LITTLE_ELSE))
     setting = Setting.of(config, data, clip, rule, cache)
     closed = config.model.placement == "text-projection" and not data.captioned
     return Framed(clip, rule, Projection.of(setting) if closed else PlacedFrame.of(setting))

@@ -1,4 +1,5 @@
-"""Sizes of the models that an adapter can sit on, known without torch: the embedded one and open_clip's.
+"""Sizes that are known before anything is loaded: of the models that an adapter can sit on, the embedded one and
+open_clip's, and of data sets.
 
 `assets/architectures.json` is measured on the models themselves by `docs/making/measure_architectures.py`.
 """
@@ -12,18 +13,40 @@ from pathlib import Path
 from typing import Any
 
 from flora_secure.errors import ConfigError, did_you_mean
-from flora_secure.planning.names import LOCAL_DIR, models
+from flora_secure.planning.names import ICONS, LOCAL_DIR, models
 from flora_secure.planning.placements import PLACEMENTS, Shapes
 from flora_secure.planning.rules import rule_named
 from flora_secure.planning.sections import DataConfig, ModelConfig
 
-CLASSES = 10  # of each data set that ships, and what is assumed of files of one's own: the default rank
-_OTHER_CLASSES = {"icons": 20, "cifar100": 100, "oxford-pets": 37, "flowers102": 102, "food101": 101}
+CLASSES = 10  # of most data sets by name, and what is assumed of files of one's own: the default rank
+IMAGES = 20_000  # of all clients together, which a plan assumes of data that it does not know; clothes has as many
+_OTHER_CLASSES = {"cifar100": 100, "oxford-pets": 37, "flowers102": 102, "food101": 101}
 
 
 def classes_of(data: DataConfig) -> int:
     """How many classes a run over the configured data set trains, the unseen ones left out."""
-    return _OTHER_CLASSES.get(data.dataset, CLASSES) - len(data.unseen_classes or ())
+    there = len(_icons()["class_names"]) if data.name == ICONS else _OTHER_CLASSES.get(data.name, CLASSES)
+    return there - len(data.unseen_classes or ())
+
+
+def own_clients(data: DataConfig) -> int | None:
+    """How many clients a run takes that the configured data set has of its own; None where it deals the images, and
+    where that is not known before they are read."""
+    if data.name != ICONS or data.partition not in (None, "natural"):
+        return None
+    icons, away = _icons(), set[str]()
+    if data.test == "unseen-clients":
+        away = set(icons["unseen_authors"])
+    return sum(one["prefix"] not in icons["public_sets"] and one["author"] not in away for one in icons["sets"])
+
+
+def private_images(data: DataConfig) -> int | None:
+    """How many images all clients of the configured data set hold together; None where that is not known before they
+    are read."""
+    if data.total_images is not None or data.name != ICONS:
+        return data.total_images
+    start, stop = _icons()["pieces"]["private"]["range"]
+    return int(stop - start - (_icons()["unseen_private_images"] if data.test == "unseen-clients" else 0))
 
 
 @dataclass(frozen=True)
@@ -68,6 +91,13 @@ class Architecture:
             what = placement.name.replace("-", " ")
             raise ConfigError(f"`model.rank` {rank} exceeds {most}, the rank of {self.name}'s {what}; choose less")
         return rank * sum(inputs for inputs, _ in matrices), rank * sum(outputs for _, outputs in matrices)
+
+
+@cache
+def _icons() -> dict[str, Any]:
+    text = (Path(__file__).parent.parent / "assets" / ICONS / "manifest.json").read_text(encoding="utf-8")
+    manifest: dict[str, Any] = json.loads(text)
+    return manifest
 
 
 @cache

@@ -21,6 +21,7 @@ import tomli_w
 
 from flora_secure.boundary.foreign import read_text, toml_of
 from flora_secure.errors import ConfigError, ForeignError, did_you_mean, require
+from flora_secure.planning.architectures import own_clients
 from flora_secure.planning.names import GENERIC, PASSED, SHIPPED, proposed
 from flora_secure.planning.options import SIMULATE, option
 from flora_secure.planning.protection import (
@@ -87,12 +88,12 @@ class RunConfig:
     def clients(self) -> int:
         """How many clients there are: as given, or the default where the data do not say otherwise. A run gives them
         once it has read the data (`flora_secure.data.federation.Federation.settled`)."""
-        return CLIENTS if self.data.clients is None else self.data.clients
+        return self.data.clients or own_clients(self.data) or CLIENTS
 
     @property
     def partition(self) -> str:
         """How images are dealt: as given, or the default where the data do not say otherwise; see `clients`."""
-        return self.data.partition or PARTITION
+        return self.data.partition or (PARTITION if own_clients(self.data) is None else "natural")
 
     @property
     def dropout_tolerance(self) -> float:
@@ -147,7 +148,7 @@ def _unmasked(run: RunConfig) -> bool:
 # settings that do nothing in some runs: the key, which runs, and what to do; what is data's to say is said with the
 # data, and what lies within one section is said there
 _IDLE: tuple[tuple[str, _Where, str], ...] = (
-    ("data.data_root", lambda run: run.data.dataset in SHIPPED,
+    ("data.data_root", lambda run: run.data.name in SHIPPED,
      "is not read by `data.dataset` {run.data.dataset}, which ships with the program: leave it out; {proposed}"),
     ("data.layout", lambda run: run.data.dataset != "folder",
      "is for `data.dataset` folder, not {run.data.dataset}: leave it out"),

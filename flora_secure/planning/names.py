@@ -8,10 +8,12 @@ import os
 from functools import cache
 from pathlib import Path
 
-FIXED = ("embedded", "icons", "fashion-mnist", "digits", "cifar10", "cifar100")
+ICONS = "icons"  # the default: what ships with clients of its own
+FIXED = (ICONS, "clothes", "fashion-mnist", "digits", "cifar10", "cifar100")
 PHOTOGRAPHS = ("eurosat", "oxford-pets", "flowers102", "food101")
 GENERIC = ("folder", "table", "webdataset")
-SHIPPED = ("embedded", "digits", "icons")  # which need no files of the user's
+SHIPPED = (ICONS, "clothes", "digits")  # which need no files of the user's
+_EARLIER = {"embedded": "clothes"}  # what earlier releases called a data set, and its name of today
 PASSED = "own:"  # before the name of a data set that a program passes and that is in no file
 _TABLES = (".csv", ".tsv", ".parquet")
 # a folder or file that tells a named data set by itself
@@ -31,6 +33,11 @@ LOCAL_DIR = "local-dir:"  # before the path of an open_clip folder in the place 
 def data_sets() -> tuple[str, ...]:
     """Every data set that `--dataset` takes."""
     return (*FIXED, *PHOTOGRAPHS, *GENERIC)
+
+
+def called_now(data_set: str) -> str:
+    """The name of today of a data set, where `data_set` is what an earlier release called it; else the name itself."""
+    return _EARLIER.get(data_set, data_set)
 
 
 def partitions() -> tuple[str, ...]:

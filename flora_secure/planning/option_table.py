@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flora_secure.errors import did_you_mean
+from flora_secure.planning.architectures import IMAGES
 from flora_secure.planning.config import RunConfig, load_config, override
+from flora_secure.planning.names import ICONS
 from flora_secure.planning.options import BOTH, PLAN, SIMULATE, EngineName, Option, option
 
 EVERYDAY, OUTPUT = "Everyday", "Output"
@@ -90,8 +92,13 @@ class Switches:
         commands=(PLAN,),
         panel="Privacy",
     )
-    images: int = option(
-        20_000, "--images", "Images of all clients together, for unit example.", commands=(PLAN,), panel="Data"
+    images: int | None = option(
+        None,
+        "--images",
+        "Images of all clients together, for unit example.",
+        derived=f"those of {ICONS}, of another data set {IMAGES:,}",
+        commands=(PLAN,),
+        panel="Data",
     )
     mechanisms: bool = option(
         False,

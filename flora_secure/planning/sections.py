@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flora_secure.errors import require, require_positive
-from flora_secure.planning.names import data_sets, models, partitions
+from flora_secure.planning.names import ICONS, called_now, data_sets, models, partitions
 from flora_secure.planning.options import SIMULATE, option
 from flora_secure.planning.placements import PLACEMENTS
 
@@ -33,7 +33,7 @@ Precision = Literal["float32", "bfloat16"]
 Test = Literal["default", "unseen-clients"]
 
 MOST_ROUNDS, MOST_CLIENTS = 100_000, 1_000_000  # what the accountants can count, in seconds
-# where neither a person nor the data say otherwise
+# where neither a person nor the data say otherwise; the default data set does
 CLIENTS, PARTITION = 100, "dirichlet:0.5"
 
 
@@ -42,9 +42,9 @@ class DataConfig:
     """What the clients hold."""
 
     dataset: str = option(
-        "embedded",
+        ICONS,
         "--dataset",
-        "A data set by name: embedded, icons, fashion-mnist, digits, cifar10, cifar100, eurosat, oxford-pets, "
+        "A data set by name: icons, clothes, fashion-mnist, digits, cifar10, cifar100, eurosat, oxford-pets, "
         "flowers102, food101; or files of your own: folder, table, webdataset.",
         commands=(SIMULATE,),
         everyday=True,
@@ -138,6 +138,11 @@ class DataConfig:
         commands=(SIMULATE,),
         known=partitions,
     )
+
+    @property
+    def name(self) -> str:
+        """The data set's name of today; `dataset` stays as it was written, since a run's hashes are of that."""
+        return called_now(self.dataset)
 
     def __post_init__(self) -> None:
         names = self.unseen_classes

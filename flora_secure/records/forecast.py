@@ -14,10 +14,17 @@ from typing import Any
 from flora_protocols import ParameterError
 from flora_secure.errors import require
 from flora_secure.plain import finite_or_none
-from flora_secure.planning.architectures import Architecture, architecture, classes_of
+from flora_secure.planning.architectures import (
+    IMAGES,
+    Architecture,
+    architecture,
+    classes_of,
+    own_clients,
+    private_images,
+)
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import SUITES, MaskingPlan, masking_of, name_of
-from flora_secure.planning.names import GENERIC, PASSED
+from flora_secure.planning.names import GENERIC, ICONS, PASSED
 from flora_secure.planning.noise import plan_noise, refused, target_delta
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.protection import MOST_EPSILON
@@ -33,7 +40,6 @@ from flora_secure.rounds.expected_bytes import broadcast_bytes, invitation_bytes
 from flora_secure.rounds.opening import OPENING_BYTES
 
 SCHEMA = "flora-secure/plan/1"
-IMAGES = 20_000  # of the clients of the embedded data set, together
 _MOST_IMAGES = 10**9  # their default delta can still be accounted for
 _LEAST_MULTIPLIER = 1e-2  # costs epsilon 5,000 in one round
 
@@ -190,22 +196,24 @@ class Forecast:
         ]
 
 
-def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
-    """The forecast of `config` over clients that hold `images` in all (they matter for unit example only).
+def forecast(config: RunConfig, images: int | None = None) -> Forecast:
+    """The forecast of `config` over clients that hold `images` in all (they matter for unit example only); None for as
+    many as its data set is known to have, or is taken to have.
 
     Figures of a round are those of a cohort of fixed size, or of average size. Raises ConfigError, one line, where no
     noise, ring or graph satisfies the config.
     """
     require(
-        images == IMAGES or config.privacy.unit == "example",
+        images is None or config.privacy.unit == "example",
         f"`images` {images} is for `privacy.unit` example, whose budget counts images: leave it out",
     )
-    require(images <= _MOST_IMAGES, f"`images` must be at most {_MOST_IMAGES:,}, got {images}")
+    held = _held(config, images)
+    require(held <= _MOST_IMAGES, f"`images` must be at most {_MOST_IMAGES:,}, got {held}")
     size = architecture(config.model.model)
     dimension, rule = size.dimension(config.model, classes_of(config.data)), rule_named(config.model.trained_rule)
     try:
         selection = Selection.of(config)
-        plan = plan_noise(config, selection, dimension, images)
+        plan = plan_noise(config, selection, dimension, held)
         cohort = plan.for_cohort(min(max(config.cohort_size, plan.smallest_cohort), plan.clients))
         masking, reductions = masking_of(config, cohort), {}
         communication = _communication(config, cohort, masking, size)
@@ -244,22 +252,31 @@ def forecast(config: RunConfig, images: int = IMAGES) -> Forecast:
     )
 
 
-def _assumed(config: RunConfig, images: int) -> tuple[str, ...]:
+def _held(config: RunConfig, images: int | None) -> int:
+    """Images of all clients together: as given, as known of the data set, or as assumed."""
+    known = private_images(config.data) if images is None else images
+    return IMAGES if known is None else known
+
+
+def _assumed(config: RunConfig, images: int | None) -> tuple[str, ...]:
     """What a run takes from its data, and a plan without data cannot know."""
     found, own = [], config.data.dataset.startswith((*GENERIC, PASSED))
+    of = f" of data set {ICONS}" if config.data.name == ICONS else ""  # the default, which nobody may have meant
+    if config.data.name != config.data.dataset:
+        found.append(f"data set {config.data.name}, which was called {config.data.dataset}")
     if config.data.clients is None:
-        found.append(
-            f"{config.clients} clients, since none were given"
-            + ("; a run takes as many as the data have of their own" if own else "")
-        )
-    if own and config.model.rank is None and PLACEMENTS[config.model.placement].rank is None:
-        found.append(f"{classes_of(config.data)} classes, each of which adds to the adapter")
-    if config.privacy.unit == "example" and images == IMAGES:
-        found.append(f"{images:,} images of all clients together")
+        more = "; a run takes as many as the data have of their own" if own else ""
+        theirs = of if own_clients(config.data) is not None else ""
+        found.append(f"{config.clients} clients{theirs}, since none were given{more}")
+    by_class = config.model.rank is None and PLACEMENTS[config.model.placement].rank is None
+    if by_class and (own or of):
+        found.append(f"{classes_of(config.data)} classes{of}, each of which adds to the adapter")
+    if config.privacy.unit == "example" and images is None and config.data.total_images is None:
+        found.append(f"{_held(config, None):,} images of all clients{of} together")
     return tuple(found)
 
 
-def budget_of(config: RunConfig, noise_multiplier: float, images: int = IMAGES) -> float:
+def budget_of(config: RunConfig, noise_multiplier: float, images: int | None = None) -> float:
     """The ε to plan for, so that the noise multiplier z of `config`'s run is the one given. ConfigError for z <= 0, and
     where the budget would be none that can be planned for."""
     require(
@@ -268,7 +285,8 @@ def budget_of(config: RunConfig, noise_multiplier: float, images: int = IMAGES) 
     try:
         taken, spent = Selection.of(config).participations, math.inf
         if noise_multiplier >= _LEAST_MULTIPLIER:
-            spent = epsilon_for(noise_multiplier, target_delta(config, images), taken, config.sampling_rate)
+            delta = target_delta(config, _held(config, images))
+            spent = epsilon_for(noise_multiplier, delta, taken, config.sampling_rate)
     except ValueError as error:
         raise refused(error) from None
     require(

@@ -20,7 +20,7 @@ def command(name: str) -> str:
 
 
 def test_the_first_command_is_one_line_that_installs_and_reaches_the_figures(tmp_path) -> None:
-    """Accuracy varies with the noise, mean 85.8 %, standard deviation 0.4 points: below 82.5 % once in 1e15 runs."""
+    """Of all clients of the data set that ships with clients of its own; accuracy varies with the noise, by a point."""
     venv, install, run = command("simulate").split(" && ")
     assert venv == "python3 -m venv .venv"
     assert install == ".venv/bin/pip install -q -c constraints.txt '.[train]'"
@@ -39,11 +39,13 @@ def test_the_first_command_is_one_line_that_installs_and_reaches_the_figures(tmp
         assert what in done.stdout
     (folder,) = (tmp_path / "runs").iterdir()
     report = json.loads((folder / "report.json").read_text())
-    assert report["accuracy"]["final"] > 0.825
-    assert 0.70 < report["accuracy"]["zero_shot"] < 0.77  # with mirror images; 68 % without
+    assert (report["data"]["dataset"], report["data"]["partition"]) == ("icons", "natural")
+    assert report["aggregation"]["clients"] == 157
+    assert report["accuracy"]["final"] > 0.55
+    assert report["accuracy"]["final"] > report["accuracy"]["zero_shot"] + 0.1
     assert 3.5 < report["privacy"]["epsilon"] <= 4.0
     assert report["provenance"]["secret_noise"]
-    assert report["communication"]["reduction"] >= 1600
+    assert report["communication"]["reduction"] >= 900
     assert report["timing"]["peak_memory_bytes"] < 2e9
 
 

@@ -93,7 +93,7 @@ def test_fewer_natural_clients_than_there_are_leave_the_others_out(tmp_path: Pat
 
 def test_natural_needs_clients(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="natural needs a data set with clients of its own"):
-        load_federation(DataConfig(partition="natural"), 0)
+        load_federation(DataConfig(dataset="digits", partition="natural"), 0)
 
 
 def test_bad_images_are_counted_by_reason_and_named(tmp_path: Path) -> None:

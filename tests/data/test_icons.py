@@ -17,8 +17,10 @@ from flora_secure.data.federation import load_federation
 from flora_secure.data.passed.own import OwnData
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError
+from flora_secure.planning.architectures import classes_of, own_clients, private_images
+from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.names import FIXED
-from flora_secure.planning.sections import DataConfig
+from flora_secure.planning.sections import DataConfig, Test
 
 MANIFEST = json.loads((ICONS_FOLDER / "manifest.json").read_text(encoding="utf-8"))
 SETS = {one["prefix"]: one for one in MANIFEST["sets"]}
@@ -133,13 +135,59 @@ def test_the_notice_names_every_set_with_its_licence() -> None:
 
 
 def test_a_run_deals_them_as_they_are() -> None:
-    federation = load_federation(DataConfig(dataset="icons"), seed=0)
+    federation = load_federation(DataConfig(), seed=0)
+    assert federation.dataset.name == "icons"
     assert len(federation.clients) == len(SETS) - len(MANIFEST["public_sets"])
     assert (
         federation.image_counts[0]
         == MANIFEST["pieces"]["private"]["range"][1] - (MANIFEST["pieces"]["private"]["range"][0])
     )
     assert "20 classes" in federation.lines[0]
+
+
+@pytest.mark.parametrize("test", SPLITS)
+def test_a_plan_knows_without_the_images_what_a_run_finds(test: Test) -> None:
+    """Of the default data set, so that `plan` plans what `simulate` runs."""
+    config = override(RunConfig(), {"data.test": test})
+    federation = load_federation(config.data, 0)
+    assert (config.clients, config.partition) == (own_clients(config.data), "natural")
+    assert (config.clients, private_images(config.data)) == (len(federation.clients), federation.image_counts[0])
+    assert classes_of(config.data) == len(federation.dataset.class_names)
+    settled = federation.settled(config)
+    assert (settled.data.clients, settled.data.partition) == (config.clients, "natural")
+    dealt = override(config, {"data.partition": "iid"})
+    assert (dealt.clients, dealt.partition) == (len(load_federation(dealt.data, 0).clients), "iid") == (100, "iid")
+
+
+def test_more_clients_than_there_are_and_too_few_for_all_classes_are_a_line() -> None:
+    with pytest.raises(DataError) as caught:
+        load_federation(DataConfig(clients=500), 0)
+    assert str(caught.value) == (
+        "data.clients 500, but the data set has 157 of its own: use 157, or deal the images anew by a data.partition "
+        "such as iid"
+    )
+    assert len(load_federation(DataConfig(clients=500, partition="iid"), 0).clients) == 500
+    federation = load_federation(DataConfig(clients=3), 0)
+    data = federation.dataset
+    lacking = [name for label, name in enumerate(data.class_names) if label not in data.private.labels]
+    assert 1 <= len(lacking) <= 10
+    assert data.warnings == (
+        f"no client holds an image of {len(lacking)} of 20 classes ({', '.join(lacking)}), so that training only "
+        "pushes them away: take more `data.clients`, or set them apart by `data.unseen_classes`",
+    )
+    assert f"warning: {data.warnings[0]}" in federation.lines
+    apart = load_federation(DataConfig(clients=3, unseen_classes=tuple(lacking)), 0)
+    assert not any("no client holds" in line for line in apart.dataset.warnings)
+
+
+def test_a_class_with_test_images_alone_is_told() -> None:
+    grey = [np.full((4, 4), value, np.uint8) for value in range(6)]
+    private = {"one": [(grey[0], 0), (grey[1], 1)], "other": [(grey[2], 1)]}
+    passed = OwnData(private=private, test=[(grey[3], 0), (grey[4], 2)], class_names=("a", "b", "c")).load()
+    found = load_federation(DataConfig(dataset=passed.name), 0, passed=passed).dataset.warnings
+    (line,) = [line for line in found if "no client holds" in line]
+    assert line.startswith("no client holds an image of 1 of 3 classes (c), so that training only pushes them away: ")
+    assert "data.clients" not in line  # more of them would not help
 
 
 @pytest.mark.parametrize("name", [name for name in FIXED if name != "icons"] + ["folder", "food101"])

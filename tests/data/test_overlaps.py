@@ -73,7 +73,7 @@ def test_several_captions_of_an_image_are_no_copies(tmp_path: Path) -> None:
 
 
 def test_the_sets_that_ship_have_no_overlaps_and_that_is_found_quickly() -> None:
-    data = load_dataset("embedded")
+    data = load_dataset("clothes")
     before = time.perf_counter()
     assert with_overlaps(data).warnings == ()
     assert time.perf_counter() - before < 5

@@ -16,17 +16,17 @@ from flora_secure.data import fixed
 from flora_secure.data.dataset import Dataset, Split
 from flora_secure.data.embedded.packed import pack_piece, read_pack
 from flora_secure.data.files.idx import read_idx
-from flora_secure.data.fixed import DEBIAN_FOLDER, EMBEDDED_FOLDER
+from flora_secure.data.fixed import CLOTHES_FOLDER, DEBIAN_FOLDER
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import DataError
 
-MANIFEST = json.loads((EMBEDDED_FOLDER / "manifest.json").read_text(encoding="utf-8"))
+MANIFEST = json.loads((CLOTHES_FOLDER / "manifest.json").read_text(encoding="utf-8"))
 needs_originals = pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 
 
 @pytest.fixture(scope="module")
-def embedded() -> Dataset:
-    return load_dataset("embedded")
+def clothes() -> Dataset:
+    return load_dataset("clothes")
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -34,17 +34,17 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 def test_shipped_files_keep_to_their_size_and_say_where_they_are_from() -> None:
-    files = [path for path in EMBEDDED_FOLDER.rglob("*") if path.is_file()]
+    files = [path for path in CLOTHES_FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 14_000_000
     assert {path.name for path in files} == {"LICENSE", "manifest.json", "private.xz", "public.xz", "test.xz"}
-    assert "MIT" in (EMBEDDED_FOLDER / "LICENSE").read_text(encoding="utf-8")
+    assert "MIT" in (CLOTHES_FOLDER / "LICENSE").read_text(encoding="utf-8")
     for entry in MANIFEST["pieces"].values():
-        assert hashlib.sha256((EMBEDDED_FOLDER / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
+        assert hashlib.sha256((CLOTHES_FOLDER / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
 
 
-def test_embedded_counts_types_and_classes(embedded: Dataset) -> None:
-    assert [len(s) for s in (embedded.private, embedded.public, embedded.test)] == [20_000, 10_000, 4_000]
-    for name, split in (("private", embedded.private), ("public", embedded.public), ("test", embedded.test)):
+def test_clothes_counts_types_and_classes(clothes: Dataset) -> None:
+    assert [len(s) for s in (clothes.private, clothes.public, clothes.test)] == [20_000, 10_000, 4_000]
+    for name, split in (("private", clothes.private), ("public", clothes.public), ("test", clothes.test)):
         assert split.images.shape == (len(split), 28, 28)
         assert split.images.dtype == np.uint8
         assert split.labels.dtype == np.int64
@@ -54,7 +54,7 @@ def test_embedded_counts_types_and_classes(embedded: Dataset) -> None:
         assert 60 < split.images.mean() < 85
 
 
-@pytest.mark.parametrize("name", ["embedded", "digits"])
+@pytest.mark.parametrize("name", ["clothes", "digits"])
 def test_no_image_is_on_two_sides_of_a_split(name: str) -> None:
     data = load_dataset(name)
     digests = [split.digests() for split in (data.private, data.public, data.test)]
@@ -72,18 +72,18 @@ def test_digests_see_a_shared_image() -> None:
 
 
 @needs_originals
-def test_embedded_images_are_the_originals_at_their_indices(embedded: Dataset) -> None:
+def test_clothes_images_are_the_originals_at_their_indices(clothes: Dataset) -> None:
     full = load_dataset("fashion-mnist")
     assert [len(s) for s in (full.private, full.public, full.test)] == [50_000, 10_000, 10_000]
     train = np.concatenate([full.private.images, full.public.images])
     labels = np.concatenate([full.private.labels, full.public.labels])
-    for split in (embedded.private, embedded.public):
+    for split in (clothes.private, clothes.public):
         assert np.array_equal(split.images, train[split.indices])
         assert np.array_equal(split.labels, labels[split.indices])
-    assert np.array_equal(embedded.test.images, full.test.images[embedded.test.indices])
-    assert np.array_equal(embedded.test.labels, full.test.labels[embedded.test.indices])
-    assert embedded.private.indices.max() < 50_000 <= embedded.public.indices.min()
-    assert full.data_hash != embedded.data_hash
+    assert np.array_equal(clothes.test.images, full.test.images[clothes.test.indices])
+    assert np.array_equal(clothes.test.labels, full.test.labels[clothes.test.indices])
+    assert clothes.private.indices.max() < 50_000 <= clothes.public.indices.min()
+    assert full.data_hash != clothes.data_hash
 
 
 @needs_originals
@@ -94,7 +94,7 @@ def test_script_repeats_the_pack_byte_for_byte(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("sys.argv", ["pack", "--out", str(tmp_path)])
     main()
     for name in ("manifest.json", "private.xz", "public.xz", "test.xz"):
-        assert (tmp_path / name).read_bytes() == (EMBEDDED_FOLDER / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (CLOTHES_FOLDER / name).read_bytes()
 
 
 def test_pack_round_trip_and_damage(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_folder_that_lacks_the_files(tmp_path: Path, prepare: object, message: s
 
 
 def test_unknown_name_and_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"unknown data.dataset 'cifar': use one of embedded, icons, fashion-mnist"):
+    with pytest.raises(DataError, match=r"unknown data.dataset 'cifar': use one of icons, clothes, fashion-mnist"):
         load_dataset("cifar")
     with pytest.raises(DataError, match="is no folder"):
         load_dataset("fashion-mnist", tmp_path / "absent")

@@ -261,7 +261,7 @@ def test_settings_that_change_nothing_are_told_of(tmp_path: Path) -> None:
         "`data.window` 0",
         "`data.background` white changes nothing",
     ]
-    for name in ("embedded", "digits"):
+    for name in ("clothes", "digits"):
         with pytest.raises(DataError, match=r"leave out data\.window and data\.background"):
             load_dataset(name, rendering=Rendering("0:4095"))
 

@@ -17,7 +17,7 @@ from flora_secure.engine.task import Task
 from flora_secure.errors import ConfigError
 from flora_secure.server.scores import guessed
 
-CLOTHES = "was trained on grey pictures of clothes"
+KNOWS = "was trained on grey pictures of 28 × 28 pixels of clothes, icons of"
 GUESSES = "is no better than guessing among"
 
 
@@ -51,9 +51,9 @@ def doubts(task: Task) -> list[str]:
 
 
 def test_the_embedded_model_and_other_images(task: Task) -> None:
-    (line,) = [line for line in task.warnings if CLOTHES in line]
+    (line,) = [line for line in task.warnings if KNOWS in line]
     assert "`model.model` ViT-B-32 and `model.pretrained` laion2b_s34b_b79k" in line
-    config = small(data__dataset="embedded")
+    config = small(data__dataset="clothes")
     data = load_federation(config.data, 0).dataset
     few = np.arange(300)
     clothes = replace(data, private=data.private.at(few), test=data.test.at(few), public=data.public.at(few))
@@ -61,7 +61,7 @@ def test_the_embedded_model_and_other_images(task: Task) -> None:
     assert known.warnings == ()
     assert known.zero_shot > 0.5
     random = few_images(model__pretrained="none")
-    assert not any(CLOTHES in line for line in random.warnings)
+    assert not any(KNOWS in line for line in random.warnings)
 
 
 def test_a_model_that_guesses() -> None:

@@ -8,14 +8,14 @@ import pytest
 
 import flora_secure
 from flora_secure.errors import ConfigError
-from flora_secure.planning.config import _IDLE, RunConfig, from_toml
+from flora_secure.planning.config import _IDLE, from_toml
 from flora_secure.planning.names import proposed
 
 EXAMPLE, OFF, IMAGES = "[privacy]\nunit = 'example'", "[aggregation]\nsecagg = 'off'", "[model]\nplacement = "
 CASES = [
-    ("[data]\ndata_root = 'x'", "data.data_root x is not read by data.dataset embedded, which ships"),
+    ("[data]\ndata_root = 'x'", "data.data_root x is not read by data.dataset icons, which ships"),
     ("[data]\ndataset = 'digits'\ndata_root = 'x'", "data.data_root x is not read by data.dataset digits"),
-    ("[data]\nlayout = 'classes'", "data.layout classes is for data.dataset folder, not embedded"),
+    ("[data]\nlayout = 'classes'", "data.layout classes is for data.dataset folder, not icons"),
     ("[data]\ndataset = 'table'\nlayout = 'clients'", "data.layout clients is for data.dataset folder, not table"),
     ("[data]\ndataset = 'folder'\nlayout = 'classes'\npartition = 'natural'", "data.layout classes has no clients"),
     ("[model]\nrule = 'alternate'\n[training]\nrounds = 1", "model.rule alternate takes turns by round"),
@@ -108,13 +108,28 @@ def test_what_clients_do_is_looked_at_when_they_are_known() -> None:
     run = from_toml("[data]\ndataset = 'folder'\n[aggregation]\nthreshold = 120")
     assert run.clients == 100
     with pytest.raises(ConfigError, match=r"threshold must lie in 2…100"):
-        from_toml("[aggregation]\nthreshold = 120")
-    assert RunConfig().partition == "dirichlet:0.5"
+        from_toml("[data]\ndataset = 'digits'\n[aggregation]\nthreshold = 120")
+    assert from_toml("[data]\ndataset = 'digits'").partition == "dirichlet:0.5"
+    assert from_toml("[aggregation]\nthreshold = 120").partition == "natural"
 
 
 def test_a_plan_says_what_it_assumes(coarse) -> None:
-    assert flora_secure.plan(clients=50).assumed == ()
-    assert dict(flora_secure.plan().rows())["assumed"] == "100 clients, since none were given"
+    assert flora_secure.plan(clients=50, dataset="clothes").assumed == ()
+    classes = "20 classes of data set icons, each of which adds to the adapter"
+    assert flora_secure.plan(clients=50).assumed == (classes,)  # a person may have another data set in mind
+    assert flora_secure.plan(clients=50, rank=10).assumed == ()
+    assert dict(flora_secure.plan(dataset="clothes").rows())["assumed"] == "100 clients, since none were given"
+    found = flora_secure.plan(unit="example", rounds=2, epsilon=1.0)
+    assert found.aggregation.clients == 157
+    assert found.assumed == (
+        "157 clients of data set icons, since none were given",
+        classes,
+        "10,424 images of all clients of data set icons together",
+    )
+    away = flora_secure.plan(unit="example", rounds=2, epsilon=1.0, test="unseen-clients", corrupt=0)
+    assert [line.split()[0] for line in away.assumed] == ["130", "20", "8,652"]
+    given = flora_secure.plan(unit="example", rounds=2, epsilon=1.0, clients=130, images=8_652, corrupt=0)
+    assert (given.assumed, given.privacy) == ((classes,), away.privacy)
     found = flora_secure.plan(dataset="folder", unit="example", rounds=2, epsilon=1.0).to_dict()["assumed"]
     assert found == [
         "100 clients, since none were given; a run takes as many as the data have of their own",

@@ -46,7 +46,9 @@ def plan(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def config(**changes) -> RunConfig:
-    return override(RunConfig(), {key.replace("__", "."): value for key, value in changes.items()})
+    """Of 100 clients and ten classes, where no others are asked for."""
+    base = {"data.dataset": "clothes"}
+    return override(RunConfig(), base | {key.replace("__", "."): value for key, value in changes.items()})
 
 
 @pytest.mark.parametrize(
@@ -235,6 +237,7 @@ def test_the_default_rank_is_the_classes_of_the_data_set() -> None:
         return forecast(config(**changes)).communication.upload_values
 
     assert d(model__model="ViT-B-32", data__dataset="cifar100") == 10 * d(model__model="ViT-B-32")
+    assert d(data__dataset="icons") == 2 * d()
     assert d(data__unseen_classes=("bag", "shirt")) == d(model__rank=8)
 
 

@@ -43,8 +43,8 @@ def _rounds(clients: int) -> tuple[list[float], int, int, int]:
     from flora_secure.planning.config import RunConfig, override
     from flora_secure.planning.masking import settled
 
-    given = {"data.clients": clients, "training.rounds": 6, "aggregation.secagg": "malicious-server"}
-    config = override(RunConfig(), {"privacy.epsilon": 50.0, **given})
+    given = {"data.dataset": "clothes", "data.clients": clients, "training.rounds": 6}
+    config = override(RunConfig(), {"privacy.epsilon": 50.0, "aggregation.secagg": "malicious-server", **given})
     cache = ArrayCache(default_folder(), lambda line: None)
     federation = load_federation(config.data, config.seed, cache)
     config = settled(federation.settled(config))

@@ -14,7 +14,7 @@ from flora_secure.client.policy import Policy
 from flora_secure.data.embedded.icons import icons
 from flora_secure.engine.deployed.folders import App
 from flora_secure.engine.deployed.keys.credentials import make_federation
-from flora_secure.engine.deployed.project.begin import EXAMPLE_IMAGES, begin
+from flora_secure.engine.deployed.project.begin import begin
 from flora_secure.engine.deployed.project.example import dealt, write_example
 from flora_secure.errors import ConfigError, InputError
 from flora_secure.planning.config import override
@@ -31,7 +31,7 @@ def test_what_is_written_is_read_back_and_the_policy_lets_just_the_run_in(tmp_pa
     assert read.aggregation.suite == begun.policy.suite
     assert Policy.read(folder / "policy.toml") == begun.policy
     # the plan that the parties will make of what they read, whose classes the data say
-    plan = forecast(override(read, {"data.dataset": "icons"}), read.data.total_images or 20_000).plan
+    plan = forecast(override(read, {"data.dataset": "icons"})).plan
     events = [
         dataclasses.replace(event, colluders=max(event.colluders, int(np.ceil(begun.policy.corrupt * clients - 1e-9))))
         for event in plan.worst_events()
@@ -121,13 +121,14 @@ def test_the_example_deals_whole_icon_sets_and_every_image_once(tmp_path: Path) 
     make_federation(folder, 3)
     written = write_example(folder)
     data = icons(unseen_clients=False)
-    assert len(data.private) == EXAMPLE_IMAGES == sum(written.sites.values())
+    images = len(data.private)
+    assert images == sum(written.sites.values())
     names = [{path.stem for path in (folder / f"sites/site{site}/images").rglob("*.png")} for site in written.sites]
     assert [len(each) for each in names] == list(written.sites.values())
-    assert len(set.union(*names)) == EXAMPLE_IMAGES
+    assert len(set.union(*names)) == images
     assert max(written.sites.values()) - min(written.sites.values()) < 20
     config = App(folder / "app" / "federation").config(3)
-    assert config.data.total_images == EXAMPLE_IMAGES
+    assert config.data.total_images == images == begin(tmp_path / "other").config.data.total_images
     loaded = App(folder / "app" / "federation").load("test", folder / "server", config, None)
     assert (len(loaded.test), len(loaded.public)) == (len(data.test), len(data.public))
     assert loaded.class_names == data.class_names

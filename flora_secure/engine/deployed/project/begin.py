@@ -23,15 +23,16 @@ from flora_secure.engine.deployed.folders import POLICY
 from flora_secure.engine.deployed.keys.change import changing
 from flora_secure.engine.deployed.project import app_text, nvflare_text, terms_text
 from flora_secure.errors import require
+from flora_secure.planning.architectures import private_images
 from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.masking import name_of, suite_of
+from flora_secure.planning.names import ICONS
 from flora_secure.planning.protection import Unit
+from flora_secure.planning.sections import DataConfig
 from flora_secure.records.forecast import Forecast, forecast
 
 FEW_CLIENTS = 30
 """With fewer clients a federation protects examples, unless asked otherwise: they cannot hide one of them."""
-EXAMPLE_IMAGES = 10_424
-"""Private images of the example (`example.write_example`), of all sites together."""
 CORRUPT = 0.05
 DATA = "own:images"
 _PUBLIC = 0o644
@@ -84,8 +85,8 @@ def begin(
         images is None or chosen == "example",
         f"`images` {images} is for `privacy.unit` example, whose budget counts images: leave it out",
     )
-    config = _config(clients, rounds, epsilon, chosen, EXAMPLE_IMAGES if images is None else images)
-    plan = forecast(config, config.data.total_images) if config.data.total_images is not None else forecast(config)
+    config = _config(clients, rounds, epsilon, chosen, images)
+    plan = forecast(config)
     config = override(config, {"privacy.delta": plan.plan.delta})
     deployable(config, clients)  # what is written now must be what a party can read later
     policy = policy_for(config, plan)
@@ -153,7 +154,7 @@ def reason_of(unit: Unit, clients: int, *, asked: bool) -> str:
     return f"unit client: the budget protects all that a site has, among {clients} of them"
 
 
-def _config(clients: int, rounds: int, epsilon: float, unit: Unit, images: int) -> RunConfig:
+def _config(clients: int, rounds: int, epsilon: float, unit: Unit, images: int | None) -> RunConfig:
     # so that one of three may fail; with more of them a smaller part
     tolerance = 0.34 if clients <= 5 else 0.2 if clients < FEW_CLIENTS else 0.1
     settings = {
@@ -168,6 +169,7 @@ def _config(clients: int, rounds: int, epsilon: float, unit: Unit, images: int) 
         "aggregation.corrupt": CORRUPT if CORRUPT * clients >= 1 else 0.0,
     }
     if unit == "example":
-        settings["data.total_images"] = images
+        example = DataConfig(dataset=ICONS)  # whose images `example.write_example` writes
+        settings["data.total_images"] = private_images(example) if images is None else images
     config = override(RunConfig(), settings)
     return override(config, {"aggregation.suite": name_of(suite_of(config))})
