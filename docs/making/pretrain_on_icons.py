@@ -76,7 +76,7 @@ def main() -> None:
         with log_path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    clothes, pack = load_dataset("embedded"), read_pack(ICONS_FOLDER)
+    clothes, pack = load_dataset("clothes"), read_pack(ICONS_FOLDER)
     hidden = np.concatenate([pack["private"].images, pack["test"].images])
     seen = public_icons(arguments.package, hidden, arguments.work.parent / "icons.npz")
     apart = np.isin(seen.sets, arguments.without or OTHERS)
