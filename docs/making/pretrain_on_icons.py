@@ -42,7 +42,7 @@ from flora_secure.model.clip import class_prompts  # noqa: E402
 
 SEEN, DIGEST = ROOT / "docs/making/pretrain/seen_icons.bin", 6  # what tells all pictures that were seen; bytes of each
 WIDTH = 128  # of the embedding
-SHARE = 0.35  # of the icons in a batch that are of the twenty things
+SHARE = 0.05  # of the icons in a batch that are of the twenty things
 RECIPE = Recipe(
     phases=(
         Phase(steps=2000, decay=0.6, lr=2e-3, public=80, rendered=16, icons=160, fine=180, decoder=1.0, teacher=1.0),
@@ -57,7 +57,6 @@ def main() -> None:
     parser.add_argument("--stop-at", type=int, help="stop at this step with a checkpoint, to be continued")
     parser.add_argument("--steps", type=int, default=RECIPE.steps)
     parser.add_argument("--without", nargs="*", default=[], help="sets to leave out, which then are the measure")
-    parser.add_argument("--share", type=float, default=SHARE)
     parser.add_argument("--seed", type=int, default=RECIPE.seed)
     parser.add_argument("--work", type=Path, default=Path(".work/icons"), help="checkpoint, log and drawn icons")
     parser.add_argument("--out", type=Path, default=ROOT / "flora_secure/assets/tiny_clip")
@@ -84,7 +83,7 @@ def main() -> None:
         torch.from_numpy(seen.images[~apart]),
         [noun for noun, left in zip(seen.nouns, apart, strict=True) if not left],
         (seen.labels != NONE)[~apart],
-        arguments.share,
+        SHARE,
     )
     images, labels = clothes.public.images, clothes.public.labels
     train, held = slice(0, 9000), slice(9000, 10000)
@@ -136,7 +135,7 @@ def main() -> None:
         return
     before = measure()
     few = np.concatenate([np.flatnonzero(icons.known), np.flatnonzero(~icons.known)[:: max(1, len(apart) // 8000)]])
-    tuned = Icons(icons.images[few], [icons.nouns[i] for i in few], icons.known[few], arguments.share)
+    tuned = Icons(icons.images[few], [icons.nouns[i] for i in few], icons.known[few], SHARE)
     mixed = torch.cat([public.images[: len(few)], tuned.images])
     whiten(model, mixed, recipe.shrink)
     whitened = measure()
