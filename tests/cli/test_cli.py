@@ -99,6 +99,9 @@ BAD = [
     (["--dataset", "icons", "--data-root", "EMPTY"], "--data-root EMPTY is not read by --dataset icons, which ships"),
     (["--layout", "clients"], "--layout clients is for --dataset folder, not embedded"),
     (["--secagg", "off", "--neighbours", "8"], "--neighbours 8 is of masks, and with --secagg off there are none"),
+    (["--compare", "public,centrl"], "--compare 'centrl' is none of public, local, central, no-noise; did you mean 'c"),
+    (["--compare", ""], "--compare '' is none of public, local, central, no-noise"),
+    (["--compare", "local", "--placement", "text-mlp"], "--compare local: it is fitted where --placement is text-proj"),
     (["--epsilon", "inf", "--compare", "no-noise"], "--compare no-noise is a run without noise, which --epsilon inf"),
     (
         ["--dataset", "digits", "--class-names", "unknown.toml"],
