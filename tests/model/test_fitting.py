@@ -66,12 +66,12 @@ def test_parts_are_fitted_as_if_each_were_alone(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_few_images_take_little_from_what_the_frozen_model_knew_and_many_mend_it() -> None:
-    head, factors, features, labels = clusters(off=1.5, spread=0.25)
+    head, factors, features, labels = clusters(off=1.0, spread=0.3)
     before = accuracy(head, factors, features, labels)
-    of_one_class = torch.nonzero(labels == 2).flatten()[:3]
+    of_one_class = torch.nonzero(labels == 2).flatten()[:2]
     few = fitted(head, factors, features[of_one_class], labels[of_one_class])
-    assert accuracy(head, few, features, labels) > before - 0.1
-    assert accuracy(head, fitted(head, factors, features, labels), features, labels) > before + 0.05
+    assert accuracy(head, few, features, labels) >= before
+    assert accuracy(head, fitted(head, factors, features, labels), features, labels) > before + 0.15
 
 
 def test_without_images_or_steps_nothing_moves() -> None:
