@@ -16,15 +16,17 @@ from torch import Tensor
 
 from flora_secure.client.closed_form import ClosedForm
 from flora_secure.data.federation import Federation
+from flora_secure.data.images import images_at
 from flora_secure.engine.ended import Ended
 from flora_secure.engine.frames.projection import Projection
 from flora_secure.engine.task import Task
 from flora_secure.errors import ConfigError
 from flora_secure.model.factors import Factors
-from flora_secure.model.fitting import fitted, fitted_apart
+from flora_secure.model.fitting import fitted_apart, fitted_to_the_end
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.rules import rule_named
 from flora_secure.records.report import LARGEST, Alone, Competitors
+from flora_secure.server.warm_start import public_sample
 
 _CENTRAL_STEPS = 400  # of more images than a client or the public slice has, on which the loss falls for longer
 
@@ -82,13 +84,28 @@ def public_adapter(task: Task) -> Factors:
     frame = _projection(task)
     public = frame.setting.public
     labels = torch.from_numpy(public.labels).to(frame.setting.device)
-    return fitted(frame.head, frame.fresh, frame.public_features, labels)
+    return fitted_to_the_end(frame.head, frame.fresh, public_features(frame), labels)
 
 
 def central_adapter(task: Task) -> Factors:
     """The fresh adapter fitted to all private labels in one place. It sees no test image."""
     frame = _projection(task)
-    return fitted(frame.head, frame.fresh, *_private(task, frame), _CENTRAL_STEPS)
+    return fitted_to_the_end(frame.head, frame.fresh, *_private(task, frame), _CENTRAL_STEPS)
+
+
+def public_features(frame: Projection) -> Tensor:
+    """Features of all public images, float32 (n, embed); those that training has seen are not embedded again."""
+    images, known = frame.setting.public.images, frame._public
+    if known is None:
+        return frame.setting.features(images)
+    sample = torch.from_numpy(public_sample(len(images)))
+    rest = torch.ones(len(images), dtype=torch.bool)
+    rest[sample] = False
+    whole = known.new_empty(len(images), known.shape[1])
+    whole[sample] = known
+    if bool(rest.any()):
+        whole[rest] = frame.setting.features(images_at(images, np.flatnonzero(rest.numpy())))
+    return whole
 
 
 def _projection(task: Task) -> Projection:

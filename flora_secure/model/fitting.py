@@ -11,17 +11,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.model.devices import batch_map
 from flora_secure.model.factors import Factors
 from flora_secure.model.head import Head
 
-# Of Adam, over all images at once, its rate falling to 0 in a straight line; and the penalty of |s B|² of one of n
-# images, beside the cross-entropy in nats, s the scale of the adapter. Chosen on public data alone, docs/learning.md:
-# a penalty that is the same for ten images and for ten thousand forgets, of ten, what the frozen model knew.
-RATE, STEPS, PENALTY = 0.05, 200, 1.0
-_TOGETHER = 1 << 11  # images that are fitted as one batch, padding among them: they stay in a processor's cache
-_LOGITS = 1 << 24  # in memory at a time: 64 MiB
+RATE, STEPS = 0.05, 100  # of Adam, over all images at once; chosen on public data alone, docs/learning.md
+PENALTY = 1e-4  # of |B|², beside the cross-entropy in nats
 
 
 def fitted(head: Head, factors: Factors, features: Tensor, labels: Tensor, steps: int = STEPS) -> Factors:
@@ -38,14 +35,42 @@ def fitted(head: Head, factors: Factors, features: Tensor, labels: Tensor, steps
     """
     if len(features) == 0:
         return factors
+    b = factors.b.detach().clone().requires_grad_()
+    optimiser = torch.optim.Adam([b], lr=RATE)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        logits = head.logits(features, dataclasses.replace(factors, b=b))
+        loss = F.cross_entropy(logits, labels) + PENALTY * b.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return dataclasses.replace(factors, b=b.detach())
+
+
+# Of a fit after which nothing follows: Adam's rate falls to 0 in a straight line, and the penalty is that of |s B|² of
+# one of n images, s the scale of the adapter. Chosen on public data alone, docs/learning.md: a penalty that is the same
+# for ten images and for ten thousand forgets, of ten, what the frozen model knew.
+RATE_APART, STEPS_APART, PENALTY_APART = 0.05, 200, 1.0
+_TOGETHER = 1 << 11  # images that are fitted as one batch, padding among them: they stay in a processor's cache
+_LOGITS = 1 << 24  # in memory at a time: 64 MiB
+
+
+def fitted_to_the_end(
+    head: Head, factors: Factors, features: Tensor, labels: Tensor, steps: int = STEPS_APART
+) -> Factors:
+    """`factors` with the B that suits these images best, few or many, since no rounds follow that would go on from it.
+
+    `factors`, `features` float32 (n, embed), `labels` int64 (n,) and `steps` as in `fitted`; no randomness.
+    """
+    if len(features) == 0:
+        return factors
     ((_, b),) = fitted_apart(head, factors, features, labels, [torch.arange(len(features))], steps)
     return dataclasses.replace(factors, b=b[0])
 
 
 def fitted_apart(
-    head: Head, factors: Factors, features: Tensor, labels: Tensor, parts: Sequence[Tensor], steps: int = STEPS
+    head: Head, factors: Factors, features: Tensor, labels: Tensor, parts: Sequence[Tensor], steps: int = STEPS_APART
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """`fitted` to each of the `parts`, int64 indices of images, by themselves; all begin at `factors`.
+    """`fitted_to_the_end` to each of the `parts`, int64 indices of images, by themselves; all begin at `factors`.
 
     Yields which parts, and the B of each of them, float32 (m, r, embed), some parts at a time and in no order. Raises
     ValueError for a part without images.
@@ -83,13 +108,13 @@ def _fit(head: Head, factors: Factors, features: Tensor, labels: Tensor, weight:
     """B (m, r, embed) of m fits at once, which touch each other nowhere: Adam goes by single values, and the losses add
     up. Features (m, n, embed), labels and weights (m, n); weights are 1/n_i, and 0 on padding."""
     read, constant = head.prompts @ factors.a, head.constant
-    penalty = (PENALTY * weight.amax(dim=1))[:, None, None]
+    penalty = (PENALTY_APART * weight.amax(dim=1))[:, None, None]
     # s B, whose length is that of what moves, whatever the scale s
     b = (head.scale * factors.b).expand(len(features), -1, -1).clone()
-    optimiser = torch.optim.Adam([b], lr=RATE)
+    optimiser = torch.optim.Adam([b], lr=RATE_APART)
     rows = max(1, _LOGITS // (len(features) * len(constant)))
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = RATE * (1 - step / steps)
+        optimiser.param_groups[0]["lr"] = RATE_APART * (1 - step / steps)
         value = constant + read @ b  # (m, C, e)
         norm = value.norm(dim=-1, keepdim=True)
         t = value / norm

@@ -20,6 +20,7 @@ from flora_secure.engine.competitors import (
     central_adapter,
     competitors_of,
     public_adapter,
+    public_features,
     require_possible,
     why_not,
 )
@@ -29,7 +30,7 @@ from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import Framed, Task
 from flora_secure.errors import ConfigError, RunInterrupted
 from flora_secure.model.factors import Factors
-from flora_secure.model.fitting import fitted
+from flora_secure.model.fitting import fitted_to_the_end
 from flora_secure.model.head import Head
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.rules import PROMPT_BASIS
@@ -101,7 +102,8 @@ def test_all_data_in_one_place_is_right_and_who_knows_one_class_is_not() -> None
     data, head, fresh = task.federation.dataset, task.frame.head, task.frame.fresh
     features, labels = torch.from_numpy(data.private.images), torch.from_numpy(data.private.labels)
     alone = [
-        task.evaluator.accuracy(fitted(head, fresh, features[own], labels[own])) for own in task.federation.clients
+        task.evaluator.accuracy(fitted_to_the_end(head, fresh, features[own], labels[own]))
+        for own in task.federation.clients
     ]
     assert max(alone) <= 0.75
     assert found.central == 1.0
@@ -159,7 +161,7 @@ def test_each_client_is_alone_with_its_images_on_a_real_task(task: Task) -> None
     features, labels = frame.setting.features(data.private.images), torch.from_numpy(data.private.labels)
     shares = []
     for own in map(torch.from_numpy, task.federation.clients):
-        predicted = task.evaluator.predicted(fitted(frame.head, frame.fresh, features[own], labels[own]))
+        predicted = task.evaluator.predicted(fitted_to_the_end(frame.head, frame.fresh, features[own], labels[own]))
         right = predicted == task.evaluator.target
         recall = torch.stack([right[task.evaluator.target == label].double().mean() for label in range(10)])
         shares.append(float(recall[labels[own]].mean()))
@@ -205,18 +207,20 @@ def test_the_warm_start_of_the_run_is_not_that_of_its_competitors(task: Task) ->
     assert not torch.equal(cold.initial.b, task.initial.b)
     assert torch.equal(public_adapter(cold).b, public_adapter(task).b)
     whole = task.frame.setting.features(task.federation.dataset.public.images)
-    torch.testing.assert_close(task.frame.public_features, whole)
+    torch.testing.assert_close(public_features(task.frame), whole)
 
 
 def test_of_more_public_images_than_training_sees_the_others_are_embedded_too(monkeypatch) -> None:
+    from flora_secure.engine import competitors
     from flora_secure.engine.frames import projection
 
     _, task = world([[0, 1], [2, 3]], [0, 1, 2, 3], [0, 1, 2, 3, 3, 2, 1])
-    monkeypatch.setattr(projection, "public_sample", lambda count: np.array([1, 4, 5]))
+    for module in (projection, competitors):
+        monkeypatch.setattr(module, "public_sample", lambda count: np.array([1, 4, 5]))
     seen = []
     monkeypatch.setattr(Points, "features", lambda self, images: seen.append(len(images)) or torch.from_numpy(images))
     assert task.frame._public is not None
-    np.testing.assert_array_equal(task.frame.public_features.numpy(), task.federation.dataset.public.images)
+    np.testing.assert_array_equal(public_features(task.frame).numpy(), task.federation.dataset.public.images)
     assert seen == [3, 4]
 
 

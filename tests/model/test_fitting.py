@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from flora_secure.model import fitting
 from flora_secure.model.factors import Factors
-from flora_secure.model.fitting import fitted, fitted_apart
+from flora_secure.model.fitting import fitted_apart, fitted_to_the_end
 from flora_secure.model.head import Head
 
 
@@ -38,13 +38,13 @@ def test_it_ends_where_loss_and_penalty_are_least(scale: float) -> None:
     def slope(b: Tensor) -> Tensor:
         b = b.clone().requires_grad_()
         logits = scaled.logits(features, dataclasses.replace(factors, b=b))
-        loss = F.cross_entropy(logits, labels) + (scale * b).square().sum() * fitting.PENALTY / len(features)
+        loss = F.cross_entropy(logits, labels) + (scale * b).square().sum() * fitting.PENALTY_APART / len(features)
         return torch.autograd.grad(loss, b)[0]
 
-    found = fitted(scaled, factors, features, labels, 600)
+    found = fitted_to_the_end(scaled, factors, features, labels, 600)
     assert slope(found.b).norm() < 0.002 * slope(factors.b).norm()
     torch.testing.assert_close(
-        scaled.text(found), head.text(fitted(head, factors, features, labels, 600)), rtol=0, atol=1e-5
+        scaled.text(found), head.text(fitted_to_the_end(head, factors, features, labels, 600)), rtol=0, atol=1e-5
     )
     assert torch.equal(found.a, factors.a)
 
@@ -53,7 +53,7 @@ def test_parts_are_fitted_as_if_each_were_alone(monkeypatch: pytest.MonkeyPatch)
     """In batches with padding, and a few images at a time."""
     head, factors, features, labels = clusters(off=2.0)
     parts = [torch.arange(start, stop) for start, stop in ((0, 7), (7, 8), (8, 68), (68, 300), (20, 27))]
-    alone = [fitted(head, factors, features[part], labels[part]).b for part in parts]
+    alone = [fitted_to_the_end(head, factors, features[part], labels[part]).b for part in parts]
     for together, logits in ((1 << 11, 1 << 24), (64, 100)):
         monkeypatch.setattr(fitting, "_TOGETHER", together)
         monkeypatch.setattr(fitting, "_LOGITS", logits)
@@ -69,15 +69,15 @@ def test_few_images_take_little_from_what_the_frozen_model_knew_and_many_mend_it
     head, factors, features, labels = clusters(off=1.0, spread=0.3)
     before = accuracy(head, factors, features, labels)
     of_one_class = torch.nonzero(labels == 2).flatten()[:2]
-    few = fitted(head, factors, features[of_one_class], labels[of_one_class])
+    few = fitted_to_the_end(head, factors, features[of_one_class], labels[of_one_class])
     assert accuracy(head, few, features, labels) >= before
-    assert accuracy(head, fitted(head, factors, features, labels), features, labels) > before + 0.15
+    assert accuracy(head, fitted_to_the_end(head, factors, features, labels), features, labels) > before + 0.15
 
 
 def test_without_images_or_steps_nothing_moves() -> None:
     head, factors, features, labels = clusters(off=1.0)
-    assert fitted(head, factors, features[:0], labels[:0]) is factors
-    assert torch.equal(fitted(head, factors, features, labels, 0).b, factors.b)
+    assert fitted_to_the_end(head, factors, features[:0], labels[:0]) is factors
+    assert torch.equal(fitted_to_the_end(head, factors, features, labels, 0).b, factors.b)
     with pytest.raises(ValueError, match="part 1 has no images"):
         list(fitted_apart(head, factors, features, labels, [torch.arange(3), torch.arange(0)]))
     assert list(fitted_apart(head, factors, features, labels, [])) == []

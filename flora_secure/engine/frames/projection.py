@@ -60,22 +60,6 @@ class Projection:
         return self.setting.features(images_at(images, public_sample(len(images))))
 
     @cached_property
-    def public_features(self) -> Tensor:
-        """Features of all public images, float32 (n, embed); those that training has seen are not embedded again."""
-        images, known = self.setting.public.images, self._public
-        if known is None:
-            return self.setting.features(images)
-        sample = torch.from_numpy(public_sample(len(images)))
-        seen = torch.zeros(len(images), dtype=torch.bool)
-        seen[sample] = True
-        whole = known.new_empty(len(images), known.shape[1])
-        whole[sample] = known
-        if not bool(seen.all()):
-            rest = torch.nonzero(~seen).flatten()
-            whole[rest] = self.setting.features(images_at(images, rest.numpy()))
-        return whole
-
-    @cached_property
     def initial(self) -> Factors:
         """The fresh adapter, after its warm start on public images."""
         if self._public is None:
