@@ -14,7 +14,7 @@ Importing this module imports neither torch nor numpy; a function imports what i
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ def simulate(
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
     cache: str | Path | bool = True,
-    compare_no_noise: bool = False,
+    compare: Sequence[str] = (),
     html: bool = True,
     engine: EngineName = "process",
     **options: Any,
@@ -104,7 +104,8 @@ def simulate(
         log: called with lines for people: what the data hold, what is left out of them, what is about to run; one that
             ends in "…" says what is being done from then on.
         cache: the folder that keeps image features between runs; `True` for the user's own, `False` for none.
-        compare_no_noise: also run without noise, for `report.accuracy.no_noise`.
+        compare: competitors for `report.competitors`, of "public" (which is there anyhow), "local", "central" and
+            "no-noise"; docs/report.md says what each is. They tell of the clients' data, and no budget covers them.
         html: write `report.html` into the folder at the end; `report` does so later. Where its libraries are missing,
             `log` is told.
         engine: where the simulated clients are: in this `process`, or on the nodes of Flower's simulation engine
@@ -127,13 +128,15 @@ def simulate(
 
     if not (dataset is None or isinstance(dataset, str | OwnData)):
         raise TypeError(f"dataset is a {type(dataset).__name__}: give a name, or OwnData(…) with your images")
+    if isinstance(compare, str):
+        raise TypeError(f"compare is one text, {compare!r}: give a list of competitors")
     passed = dataset.load() if isinstance(dataset, OwnData) else None
     folder = default_folder() if cache is True else Path(cache) if cache else None
     warn = log if log is not None else lambda line: None
     features = None if folder is None else ArrayCache(folder, warn)
     around = Surroundings(passed, features, progress, log, _engine(engine, features, warn))
     if resume is not None:
-        others = {"config": config, "out": out, **options, "compare_no_noise": compare_no_noise or None}
+        others = {"config": config, "out": out, **options, "compare": tuple(compare) or None}
         if given := [name for name, value in others.items() if value is not None]:
             raise TypeError(f"resume takes the options of the run from its folder: leave out {', '.join(given)}")
         if isinstance(dataset, str):
@@ -142,7 +145,7 @@ def simulate(
     settings = configured(config, {**options, "dataset": dataset} if isinstance(dataset, str) else options)
     if passed is not None:
         settings = settings_for(settings, passed)
-    run = begin_run(settings, None if out is None else Path(out), around, compare_no_noise=compare_no_noise)
+    run = begin_run(settings, None if out is None else Path(out), around, compare=compare)
     return _shown(run, html, around)
 
 

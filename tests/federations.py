@@ -12,7 +12,8 @@ from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Split
 from flora_secure.data.federation import Federation, load_federation
 from flora_secure.engine import task as engine
-from flora_secure.engine.simulation import Simulation
+from flora_secure.engine.competitors import competitors_of
+from flora_secure.engine.simulation import Simulation, without_noise
 from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import Task
 from flora_secure.planning.config import RunConfig, override
@@ -81,14 +82,17 @@ def finish(config: RunConfig, task: Task) -> Simulation:
     return simulation
 
 
-def kept(config: RunConfig, task: Task, path: Path) -> Path:
-    """A finished run in the new folder `path`: its rounds, adapter and report."""
+def kept(config: RunConfig, task: Task, path: Path, compare: tuple[str, ...] = ()) -> Path:
+    """A finished run in the new folder `path`: its rounds, adapter and report, with competitors to `compare`."""
     config = settled(config)
     simulation, folder = Simulation(config, task), RunFolder(path, config)
     for record in simulation.rounds():
         folder.append_round(record)
     adapter = folder.write_adapter(simulation.save_adapter)
-    report = summarise(simulation, total_seconds=1.0, rounds_hash=folder.last_hash, adapter_hash=adapter)
+    no_noise = without_noise(config, task) if "no-noise" in compare else None
+    beside = competitors_of(simulation, compare, no_noise)
+    hashes = {"rounds_hash": folder.last_hash, "adapter_hash": adapter}
+    report = summarise(simulation, total_seconds=1.0, competitors=beside, **hashes)
     folder.write_report(report)
     return path
 

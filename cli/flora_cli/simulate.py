@@ -37,7 +37,7 @@ def simulate(given: Given) -> None:
                 progress=lambda number, total, record: work.round(number, total, record.line),
                 log=lambda line: work.log(flagged(line)),
                 cache=not switches.no_feature_cache and (switches.feature_cache or True),
-                compare_no_noise=switches.compare_no_noise,
+                compare=switches.compare or (),
                 engine=switches.engine,
                 html=False,  # after the table, which nobody shall wait for
                 **given.settings,

@@ -10,7 +10,7 @@ from importlib.resources import files
 from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import OK, Finding, Problem, Title, judged, unchecked
 from flora_secure.auditing.noise_checks import near
-from flora_secure.records.report import IMAGE_TO_TEXT, TOP_1, Report
+from flora_secure.records.report import IMAGE_TO_TEXT, LARGEST, TOP_1, Report
 
 
 def _score_interval(final: float, images: int) -> list[float]:
@@ -37,7 +37,7 @@ def accuracy(case: Case) -> Finding:
             ("accuracy.per_round", told.per_round, logged),
             ("accuracy.final", told.final, logged[-1]),
             ("accuracy.best", told.best, max(logged)),
-        ) + _retrieved(report) + _forgotten(report, case.config.data.unseen_classes)  # fmt: skip
+        ) + _retrieved(report) + _forgotten(report, case.config.data.unseen_classes) + _compared(report)  # fmt: skip
 
     return _reported(
         case,
@@ -100,6 +100,50 @@ def _forgotten(report: Report, configured: tuple[str, ...] | None) -> list[Probl
         if not 0 <= both - all_ <= alone * seen.test_examples + 1:
             problems.append(("report.json", f"forgetting: {when}, {both - all_} images of trained classes right among "
                              f"all, {alone * seen.test_examples:.0f} among the trained ones"))  # fmt: skip
+    return problems
+
+
+def _compared(report: Report) -> list[Problem]:
+    """Competitors are shares of so many images, and of captions none but the one without noise; who alone is measured
+    on images of the run's own figures has those beside it."""
+    found, seen, clients = report.competitors, report.accuracy, report.aggregation.clients
+    shares = {"public": found.public, "central": found.central, "no_noise": found.no_noise}
+    problems: list[Problem] = []
+    for name, share in shares.items():
+        if share is None:
+            continue
+        count = share * seen.test_examples
+        if not 0 <= share <= 1 or abs(count - round(count)) > 1e-6 * max(1, seen.test_examples):
+            problems.append(("report.json", f"competitors.{name} {share} is no share of {seen.test_examples:,} images"))
+        if name != "no_noise":
+            problems += _different((f"the measure beside competitors.{name}", seen.measures, TOP_1))
+    # public labels alone always stand there
+    expected = sorted(name for name in ("public",) if found.public is None)
+    problems += _different(("competitors.left_out", sorted(found.left_out), expected))
+    if report.privacy.target_epsilon is None:
+        problems += _different(("competitors.no_noise of a run without noise", found.no_noise, None))
+    if (alone := found.local) is None:
+        return problems
+    for name in ("mean", "federated", "best", "mean_of_largest", "federated_of_largest"):
+        value = getattr(alone, name)
+        if value is not None and not 0 <= value <= 1:
+            problems.append(("report.json", f"competitors.local.{name} {value} is no fraction"))
+    away = report.data.test == "unseen-clients"
+    if not 1 <= alone.clients <= clients or alone.images not in (("all",) if away else ("own", "mixed")):
+        problems.append(("report.json", f"competitors.local: {alone.clients} of {clients} clients, {alone.images!r}"))
+    problems += _different(("competitors.local.largest", alone.largest, min(LARGEST, alone.clients)))
+    if alone.images == "mixed":
+        problems += _different(("competitors.local.federated", alone.federated, seen.client_mean))
+    if alone.images == "all":
+        best = math.nan if alone.best is None else alone.best
+        if not best >= max(alone.mean, alone.mean_of_largest) - 1e-9:
+            problems.append(("report.json", f"competitors.local: the best client has {alone.best}"))
+        problems += _different(
+            ("competitors.local.federated", alone.federated, seen.final),
+            ("competitors.local.federated_of_largest", alone.federated_of_largest, seen.final),
+        )
+    else:
+        problems += _different(("competitors.local.best", alone.best, None))
     return problems
 
 

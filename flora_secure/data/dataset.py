@@ -64,10 +64,12 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Owners:
-    """Whose each private image is: `of` int64 (n,), an index into `names`, the clients that the data set itself has."""
+    """Whose each private image is: `of` int64 (n,), an index into `names`, the clients that the data set itself has.
+    `of_test`: the same of the test images, -1 for nobody's; None where the data set does not say it."""
 
     names: tuple[str, ...]
     of: NDArray[np.int64] = field(repr=False)
+    of_test: NDArray[np.int64] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,6 +58,15 @@ class Federation:
         )
 
     @cached_property
+    def own_tests(self) -> list[NDArray[np.int64]] | None:
+        """Places in `dataset.test` of each client's own test images, int64, of some clients none; None where nobody
+        knows: the images were dealt anew, or the data set does not say whose its test images are."""
+        owners = self.dataset.owners
+        if owners is None or owners.of_test is None or self.partition != str(Natural()) or not self.clients:
+            return None
+        return [np.flatnonzero(owners.of_test == owners.of[part[0]]).astype(np.int64) for part in self.clients]
+
+    @cached_property
     def skew(self) -> Skew:
         """How unevenly the images are dealt."""
         private = self.dataset.private
@@ -192,7 +201,7 @@ def _only(dataset: Dataset, clients: list[NDArray[np.int64]]) -> tuple[Dataset, 
     if len(kept) == len(dataset.private):
         return dataset, clients
     assert dataset.owners is not None
-    owners = Owners(dataset.owners.names, dataset.owners.of[kept])
+    owners = replace(dataset.owners, of=dataset.owners.of[kept])
     idle = [owners.names[client] for client in np.setdiff1d(dataset.owners.of, owners.of)]
     gone = [dataset.private.name(place) for place in np.setdiff1d(np.arange(len(dataset.private)), kept).tolist()]
     skipped = (*_skipped("client that was not drawn", idle), *_skipped("image of a client that was not drawn", gone))
@@ -265,7 +274,8 @@ def set_apart(dataset: Dataset, names: Sequence[str]) -> Dataset:
     if owners is not None:
         of = owners.of[~apart[dataset.private.labels]]
         idle = [owners.names[client] for client in np.setdiff1d(owners.of, of)]
-        owners = Owners(owners.names, of)
+        of_test = None if owners.of_test is None else owners.of_test[~apart[dataset.test.labels]]
+        owners = Owners(owners.names, of, of_test)
     return replace(
         dataset,
         private=private,

@@ -10,7 +10,7 @@ from flora_secure.records.report import IMAGE_TO_TEXT, TOP_1, Accuracy, Forgetti
 from flora_secure.server.scores import RECALLS, Hits, Ranks, evaluate, wilson_interval
 
 
-def accuracy_of(run: Ended, per_round: Sequence[float], no_noise: float | None) -> Accuracy:
+def accuracy_of(run: Ended, per_round: Sequence[float]) -> Accuracy:
     """The report's accuracy of a run on labels: top-1 as fractions, with `per_round` of every round."""
     task = run.task
     dataset = task.federation.dataset
@@ -33,13 +33,10 @@ def accuracy_of(run: Ended, per_round: Sequence[float], no_noise: float | None) 
         client_mean=found.client_mean,
         client_worst_decile=found.client_worst_decile,
         test_examples=len(task.evaluator.target),
-        no_noise=no_noise,
     )
 
 
-def retrieval_accuracy(
-    zero_shot: Ranks, final: Ranks, per_round: Sequence[float], no_noise: float | None = None
-) -> Accuracy:
+def retrieval_accuracy(zero_shot: Ranks, final: Ranks, per_round: Sequence[float]) -> Accuracy:
     """The report's accuracy of a captioned data set: recall@1 from image to text, as a fraction.
 
     Raises ValueError unless the last of `per_round` is that of `final`.
@@ -61,7 +58,6 @@ def retrieval_accuracy(
         client_mean=None,
         client_worst_decile=None,
         test_examples=images,
-        no_noise=no_noise,
     )
 
 

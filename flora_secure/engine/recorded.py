@@ -40,7 +40,7 @@ class RecordedRun:
 
     running: Running
     folder: RunFolder
-    compare_no_noise: bool
+    compare: tuple[str, ...]
     line: str = ""
     earlier_seconds: float = 0.0
 
@@ -51,13 +51,14 @@ class RecordedRun:
             yield record
 
     def _write(self, record: RoundRecord) -> None:
-        self.folder.append_round(record, self.running.server.checkpoint(compare_no_noise=self.compare_no_noise))
+        self.folder.append_round(record, self.running.server.checkpoint(compare=self.compare))
 
 
-def begin(running: Running, path: Path, compare_no_noise: bool = False) -> RecordedRun:
-    """A new run in the new folder `path`. Raises `flora_secure.errors.ConfigError` if that cannot be made."""
-    start = running.server.checkpoint(compare_no_noise=compare_no_noise)
-    return RecordedRun(running, RunFolder(path, running.server.config, start), compare_no_noise)
+def begin(running: Running, path: Path, compare: tuple[str, ...] = ()) -> RecordedRun:
+    """A new run in the new folder `path`, to be compared with those competitors. Raises
+    `flora_secure.errors.ConfigError` if that cannot be made."""
+    start = running.server.checkpoint(compare=compare)
+    return RecordedRun(running, RunFolder(path, running.server.config, start), compare)
 
 
 def go_on(running: Running, interrupted: Interrupted) -> RecordedRun:
@@ -75,7 +76,7 @@ def go_on(running: Running, interrupted: Interrupted) -> RecordedRun:
     lost = None if interrupted.begun is None or running.repeats else running.server.lose(interrupted.begun)
     if lost is not None:
         line += f"; round {lost.round} was in flight and may have been released: it is lost and counts in the budget"
-    run = RecordedRun(running, folder, checkpoint.compare_no_noise, line, seconds)
+    run = RecordedRun(running, folder, checkpoint.compare, line, seconds)
     if lost is not None:
         run._write(lost)
     return run

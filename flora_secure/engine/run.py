@@ -13,7 +13,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from flora_secure.data.notes import table_of
 from flora_secure.errors import InputError, RunFolderError, RunInterrupted, require
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import settled
+from flora_secure.planning.names import competitors
 from flora_secure.records.reading import read_run
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
@@ -86,21 +87,22 @@ class Surroundings:
             self.log(line)
 
 
-def begin_run(config: RunConfig, out: Path | None, around: Surroundings, *, compare_no_noise: bool = False) -> Run:
-    """Train as `config` says, in the new folder `out`, or in one of `runs/`. `compare_no_noise`: the same once more
-    without noise.
+def begin_run(config: RunConfig, out: Path | None, around: Surroundings, *, compare: Sequence[str] = ()) -> Run:
+    """Train as `config` says, in the new folder `out`, or in one of `runs/`. `compare`: the competitors that the report
+    is to have beside public labels alone, of `flora_secure.planning.names.COMPETITORS`.
 
     Raises an `flora_secure.errors.InputError` for bad input, whose `kept` says what is on disk then;
     `flora_secure.errors.RunInterrupted` at Ctrl-C; and
     `flora_secure.privacy.cross_check.CrossCheckError` where two accountants disagree: rounds and adapter are
     kept, and no report is written.
     """
+    asked = competitors(compare)
     require(
-        not compare_no_noise or config.privacy.epsilon < math.inf,
-        "`compare_no_noise` compares with a run without noise, which `privacy.epsilon` inf is by itself: leave it out",
+        "no-noise" not in asked or config.privacy.epsilon < math.inf,
+        "`compare` no-noise is a run without noise, which `privacy.epsilon` inf is by itself: leave it out",
     )
     with claimed(out) as folder:
-        return _Course(config, folder, around).finish(compare_no_noise, None)
+        return _Course(config, folder, around).finish(asked, None)
 
 
 def resume_run(folder: Path, around: Surroundings) -> Run:
@@ -114,7 +116,7 @@ def resume_run(folder: Path, around: Surroundings) -> Run:
         around.say(f"the run in {folder} is complete, nothing is left to do")
         return Run(found.report, tuple(found.records), folder)
     interrupted = reopen(folder)
-    return _Course(interrupted.config, folder, around).finish(interrupted.checkpoint.compare_no_noise, interrupted)
+    return _Course(interrupted.config, folder, around).finish(interrupted.checkpoint.compare, interrupted)
 
 
 def _import_beside(*modules: str) -> None:
@@ -152,11 +154,11 @@ class _Course:
         self._seconds = dict.fromkeys(("loading", "features", "rounds", "comparison", "report"), 0.0)
         self.begun, self.done = False, 0
 
-    def finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
+    def finish(self, compare: tuple[str, ...], interrupted: Interrupted | None) -> Run:
         if interrupted is not None:
             self.begun, self.done = True, len(interrupted.records)
         try:
-            return self._finish(compare_no_noise, interrupted)
+            return self._finish(compare, interrupted)
         except InputError as error:
             if self.done:
                 error.kept = self._kept
@@ -188,7 +190,7 @@ class _Course:
     def _kept(self) -> str:
         return f"rounds 1 to {self.done} are kept in {self.folder}"
 
-    def _finish(self, compare_no_noise: bool, interrupted: Interrupted | None) -> Run:
+    def _finish(self, compare: tuple[str, ...], interrupted: Interrupted | None) -> Run:
         config, around = self.config, self.around
         if config.training.device != "cpu":  # bad devices are told at once; every machine has the other one
             from flora_secure.model.devices import device_named
@@ -203,12 +205,14 @@ class _Course:
             for line in federation.lines:
                 around.say(line)
 
+            from flora_secure.engine.competitors import competitors_of, require_possible
             from flora_secure.engine.recorded import begin, go_on
             from flora_secure.engine.simulation import Simulation, without_noise
             from flora_secure.engine.summary import summarise
             from flora_secure.engine.task import prepare
             from flora_secure.privacy.cross_check import PRV_MODULE, CrossCheckError
 
+        require_possible(compare, config, federation)
         self._over("loading")
         around.say("embedding images …")
         task = prepare(config, federation, around.cache)
@@ -219,7 +223,7 @@ class _Course:
             around.say(f"warning: {line}")
         simulation = (Simulation if around.engine is None else around.engine())(config, task)
         if interrupted is None:
-            run = begin(simulation, self.folder, compare_no_noise)
+            run = begin(simulation, self.folder, compare)
         else:
             run = go_on(simulation, interrupted)
             around.say(run.line)
@@ -239,16 +243,16 @@ class _Course:
         around.say("writing the adapter …")
         adapter_hash = run.folder.write_adapter(simulation.save_adapter)
         self._over("report")
-        if compare_no_noise:
-            around.say("the same run without noise …")
-        no_noise = without_noise(config, task) if compare_no_noise else None
+        around.say(f"competitors: {', '.join(dict.fromkeys(('public', *compare)))} …")
+        no_noise = without_noise(config, task) if "no-noise" in compare else None
+        beside = competitors_of(simulation, compare, no_noise)
         self._over("comparison")
         around.say("asking the accountants, writing the report …")
         try:
             report = summarise(
                 simulation,
                 total_seconds=0.0,  # which ends with the report
-                no_noise=no_noise,
+                competitors=beside,
                 rounds_hash=run.folder.last_hash,
                 adapter_hash=adapter_hash,
             )

@@ -10,6 +10,7 @@ import dp_accounting
 
 from flora_secure import __version__
 from flora_secure.engine.accuracy import accuracy_of, forgetting_of, retrieval, retrieval_accuracy
+from flora_secure.engine.competitors import competitors_of
 from flora_secure.engine.ended import Ended
 from flora_secure.engine.memory import peak_memory
 from flora_secure.plain import finite_or_none
@@ -27,6 +28,7 @@ from flora_secure.records.report import (
     Aggregation,
     AggregationSeconds,
     Communication,
+    Competitors,
     Data,
     Privacy,
     Provenance,
@@ -49,14 +51,14 @@ def summarise(
     run: Ended,
     *,
     total_seconds: float,
-    no_noise: float | None = None,
+    competitors: Competitors | None = None,
     rounds_hash: str | None = None,
     adapter_hash: str | None = None,
 ) -> Report:
     """The report of all rounds so far.
 
     `total_seconds`: wall-clock of the whole command, and of the earlier rounds where the run was resumed.
-    `no_noise`: final accuracy of the same run without noise, if it was measured. `rounds_hash`:
+    `competitors`: of the run; public labels alone where they are left out. `rounds_hash`:
     `flora_secure.records.run_folder.RunFolder.last_hash`, if the rounds were written down. `adapter_hash`: what
     `write_adapter` gave, if the adapter was. Raises
     `flora_secure.privacy.cross_check.CrossCheckError` if two accountants disagree, and `ValueError` before the
@@ -65,20 +67,17 @@ def summarise(
     if not run.records:
         raise ValueError("no round has run yet, there is nothing to report")
     task, per_round = run.task, [record.accuracy for record in run.records]
-    retrieved = None
+    beside, retrieved = competitors_of(run) if competitors is None else competitors, None
     if task.federation.dataset.captioned:
         retrieved = task.evaluator.ranks(task.frozen), task.evaluator.ranks(run.factors)
     return Report(
         masking=run.config.aggregation.masks,
-        accuracy=(
-            accuracy_of(run, per_round, no_noise)
-            if retrieved is None
-            else retrieval_accuracy(*retrieved, per_round, no_noise)
-        ),
+        accuracy=(accuracy_of(run, per_round) if retrieved is None else retrieval_accuracy(*retrieved, per_round)),
+        competitors=beside,
         retrieval=None if retrieved is None else retrieval(*retrieved),
         forgetting=forgetting_of(run),
         data=_data(run),
-        privacy=_privacy(run),
+        privacy=_privacy(run, beside.of_private_data),
         communication=_communication(run),
         aggregation=_aggregation(run),
         timing=_timing(run, total_seconds),
@@ -121,7 +120,7 @@ def _data(run: Ended) -> Data:
     )
 
 
-def _privacy(run: Ended) -> Privacy:
+def _privacy(run: Ended, compared: list[str]) -> Privacy:
     plan, ledger = run.server.plan, run.server.ledger
     records = run.records
     summed = [record for record in records if record.summed]
@@ -180,6 +179,7 @@ def _privacy(run: Ended) -> Privacy:
             corrupt=corrupt_clients(run.config),
             counted=run.config.aggregation.masks == "counted",
             suite=None if run.server.profile is None else name_of(suite_of(run.config)),
+            compared=compared,
         ),
     )
 

@@ -1,12 +1,15 @@
-"""Names that a person may mean: of data sets, models and partitions. For completion, for the nearest valid value and
-for the data set that lies at a place; what is valid is decided where it is loaded."""
+"""Names that a person may mean: of data sets, models, partitions and competitors. For completion, for the nearest valid
+value and for the data set that lies at a place; what is valid is decided where it is loaded."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+
+from flora_secure.errors import did_you_mean, require
 
 ICONS = "icons"  # the default: what ships with clients of its own
 FIXED = (ICONS, "clothes", "fashion-mnist", "digits", "cifar10", "cifar100")
@@ -15,6 +18,7 @@ GENERIC = ("folder", "table", "webdataset")
 SHIPPED = (ICONS, "clothes", "digits")  # which need no files of the user's
 _EARLIER = {"embedded": "clothes"}  # what earlier releases called a data set, and its name of today
 PASSED = "own:"  # before the name of a data set that a program passes and that is in no file
+COMPETITORS = ("public", "local", "central", "no-noise")  # of a run, which its report may have beside it
 _TABLES = (".csv", ".tsv", ".parquet")
 # a folder or file that tells a named data set by itself
 _MARKS = {
@@ -43,6 +47,15 @@ def called_now(data_set: str) -> str:
 def partitions() -> tuple[str, ...]:
     """A partition of each kind."""
     return "iid", "dirichlet:0.5", "shards:2", "natural"
+
+
+def competitors(named: Iterable[str]) -> tuple[str, ...]:
+    """The competitors that are named, each once, in the order of all. Raises `flora_secure.errors.ConfigError`."""
+    asked = [*named]
+    for name in asked:
+        known = ", ".join(COMPETITORS)
+        require(name in COMPETITORS, f"`compare` {name!r} is none of {known}{did_you_mean(name, COMPETITORS)}")
+    return tuple(name for name in COMPETITORS if name in asked)
 
 
 @cache

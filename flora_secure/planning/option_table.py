@@ -19,7 +19,7 @@ from typing import Any, Literal
 from flora_secure.errors import did_you_mean
 from flora_secure.planning.architectures import IMAGES
 from flora_secure.planning.config import RunConfig, load_config, override
-from flora_secure.planning.names import ICONS
+from flora_secure.planning.names import COMPETITORS, ICONS
 from flora_secure.planning.options import BOTH, PLAN, SIMULATE, EngineName, Option, option
 
 EVERYDAY, OUTPUT = "Everyday", "Output"
@@ -69,12 +69,15 @@ class Switches:
     no_feature_cache: bool = option(
         False, "--no-feature-cache", "Keep no image features on disk.", commands=(SIMULATE,), panel="Data"
     )
-    compare_no_noise: bool = option(
-        False,
-        "--compare-no-noise",
-        "Also run without noise, for the report's no_noise.",
+    compare: tuple[str, ...] | None = option(
+        None,
+        "--compare",
+        "Competitors in the report, names separated by commas: public (public labels alone; always there), local (each "
+        "client alone), central (all data in one place), no-noise.",
+        metavar="NAMES",
         commands=(SIMULATE,),
         panel=OUTPUT,
+        known=lambda: COMPETITORS,
     )
     engine: EngineName = option(
         "process",

@@ -23,11 +23,12 @@ import numpy as np
 from flora_secure.boundary.foreign import json_of, read_bytes, read_text
 from flora_secure.errors import CheckpointError, ForeignError, PlainError, first_line
 from flora_secure.plain import from_plain
+from flora_secure.planning.names import competitors
 from flora_secure.records.durable import PRIVATE, remove_file, replace_file
 from flora_secure.records.record import RoundRecord
 from flora_secure.rounds.optimiser import ServerState
 
-SCHEMA = "flora-secure/state/2"
+SCHEMA = "flora-secure/state/3"
 _DIGEST = 32
 _MOST_STATE = 1 << 31  # bytes; two float64 for each trained value
 _ARRAYS = tuple(field.name for field in dataclasses.fields(ServerState))
@@ -45,7 +46,7 @@ class Checkpoint:
         session: of the run, 16 bytes as hexadecimal; clients take each round of it once.
         invitation_bytes: that were sent so far, all clients together.
         model_hash, data_hash: SHA-256, hex, of what the run trains and trains on.
-        compare_no_noise: was a run without noise asked for, beside this one?
+        compare: the competitors that were asked for, of `flora_secure.planning.names.COMPETITORS`.
     """
 
     round: int
@@ -56,7 +57,7 @@ class Checkpoint:
     invitation_bytes: int
     model_hash: str
     data_hash: str
-    compare_no_noise: bool
+    compare: tuple[str, ...]
 
     def to_bytes(self, line_hash: str) -> bytes:
         """A NumPy .npz file and its SHA-256. `line_hash`: of the round's line."""
@@ -69,7 +70,7 @@ class Checkpoint:
             "invitation_bytes": self.invitation_bytes,
             "model_hash": self.model_hash,
             "data_hash": self.data_hash,
-            "compare_no_noise": self.compare_no_noise,
+            "compare": self.compare,
         }
         stream = io.BytesIO()
         np.savez(
@@ -106,7 +107,7 @@ class Checkpoint:
             if not all(np.isfinite(array).all() for array in values.values()):
                 raise ValueError("its arrays hold values that are no finite numbers")
             table = dataclasses.asdict(told)
-            line_hash = table.pop("line_hash")
+            line_hash, table["compare"] = table.pop("line_hash"), competitors(told.compare)
             return cls(server=ServerState(**values), last_round=pairs, **table), line_hash
         except Exception as error:  # zip, numpy and JSON each raise their own kinds for bytes that are not theirs
             raise CheckpointError(f"is no state of a run: {first_line(error)}") from None
@@ -123,7 +124,7 @@ class _Facts:
     invitation_bytes: int
     model_hash: str
     data_hash: str
-    compare_no_noise: bool
+    compare: list[str]
 
     def __post_init__(self) -> None:
         if not (self.round >= 0 <= self.invitation_bytes and 0 < self.clip_norm < math.inf):

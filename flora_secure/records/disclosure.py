@@ -2,7 +2,8 @@
 
 A field is *public*: it follows from the configuration, from what is public of the data, or from the program. Or it is
 *paid*: computed from released sums alone, so that ε covers it. Or it is *named*: a function of the clients' data
-without noise, which the privacy statement names in words. There is no fourth kind: a field without a line here fails a
+without noise, which the privacy statement names in words; of competitors where they are in the report. There is no
+fourth kind: a field without a line here fails a
 test.
 """
 
@@ -16,7 +17,6 @@ PUBLIC, PAID = "public", "paid"
 TAKING_PART = "which clients took part and dropped out, and when a round had to end without a sum"
 ACCURACY = "accuracy, over rounds and by class too, as far as the test images are the clients' own"
 OF_CLIENTS = "accuracy weighted like the clients' own classes, and that of their worst tenth"
-WITHOUT_NOISE = "the accuracy of the same run without noise"
 HOLDINGS = "how many images (captions, classes) clients hold, and how unlike they are"
 CLASSES = (
     "class names, where the clients' own labels make the list, and with them the adapter's first factor, sizes and hash"
@@ -32,8 +32,16 @@ TIMES = "how long the parts of the run took, and how much memory"
 HASHES = "hashes of these, by which a guess can be confirmed"
 
 NAMED = (
-    TAKING_PART, ACCURACY, OF_CLIENTS, WITHOUT_NOISE, HOLDINGS, CLASSES, FILES, PLANNED, RATES, TIMES, HASHES, REPEATED,
+    TAKING_PART, ACCURACY, OF_CLIENTS, HOLDINGS, CLASSES, FILES, PLANNED, RATES, TIMES, HASHES, REPEATED,
 )  # fmt: skip
+
+# what the statement says where such competitors are in the report, and only there; by their names
+COMPARED: Mapping[str, str] = {
+    "local": "how well adapters do that were each fitted to one client's labels alone, and the federated one on the "
+    "same test images",
+    "central": "how well an adapter does that was fitted to all clients' labels in one place",
+    "no-noise": "the accuracy of the same run without noise",
+}
 
 # a name stands for all fields below it that have no longer one
 REPORT: Mapping[str, str] = {
@@ -43,7 +51,11 @@ REPORT: Mapping[str, str] = {
     "accuracy.classes": CLASSES,
     "accuracy.client_mean": OF_CLIENTS,
     "accuracy.client_worst_decile": OF_CLIENTS,
-    "accuracy.no_noise": WITHOUT_NOISE,
+    "competitors.public": ACCURACY,  # computed from public data and the test images
+    "competitors.central": COMPARED["central"],
+    "competitors.local": COMPARED["local"],
+    "competitors.no_noise": COMPARED["no-noise"],
+    "competitors.left_out": PUBLIC,
     "retrieval": ACCURACY,
     "forgetting": ACCURACY,
     "forgetting.classes": PUBLIC,  # the configuration names them
@@ -162,7 +174,8 @@ def _markdown() -> str:
         "Derived by `python -m flora_secure.records.disclosure` from the declarations that the tests compare with the",
         "schemas. **Public**: follows from the configuration, from what is public of the data, or from the program.",
         "**Paid**: computed from released sums alone, so that ε covers it. Anything else is a function of the clients'",
-        "data without noise, and the privacy statement names it in the words that stand here.",
+        "data without noise, and the privacy statement names it in the words that stand here. Competitors that were",
+        "asked for (`--compare`) have a paragraph of their own: for the simulation's owner, and not for publication.",
     ]
     tables = ("report.json", REPORT), ("rounds.jsonl, each line", ROUND), ("adapter/flora.json", ADAPTER)
     for title, table in tables:

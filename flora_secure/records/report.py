@@ -1,4 +1,4 @@
-"""The report of a run: frozen dataclasses → JSON (schema `flora-secure/report/2`).
+"""The report of a run: frozen dataclasses → JSON (schema `flora-secure/report/3`).
 
 Accuracy, privacy budget and communication reduction stand in one document. A figure that was not measured is `None`
 (`null`), never invented. The published schema, `docs/report.schema.json`, is derived from these classes.
@@ -13,8 +13,9 @@ from typing import Any
 
 from flora_secure.plain import document_schema
 
-SCHEMA = "flora-secure/report/2"
+SCHEMA = "flora-secure/report/3"
 
+LARGEST = 15  # clients that `Alone` looks at apart
 TOP_1, IMAGE_TO_TEXT = "top-1", "recall@1 image to text"
 
 
@@ -25,8 +26,7 @@ class Accuracy:
     `warm_start`: of the adapter before round 1, trained on public images without labels. `interval`: 95 %
     confidence of `final` (Wilson). `per_class`: in the order of `classes`, null where no test image shows one;
     both are empty where there are captions. `client_mean`, `client_worst_decile`: on test images mixed like a
-    client's own; known in a simulation only, and not covered by the budget. `no_noise`: the same run without noise,
-    when it was asked for."""
+    client's own; known in a simulation only, and not covered by the budget."""
 
     measures: str
     zero_shot: float
@@ -40,7 +40,6 @@ class Accuracy:
     client_mean: float | None
     client_worst_decile: float | None
     test_examples: int
-    no_noise: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +88,50 @@ class Forgetting:
     among_unseen: TopOne
     unseen_among_all: TopOne
     among_all: TopOne
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alone:
+    """Each of so many `clients` with an adapter of its own, fitted to its own images alone, beside the `federated` one
+    on the very same images.
+
+    `images`, on which: "own", each client's own test images, all of them counted together; "mixed", test images mixed
+    like its own labels, as `accuracy.client_mean` counts, the mean over clients; or "all", the test images, none of
+    which is any client's, the mean over clients, and `best` of the best one (else null). `mean_of_largest` and
+    `federated_of_largest`: of the `largest` clients with most images alone.
+    """
+
+    images: str
+    clients: int
+    mean: float
+    federated: float
+    best: float | None
+    largest: int
+    mean_of_largest: float
+    federated_of_largest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Competitors:
+    """What those reach who need no federation, or no privacy, on the test images of `accuracy`, as fractions; null what
+    was not asked for, or cannot be had, and then `left_out` says why.
+
+    `public`: the run's own kind of adapter on the same frozen model, fitted to all public labels. `central`: fitted to
+    all private labels in one place. `local`: to each client's own alone. `no_noise`: the same run without noise. Those
+    three are computed from the clients' data outside of any budget: for the owner of a simulation alone.
+    """
+
+    public: float | None
+    central: float | None
+    local: Alone | None
+    no_noise: float | None
+    left_out: dict[str, str]
+
+    @property
+    def of_private_data(self) -> list[str]:
+        """The names of the figures that are here and no budget covers, in the order of `planning.names.COMPETITORS`."""
+        named = {"local": self.local, "central": self.central, "no-noise": self.no_noise}
+        return [name for name, figure in named.items() if figure is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +267,8 @@ class Aggregation:
 class TimingSeconds:
     """Wall-clock seconds of a run's parts, which add up to `total`. `loading`: libraries and data; `features`: model,
     image features and warm start; `masking`: the whole secure sum; `noise`: clipping and encoding too; `comparison`:
-    the same run without noise; `report`: adapter, accountants, and scores of the report alone; `other`: planning,
-    invitations, writing rounds down."""
+    public labels alone, and the competitors that were asked for; `report`: adapter, accountants, and scores of the
+    report alone; `other`: planning, invitations, writing rounds down."""
 
     total: float
     loading: float
@@ -266,13 +309,14 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that a run has to say: accuracy, privacy, communication, aggregation, timing, data and provenance.
+    """All that a run has to say: accuracy, competitors, privacy, communication, aggregation, timing, data, provenance.
     `masking`: "run"; "off"; or "counted", where no masking was executed: its messages were counted by size, and the
     uploads added up in the clear. `warnings`: lines about what was guessed, replaced or looks wrong, and what to do
     about it."""
 
     masking: str
     accuracy: Accuracy
+    competitors: Competitors
     retrieval: Retrieval | None
     forgetting: Forgetting | None
     data: Data

@@ -12,6 +12,7 @@ from flora_secure.records.report import (
     Accuracy,
     Aggregation,
     Communication,
+    Competitors,
     Data,
     Forgetting,
     Privacy,
@@ -30,11 +31,27 @@ COUNTED = (
 )
 
 
+IMAGES_ALONE = {
+    "own": "on its own test images",
+    "mixed": "on test images mixed like its own labels",
+    "all": "on all test images, none of which is a client's",
+}
+"""On which test images clients alone are scored, by `Alone.images`, in words."""
+NAMES = {
+    "public": "public labels alone",
+    "local": "one client alone",
+    "central": "all data in one place",
+    "no-noise": "without noise",
+}
+"""What people call each competitor."""
+
+
 def rows(report: Report) -> list[Row]:
     """The table that people see, as pairs of what a figure is of and the figure."""
     found = [
         *([("masking", COUNTED)] if report.masking == "counted" else []),
         *_accuracy(report.accuracy, report.retrieval, report.forgetting),
+        *_competitors(report.competitors, report.accuracy.final),
         *_privacy(report.privacy),
         *_communication(report.communication),
         *_aggregation(report.aggregation),
@@ -55,7 +72,7 @@ def markdown(report: Report) -> str:
 
 def _accuracy(acc: Accuracy, retrieval: Retrieval | None, forgetting: Forgetting | None) -> list[Row]:
     what = "" if acc.measures == TOP_1 else f"{acc.measures} "
-    found = [
+    return [
         ("accuracy", f"{what}{acc.final:.2%} on {acc.test_examples:,} test images"),
         (
             "  before",
@@ -66,9 +83,27 @@ def _accuracy(acc: Accuracy, retrieval: Retrieval | None, forgetting: Forgetting
         *([] if retrieval is None else _recalls(retrieval)),
         *([] if forgetting is None else _forgotten(forgetting)),
     ]
-    if acc.no_noise is not None:
-        found.append(("  without noise", f"{acc.no_noise:.2%} ({(acc.no_noise - acc.final) * 100:+.2f} points)"))
-    return found
+
+
+def measured(found: Competitors) -> list[tuple[str, float]]:
+    """The competitors with a figure on the same test images as the run's, by what people call them."""
+    known = (("public", found.public), ("central", found.central), ("no-noise", found.no_noise))
+    return [(NAMES[name], figure) for name, figure in known if figure is not None]
+
+
+def _competitors(found: Competitors, final: float) -> list[Row]:
+    """They stand below the accuracy, hence with what they have more or less than that."""
+    told = {what: f"{share:.2%} ({(share - final) * 100:+.2f} points)" for what, share in measured(found)}
+    told |= {NAMES.get(name, name): f"not known: {why}" for name, why in found.left_out.items()}
+    if (alone := found.local) is not None:
+        where = IMAGES_ALONE.get(alone.images, alone.images)
+        best = "" if alone.best is None else f", the best one {alone.best:.2%}"
+        told[NAMES["local"]] = (
+            f"{alone.mean:.2%} {where}{best} (federated {alone.federated:.2%}); the {alone.largest} largest "
+            f"{alone.mean_of_largest:.2%} (federated {alone.federated_of_largest:.2%})"
+        )
+    order = [*NAMES.values(), *told]
+    return [(f"  {what}", told[what]) for what in sorted(told, key=order.index)]
 
 
 def _privacy(priv: Privacy) -> list[Row]:

@@ -15,7 +15,7 @@ from flora_secure.privacy.accounting import epsilon_of, gaussian_epsilon
 from flora_secure.privacy.cross_check import CLOSED_FORM, accountant_versions, headline_accountant
 from flora_secure.privacy.ledger import Ledger, worst_rounds
 from flora_secure.privacy.noise_plan import NoisePlan
-from flora_secure.records.disclosure import NAMED
+from flora_secure.records.disclosure import COMPARED, NAMED
 
 Profile = Literal["off", "semi-honest", "malicious-server"]
 Unit = Literal["client", "example"]
@@ -105,6 +105,7 @@ def statement(
     corrupt: int = 0,
     counted: bool = False,
     suite: SuiteName | None,
+    compared: Collection[str] = (),
     sent: str = SENT,
     beside: str = BESIDE,
 ) -> str:
@@ -126,6 +127,7 @@ def statement(
         corrupt: how many of all clients may be corrupt; a server that deviates may invite them to every round.
         counted: whether secure aggregation was counted by the sizes of its messages, and not run.
         suite: what the channels of secure aggregation rest on; None without it.
+        compared: the competitors in the report that are computed from the clients' data, of `disclosure.COMPARED`.
         sent: the paragraph on what clients are sent.
         beside: the paragraph on what leaves the clients and no epsilon covers.
 
@@ -165,11 +167,12 @@ def statement(
         )
     rates = _rates(plan, unit, clip_rate, overflow_rate)
     first = [_COUNTED] if counted else []
+    last = [_competitors(compared), beside] if compared else [beside]
     trust = [_TRUST[profile]]
     if suite is not None:
         trust.append(_CHANNELS[suite] + ("; against that only epsilon_local below holds." if plan.noisy else "."))
     if not plan.noisy:
-        return "\n\n".join((*first, _NO_PRIVACY, *trust, rounds, rates, beside))
+        return "\n\n".join((*first, _NO_PRIVACY, *trust, rounds, rates, *last))
     upload = (
         f"One upload alone. If the server and all other clients collude, or the masks fail, a client is protected by "
         f"its own share of the noise only: epsilon_local = {ledger.epsilon_local:.4g} at delta = {ledger.delta:g}, "
@@ -179,7 +182,7 @@ def statement(
         unspent = f"Guarantee. No sum was released, so nothing of epsilon = {plan.epsilon:g} was spent."
         seen = [_SUMS_ONLY] if profile == "off" else []
         uploaded = [*seen, *trust, upload] if ledger.epsilon_local > 0 else []
-        return "\n\n".join((*first, unspent, rounds, *uploaded, beside))
+        return "\n\n".join((*first, unspent, rounds, *uploaded, *last))
     units = max(plan.clients, len(ledger.clients)) if population is None else population
     paragraphs = [
         *first,
@@ -200,7 +203,7 @@ def statement(
         rates,
         _FROM_OS if secret_noise else None,
         _NOT_COVERED,
-        beside,
+        *last,
     ]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph is not None)
 
@@ -330,6 +333,15 @@ def _draw(ledger: Ledger, corrupt: int) -> str:
         "Draw of cohorts. The server draws who takes part, and no client can check that it drew at random. The honest "
         f"minimum counts the corrupt clients of a random cohort; had the server placed all of its {corrupt} in every "
         f"cohort, the guarantee above would not hold: {worst} at the same delta."
+    )
+
+
+def _competitors(compared: Collection[str]) -> str:
+    return (
+        "Competitors. The report says, beside what the run has reached, "
+        f"{'; '.join(what for name, what in COMPARED.items() if name in compared)}. That is computed from the clients' "
+        "data outside of the budget, with neither noise nor masking, as only a simulation can, which has all data in "
+        "one place. It is for the simulation's owner and NOT for publication: epsilon bounds nothing of it."
     )
 
 

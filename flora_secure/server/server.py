@@ -256,8 +256,8 @@ class Server:
         """
         return epsilon_of(self.ledger.worst_events, self.plan.delta, cell=CALIBRATION_CELL) if self.plan.noisy else None
 
-    def checkpoint(self, *, compare_no_noise: bool = False) -> Checkpoint:
-        """What the rounds that are left depend on, `records` apart."""
+    def checkpoint(self, *, compare: tuple[str, ...] = ()) -> Checkpoint:
+        """What the rounds that are left depend on, `records` apart, and what is to be compared with them then."""
         return Checkpoint(
             round=len(self.records),
             server=self._state,
@@ -267,7 +267,7 @@ class Server:
             invitation_bytes=self.invitation_bytes,
             model_hash=self.task.model_hash,
             data_hash=self.task.data_hash,
-            compare_no_noise=compare_no_noise,
+            compare=compare,
         )
 
     def restore(self, records: Sequence[RoundRecord], checkpoint: Checkpoint) -> None:

@@ -57,7 +57,7 @@ def test_a_violation_exits_1_and_is_named_first(folder) -> None:
         ("rounds.jsonl", "{\n", "rounds.jsonl, line 1: not JSON"),
         ("rounds.jsonl", None, "holds no complete round"),
         ("report.json", "[]", "report.json: not a JSON object"),
-        ("report.json", '{"schema": "flora-secure/report/0"}', "schema must be 'flora-secure/report/2'"),
+        ("report.json", '{"schema": "flora-secure/report/0"}', "schema must be 'flora-secure/report/3'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(folder, tmp_path, name, content, says) -> None:

@@ -109,8 +109,8 @@ def test_figures_of_captions_that_were_falsified(captioned_run: Path, tmp_path: 
 
 def test_accuracy_and_ranks_must_agree() -> None:
     one, other = Ranks(torch.tensor([0, 1]), torch.tensor([0])), Ranks(torch.tensor([0, 0, 7]), torch.tensor([3]))
-    accuracy = retrieval_accuracy(one, other, [0.1, 0.9, 2 / 3], no_noise=0.8)
-    assert (accuracy.zero_shot, accuracy.best, accuracy.no_noise, accuracy.test_examples) == (0.5, 0.9, 0.8, 3)
+    accuracy = retrieval_accuracy(one, other, [0.1, 0.9, 2 / 3])
+    assert (accuracy.zero_shot, accuracy.best, accuracy.test_examples) == (0.5, 0.9, 3)
     assert accuracy.interval == pytest.approx([0.2077, 0.9385], abs=1e-4)  # Wilson, 2 of 3
     with pytest.raises(ValueError, match=r"last round's accuracy is 0\.5"):
         retrieval_accuracy(one, other, [0.5])

@@ -181,7 +181,7 @@ def test_a_state_that_was_changed_is_none(tmp_path: Path) -> None:
         "data_hash": "",
     }
     state = ServerState(np.zeros(5), np.ones(5))
-    whole = Checkpoint(round=1, server=state, last_round={3: 1}, compare_no_noise=False, **facts)
+    whole = Checkpoint(round=1, server=state, last_round={3: 1}, compare=(), **facts)
     raw = whole.to_bytes("line")[:-32]
     rng = random.Random(0)
     for _ in range(200):
@@ -198,7 +198,7 @@ def test_a_state_that_was_changed_is_none(tmp_path: Path) -> None:
             assert np.isfinite(read_back.server.adapter).all()
     for key, value in (("clip_norm", -1.0), ("session", "no hex"), ("invitation_bytes", "many"), ("round", -1)):
         table = {"round": 1, **facts, key: value}
-        wrong = Checkpoint(server=state, last_round={}, compare_no_noise=False, **table).to_bytes("line")
+        wrong = Checkpoint(server=state, last_round={}, compare=(), **table).to_bytes("line")
         with pytest.raises(CheckpointError, match="is no state of a run"):
             Checkpoint.from_bytes(wrong)
 

@@ -103,7 +103,10 @@ BAD = [
     (["--dataset", "clothes", "--data-root", "EMPTY"], "--data-root EMPTY is not read by --dataset clothes, which"),
     (["--layout", "clients"], "--layout clients is for --dataset folder, not icons"),
     (["--secagg", "off", "--neighbours", "8"], "--neighbours 8 is of masks, and with --secagg off there are none"),
-    (["--epsilon", "inf", "--compare-no-noise"], "--compare-no-noise compares with a run without noise"),
+    (["--compare", "public,centrl"], "--compare 'centrl' is none of public, local, central, no-noise; did you mean 'c"),
+    (["--compare", ""], "--compare '' is none of public, local, central, no-noise"),
+    (["--compare", "local", "--placement", "text-mlp"], "--compare local: it is fitted where --placement is text-proj"),
+    (["--epsilon", "inf", "--compare", "no-noise"], "--compare no-noise is a run without noise, which --epsilon inf"),
     (
         ["--dataset", "digits", "--class-names", "unknown.toml"],
         "--class-names has 2 lines, data set 'digits' has 10 classes",
@@ -182,7 +185,7 @@ def test_the_bad_input_of_fresh_processes_is_among_the_cases() -> None:
 def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The folder of a run in a process of its own, and what that printed."""
     cwd = tmp_path_factory.mktemp("finished")
-    return cwd / "run", flora(*SMALL, "--out", "run", "--compare-no-noise", cwd=cwd)
+    return cwd / "run", flora(*SMALL, "--out", "run", "--compare", "no-noise,local,central", cwd=cwd)
 
 
 def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
@@ -205,7 +208,8 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
     ]
     report = json.loads((folder / "report.json").read_text())
     jsonschema.validate(report, json_schema())
-    assert report["accuracy"]["no_noise"] is not None
+    assert None not in report["competitors"].values()
+    assert "  one client alone " in done.stdout
     run = read_run(folder)
     assert [record.round for record in run.records] == [1, 2]
     assert run.report is not None

@@ -53,7 +53,7 @@ def test_kill_9_and_resume(task, tmp_path) -> None:
     [
         (["--resume", "missing"], "resume missing: there is no such run folder"),
         (["--resume", "missing", "--epsilon", "4"], "leave out --epsilon"),
-        (["--resume", "missing", "--compare-no-noise"], "leave out --compare-no-noise"),
+        (["--resume", "missing", "--compare", "central"], "leave out --compare"),
         (["--resume", "missing", "--out", "x"], "leave out --out"),
         (["--resume", "."], "config.toml cannot be read: No such file or directory"),
     ],

@@ -71,6 +71,15 @@ def test_clients_are_the_sets_and_the_public_ones_are_apart(icons: Dataset) -> N
     assert not set(icons.owners.names) & set(MANIFEST["public_sets"])
 
 
+def test_test_images_are_of_the_clients_that_drew_them_or_of_none(icons: Dataset) -> None:
+    assert icons.owners is not None
+    of_test = icons.owners.of_test
+    if of_test is None:
+        assert not set(set_of(icons.test)) & set(icons.owners.names)
+    else:
+        assert np.array_equal(np.array(icons.owners.names)[of_test], set_of(icons.test))
+
+
 def test_a_set_has_at_most_twenty_images_of_a_class() -> None:
     pieces = read_pack(ICONS_FOLDER).values()
     cells = np.concatenate([piece.columns[0] * 20 + piece.labels for piece in pieces])

@@ -51,6 +51,37 @@ def test_all_clients_take_part_unless_a_number_is_given_and_the_others_are_count
     assert {f"c{int(name.partition('-')[0]):03}" for name in images} == gone
 
 
+def test_a_clients_test_images_are_known_where_the_data_name_it(tmp_path: Path) -> None:
+    """Those of clients that take no part are nobody's, and dealt anew nothing is anybody's."""
+    path = table(tmp_path, ["a", "b", "c", "d"])
+    found = federation(path, partition="natural", clients=3)
+    data, own = found.dataset, found.own_tests
+    assert own is not None
+    assert [len(part) for part in own] == [1, 1, 1]
+    for mine, part in zip(found.clients, own, strict=True):
+        (holder,) = {data.private.name(place).partition("-")[0] for place in mine.tolist()}
+        assert [data.test.name(place) for place in part.tolist()] == [f"{holder}-4.png"]
+    assert len(data.test) == 4
+    assert federation(path, partition="iid", clients=2).own_tests is None
+
+
+def test_test_images_of_clients_without_others_are_nobodys(tmp_path: Path) -> None:
+    for place in range(8):
+        write(tmp_path / f"{place}.png", place, "PNG")
+    kinds = ["cat", "dog", "cow"]
+    rows = [f"{i}.png,{kinds[i % 3]},{'ab'[i % 2] if i < 7 else 'z'},{'test' if i > 3 else 'train'}" for i in range(8)]
+    path = lines(tmp_path / "table.csv", "path,label,client,split", *rows)
+    found = federation(path, partition="natural")
+    assert found.own_tests is not None
+    assert [part.tolist() for part in found.own_tests] == [[0, 2], [1]]
+    assert found.dataset.owners is not None
+    assert found.dataset.owners.of_test is not None
+    assert found.dataset.owners.of_test.tolist() == [0, 1, 0, -1]
+    apart = federation(path, partition="natural", unseen_classes=("dog",)).own_tests  # images 4 and 7
+    assert apart is not None
+    assert [part.tolist() for part in apart] == [[1], [0]]
+
+
 def test_another_partition_says_that_clients_are_ignored(tmp_path: Path) -> None:
     path = table(tmp_path, ["a", "b", "c"])
     found = federation(path, partition="iid", clients=2)

@@ -200,13 +200,13 @@ def test_states_are_read_back_and_never_unpickled(tmp_path) -> None:
         invitation_bytes=812,
         model_hash="ab",
         data_hash="cd",
-        compare_no_noise=True,
+        compare=("central", "no-noise"),
     )
     checkpoints.write(tmp_path, state, "ef")
     back = checkpoints.read(tmp_path, 4, "ef")
     for name in ("adapter", "momentum"):
         assert getattr(back.server, name).tobytes() == getattr(state.server, name).tobytes()
-    same = ("round", "clip_norm", "last_round", "model_hash", "data_hash", "compare_no_noise")
+    same = ("round", "clip_norm", "last_round", "model_hash", "data_hash", "compare")
     assert all(getattr(back, name) == getattr(state, name) for name in same)
     stream = io.BytesIO()
     np.savez(stream, facts=np.array([{}], object))

@@ -76,8 +76,8 @@ def test_the_commands_switches_too(coarse, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"images 50 is for privacy\.unit example"):
         flora_secure.plan(images=50)
     assert flora_secure.plan(images=50_000, unit="example", rounds=2, epsilon=1.0).privacy.unit == "example"
-    with pytest.raises(ConfigError, match=r"compare_no_noise .* privacy\.epsilon inf is by itself"):
-        flora_secure.simulate(epsilon=float("inf"), compare_no_noise=True, out=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"compare no-noise .* privacy\.epsilon inf is by itself"):
+        flora_secure.simulate(epsilon=float("inf"), compare=["no-noise"], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from flora_secure.plain import schema_of
+from flora_secure.planning.names import COMPETITORS
 from flora_secure.privacy.calibration import calibrate
 from flora_secure.privacy.ledger import Ledger
 from flora_secure.records import disclosure
 from flora_secure.records.adapter_card import AdapterCard
-from flora_secure.records.disclosure import ADAPTER, NAMED, PAID, PUBLIC, REPORT, ROUND, kind_of
+from flora_secure.records.disclosure import ADAPTER, COMPARED, NAMED, PAID, PUBLIC, REPORT, ROUND, kind_of
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
 from flora_secure.records.statement import statement
@@ -46,7 +47,7 @@ def test_every_field_is_declared_and_nothing_else(fields, table) -> None:
         max((name for name in table if field == name or field.startswith(name + ".")), key=len) for field in fields
     }
     assert table.keys() - deciding == set()
-    assert set(table.values()) <= {PUBLIC, PAID, *NAMED}
+    assert set(table.values()) <= {PUBLIC, PAID, *NAMED, *COMPARED.values()}
 
 
 def test_every_named_kind_is_used_and_stands_in_the_statement() -> None:
@@ -61,6 +62,24 @@ def test_every_named_kind_is_used_and_stands_in_the_statement() -> None:
         text = statement(of, what, cross_check={}, profile="semi-honest", secret_noise=True, suite="x25519")
         beside = next(paragraph for paragraph in text.split("\n\n") if paragraph.startswith("Beside the budget."))
         assert [phrase for phrase in NAMED if phrase not in beside] == []
+
+
+def test_competitors_are_told_where_they_are_in_the_report_and_only_there() -> None:
+    assert {REPORT[f"competitors.{name.replace('-', '_')}"] for name in COMPARED} == set(COMPARED.values())
+    assert set(COMPARED) < set(COMPETITORS)
+    plan = calibrate(clients=100, dimension=64, rounds=1, epsilon=4.0, delta=1e-5, clip_norm=2.0)
+    noiseless = calibrate(clients=100, dimension=64, rounds=1, epsilon=math.inf, delta=1e-5, clip_norm=2.0)
+    ledger = Ledger(plan.epsilon, plan.delta)
+    ledger.authorise(plan.event(1, 100))
+    ledger.record(plan.event(1, 100))
+    for compared in ((), ("central",), tuple(COMPARED)):
+        for of, what in ((plan, ledger), (plan, Ledger(4.0, 1e-5)), (noiseless, Ledger(math.inf, 1e-5))):
+            text = statement(
+                of, what, cross_check={}, profile="semi-honest", secret_noise=True, suite="x25519", compared=compared
+            )
+            assert [name for name, phrase in COMPARED.items() if phrase in text] == [*compared]
+            assert ("NOT for publication" in text) == bool(compared)
+            assert text.split("\n\n")[-1].startswith("Beside the budget.")
 
 
 def test_the_docs_have_the_declarations() -> None:

@@ -16,7 +16,7 @@ import matplotlib
 import pytest
 from command import ENVIRONMENT, flora_here
 from test_record import RECORD
-from test_report import example_report, without_noise
+from test_report import example_report, with_competitors, without_noise
 from test_run_folder import written
 
 import flora_secure
@@ -24,7 +24,7 @@ from flora_secure.errors import PlotError, RunFolderError
 from flora_secure.privacy.accounting import epsilon_for, epsilon_of
 from flora_secure.privacy.events import RoundEvent
 from flora_secure.records import html
-from flora_secure.records.html.facts import differences
+from flora_secure.records.html.facts import comparison, differences
 from flora_secure.records.html.page import page, write
 from flora_secure.records.html.shown import MOST_ROWS, Shown, Table, read
 from flora_secure.records.html.verdict import what_would_change, worst_events
@@ -213,6 +213,26 @@ def test_the_slack_of_rounding_makes_a_worst_client_too() -> None:
     everybody = dataclasses.replace(loud, round=3, participants=None)
     assert worst_events([coarse, everybody, loud], 1e-5) == [coarse, everybody]
     assert worst_events([everybody], 1e-5) == [everybody]
+
+
+def test_competitors_stand_beside_the_federation_and_whose_figures_they_are_is_said(folder: Path) -> None:
+    run = read(folder)
+    plain = Seen(page([run])).text
+    assert "public labels alone" in plain
+    assert [words for words in ("in one place", "one client alone", "simulation's owner") if words in plain] == []
+    rich = dataclasses.replace(run, report=with_competitors(run.report, "all"))
+    shown = Seen(page([rich]))
+    (words,) = [value for value in shown.values("aria-label") if value.startswith("Accuracy: ")]
+    for what in ("public labels alone 79.00%", "all data in one place 90.00%", "without noise 88.00%"):
+        assert what in words
+    assert "it is for the simulation's owner" in shown.text
+    assert "where the federated adapter has 74.5%" in shown.text
+    assert "one client alone, the best" in shown.text
+    table = comparison([run, rich])
+    sides = {row[0]: row[1:] for row in table.rows}
+    assert sides["public labels alone"] == ("79.00%", "79.00%")
+    assert sides["all data in one place"] == ("–", "90.00%")
+    assert sides["one client alone"] == ("–", "64.00%, federated 74.50%")
 
 
 def test_without_noise_nothing_is_promised(folder: Path) -> None:

@@ -29,7 +29,7 @@ START = Checkpoint(
     invitation_bytes=0,
     model_hash="",
     data_hash="",
-    compare_no_noise=False,
+    compare=(),
 )
 
 HOLD = """

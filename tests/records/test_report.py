@@ -12,7 +12,9 @@ from flora_secure.records.report import (
     Accuracy,
     Aggregation,
     AggregationSeconds,
+    Alone,
     Communication,
+    Competitors,
     Data,
     Forgetting,
     Privacy,
@@ -52,8 +54,8 @@ def example_report() -> Report:
             client_mean=0.84,
             client_worst_decile=0.8,
             test_examples=4000,
-            no_noise=None,
         ),
+        competitors=Competitors(public=0.79, central=None, local=None, no_noise=None, left_out={}),
         retrieval=None,
         forgetting=None,
         data=Data(
@@ -166,9 +168,22 @@ def without_noise(report: Report) -> Report:
     )
 
 
+def with_competitors(report: Report, images: str = "own") -> Report:
+    """All of them, each client alone on such test images."""
+    alone = Alone(
+        images=images, clients=97, mean=0.64, federated=0.745, best=0.701 if images == "all" else None, largest=15,
+        mean_of_largest=0.72, federated_of_largest=0.78,
+    )  # fmt: skip
+    found = Competitors(public=0.79, central=0.9, local=alone, no_noise=0.88, left_out={})
+    return dataclasses.replace(report, competitors=found)
+
+
 def captioned(report: Report) -> Report:
     return dataclasses.replace(
         report,
+        competitors=dataclasses.replace(
+            report.competitors, public=None, left_out={"public": "captions have no labels"}
+        ),
         accuracy=dataclasses.replace(
             report.accuracy,
             measures="recall@1 image to text",
@@ -215,7 +230,8 @@ def test_json_follows_the_published_schema(report: Report) -> None:
     schema = json.loads(PUBLISHED.read_text())
     assert schema == json_schema(), "run: python -m flora_secure.records.report > docs/report.schema.json"
     jsonschema.Draft202012Validator.check_schema(schema)
-    for document in (report, without_noise(report), captioned(report), with_unseen_classes(report)):
+    shapes = (without_noise, captioned, with_unseen_classes, with_competitors)
+    for document in (report, *(shape(report) for shape in shapes)):
         jsonschema.validate(json.loads(document.to_json()), schema)
 
 
@@ -282,6 +298,26 @@ def test_unseen_classes_stand_in_the_table_and_only_some_by_name(report: Report)
     assert "  unseen classes" not in dict(rows(report))
 
 
+def test_competitors_stand_below_the_accuracy_with_what_they_have_more(report: Report) -> None:
+    text = dict(rows(with_competitors(report)))
+    assert [*text][:8] == [
+        "accuracy", "  before", "  spread", "  public labels alone", "  one client alone", "  all data in one place",
+        "  without noise", "privacy",
+    ]  # fmt: skip
+    assert text["  public labels alone"] == "79.00% (-6.00 points)"
+    assert text["  all data in one place"] == "90.00% (+5.00 points)"
+    assert text["  without noise"] == "88.00% (+3.00 points)"
+    assert text["  one client alone"] == (
+        "64.00% on its own test images (federated 74.50%); the 15 largest 72.00% (federated 78.00%)"
+    )
+    away = dict(rows(with_competitors(report, "all")))["  one client alone"]
+    assert away.startswith("64.00% on all test images, none of which is a client's, the best one 70.10% (federated")
+    mixed = dict(rows(with_competitors(report, "mixed")))["  one client alone"]
+    assert mixed.startswith("64.00% on test images mixed like its own labels (federated")
+    assert [*dict(rows(report))][3:5] == ["  public labels alone", "privacy"]
+    assert dict(rows(captioned(report)))["  public labels alone"] == "not known: captions have no labels"
+
+
 def test_test_images_that_are_not_the_usual_ones_stand_in_the_table(report: Report) -> None:
     assert "  test images" not in dict(rows(report))
     away = dataclasses.replace(report, data=dataclasses.replace(report.data, test="unseen-clients"))
@@ -289,7 +325,7 @@ def test_test_images_that_are_not_the_usual_ones_stand_in_the_table(report: Repo
 
 
 def test_a_captioned_report_survives_its_file(report: Report) -> None:
-    for document in (report, captioned(report)):
+    for document in (report, captioned(report), with_competitors(report)):
         table = json.loads(document.to_json())
         table.pop("schema")
         assert from_plain(Report, table) == document

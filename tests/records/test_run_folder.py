@@ -139,7 +139,7 @@ def test_what_cannot_be_read_is_named(tmp_path) -> None:
     text = report.read_text()
     for broken, says in (
         ("{", "not JSON"),
-        (text.replace("report/2", "report/0"), "schema must be"),
+        (text.replace("report/3", "report/0"), "schema must be"),
         (text.replace('"epsilon":', '"epsilom":'), "unknown key 'privacy.epsilom'"),
         (text.replace('"seed": 0', '"seed": "0"'), "provenance.seed must be of type int"),
     ):
@@ -239,7 +239,7 @@ def modes(folder: Path) -> dict[Path, int]:
 def start() -> Checkpoint:
     one = np.zeros(1)
     facts = {"clip_norm": 1.0, "session": "0" * 32, "invitation_bytes": 0, "model_hash": "", "data_hash": ""}
-    return Checkpoint(round=0, server=ServerState(one, one), last_round={}, compare_no_noise=False, **facts)
+    return Checkpoint(round=0, server=ServerState(one, one), last_round={}, compare=(), **facts)
 
 
 def test_a_link_in_a_folder_of_others_has_no_other_file_written(tmp_path) -> None:

@@ -34,7 +34,9 @@ def icons(unseen_clients: bool) -> Dataset:
         test = _joined(*(_split(pieces[name], pieces[name].columns[1] == 1) for name in ("private", "test")))
         private, of = private.at(np.flatnonzero(~away)), of[~away]
     clients, of = np.unique(of, return_inverse=True)
-    owners = Owners(tuple(sets[client]["prefix"] for client in clients), of.astype(np.int64))
+    # a set with a test icon has private ones
+    of_test = None if unseen_clients else np.searchsorted(clients, pieces["test"].columns[0]).astype(np.int64)
+    owners = Owners(tuple(sets[client]["prefix"] for client in clients), of.astype(np.int64), of_test)
     # not mirrored: a magnifying glass has its handle, and a flag its pole, on the side that everybody draws
     return Dataset("icons", private, public, test, tuple(manifest["class_names"]), TEMPLATES, False, owners)
 

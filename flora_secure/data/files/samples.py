@@ -120,7 +120,7 @@ def assemble(
     whole = Split(images, labels, name, np.arange(len(usable)))
     where = _placed(usable, labels.tolist(), whole.distinct[1], divided="test" in needs)
     private, public, test = _splits(whole, where, len(listed), notes, needs)
-    owners = _owners([usable[i] for i in private.indices], listed, notes)
+    owners = _owners([usable[i] for i in private.indices], [usable[i] for i in test.indices], listed, notes)
     return Dataset(
         name, private, public, test, tuple(names), templates, mirror, owners, notes.skipped(), notes.warnings()
     )
@@ -158,7 +158,7 @@ def assemble_captioned(
     )
     where = _placed(usable, [0] * len(usable), whole.distinct[1], divided=True)
     private, public, test = _splits(whole, where, len(listed), notes, NEEDS)
-    owners = _owners([usable[i] for i in private.indices], listed, notes)
+    owners = _owners([usable[i] for i in private.indices], [usable[i] for i in test.indices], listed, notes)
     told = notes.skipped(), notes.warnings()
     return Dataset(name, private, public, test, (), (), False, owners, *told)
 
@@ -243,7 +243,7 @@ def _placed(
     return where
 
 
-def _owners(private: Sequence[Sample], listed: Sequence[Sample], notes: Notes) -> Owners | None:
+def _owners(private: Sequence[Sample], test: Sequence[Sample], listed: Sequence[Sample], notes: Notes) -> Owners | None:
     if nobodys := sum(sample.client is None for sample in private):
         if nobodys < len(private):
             notes.warn(
@@ -256,4 +256,8 @@ def _owners(private: Sequence[Sample], listed: Sequence[Sample], notes: Notes) -
         notes.skip("client without a usable private image", client)
     names = tuple(sorted(present))
     position = {client: index for index, client in enumerate(names)}
-    return Owners(names, np.array([position[str(sample.client)] for sample in private], np.int64))
+    of, of_test = (
+        np.array([-1 if one.client is None else position.get(str(one.client), -1) for one in part], np.int64)
+        for part in (private, test)
+    )
+    return Owners(names, of, of_test if (of_test >= 0).any() else None)

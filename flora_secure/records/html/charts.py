@@ -15,6 +15,7 @@ from flora_secure.boundary.foreign import printable
 from flora_secure.records.html.shown import Shown, Table, epsilon_text, size_text
 from flora_secure.records.html.svg import GROUND, INK, SERIES, SOFT, inline
 from flora_secure.records.report import TOP_1
+from flora_secure.records.report_table import NAMES, measured
 
 _WIDE = 4.8  # inches, 346 pixels: a telephone shows letters as large as they are drawn
 _MOST_BARS, _MOST_LETTERS, _MOST_MARKED = 30, 22, 40
@@ -85,15 +86,15 @@ def over_rounds(runs: Sequence[Shown], name: str) -> Chart:
 
 
 def ways(run: Shown, name: str) -> Chart:
-    """The frozen model, the warm start, the federation, and it without noise, side by side."""
+    """The frozen model, the warm start, the federation, and the competitors on the same test images, side by side."""
     acc = run.report.accuracy
     found = [
         ("zero-shot", acc.zero_shot, SOFT),
         ("warm start", acc.warm_start, SERIES[2]),
         ("federated", acc.final, SERIES[0]),
     ]
-    if acc.no_noise is not None:
-        found.append(("without noise", acc.no_noise, SERIES[1]))
+    rivals = measured(run.report.competitors)
+    found += [(what, share, SERIES[2 if what == NAMES["public"] else 1]) for what, share in rivals]
     figure = Figure(figsize=(_WIDE, 0.7 + 0.36 * len(found)), layout="constrained")
     low, high = (100 * end for end in acc.interval)
     shares = [100 * share for _, share, _ in found]
@@ -105,9 +106,15 @@ def ways(run: Shown, name: str) -> Chart:
     return Chart(
         "What the federation adds",
         inline(figure, name, f"Accuracy: {words}."),
-        f"On {acc.test_examples:,} test images; the thin line is the 95 % confidence of the federated adapter.",
+        f"On {acc.test_examples:,} test images; the thin line is the 95 % confidence of the federated adapter."
+        + _RIVALS * any(what != NAMES["public"] for what, _ in rivals),
         Table("Accuracy by how it was had", ("", "accuracy"), [(what, f"{share:.2%}") for what, share, _ in found]),
     )
+
+
+_RIVALS = (
+    " No budget covers what is computed from all data in one place, or without noise: it is for the simulation's owner."
+)
 
 
 def wire(run: Shown, name: str) -> Chart:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from flora_secure.records.html.shown import Shown, Table, epsilon_text, size_text
 from flora_secure.records.report import TOP_1
+from flora_secure.records.report_table import IMAGES_ALONE, measured
 
 TRUST = {
     "semi-honest": "the server follows the protocol; it sees sums, and no upload singly",
@@ -117,6 +118,20 @@ def skew(run: Shown) -> list[Fact]:
     if acc.client_mean is not None and acc.client_worst_decile is not None:
         mixed = f"on test images mixed like each client's own; mean {acc.client_mean:.1%}"
         found.append(Fact("worst tenth of clients", f"{acc.client_worst_decile:.1%}", mixed))
+    if (alone := run.report.competitors.local) is not None:
+        found += [
+            Fact(
+                "one client alone" + (f", the {alone.largest} largest" if some else ""),
+                f"{share:.1%}",
+                f"{IMAGES_ALONE.get(alone.images, alone.images)}, where the federated adapter has {shared:.1%}",
+            )
+            for some, share, shared in (
+                (False, alone.mean, alone.federated),
+                (True, alone.mean_of_largest, alone.federated_of_largest),
+            )
+        ]
+        if alone.best is not None:
+            found.append(Fact("one client alone, the best", f"{alone.best:.1%}", f"of {alone.clients:,} clients"))
     found += [Fact("noted" if one.used else "left out", f"{one.count:,}", one.reason) for one in data.skipped]
     return found
 
@@ -165,6 +180,9 @@ def comparison(runs: Sequence[Shown]) -> Table:
     for run in runs:
         own = {fact.what: fact.figure for fact in label(run)}
         own |= {"clients": f"{run.report.aggregation.clients:,}", "rounds": f"{run.report.privacy.rounds:,}"}
+        own |= {what: f"{share:.2%}" for what, share in measured(run.report.competitors)}
+        if (alone := run.report.competitors.local) is not None:
+            own["one client alone"] = f"{alone.mean:.2%}, federated {alone.federated:.2%}"
         own |= {"protected unit": run.report.privacy.unit, "data": run.report.data.dataset}
         names += [name for name in own if name not in names]
         figures.append(own)
