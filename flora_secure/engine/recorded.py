@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flora_secure.records.record import PARTS, RoundRecord
+from flora_secure.records.report import Choices
 from flora_secure.records.run_folder import Interrupted, RunFolder
 from flora_secure.server.server import Announce, Server
 
@@ -54,10 +55,11 @@ class RecordedRun:
         self.folder.append_round(record, self.running.server.checkpoint(compare_no_noise=self.compare_no_noise))
 
 
-def begin(running: Running, path: Path, compare_no_noise: bool = False) -> RecordedRun:
-    """A new run in the new folder `path`. Raises `flora_secure.errors.ConfigError` if that cannot be made."""
+def begin(running: Running, path: Path, compare_no_noise: bool = False, choices: Choices | None = None) -> RecordedRun:
+    """A new run in the new folder `path`, which keeps the task's `choices` for whoever goes on with it. Raises
+    `flora_secure.errors.ConfigError` if that cannot be made."""
     start = running.server.checkpoint(compare_no_noise=compare_no_noise)
-    return RecordedRun(running, RunFolder(path, running.server.config, start), compare_no_noise)
+    return RecordedRun(running, RunFolder(path, running.server.config, start, choices), compare_no_noise)
 
 
 def go_on(running: Running, interrupted: Interrupted) -> RecordedRun:

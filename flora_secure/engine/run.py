@@ -212,6 +212,11 @@ class _Course:
         self._over("loading")
         around.say("embedding images …")
         task = prepare(config, federation, around.cache)
+        if interrupted is not None:
+            task = task.chosen(interrupted.choices)
+        config = self.config = task.settled(config)
+        for line in task.made.choices.lines:
+            around.say(line)
         self._over("features")
         for cut in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:
             around.say(cut.line)
@@ -219,7 +224,7 @@ class _Course:
             around.say(f"warning: {line}")
         simulation = (Simulation if around.engine is None else around.engine())(config, task)
         if interrupted is None:
-            run = begin(simulation, self.folder, compare_no_noise)
+            run = begin(simulation, self.folder, compare_no_noise, task.made.choices)
         else:
             run = go_on(simulation, interrupted)
             around.say(run.line)

@@ -77,6 +77,7 @@ def summarise(
         ),
         retrieval=None if retrieved is None else retrieval(*retrieved),
         forgetting=forgetting_of(run),
+        choices=task.made.choices,
         data=_data(run),
         privacy=_privacy(run),
         communication=_communication(run),

@@ -11,6 +11,7 @@ from flora_secure.records.report import (
     TOP_1,
     Accuracy,
     Aggregation,
+    Choices,
     Communication,
     Data,
     Forgetting,
@@ -35,6 +36,7 @@ def rows(report: Report) -> list[Row]:
     found = [
         *([("masking", COUNTED)] if report.masking == "counted" else []),
         *_accuracy(report.accuracy, report.retrieval, report.forgetting),
+        *_choices(report.choices),
         *_privacy(report.privacy),
         *_communication(report.communication),
         *_aggregation(report.aggregation),
@@ -69,6 +71,12 @@ def _accuracy(acc: Accuracy, retrieval: Retrieval | None, forgetting: Forgetting
     if acc.no_noise is not None:
         found.append(("  without noise", f"{acc.no_noise:.2%} ({(acc.no_noise - acc.final) * 100:+.2f} points)"))
     return found
+
+
+def _choices(choices: Choices) -> list[Row]:
+    """Each of them belongs to accuracy, and is said where there was one."""
+    named = ("  warm start", choices.warm_start), ("  control variate", choices.control_variate)
+    return [(name, choice.line) for name, choice in named if choice is not None]
 
 
 def _privacy(priv: Privacy) -> list[Row]:

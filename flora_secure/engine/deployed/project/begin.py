@@ -169,5 +169,7 @@ def _config(clients: int, rounds: int, epsilon: float, unit: Unit, images: int) 
     }
     if unit == "example":
         settings["data.total_images"] = images
+    else:
+        settings["training.control_variate"] = 0.0
     config = override(RunConfig(), settings)
     return override(config, {"aggregation.suite": name_of(suite_of(config))})
