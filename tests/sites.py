@@ -28,13 +28,14 @@ CONFIG = override(
     {
         "data.dataset": "own:digits",
         "training.rounds": 3,
+        "training.control_variate": 1.0,
         "privacy.epsilon": 8.0,
         "privacy.dropout_tolerance": 0.34,
         "aggregation.secagg": "malicious-server",
         "aggregation.corrupt": 0.0,
     },
 )
-EXAMPLES = override(CONFIG, {"privacy.unit": "example", "data.total_images": 900})
+EXAMPLES = override(CONFIG, {"privacy.unit": "example", "data.total_images": 900, "training.control_variate": 0.0})
 POLICY = Policy(
     profile="malicious-server",
     least_noise=0.1,

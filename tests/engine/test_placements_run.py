@@ -64,7 +64,7 @@ def test_a_tower_that_trains_learns() -> None:
 
 @pytest.mark.parametrize("placement", ["text-projection", "both-projections"])
 def test_mixed_precision_gives_nearly_the_same(placement: str) -> None:
-    changes = {"model__placement": placement, "training__warm_start": 0}
+    changes = {"model__placement": placement, "training__warm_start": "none"}
     exact, mixed = few_images(**changes), few_images(**changes, training__precision="bfloat16")
     for one, other in zip(exact.evaluator.test(exact.initial), mixed.evaluator.test(mixed.initial), strict=True):
         assert one.dtype == other.dtype == torch.float32

@@ -6,13 +6,13 @@ from functools import partial
 
 from flora_secure.data.partitions import Natural, Scheme, parse_partition
 from flora_secure.engine.choices.federation import PublicFederation
-from flora_secure.engine.choices.public_folds import LEAST, PublicFolds, leads, share
+from flora_secure.engine.choices.public_folds import LEAST, PublicFolds, chosen, share
 from flora_secure.engine.choices.starts import candidates, held_out, labelled
 from flora_secure.engine.frames.projection import Projection
 from flora_secure.engine.frames.setting import local_rate
 from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.noise import expected_contributions, plan_noise, refused
-from flora_secure.planning.sections import PARTITION, WarmStart
+from flora_secure.planning.sections import PARTITION
 from flora_secure.planning.selection import Selection
 from flora_secure.records.report import Choice, Choices
 from flora_secure.rounds.optimiser import noise_in_mean, server_optimiser
@@ -51,12 +51,8 @@ def _warm_start(frame: Projection) -> Choice:
     folds = _folds(frame)
     kinds = candidates(folds)
     found = held_out(frame.head, frame.fresh, frame.public.features, folds, kinds)
-    best: WarmStart = kinds[0]
-    for kind in kinds[1:]:
-        if leads(found[kind], found[best]):
-            best = kind
     return Choice(
-        value=best,
+        value=chosen(found),
         by=BY_PUBLIC,
         reason=None,
         images=len(frame.public),
@@ -76,14 +72,13 @@ def _control_variate(frame: Projection) -> Choice:
     folds = _folds(frame)
     if not folds.everywhere:
         return _default("0", "the public images lack classes, and clients of the others would tell nothing")
-    federation = _federation(frame)
-    without, with_it = federation.held_out(frame.public.features, folds, (0.0, 1.0))
+    found = _federation(frame).held_out(frame.public.features, folds, (0.0, 1.0))
     return Choice(
-        value="1" if leads(with_it, without) else "0",
+        value=f"{chosen(found):g}",
         by=BY_PUBLIC,
         reason=None,
-        images=len(without),
-        held_out={"0": share(without), "1": share(with_it)},
+        images=len(found[0.0]),
+        held_out={f"{weight:g}": share(right) for weight, right in found.items()},
     )
 
 

@@ -7,7 +7,7 @@ and rate, clip norm, how images are dealt, and the noise in the mean of their up
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,22 +56,22 @@ class PublicFederation:
     clients: int
     scheme: Scheme
 
-    def held_out(self, features: Tensor, folds: PublicFolds, weights: Sequence[float]) -> list[Tensor]:
+    def held_out(self, features: Tensor, folds: PublicFolds, weights: Sequence[float]) -> Mapping[float, Tensor]:
         """Which of the judging images it has right after training with control variates of these weights, bool (m,).
 
         `features`: float32 (n, embed) of unit norm, of the images that were cut.
         """
-        found: list[list[Tensor]] = [[] for _ in weights]
+        found: dict[float, list[Tensor]] = {weight: [] for weight in weights}
         for fold in range(folds.count):
             seen, test = folds.fold == fold, folds.judging(fold)
             held = ~seen & ~test
             start = warm_start(self.start, self.head, self.fresh, features[seen], folds.labels[seen])
             batch = self._dealt(features[held], folds.labels[held])
-            for weight, right in zip(weights, found, strict=True):
+            for weight, right in found.items():
                 control = ControlVariate(features[seen], weight) if weight else None
                 trained = self._trained(batch, start, control, fold)
                 right.append(self.head.logits(features[test], trained).argmax(1) == folds.labels[test])
-        return [torch.cat(right) for right in found]
+        return {weight: torch.cat(right) for weight, right in found.items()}
 
     def _dealt(self, features: Tensor, labels: Tensor) -> ClientBatch:
         count = min(self.clients, CLIENTS, len(labels))

@@ -10,13 +10,16 @@ out, it is right more often by more than twice the standard error of that differ
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Value = TypeVar("Value")
 FOLDS = 3
 LEAST = 50  # images; on fewer a lead of several of them is chance
 CLEAR = 2.0  # standard errors
@@ -83,6 +86,16 @@ def leads(right: Tensor, other: Tensor) -> bool:
     """
     lead = right.double() - other.double()
     return float(lead.mean()) > CLEAR * float(lead.std(unbiased=False)) / math.sqrt(len(lead))
+
+
+def chosen(found: Mapping[Value, Tensor]) -> Value:
+    """Which value: `found` holds what each has right, as `leads` takes it, from the least to the most that they
+    interfere."""
+    best, *others = found
+    for value in others:
+        if leads(found[value], found[best]):
+            best = value
+    return best
 
 
 def share(right: Tensor) -> float:
