@@ -1,4 +1,4 @@
-"""The warm start: the self-training's gradient against autograd, what each kind gains and reads, and what it does not."""
+"""The warm start: the self-training's gradient against autograd, what each kind gains, what it reads and what not."""
 
 import numpy as np
 import torch

@@ -48,7 +48,7 @@ def _warm_start(frame: Projection) -> Choice:
         return _default("none", f"{len(frame.public)} public images are too few to tell")
     if not labelled(frame.public.labels):
         return _default("images", "the public images have no labels to judge it by")
-    folds = _folds(frame)
+    folds = folds_of(frame)
     kinds = candidates(folds)
     found = held_out(frame.head, frame.fresh, frame.public.features, folds, kinds)
     return Choice(
@@ -69,10 +69,10 @@ def _control_variate(frame: Projection) -> Choice:
         return _default("0", "there are no public images")
     if not labelled(frame.public.labels):
         return _default("0", "the public images have no labels to judge it by, or are too few")
-    folds = _folds(frame)
+    folds = folds_of(frame)
     if not folds.everywhere:
         return _default("0", "the public images lack classes, and clients of the others would tell nothing")
-    found = _federation(frame).held_out(frame.public.features, folds, (0.0, 1.0))
+    found = federation_of(frame).held_out(frame.public.features, folds, (0.0, 1.0))
     return Choice(
         value=f"{chosen(found):g}",
         by=BY_PUBLIC,
@@ -82,11 +82,14 @@ def _control_variate(frame: Projection) -> Choice:
     )
 
 
-def _folds(frame: Projection) -> PublicFolds:
+def folds_of(frame: Projection) -> PublicFolds:
+    """The frame's public images, which have labels, in folds."""
     return PublicFolds.cut(frame.public.labels, frame.public.sources, len(frame.setting.class_names))
 
 
-def _federation(frame: Projection) -> PublicFederation:
+def federation_of(frame: Projection) -> PublicFederation:
+    """The federation that imitates the frame's run, whose warm start is known. Raises an `errors.InputError` where no
+    noise can be planned."""
     setting = frame.setting
     config = override(setting.config, {"training.rounds": min(ROUNDS, setting.config.training.rounds)})
     dimension = frame.fresh.trained(setting.rule).upload_size

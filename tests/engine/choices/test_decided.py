@@ -156,7 +156,7 @@ def test_what_is_set_stays_and_is_said_to_be_set(federation: Federation, monkeyp
     def never(*_: object) -> None:
         raise AssertionError("asked")
 
-    for name in ("_folds", "_federation", "held_out"):
+    for name in ("folds_of", "federation_of", "held_out"):
         monkeypatch.setattr(decided, name, never)
     found = choices_of(federation, training__warm_start="images", training__control_variate=0.25)
     assert found.warm_start == Choice(value="images", by="user", reason=None, images=0, held_out={})
@@ -249,7 +249,7 @@ def test_a_run_that_goes_on_keeps_what_was_decided(task: Task, tmp_path: Path, m
         raise AssertionError("decided anew")
 
     monkeypatch.setattr(decided, "held_out", another)
-    monkeypatch.setattr(decided, "_federation", another)
+    monkeypatch.setattr(decided, "federation_of", another)
     run = resume_run(path, Surroundings())
     assert run.report.choices == task.made.choices
     assert (path / "config.toml").read_bytes() == before
