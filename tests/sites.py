@@ -52,10 +52,14 @@ POLICY = Policy(
 _DIGITS = load_dataset("digits")
 
 
-def data_of(part: str, which: np.ndarray, class_names: tuple[str, ...] = _DIGITS.class_names) -> PartyData:
+def data_of(
+    part: str, which: np.ndarray, class_names: tuple[str, ...] = _DIGITS.class_names, *, labelled: bool = False
+) -> PartyData:
+    """Digits of one party; public ones all have the same label, or `labelled` their own."""
     split = getattr(_DIGITS, part).at(which)
     items = [(image, int(label)) for image, label in zip(split.images, split.labels, strict=True)]
-    public = [(image, 0) for image in _DIGITS.public.images[:50]]
+    labels = _DIGITS.public.labels[:200] if labelled else np.zeros(50, np.int64)
+    public = [(image, int(label)) for image, label in zip(_DIGITS.public.images[: len(labels)], labels, strict=True)]
     return PartyData(class_names, items, public=public, templates=_DIGITS.templates)
 
 

@@ -77,9 +77,7 @@ def main() -> None:
         options.most or [SERVER_STEP[options.unit]],
         options.variates,
     )
-    print(
-        "rounds  local  rate  clip  momentum  scale  turn  most  variate    warm   percent at epsilon", *options.epsilons
-    )
+    print("rounds  local  rate  clip  momentum  scale  turn  most  variate    warm   percent at", *options.epsilons)
     for values, warm in itertools.product(grid, options.warm_starts):
         found = [np.mean([run(e, fold, values, warm) for fold in range(options.folds)]) for e in options.epsilons]
         print("  ".join(f"{v:5g}" for v in values), f"  {warm:>6}  ", *(f"{f:6.2f}" for f in found), flush=True)

@@ -69,6 +69,16 @@ def test_clients_are_the_sets_and_the_public_ones_are_apart(icons: Dataset) -> N
     assert not set(icons.owners.names) & set(MANIFEST["public_sets"])
 
 
+def test_an_author_is_a_source_of_public_images(icons: Dataset) -> None:
+    assert icons.public.sources is not None
+    authors = [SETS[name]["author"] for name in set_of(icons.public)]
+    pairs = set(zip(authors, icons.public.sources.tolist(), strict=True))
+    assert len(pairs) == len(set(authors)) == len(set(icons.public.sources.tolist())) == 3
+    some = icons.public.at(np.array([700, 3]))
+    assert some.sources.tolist() == [icons.public.sources[700], icons.public.sources[3]]
+    assert icons.private.sources is None
+
+
 def test_a_set_has_at_most_twenty_images_of_a_class() -> None:
     pieces = read_pack(ICONS_FOLDER).values()
     cells = np.concatenate([piece.columns[0] * 20 + piece.labels for piece in pieces])
