@@ -115,7 +115,6 @@ def test_what_captions_cannot_have_is_refused() -> None:
         prepare(override(config, {"model.rule": "prompt-basis"}), federation)
     task = prepare(config, federation)
     assert task.rule.name == "frozen-a"
+    given = {"training__local_steps": 3, "privacy__unit": "example", "privacy__epsilon": 8.0}
     with pytest.raises(ConfigError, match="unit example needs labels"):
-        Simulation(
-            override(config, {"privacy.unit": "example", "privacy.epsilon": 8.0, "training.local_steps": 3}), task
-        )
+        Simulation(small(**{**FEW, **given}), task)
