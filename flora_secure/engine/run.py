@@ -215,8 +215,6 @@ class _Course:
         if interrupted is not None:
             task = task.chosen(interrupted.choices)
         config = self.config = task.settled(config)
-        for line in task.made.choices.lines:
-            around.say(line)
         self._over("features")
         for cut in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:
             around.say(cut.line)
@@ -231,6 +229,8 @@ class _Course:
         self.begun, self.done = True, len(simulation.records)
         if skipped := task.federation.dataset.skipped:
             run.folder.write_local("skipped.tsv", table_of(skipped))
+        for line in task.made.choices.lines:
+            around.say(line)
         around.say(simulation.headline)
         around.say(f"round {self.done + 1} of {config.training.rounds} …")
         if simulation.server.plan.noisy:

@@ -190,7 +190,7 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
     assert done.stdout.startswith("flora-secure simulate → run\n")
     # no library has a word of its own, here or there
     assert [line.split()[0] for line in said(done)] == [
-        "loading", "data", "warning:", "8", "round", "round", "wrote",
+        "loading", "data", "warning:", "warm", "control", "8", "round", "round", "wrote",
     ]  # fmt: skip
     for figure in ("accuracy", "privacy", "communication", "ε = ", "× less"):
         assert figure in done.stdout
