@@ -34,7 +34,7 @@ _FEATURES = ArrayCache(Path(os.environ["XDG_CACHE_HOME"]) / "features-of-tests",
 
 def prepare(config: RunConfig, federation: Federation) -> Task:
     """The engine's, with features that one test of all workers takes: a second for each task otherwise."""
-    if federation.dataset.captioned:
+    if federation.dataset.captioned or not len(federation.dataset.public):
         config = replace(config, training=replace(config.training, warm_start=None, control_variate=None))
     return engine.prepare(config, federation, _FEATURES)
 
