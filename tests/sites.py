@@ -28,13 +28,14 @@ CONFIG = override(
     {
         "data.dataset": "own:digits",
         "training.rounds": 3,
+        "training.control_variate": 1.0,
         "privacy.epsilon": 8.0,
         "privacy.dropout_tolerance": 0.34,
         "aggregation.secagg": "malicious-server",
         "aggregation.corrupt": 0.0,
     },
 )
-EXAMPLES = override(CONFIG, {"privacy.unit": "example", "data.total_images": 900})
+EXAMPLES = override(CONFIG, {"privacy.unit": "example", "data.total_images": 900, "training.control_variate": 0.0})
 POLICY = Policy(
     profile="malicious-server",
     least_noise=0.1,
@@ -51,10 +52,14 @@ POLICY = Policy(
 _DIGITS = load_dataset("digits")
 
 
-def data_of(part: str, which: np.ndarray, class_names: tuple[str, ...] = _DIGITS.class_names) -> PartyData:
+def data_of(
+    part: str, which: np.ndarray, class_names: tuple[str, ...] = _DIGITS.class_names, *, labelled: bool = False
+) -> PartyData:
+    """Digits of one party; public ones all have the same label, or `labelled` their own."""
     split = getattr(_DIGITS, part).at(which)
     items = [(image, int(label)) for image, label in zip(split.images, split.labels, strict=True)]
-    public = [(image, 0) for image in _DIGITS.public.images[:50]]
+    labels = _DIGITS.public.labels[:200] if labelled else np.zeros(50, np.int64)
+    public = [(image, int(label)) for image, label in zip(_DIGITS.public.images[: len(labels)], labels, strict=True)]
     return PartyData(class_names, items, public=public, templates=_DIGITS.templates)
 
 

@@ -80,7 +80,8 @@ def test_a_run_is_typed_and_its_folder_says_the_same(tmp_path) -> None:
     assert (tuple(found.records), found.report) == (run.records, run.report)
     assert found.config.clients == 8
     assert (run.adapter / "adapter_config.json").is_file()
-    assert [line.split()[0] for line in lines if not line.endswith("…")] == ["data", "warning:", "8"]
+    said = [line.split()[0] for line in lines if not line.endswith("…")]
+    assert said == ["data", "warning:", "warm", "control", "8"]
     assert list((tmp_path / "cache").iterdir())
     complete = flora_secure.simulate(resume="run", log=lines.append)
     assert complete.report == run.report

@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+from typing import get_args
 
 import numpy as np
 import torch
 from public_folds import FOLDS, Momentum, PublicFolds
 
 from flora_secure.planning.protection import CLIP_NORM
-from flora_secure.planning.sections import TrainingConfig
+from flora_secure.planning.sections import TrainingConfig, WarmStart
 from flora_secure.rounds.optimiser import SERVER_STEP, TURN, quiet_step
 
 
@@ -37,8 +38,8 @@ def main() -> None:
     parser.add_argument("--scales", type=float, nargs="+", default=[28.0])
     parser.add_argument("--turns", type=float, nargs="+", default=[TURN])
     parser.add_argument("--most", type=float, nargs="+")
-    parser.add_argument("--warm-starts", type=int, nargs="+", default=[TrainingConfig().warm_start])
-    parser.add_argument("--variates", type=float, nargs="+", default=[TrainingConfig().control_variate])
+    parser.add_argument("--warm-starts", choices=get_args(WarmStart), nargs="+", default=["images"])
+    parser.add_argument("--variates", type=float, nargs="+", default=[1.0])
     parser.add_argument("--crops", type=int, choices=(1, 2, 4), default=1)
     parser.add_argument("--folds", type=int, default=FOLDS)
     options = parser.parse_args()
@@ -47,8 +48,8 @@ def main() -> None:
         options.dataset, options.rule, options.unit, options.clients, options.images, options.delta, options.crops
     )
 
-    def run(epsilon: float, fold: int, values: tuple[float, ...]) -> float:
-        rounds, local, rate, clip_norm, momentum, scale, turn, most, warm, weight = values
+    def run(epsilon: float, fold: int, values: tuple[float, ...], warm: WarmStart) -> float:
+        rounds, local, rate, clip_norm, momentum, scale, turn, most, weight = values
         noise = folds.noise(epsilon, int(rounds), rate)
         step = quiet_step(noise, int(rounds), momentum, folds.width, most, turn)
         return folds.accuracy(
@@ -61,7 +62,7 @@ def main() -> None:
             rate=rate,
             clip_norm=clip_norm,
             scale=scale,
-            warm=int(warm),
+            warm=warm,
             variate=weight,
         )
 
@@ -74,15 +75,12 @@ def main() -> None:
         options.scales,
         options.turns,
         options.most or [SERVER_STEP[options.unit]],
-        options.warm_starts,
         options.variates,
     )
-    print(
-        "rounds  local  rate  clip  momentum  scale  turn  most  warm  variate   percent at epsilon", *options.epsilons
-    )
-    for values in grid:
-        found = [np.mean([run(e, fold, values) for fold in range(options.folds)]) for e in options.epsilons]
-        print("  ".join(f"{v:5g}" for v in values), "  ", *(f"{f:6.2f}" for f in found), flush=True)
+    print("rounds  local  rate  clip  momentum  scale  turn  most  variate    warm   percent at", *options.epsilons)
+    for values, warm in itertools.product(grid, options.warm_starts):
+        found = [np.mean([run(e, fold, values, warm) for fold in range(options.folds)]) for e in options.epsilons]
+        print("  ".join(f"{v:5g}" for v in values), f"  {warm:>6}  ", *(f"{f:6.2f}" for f in found), flush=True)
 
 
 if __name__ == "__main__":

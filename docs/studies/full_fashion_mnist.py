@@ -36,7 +36,7 @@ NAIVE = {
     "training.local_rate": 1.0,
     "training.server_step": 1.0,
     "training.server_momentum": 0.0,
-    "training.warm_start": 0,
+    "training.warm_start": "none",
     "training.control_variate": 0.0,
 }
 

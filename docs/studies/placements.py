@@ -56,7 +56,7 @@ def main() -> None:
                 "data.clients": options.clients,
                 "training.rounds": options.rounds,
                 "training.local_steps": options.local_steps,
-                "training.warm_start": 0,
+                "training.warm_start": "none",
                 "training.control_variate": 0.0,
                 "privacy.epsilon": epsilon,
                 "privacy.simulation_noise": True,

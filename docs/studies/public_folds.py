@@ -26,7 +26,7 @@ from flora_secure.model.image_views import ImageViews
 from flora_secure.model.loading import load_clip
 from flora_secure.planning.protection import CLIP_NORM, EXAMPLE_RATE, Unit
 from flora_secure.planning.rules import Rule, rule_named
-from flora_secure.planning.sections import Crops, TrainingConfig
+from flora_secure.planning.sections import Crops, TrainingConfig, WarmStart
 from flora_secure.privacy.accounting import noise_multiplier_for
 from flora_secure.server.warm_start import warm_start
 
@@ -92,8 +92,8 @@ class PublicFolds:
         rate: float | None = None,
         clip_norm: float | None = None,
         scale: float = TrainingConfig().logit_scale,
-        warm: int = TrainingConfig().warm_start,
-        variate: float = TrainingConfig().control_variate,
+        warm: WarmStart = "images",
+        variate: float = 1.0,
     ) -> float:
         """Percent of the fold's images after a run; `seed` deals the images and draws the noise."""
         rate = self.rate if rate is None else rate
@@ -104,7 +104,7 @@ class PublicFolds:
         x, y = self.features[~test & ~public], self.labels[~test & ~public]
         generator = torch.Generator().manual_seed(seed)
         factors = initial_factors(self.rule, head.prompts, self.width, None, generator)
-        factors = warm_start(head, factors, self.features[public], warm)
+        factors = warm_start(warm, head, factors, self.features[public], self.labels[public])
         control = ControlVariate(self.features[public], variate) if variate else None
         if self.by_example:
             examples = ClientExamples([np.arange(len(x))])

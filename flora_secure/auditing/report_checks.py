@@ -10,6 +10,7 @@ from importlib.resources import files
 from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import OK, Finding, Problem, Title, judged, unchecked
 from flora_secure.auditing.noise_checks import near
+from flora_secure.planning.sections import TrainingConfig
 from flora_secure.records.report import IMAGE_TO_TEXT, LARGEST, TOP_1, Report
 
 
@@ -28,7 +29,7 @@ def accuracy(case: Case) -> Finding:
 
     def compare(report: Report) -> list[Problem]:
         told, logged = report.accuracy, [record.accuracy for record in case.records]
-        return _different(
+        problems = _different(
             (
                 "accuracy.interval",
                 [round(bound, 9) for bound in told.interval],
@@ -37,7 +38,9 @@ def accuracy(case: Case) -> Finding:
             ("accuracy.per_round", told.per_round, logged),
             ("accuracy.final", told.final, logged[-1]),
             ("accuracy.best", told.best, max(logged)),
-        ) + _retrieved(report) + _forgotten(report, case.config.data.unseen_classes) + _compared(report)  # fmt: skip
+        )
+        problems += _retrieved(report) + _forgotten(report, case.config.data.unseen_classes)
+        return problems + _compared(report) + _chosen(report, case.config.training)
 
     return _reported(
         case,
@@ -144,6 +147,19 @@ def _compared(report: Report) -> list[Problem]:
         )
     else:
         problems += _different(("competitors.local.best", alone.best, None))
+    return problems
+
+
+def _chosen(report: Report, training: TrainingConfig) -> list[Problem]:
+    """What was chosen on public data is what the configuration has, as every run settles it; that of a simulation of
+    one's own may leave it open."""
+    problems = []
+    for name in ("warm_start", "control_variate"):
+        choice, own = getattr(report.choices, name), getattr(training, name)
+        if choice is not None and own is not None and choice.value != (own if isinstance(own, str) else f"{own:g}"):
+            problems.append(("report.json", f"choices.{name} is {_short(choice.value)}, config.toml has {own}"))
+        if choice is not None and not all(0 <= right <= 1 for right in choice.held_out.values()):
+            problems.append(("report.json", f"choices.{name}.held_out has {choice.held_out}, which are no shares"))
     return problems
 
 

@@ -22,13 +22,16 @@ from flora_secure.data.notes import Skipped
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images uint8 (n, H, W) or (n, H, W, 3), or encoded; labels int64 (n,), and their positions, int64 (n,), in the
-    original called `origin`. `captions`: one for each of the n, whose labels are then all 0."""
+    original called `origin`. `captions`: one for each of the n, whose labels are then all 0. `sources`: of public
+    images, int64 (n,): which of them are of one hand, such as a house style, and so more alike than others; None where
+    nobody says it."""
 
     images: Images
     labels: np.ndarray
     origin: str
     indices: np.ndarray
     captions: tuple[str, ...] | None = field(default=None, repr=False)
+    sources: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.captions is not None and len(self.captions) != len(self.images):
@@ -40,7 +43,9 @@ class Split:
     def at(self, places: NDArray[np.int64]) -> Split:
         """The part of this split at the int64 (m,) `places`, in that order; places may repeat."""
         captions = None if self.captions is None else tuple(self.captions[i] for i in places.tolist())
-        return Split(images_at(self.images, places), self.labels[places], self.origin, self.indices[places], captions)
+        images, labels, indices = images_at(self.images, places), self.labels[places], self.indices[places]
+        sources = None if self.sources is None else self.sources[places]
+        return Split(images, labels, self.origin, indices, captions, sources)
 
     def digests(self) -> set[bytes]:
         """What tells images apart by content, wherever they were stored: SHA-256 of pixels or encoded bytes."""

@@ -95,7 +95,7 @@ def central_adapter(task: Task) -> Factors:
 
 def public_features(frame: Projection) -> Tensor:
     """Features of all public images, float32 (n, embed); those that training has seen are not embedded again."""
-    images, known = frame.setting.public.images, frame._public
+    images, known = frame.setting.public.images, frame.public.features
     if known is None:
         return frame.setting.features(images)
     sample = torch.from_numpy(public_sample(len(images)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flora_secure.records.record import PARTS, RoundRecord
+from flora_secure.records.report import Choices
 from flora_secure.records.run_folder import Interrupted, RunFolder
 from flora_secure.server.server import Announce, Server
 
@@ -54,11 +55,11 @@ class RecordedRun:
         self.folder.append_round(record, self.running.server.checkpoint(compare=self.compare))
 
 
-def begin(running: Running, path: Path, compare: tuple[str, ...] = ()) -> RecordedRun:
-    """A new run in the new folder `path`, to be compared with those competitors. Raises
-    `flora_secure.errors.ConfigError` if that cannot be made."""
+def begin(running: Running, path: Path, compare: tuple[str, ...] = (), choices: Choices | None = None) -> RecordedRun:
+    """A new run in the new folder `path`, to be compared with those competitors, which keeps the task's `choices` for
+    whoever goes on with it. Raises `flora_secure.errors.ConfigError` if that cannot be made."""
     start = running.server.checkpoint(compare=compare)
-    return RecordedRun(running, RunFolder(path, running.server.config, start), compare)
+    return RecordedRun(running, RunFolder(path, running.server.config, start, choices), compare)
 
 
 def go_on(running: Running, interrupted: Interrupted) -> RecordedRun:

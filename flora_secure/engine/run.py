@@ -216,6 +216,9 @@ class _Course:
         self._over("loading")
         around.say("embedding images …")
         task = prepare(config, federation, around.cache)
+        if interrupted is not None:
+            task = task.chosen(interrupted.choices)
+        config = self.config = task.settled(config)
         self._over("features")
         for cut in task.federation.dataset.skipped[len(federation.dataset.skipped) :]:
             around.say(cut.line)
@@ -223,13 +226,15 @@ class _Course:
             around.say(f"warning: {line}")
         simulation = (Simulation if around.engine is None else around.engine())(config, task)
         if interrupted is None:
-            run = begin(simulation, self.folder, compare)
+            run = begin(simulation, self.folder, compare, task.made.choices)
         else:
             run = go_on(simulation, interrupted)
             around.say(run.line)
         self.begun, self.done = True, len(simulation.records)
         if skipped := task.federation.dataset.skipped:
             run.folder.write_local("skipped.tsv", table_of(skipped))
+        for line in task.made.choices.lines:
+            around.say(line)
         around.say(simulation.headline)
         around.say(f"round {self.done + 1} of {config.training.rounds} …")
         if simulation.server.plan.noisy:

@@ -76,6 +76,7 @@ def summarise(
         competitors=beside,
         retrieval=None if retrieved is None else retrieval(*retrieved),
         forgetting=forgetting_of(run),
+        choices=task.made.choices,
         data=_data(run),
         privacy=_privacy(run, beside.of_private_data),
         communication=_communication(run),

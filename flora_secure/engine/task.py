@@ -17,18 +17,18 @@ from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.federation import Federation
 from flora_secure.data.notes import Notes
+from flora_secure.engine.choices.decided import decided
 from flora_secure.engine.frames.placed import PlacedFrame
 from flora_secure.engine.frames.projection import Projection
-from flora_secure.engine.frames.setting import Frame, Setting
+from flora_secure.engine.frames.setting import Frame, Setting, local_rate
 from flora_secure.errors import ConfigError
 from flora_secure.model.clip import Clip
 from flora_secure.model.devices import device_named
 from flora_secure.model.factors import Factors
 from flora_secure.model.loading import EMBEDDED, load_clip
-from flora_secure.planning.config import RunConfig
-from flora_secure.planning.placements import PLACEMENTS
+from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.rules import Rule, TrainedValues, rule_named
-from flora_secure.planning.sections import TrainingConfig
+from flora_secure.records.report import Choices
 from flora_secure.server.evaluator import Evaluator
 from flora_secure.server.scores import guessed
 from flora_secure.server.task import ServerTask
@@ -47,11 +47,16 @@ _OTHER_MODEL = (
 
 @dataclass(frozen=True, eq=False)
 class Framed:
-    """The frozen model, which factors train, and the frame of both: all that client and server make alike."""
+    """The frozen model, which factors train, and the frame of both: all that client and server make alike.
 
+    `config`: what it was made by, with what public data decided; `choices`: of these.
+    """
+
+    config: RunConfig
     clip: Clip
     rule: Rule
     frame: Frame = field(repr=False)
+    choices: Choices = field(repr=False)
 
     @property
     def trained(self) -> TrainedValues:
@@ -130,6 +135,17 @@ class Task:
         """The accuracy of the frozen model, which the report has too: worked out once, before the first round."""
         return self.evaluator.accuracy(self.frozen)
 
+    def settled(self, config: RunConfig) -> RunConfig:
+        """`config` with what it left open of warm start and control variate as the task has it: what a run folder
+        holds."""
+        own = self.made.config.training
+        changes = {f"training.{key}": getattr(own, key) for key in ("warm_start", "control_variate")}
+        return override(config, changes)
+
+    def chosen(self, earlier: Choices | None) -> Task:
+        """This task of a run that goes on, whose `earlier` beginning decided what is now in its configuration."""
+        return self if earlier is None else replace(self, made=replace(self.made, choices=earlier))
+
     def factors(self, values: NDArray[np.float32]) -> Factors:
         """The adapter with these trained values, float32 (trained.dimension,)."""
         return self.initial.with_vector(self.rule, torch.from_numpy(values).to(self.initial.b.device))
@@ -162,12 +178,19 @@ class Task:
 def _require_public(config: RunConfig, data: Dataset) -> None:
     """ConfigError where somebody has set what public images with labels are to do, and there are none."""
     lacks = "captions have no classes" if data.captioned else "" if len(data.public) else "the data set has none"
-    for key in ("warm_start", "control_variate"):
+    for key, idle in (("warm_start", "none"), ("control_variate", 0.0)):
         value = getattr(config.training, key)
-        if lacks and value and value != TrainingConfig.__dataclass_fields__[key].default:
+        if lacks and value not in (None, idle):
             raise ConfigError(
                 f"`training.{key}` {value} is what public images of classes do, and {lacks}: leave it out"
             )
+    known = set(data.public.labels.tolist())
+    if config.training.warm_start == "labels" and len(known) < len(data.class_names):
+        missing = next(name for place, name in enumerate(data.class_names) if place not in known)
+        raise ConfigError(
+            f"`training.warm_start` labels needs public images of every class, and of {missing!r} there are none; use "
+            "images or none, or leave it out"
+        )
 
 
 def framed(config: RunConfig, data: Dataset, cache: ArrayCache | None = None) -> Framed:
@@ -189,8 +212,11 @@ def framed(config: RunConfig, data: Dataset, cache: ArrayCache | None = None) ->
     if config.model.model == EMBEDDED and config.model.pretrained in (None, "embedded") and data.name not in KNOWN:
         clip = replace(clip, warnings=(*clip.warnings, _LITTLE_ELSE))
     setting = Setting.of(config, data, clip, rule, cache)
-    closed = config.model.placement == "text-projection" and not data.captioned
-    return Framed(clip, rule, Projection.of(setting) if closed else PlacedFrame.of(setting))
+    if config.model.placement != "text-projection" or data.captioned:
+        return Framed(config, clip, rule, PlacedFrame.of(setting), Choices(warm_start=None, control_variate=None))
+    frame = Projection.of(setting)
+    config, choices = decided(frame)
+    return Framed(config, clip, rule, frame.settled(config), choices)
 
 
 def trainer_of(
@@ -202,8 +228,7 @@ def trainer_of(
     """
     initial = made.frame.initial
     if config.privacy.unit == "client":
-        own = made.rule.local_rate * PLACEMENTS[config.model.placement].rate
-        rate = config.training.local_rate or own
+        rate = local_rate(config, made.rule)
         return UpdateTrainer(learner, made.rule, initial, config.training.local_steps, rate)
     if captioned:
         raise ConfigError(

@@ -17,8 +17,8 @@ from flora_secure.model.devices import batch_map
 from flora_secure.model.factors import Factors
 from flora_secure.model.head import Head
 
-RATE, STEPS = 0.05, 100  # of Adam, over all images at once; chosen on public data alone, docs/learning.md
-PENALTY = 1e-4  # of |B|², beside the cross-entropy in nats
+RATE, STEPS = 0.02, 100  # of Adam, over all images at once; chosen on public data alone, docs/learning.md
+PENALTY = 3e-4  # of |B|², beside the cross-entropy in nats
 
 
 def fitted(head: Head, factors: Factors, features: Tensor, labels: Tensor, steps: int = STEPS) -> Factors:

@@ -162,11 +162,11 @@ _IDLE: tuple[tuple[str, _Where, str], ...] = (
     ("training.local_rate", _unit_example,
      "is for `privacy.unit` client; unit example takes one gradient a round: leave it out, or set "
      "`training.server_step`"),
-    ("training.warm_start", lambda run: run.training.warm_start > 0 and _off_the_projection(run),
+    ("training.warm_start", lambda run: run.training.warm_start != "none" and _off_the_projection(run),
      "is for `model.placement` text-projection; {run.model.placement} starts from the frozen model: leave it out"),
-    ("training.control_variate", lambda run: run.training.control_variate > 0 and _off_the_projection(run),
+    ("training.control_variate", lambda run: run.training.control_variate != 0 and _off_the_projection(run),
      "is for `model.placement` text-projection, not {run.model.placement}: leave it out"),
-    ("training.control_variate", lambda run: run.training.control_variate > 0 and _unit_example(run),
+    ("training.control_variate", lambda run: run.training.control_variate != 0 and _unit_example(run),
      "is for `privacy.unit` client, whose class frequencies it takes out: leave it out"),
     ("privacy.delta", lambda run: run.privacy.epsilon == math.inf,
      "is of a budget, and with `privacy.epsilon` inf there is none: leave it out, or set a budget"),
@@ -274,7 +274,16 @@ def _build(kind: type, table: dict[str, Any], prefix: str) -> Any:
     return kind(**values)
 
 
+# what earlier files may say, and what to write instead
+_FORMER = {
+    "training.warm_start": "was a number of steps, and these are fixed now: write 'images' for what 100 did, 'none' "
+    "for 0, or leave it out, to have it decided on public data"
+}
+
+
 def _coerce(name: str, value: Any, hint: Any) -> Any:
+    if name in _FORMER and type(value) is int:
+        raise ConfigError(f"`{name}` {value} {_FORMER[name]}")
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     hint = next(option for option in options if option is not type(None))
     if typing.get_origin(hint) is Literal:

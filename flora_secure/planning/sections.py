@@ -31,6 +31,7 @@ LabelBase = Literal[0, 1]
 Rule = Literal["prompt-basis", "ab", "frozen-a", "alternate", "local-alternate"]
 Precision = Literal["float32", "bfloat16"]
 Test = Literal["default", "unseen-clients"]
+WarmStart = Literal["none", "images", "labels"]
 
 MOST_ROUNDS, MOST_CLIENTS = 100_000, 1_000_000  # what the accountants can count, in seconds
 # where neither a person nor the data say otherwise; the default data set does
@@ -263,13 +264,20 @@ class TrainingConfig:
         None, "--server-step", "Step of the server's FedAvgM.", derived="fitted to the noise", commands=(SIMULATE,)
     )
     server_momentum: float = option(0.5, "--server-momentum", "Momentum of the server's FedAvgM.", commands=(SIMULATE,))
-    warm_start: int = option(
-        100, None, "Steps of self-training on public images, without labels, before round 1; 0 for the frozen model."
+    warm_start: WarmStart | None = option(
+        None,
+        "--warm-start",
+        "What the adapter learns of public images before round 1: labels, images (self-training, without labels) or "
+        "none.",
+        metavar="KIND",
+        derived="the best on held-out public images",
+        commands=(SIMULATE,),
     )
-    control_variate: float = option(
-        1.0,
+    control_variate: float | None = option(
+        None,
         None,
         "How much of what public images say about a client's class frequencies its gradient leaves out, 0 to 1.",
+        derived="0 or 1, the better on held-out public images",
     )
     device: str = option(
         "cpu", "--device", "torch device.", metavar="DEVICE", commands=(SIMULATE,), known=lambda: ("cpu", "cuda")
@@ -286,9 +294,8 @@ class TrainingConfig:
         require(self.rounds >= 1, f"`training.rounds` must be at least 1, got {self.rounds}")
         require(self.rounds <= MOST_ROUNDS, f"`training.rounds` must be at most {MOST_ROUNDS:,}, got {self.rounds}")
         require(self.local_steps >= 1, f"`training.local_steps` must be at least 1, got {self.local_steps}")
-        require(self.warm_start >= 0, f"`training.warm_start` must be at least 0 steps, got {self.warm_start}")
         require(
-            0 <= self.control_variate <= 1,
+            self.control_variate is None or 0 <= self.control_variate <= 1,
             f"`training.control_variate` must lie between 0 and 1, got {self.control_variate}",
         )
         for name in ("local_rate", "server_step", "logit_scale"):

@@ -26,9 +26,11 @@ from flora_secure.plain import from_plain
 from flora_secure.planning.names import competitors
 from flora_secure.records.durable import PRIVATE, remove_file, replace_file
 from flora_secure.records.record import RoundRecord
+from flora_secure.records.report import Choices
 from flora_secure.rounds.optimiser import ServerState
 
 SCHEMA = "flora-secure/state/3"
+_CHOICES = "choices.json"
 _DIGEST = 32
 _MOST_STATE = 1 << 31  # bytes; two float64 for each trained value
 _ARRAYS = tuple(field.name for field in dataclasses.fields(ServerState))
@@ -152,6 +154,25 @@ def read(folder: Path, number: int, line_hash: str) -> Checkpoint:
         what = f"line {number} of rounds.jsonl" if number else "this config.toml"
         raise CheckpointError(f"{path} does not belong to {what}, whose SHA-256 is {line_hash:.12}…, not {told:.12}…")
     return checkpoint
+
+
+def write_choices(folder: Path, choices: Choices) -> None:
+    """What public data decided before the first round, for the report; on disk when this returns. Raises `OSError`."""
+    table = dataclasses.asdict(choices)
+    replace_file(folder / _CHOICES, json.dumps(table, allow_nan=False).encode(), mode=PRIVATE)
+
+
+def read_choices(folder: Path) -> Choices | None:
+    """The inverse of `write_choices`; None where nothing was written. Raises `CheckpointError` for another file."""
+    path = folder / _CHOICES
+    if not os.path.lexists(path):
+        return None
+    try:
+        return from_plain(Choices, json_of(read_text(path)))
+    except ForeignError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    except PlainError as error:
+        raise CheckpointError(f"{path} is not what a run wrote: {error}") from None
 
 
 def keep_only(folder: Path, number: int) -> None:

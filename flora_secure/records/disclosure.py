@@ -59,6 +59,7 @@ REPORT: Mapping[str, str] = {
     "retrieval": ACCURACY,
     "forgetting": ACCURACY,
     "forgetting.classes": PUBLIC,  # the configuration names them
+    "choices": PUBLIC,  # made on the public slice alone, with the names of classes
     "data": HOLDINGS,
     "data.dataset": PUBLIC,
     "data.test": PUBLIC,

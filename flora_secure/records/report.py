@@ -23,10 +23,10 @@ TOP_1, IMAGE_TO_TEXT = "top-1", "recall@1 image to text"
 class Accuracy:
     """Right answers on the test images, as fractions. `measures`: "top-1" (its class), or, of a captioned data set,
     "recall@1 image to text" (the nearest of all test captions is one of its own). `zero_shot`: of the frozen model;
-    `warm_start`: of the adapter before round 1, trained on public images without labels. `interval`: 95 %
-    confidence of `final` (Wilson). `per_class`: in the order of `classes`, null where no test image shows one;
-    both are empty where there are captions. `client_mean`, `client_worst_decile`: on test images mixed like a
-    client's own; known in a simulation only, and not covered by the budget."""
+    `warm_start`: of the adapter before round 1, see `Choices`. `interval`: 95 % confidence of `final` (Wilson).
+    `per_class`: in the order of `classes`, null where no test image shows one; both are empty where there
+    are captions. `client_mean`, `client_worst_decile`: on test images mixed like a client's own; known in a simulation
+    only, and not covered by the budget."""
 
     measures: str
     zero_shot: float
@@ -132,6 +132,44 @@ class Competitors:
         """The names of the figures that are here and no budget covers, in the order of `planning.names.COMPETITORS`."""
         named = {"local": self.local, "central": self.central, "no-noise": self.no_noise}
         return [name for name, figure in named.items() if figure is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How a setting of training came to have its `value`. `by`: "user", who set it; "public data", where it was chosen
+    of several by public images that none of them had seen; "default", where public data could not tell, for `reason`.
+    `held_out`: by each value that was tried, the fraction of so many public `images` that it had right."""
+
+    value: str
+    by: str
+    reason: str | None
+    images: int
+    held_out: dict[str, float]
+
+    @property
+    def line(self) -> str:
+        """The value and how it came about, for people."""
+        if self.by == "user":
+            return f"{self.value}, as set"
+        if self.reason is not None:
+            return f"{self.value}, not decided: {self.reason}"
+        tried = ", ".join(f"{value} {right:.1%}" for value, right in self.held_out.items())
+        return f"{self.value}, decided on {self.images:,} held-out public images ({tried})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What public data decide before round 1, `None` where the run has none of it: `warm_start`, "none", "images"
+    (without their labels) or "labels"; `control_variate`, its weight."""
+
+    warm_start: Choice | None
+    control_variate: Choice | None
+
+    @property
+    def lines(self) -> list[str]:
+        """Each in a line for people."""
+        named = ("warm start", self.warm_start), ("control variate", self.control_variate)
+        return [f"{name}: {choice.line}" for name, choice in named if choice is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +357,7 @@ class Report:
     competitors: Competitors
     retrieval: Retrieval | None
     forgetting: Forgetting | None
+    choices: Choices
     data: Data
     privacy: Privacy
     communication: Communication

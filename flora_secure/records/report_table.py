@@ -11,6 +11,7 @@ from flora_secure.records.report import (
     TOP_1,
     Accuracy,
     Aggregation,
+    Choices,
     Communication,
     Competitors,
     Data,
@@ -52,6 +53,7 @@ def rows(report: Report) -> list[Row]:
         *([("masking", COUNTED)] if report.masking == "counted" else []),
         *_accuracy(report.accuracy, report.retrieval, report.forgetting),
         *_competitors(report.competitors, report.accuracy.final),
+        *_choices(report.choices),
         *_privacy(report.privacy),
         *_communication(report.communication),
         *_aggregation(report.aggregation),
@@ -104,6 +106,12 @@ def _competitors(found: Competitors, final: float) -> list[Row]:
         )
     order = [*NAMES.values(), *told]
     return [(f"  {what}", told[what]) for what in sorted(told, key=order.index)]
+
+
+def _choices(choices: Choices) -> list[Row]:
+    """Each of them belongs to accuracy, and is said where there was one."""
+    named = ("  warm start", choices.warm_start), ("  control variate", choices.control_variate)
+    return [(name, choice.line) for name, choice in named if choice is not None]
 
 
 def _privacy(priv: Privacy) -> list[Row]:

@@ -37,7 +37,7 @@ from flora_secure.records.durable import (
 from flora_secure.records.lock import UnlockableError, lock
 from flora_secure.records.reading import read_config, read_lines, read_unverified
 from flora_secure.records.record import RoundRecord
-from flora_secure.records.report import Report
+from flora_secure.records.report import Choices, Report
 
 
 @contextmanager
@@ -74,8 +74,11 @@ class RunFolder:
     _previous: str
     _lock: int | None
 
-    def __init__(self, path: Path, config: RunConfig, start: Checkpoint | None = None) -> None:
-        """Make `path` (and its parents), write the state before the first round and the resolved config.
+    def __init__(
+        self, path: Path, config: RunConfig, start: Checkpoint | None = None, choices: Choices | None = None
+    ) -> None:
+        """Make `path` (and its parents), write the state before the first round, with the `choices` that the report is
+        to tell of, and the resolved config.
 
         Without `start` the run cannot be resumed. Raises `ConfigError` if `path` exists and is not empty, or cannot be
         written.
@@ -90,6 +93,8 @@ class RunFolder:
                 self._state.mkdir(PRIVATE_FOLDER)
                 self._lock = _locked(path)
                 checkpoints.write(self._state, start, self._previous)
+                if choices is not None:
+                    checkpoints.write_choices(self._state, choices)
             # last: a folder with a config has all that a run begins with
             replace_file(path / "config.toml", text)
 
@@ -172,13 +177,15 @@ def remove_unborn(path: Path) -> None:
 
 
 class Interrupted(NamedTuple):
-    """A run that has not ended. `begun`: the announced record of the round that was in flight, if one was."""
+    """A run that has not ended. `begun`: the announced record of the round that was in flight, if one was; `choices`:
+    what was decided when it began, if that was written down."""
 
     folder: RunFolder
     config: RunConfig
     records: list[RoundRecord]
     checkpoint: Checkpoint
     begun: RoundRecord | None
+    choices: Choices | None
 
 
 def reopen(path: Path) -> Interrupted:
@@ -220,6 +227,7 @@ def _taken_up(path: Path, text: str, handle: int) -> Interrupted:
     last_hash = hashlib.sha256((lines[-1] if lines else text).encode()).hexdigest()
     checkpoint = checkpoints.read(state, len(lines), last_hash)
     begun = checkpoints.announced(state, len(lines), last_hash)
+    choices = checkpoints.read_choices(state)
     folder = RunFolder.__new__(RunFolder)
     folder._open(path, last_hash, handle)
     if rest:
@@ -230,7 +238,7 @@ def _taken_up(path: Path, text: str, handle: int) -> Interrupted:
         remove_leftovers(place)
     for place in path.glob(".adapter-*"):
         shutil.rmtree(place)
-    return Interrupted(folder, run.config, run.records, checkpoint, begun)
+    return Interrupted(folder, run.config, run.records, checkpoint, begun, choices)
 
 
 def _locked(path: Path) -> int:

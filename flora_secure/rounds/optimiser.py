@@ -95,18 +95,24 @@ class MomentumAverage:
         return ServerState(state.adapter + self.step * momentum, kept)
 
 
+def noise_in_mean(config: RunConfig, plan: NoisePlan, expected: Callable[[int], float]) -> float:
+    """Standard deviation of the noise in every coordinate of a round's mean when everybody stays, in units of the clip
+    norm. `expected` tells how many contributions the sum of so many uploads holds."""
+    clients = min(max(config.cohort_size, plan.smallest_cohort), plan.clients)
+    noise = plan.for_cohort(clients).sigma_local / (plan.scale * plan.clip_norm) * math.sqrt(clients)
+    return noise / expected(clients)
+
+
 def server_optimiser(
     config: RunConfig, plan: NoisePlan, expected: Callable[[int], float], width: float
 ) -> MomentumAverage:
     """The server optimiser of a run: as configured, its step fitted to the run's noise unless one is given.
 
-    `expected` tells how many contributions the sum of so many uploads holds; `width` is the number of coordinates of a
-    class embedding. A fitted step takes the noise in the mean when everybody stays.
+    `expected`: see `noise_in_mean`, which a fitted step takes; `width` is the number of coordinates of a class
+    embedding.
     """
     training, step = config.training, config.training.server_step
     if step is None:
-        clients = min(max(config.cohort_size, plan.smallest_cohort), plan.clients)
-        noise = plan.for_cohort(clients).sigma_local / (plan.scale * plan.clip_norm) * math.sqrt(clients)
-        most = SERVER_STEP[config.privacy.unit]
-        step = quiet_step(noise / expected(clients), plan.rounds, training.server_momentum, width, most)
+        noise, most = noise_in_mean(config, plan, expected), SERVER_STEP[config.privacy.unit]
+        step = quiet_step(noise, plan.rounds, training.server_momentum, width, most)
     return MomentumAverage(step, training.server_momentum)

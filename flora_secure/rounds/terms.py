@@ -26,7 +26,7 @@ from flora_secure.rounds import broadcast, invitation
 _MAGIC, _VERSION = b"fT", 1
 MOST_BYTES = 1 << 20
 _SHOWN = 120  # characters of a value in a line
-_OWN = frozenset({"training.device"})  # settings that each party has for itself
+_OWN = frozenset({"training.device", "training.warm_start"})  # what each party has, or the server does, for itself
 _SKETCH, _SUMS, _ROUNDING = "frozen factors", 8, 1e-2
 _SECTIONS = ("model", "training", "privacy", "participation", "aggregation")
 

@@ -1,10 +1,12 @@
-"""The adapter before round 1: self-training on images of the public slice, whose labels are not read.
+"""The adapter before round 1: what images of the public slice teach it, with their labels or without.
 
-The class embeddings move so that the frozen model's own predictions on public images carry more information about the
+With labels it is fitted to them (`flora_secure.model.fitting`). Without, it trains itself: the class embeddings move so
+that the frozen model's own predictions on public images carry more information about the
 class: the mutual information H(mean prediction) - mean H(prediction) grows (Krause, Perona, Gomes 2010, "Discriminative
 clustering by regularized information maximization"; Liang, Hu, Feng 2020, arXiv 2002.08546, section 3.2), under a
-quadratic penalty that keeps the adapter near the frozen model. No client's image enters, so it costs no privacy;
-where the budget leaves little signal, the clients need not spend it on what unlabelled images already tell.
+quadratic penalty that keeps the adapter near the frozen model. That helps where clusters of images are classes, and
+hurts where they are something else; `flora_secure.engine.choices` tells which. No client's image enters, so that it
+costs no privacy: where the budget leaves little signal, the clients need not spend it on what public images tell.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flora_secure.model.factors import Factors
+from flora_secure.model.fitting import fitted
 from flora_secure.model.head import Head
+from flora_secure.planning.sections import WarmStart
 
-MOST = 2_000  # images; more of them gained nothing. This and the two below: docs/learning.md, on public data alone
-RATE = 0.3
+MOST = 2_000  # images; more of them gained nothing. This and those below: docs/learning.md, on public data alone
+STEPS, RATE = 100, 0.3  # of the self-training
 PENALTY = 0.1  # of |B|², beside the information in nats
 
 
@@ -29,7 +33,17 @@ def public_sample(count: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).permutation(count)[:MOST])
 
 
-def warm_start(head: Head, factors: Factors, features: Tensor, steps: int) -> Factors:
+def warm_start(kind: WarmStart, head: Head, factors: Factors, features: Tensor, labels: Tensor) -> Factors:
+    """`factors` after a warm start of this `kind` on public images; as they are for "none", or without images.
+
+    `features`: float32 (n, embed) of unit norm; `labels`: int64 (n,), which "images" does not read. No randomness.
+    """
+    if kind == "none":
+        return factors
+    return fitted(head, factors, features, labels) if kind == "labels" else self_trained(head, factors, features)
+
+
+def self_trained(head: Head, factors: Factors, features: Tensor, steps: int = STEPS) -> Factors:
     """`factors` after `steps` gradient steps of B; as they are if there are no `features` (n, embed) or steps."""
     if len(features) == 0:
         return factors

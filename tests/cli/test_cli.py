@@ -28,7 +28,7 @@ FILES = {
     "unknown.toml": "[privacy]\nepsilom = 4.0\n",
     "negative.toml": "[privacy]\nepsilon = -1\n",
     "poisson.toml": "[participation]\nrate = 0.5\nsampling = 'poisson'\n",
-    "server.toml": "[training]\nwarm_start = -1\n",
+    "server.toml": "[training]\nwarm_start = 100\n",
     "example.toml": "[privacy]\nunit = 'example'\n",
 }
 BAD = [
@@ -131,7 +131,10 @@ BAD = [
     (["--unseen-classes", "fodler"], "did you mean 'folder'?"),
     (["--config", "negative.toml"], "config negative.toml: privacy.epsilon must be above 0"),
     (["--config", "poisson.toml", "--participation", "0"], "--participation must be above 0"),
-    (["--config", "server.toml"], "config server.toml: training.warm_start must be at least 0 steps, got -1"),
+    (
+        ["--config", "server.toml"],
+        "config server.toml: training.warm_start 100 was a number of steps, and these are fixed now: write 'images'",
+    ),
     (["--config", "example.toml", "--adaptive-clip", "0.5"], "--adaptive-clip 0.5 is for privacy.unit client, whose"),
 ]
 BAD_LATE = [
@@ -194,7 +197,7 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
     assert done.stdout.startswith("flora-secure simulate → run\n")
     # no library has a word of its own, here or there
     assert [line.split()[0] for line in said(done)] == [
-        "loading", "data", "warning:", "8", "round", "round", "wrote",
+        "loading", "data", "warning:", "warm", "control", "8", "round", "round", "wrote",
     ]  # fmt: skip
     for figure in ("accuracy", "privacy", "communication", "ε = ", "× less"):
         assert figure in done.stdout

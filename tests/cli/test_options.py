@@ -50,7 +50,8 @@ def test_help_is_in_panels_with_the_everyday_options_first() -> None:
                  "--layout", "--test", "--partition", "--feature-cache", "--no-feature-cache"],
         "Model and adapter": ["--pretrained", "--placement", "--rule", "--rank", "--alpha", "--last-layers", "--mirror",
                               "--crops"],
-        "Training": ["--server-step", "--server-momentum", "--device", "--precision", "--seed", "--engine"],
+        "Training": ["--server-step", "--server-momentum", "--warm-start", "--device", "--precision", "--seed",
+                     "--engine"],
         "Privacy": ["--delta", "--unit", "--clip-norm", "--example-rate", "--adaptive-clip", "--dropout-tolerance",
                     "--bits", "--simulation-noise"],
         "Participation": ["--participation", "--sampling", "--min-separation"],
@@ -104,7 +105,7 @@ def test_every_setting_is_a_row_and_every_keyword_one_setting() -> None:
     assert len(set(names)) == len(names)
     unflagged = {row.key for row in SETTINGS if row.option.flag is None}
     assert unflagged == {"training.local_steps", "training.local_rate", "training.logit_scale",
-                         "data.total_images", "training.warm_start", "training.control_variate"}  # fmt: skip
+                         "data.total_images", "training.control_variate"}  # fmt: skip
     for row in (*SETTINGS, *SWITCHES):
         assert row.option.help.endswith((".", "?")), row.key
         assert "\n" not in row.option.help
@@ -188,16 +189,16 @@ def test_values_are_completed(line: str, values: set[str]) -> None:
 
 
 def test_errors_name_the_flag_or_the_key_in_the_file(tmp_path) -> None:
-    (tmp_path / "run.toml").write_text("seed = 1\n[privacy]\nepsilon = 4\n[training]\nwarm_start = 3\n")
-    error = ConfigError("`privacy.epsilon` is odd; set `privacy.unit` or `training.warm_start`")
-    assert str(error) == "privacy.epsilon is odd; set privacy.unit or training.warm_start"
-    assert error.settings == ("privacy.epsilon", "privacy.unit", "training.warm_start")
+    (tmp_path / "run.toml").write_text("seed = 1\n[privacy]\nepsilon = 4\n[training]\nlogit_scale = 3\n")
+    error = ConfigError("`privacy.epsilon` is odd; set `privacy.unit` or `training.logit_scale`")
+    assert str(error) == "privacy.epsilon is odd; set privacy.unit or training.logit_scale"
+    assert error.settings == ("privacy.epsilon", "privacy.unit", "training.logit_scale")
     file = tmp_path / "run.toml"
-    assert told(error) == "--epsilon is odd; set --unit or training.warm_start"
-    assert told(error, (), file) == f"config {file}: privacy.epsilon is odd; set --unit or training.warm_start"
+    assert told(error) == "--epsilon is odd; set --unit or training.logit_scale"
+    assert told(error, (), file) == f"config {file}: privacy.epsilon is odd; set --unit or training.logit_scale"
     assert told(ConfigError("`privacy.epsilon` is odd"), {"privacy.epsilon"}, file) == "--epsilon is odd"
     assert told(ConfigError("no `word` of a value"), (), file) == "no word of a value"
-    assert config.keys_of(file) == {"seed", "privacy.epsilon", "training.warm_start"}
+    assert config.keys_of(file) == {"seed", "privacy.epsilon", "training.logit_scale"}
     assert config.keys_of(tmp_path / "none.toml") == frozenset()
 
 

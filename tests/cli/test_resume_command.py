@@ -8,13 +8,15 @@ import subprocess
 import pytest
 from command import ENVIRONMENT, PROGRAM, flora_here
 from crashing import complete, timeless
+from federations import task_of
 
 from flora_secure.engine.recorded import begin
 from flora_secure.engine.simulation import Simulation
+from flora_secure.planning.config import RunConfig, override
 from flora_secure.records.reading import read_run
 
 
-def test_kill_9_and_resume(task, tmp_path) -> None:
+def test_kill_9_and_resume(tmp_path) -> None:
     options = ["--dataset", "digits", "--clients", "10", "--partition", "iid", "--rounds", "12", "--simulation-noise"]
     process = subprocess.Popen(
         [*PROGRAM, "simulate", *options, "--out", "run"],
@@ -41,6 +43,8 @@ def test_kill_9_and_resume(task, tmp_path) -> None:
     assert "going on after round" in done.stderr
     assert "Traceback" not in done.stderr
     assert json.loads(done.stdout)["privacy"]["rounds"] == 12
+    given = {"data.dataset": "digits", "data.clients": 10, "data.partition": "iid", "training.rounds": 12}
+    task = task_of(override(RunConfig(), {**given, "privacy.simulation_noise": True}))
     complete(begin(Simulation(read_run(tmp_path / "run").config, task), tmp_path / "whole"))
     assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
     again = flora_here("simulate", "--resume", "run", "--json", cwd=tmp_path)

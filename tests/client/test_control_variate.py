@@ -141,7 +141,8 @@ def test_clients_of_different_classes_agree_more() -> None:
 
 def test_it_reads_public_images_alone_and_is_for_whole_clients() -> None:
     torch.set_num_threads(1)
-    config = override(RunConfig(), {"data.dataset": "digits", "data.clients": 5})
+    given = {"data.dataset": "digits", "data.clients": 5, "training.warm_start": "none"}
+    config = override(RunConfig(), given | {"training.control_variate": 0.7})
     federation = load_federation(config.data, config.seed)
 
     def variate(changes: dict[str, object]) -> ControlVariate | None:
@@ -149,29 +150,33 @@ def test_it_reads_public_images_alone_and_is_for_whole_clients() -> None:
         assert isinstance(learner, ClosedForm)
         return learner.variate
 
-    given = variate({})
-    assert given is not None
-    assert given.weight == config.training.control_variate
+    found = variate({})
+    assert found is not None
+    assert found.weight == 0.7
     public = federation.dataset.public
     expected = load_clip().image_features(public.images[public_sample(len(public))])
-    torch.testing.assert_close(given.features, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.features, expected, rtol=1e-4, atol=1e-5)
     assert variate({"training.control_variate": 0.0}) is None
-    assert variate({"privacy.unit": "example"}) is None
+    example = override(RunConfig(), given | {"privacy.unit": "example"})
+    learner = prepare(example, federation).learner
+    assert isinstance(learner, ClosedForm)
+    assert learner.variate is None
     without = replace(federation.dataset, public=federation.dataset.public.at(np.arange(0)))
-    learner = prepare(config, replace(federation, dataset=without)).learner
+    learner = prepare(override(RunConfig(), given), replace(federation, dataset=without)).learner
     assert isinstance(learner, ClosedForm)
     assert learner.variate is None
 
 
 def test_a_run_trains_with_it() -> None:
-    config = override(RunConfig(), {"data.dataset": "digits", "data.clients": 5, "training.warm_start": 0})
+    given = {"data.dataset": "digits", "data.clients": 5, "training.warm_start": "none"}
+    config = override(RunConfig(), given | {"training.control_variate": 1.0})
     task = prepare(config, load_federation(config.data, config.seed))
     learner = task.learner
     assert isinstance(learner, ClosedForm)
-    given = (learner.head, task.rule, task.initial, 2, 0.4)
+    asked = (learner.head, task.rule, task.initial, 2, 0.4)
     found = learner.train(task.rule, task.initial, 2, 0.4, range(5))
-    assert torch.equal(found, learner.batch.train(*given, variate=learner.variate))
-    without = learner.batch.train(*given)
+    assert torch.equal(found, learner.batch.train(*asked, variate=learner.variate))
+    without = learner.batch.train(*asked)
     assert float((found - without).norm()) > 0.05 * float(without.norm())
 
 

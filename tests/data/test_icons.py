@@ -80,6 +80,16 @@ def test_test_images_are_of_the_clients_that_drew_them_or_of_none(icons: Dataset
         assert np.array_equal(np.array(icons.owners.names)[of_test], set_of(icons.test))
 
 
+def test_an_author_is_a_source_of_public_images(icons: Dataset) -> None:
+    assert icons.public.sources is not None
+    authors = [SETS[name]["author"] for name in set_of(icons.public)]
+    pairs = set(zip(authors, icons.public.sources.tolist(), strict=True))
+    assert len(pairs) == len(set(authors)) == len(set(icons.public.sources.tolist())) == 3
+    some = icons.public.at(np.array([700, 3]))
+    assert some.sources.tolist() == [icons.public.sources[700], icons.public.sources[3]]
+    assert icons.private.sources is None
+
+
 def test_a_set_has_at_most_twenty_images_of_a_class() -> None:
     pieces = read_pack(ICONS_FOLDER).values()
     cells = np.concatenate([piece.columns[0] * 20 + piece.labels for piece in pieces])

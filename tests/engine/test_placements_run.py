@@ -64,7 +64,7 @@ def test_a_tower_that_trains_learns() -> None:
 
 @pytest.mark.parametrize("placement", ["text-projection", "both-projections"])
 def test_mixed_precision_gives_nearly_the_same(placement: str) -> None:
-    changes = {"model__placement": placement, "training__warm_start": 0}
+    changes = {"model__placement": placement, "training__warm_start": "none"}
     exact, mixed = few_images(**changes), few_images(**changes, training__precision="bfloat16")
     for one, other in zip(exact.evaluator.test(exact.initial), mixed.evaluator.test(mixed.initial), strict=True):
         assert one.dtype == other.dtype == torch.float32
@@ -115,7 +115,6 @@ def test_what_captions_cannot_have_is_refused() -> None:
         prepare(override(config, {"model.rule": "prompt-basis"}), federation)
     task = prepare(config, federation)
     assert task.rule.name == "frozen-a"
+    given = {"training__local_steps": 3, "privacy__unit": "example", "privacy__epsilon": 8.0}
     with pytest.raises(ConfigError, match="unit example needs labels"):
-        Simulation(
-            override(config, {"privacy.unit": "example", "privacy.epsilon": 8.0, "training.local_steps": 3}), task
-        )
+        Simulation(small(**{**FEW, **given}), task)

@@ -23,7 +23,10 @@ CASES = [
     (f"{EXAMPLE}\n[training]\nlocal_steps = 5", "training.local_steps 5 is for privacy.unit client"),
     (f"{EXAMPLE}\n[training]\nlocal_rate = 0.5", "training.local_rate 0.5 is for privacy.unit client"),
     (f"{EXAMPLE}\n[training]\ncontrol_variate = 0.5", "training.control_variate 0.5 is for privacy.unit client"),
-    (f"{IMAGES}'text-mlp'\n[training]\nwarm_start = 5", "training.warm_start 5 is for model.placement text-projection"),
+    (
+        f"{IMAGES}'text-mlp'\n[training]\nwarm_start = 'images'",
+        "training.warm_start images is for model.placement text-projection",
+    ),
     (f"{IMAGES}'text-mlp'\n[training]\ncontrol_variate = 0.5", "text-projection, not text-mlp: leave it out"),
     ("[privacy]\nepsilon = inf\ndelta = 1e-6", "privacy.delta 1e-06 is of a budget, and with privacy.epsilon inf"),
     ("[privacy]\nadaptive_clip = 0.5\n[training]\nrounds = 1", "and training.rounds is 1: set privacy.clip_norm"),
@@ -62,7 +65,7 @@ def test_every_row_of_the_table_has_a_case() -> None:
     [
         "[data]\ndataset = 'folder'\ndata_root = 'x'\nlayout = 'clients'",
         f"{EXAMPLE}\n[training]\nlocal_steps = 3\ncontrol_variate = 0.0",  # the default; what happens anyway
-        f"{IMAGES}'text-mlp'\n[training]\nwarm_start = 0\ncontrol_variate = 0.0",
+        f"{IMAGES}'text-mlp'\n[training]\nwarm_start = 'none'\ncontrol_variate = 0.0",
         f"{OFF}\ncorrupt = 0.2\ndropout = 0.1",  # which size the noise
         "[privacy]\nepsilon = inf\nsimulation_noise = true",  # which draws cohorts and coins, too
         "[privacy]\nadaptive_clip = 0.5\nclip_norm = 0.2",  # where the norm begins

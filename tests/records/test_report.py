@@ -13,6 +13,8 @@ from flora_secure.records.report import (
     Aggregation,
     AggregationSeconds,
     Alone,
+    Choice,
+    Choices,
     Communication,
     Competitors,
     Data,
@@ -58,6 +60,16 @@ def example_report() -> Report:
         competitors=Competitors(public=0.79, central=None, local=None, no_noise=None, left_out={}),
         retrieval=None,
         forgetting=None,
+        choices=Choices(
+            warm_start=Choice(
+                value="labels",
+                by="public data",
+                reason=None,
+                images=900,
+                held_out={"none": 0.4, "images": 0.35, "labels": 0.61},
+            ),
+            control_variate=Choice(value="0.5", by="user", reason=None, images=0, held_out={}),
+        ),
         data=Data(
             dataset="folder",
             test="default",
@@ -245,6 +257,15 @@ def test_the_schema_refuses_surplus_and_missing_keys(report: Report) -> None:
         jsonschema.validate(short, json_schema())
 
 
+def test_what_public_data_could_not_decide_says_why_and_what_was_not_asked_says_nothing(report: Report) -> None:
+    silent = Choice(value="images", by="default", reason="there are no labels", images=0, held_out={})
+    other = dataclasses.replace(report, choices=Choices(warm_start=silent, control_variate=None))
+    text = dict(rows(other))
+    assert text["  warm start"] == "images, not decided: there are no labels"
+    assert "  control variate" not in text
+    jsonschema.validate(json.loads(other.to_json()), json_schema())
+
+
 def test_infinity_and_nan_never_reach_the_json(report: Report) -> None:
     assert finite_or_none(math.inf) is None
     assert finite_or_none(2.0) == 2.0
@@ -261,6 +282,9 @@ def test_the_table_shows_accuracy_privacy_and_communication_together(report: Rep
     assert "ε = 3.900 of 4 allowed" in text["privacy"]
     assert text["communication"].startswith("400 × less")
     assert "40 dropped, 40 recovered" in text["aggregation"]
+    tried = "(none 40.0%, images 35.0%, labels 61.0%)"
+    assert text["  warm start"] == f"labels, decided on 900 held-out public images {tried}"
+    assert text["  control variate"] == "0.5, as set"
     assert text["warning"] == "the labels are numbers"
     assert "warning" not in dict(rows(dataclasses.replace(report, warnings=[])))
     assert "1 / 8 / 70 a client" in text["data"]

@@ -1,17 +1,12 @@
-"""The warm start: its gradient against autograd, what it gains, and that no label enters."""
-
-from dataclasses import replace
+"""The warm start: the self-training's gradient against autograd, what each kind gains, what it reads and what not."""
 
 import numpy as np
 import torch
-from federations import prepare
 
-from flora_secure.data.dataset import Split
-from flora_secure.data.federation import Federation, load_federation
 from flora_secure.model.factors import Factors
+from flora_secure.model.fitting import fitted
 from flora_secure.model.head import Head
-from flora_secure.planning.config import RunConfig, override
-from flora_secure.server.warm_start import MOST, PENALTY, gradient, public_sample, warm_start
+from flora_secure.server.warm_start import MOST, PENALTY, gradient, public_sample, self_trained, warm_start
 
 
 def clusters(*, off: float = 1.0) -> tuple[Head, Factors, torch.Tensor, torch.Tensor]:
@@ -24,6 +19,10 @@ def clusters(*, off: float = 1.0) -> tuple[Head, Factors, torch.Tensor, torch.Te
     base = torch.nn.functional.normalize(centres + off * torch.randn(5, 16, generator=generator) / 4, dim=1)
     head = Head(prompts=torch.eye(5), base=base, logit_scale=20.0)
     return head, Factors(a=torch.eye(5), b=torch.zeros(5, 16)), features, labels
+
+
+def accuracy(head: Head, adapter: Factors, features: torch.Tensor, labels: torch.Tensor) -> float:
+    return float((head.logits(features, adapter).argmax(1) == labels).float().mean())
 
 
 def test_the_gradient_is_that_of_penalty_less_mutual_information() -> None:
@@ -40,18 +39,33 @@ def test_the_gradient_is_that_of_penalty_less_mutual_information() -> None:
 
 def test_unlabelled_clusters_correct_class_embeddings() -> None:
     head, factors, features, labels = clusters(off=3.0)
+    before = accuracy(head, factors, features, labels)
+    assert before < 0.9
+    assert accuracy(head, self_trained(head, factors, features), features, labels) > before + 0.05
 
-    def accuracy(adapter: Factors) -> float:
-        return float((head.logits(features, adapter).argmax(1) == labels).float().mean())
 
-    assert accuracy(factors) < 0.9
-    assert accuracy(warm_start(head, factors, features, 100)) > accuracy(factors) + 0.05
+def test_labels_correct_them_too_and_more() -> None:
+    head, factors, features, labels = clusters(off=3.0)
+    started = warm_start("labels", head, factors, features, labels)
+    assert accuracy(head, started, features, labels) > 0.99
+    assert torch.equal(started.b, fitted(head, factors, features, labels).b)
+
+
+def test_only_labels_reads_labels_and_none_moves_nothing() -> None:
+    head, factors, features, labels = clusters()
+    turned = labels.roll(1)
+    assert torch.equal(warm_start("none", head, factors, features, labels).b, factors.b)
+    assert not torch.equal(warm_start("images", head, factors, features, labels).b, factors.b)
+    for kind, blind in (("images", True), ("labels", False)):
+        one, other = (warm_start(kind, head, factors, features, given) for given in (labels, turned))
+        assert torch.equal(one.b, other.b) == blind
 
 
 def test_without_public_images_or_steps_nothing_moves() -> None:
-    head, factors, features, _ = clusters()
-    assert torch.equal(warm_start(head, factors, features[:0], 100).b, factors.b)
-    assert torch.equal(warm_start(head, factors, features, 0).b, factors.b)
+    head, factors, features, labels = clusters()
+    for kind in ("images", "labels"):
+        assert torch.equal(warm_start(kind, head, factors, features[:0], labels[:0]).b, factors.b)
+    assert torch.equal(self_trained(head, factors, features, 0).b, factors.b)
 
 
 def test_the_sample_is_all_of_a_few_images_and_spread_over_many() -> None:
@@ -60,27 +74,3 @@ def test_the_sample_is_all_of_a_few_images_and_spread_over_many() -> None:
     many = public_sample(10 * MOST)
     assert len(np.unique(many)) == MOST
     assert abs(many.mean() / (10 * MOST) - 0.5) < 0.05  # 8 standard errors
-
-
-def test_the_first_adapter_depends_on_public_images_but_on_no_label() -> None:
-    torch.set_num_threads(1)
-    config = override(RunConfig(), {"data.dataset": "digits", "data.clients": 5})
-    federation = load_federation(config.data, config.seed)
-    data = federation.dataset
-
-    def start(changed: Federation, steps: int = 100) -> torch.Tensor:
-        return prepare(override(config, {"training.warm_start": steps}), changed).initial.b
-
-    def with_public(split: Split) -> Federation:
-        return Federation(replace(data, public=split), federation.clients)
-
-    def shuffled(split: Split) -> Split:
-        return replace(split, labels=np.roll(split.labels, 1))
-
-    warm = start(federation)
-    assert warm.abs().max() > 0
-    others = replace(data, **{name: shuffled(getattr(data, name)) for name in ("private", "public", "test")})
-    assert torch.equal(start(Federation(others, federation.clients)), warm)
-    half = Split(data.public.images[::2], data.public.labels[::2], data.public.origin, data.public.indices[::2])
-    assert not torch.equal(start(with_public(half)), warm)
-    assert start(federation, 0).abs().max() == 0

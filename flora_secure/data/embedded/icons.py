@@ -8,6 +8,7 @@ and the counts.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ def icons(unseen_clients: bool) -> Dataset:
     manifest = json.loads((ICONS_FOLDER / MANIFEST).read_text(encoding="utf-8"))
     sets = manifest["sets"]
     public, private, test = (_split(pieces[name]) for name in ("public", "private", "test"))
+    authors = [one["author"] for one in sets]
+    public = replace(public, sources=np.unique(authors, return_inverse=True)[1][pieces["public"].columns[0]])
     of = pieces["private"].columns[0]
     if unseen_clients:
         away = np.array([one["author"] in manifest["unseen_authors"] for one in sets])[of]

@@ -51,7 +51,8 @@ class OwnData:
         private: the clients' items by the client's name; or all together, to be dealt by `partition`.
         test: items that score the adapter.
         class_names: in the order of the labels.
-        public: items that belong to nobody, for the warm start and the control variate; their labels are not used.
+        public: items that belong to nobody, for the warm start and the control variate. Their labels are used where
+            they are such; give every item the same one, such as 0, where there are none.
         templates: prompts with `{}` for the class's name.
         mirror: whether a mirror image shows the same class.
         window, background: how values of more than 8 bits, and what is transparent, are shown; as the settings of

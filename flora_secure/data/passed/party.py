@@ -35,8 +35,8 @@ class PartyData:
     Attributes:
         class_names: of the whole federation, in the order of the labels. A party may lack images of some.
         images: a site's private images, or the server's test images.
-        public: images that belong to nobody and that all parties have, for the warm start and the control variate;
-            their labels are not used. None where there are none.
+        public: images that belong to nobody and that all parties have, for the control variate and the server's warm
+            start, which uses their labels unless all are the same. None where there are none.
         templates: prompts with `{}` for the class's name.
         mirror: whether a mirror image shows the same class.
         window, background: how values of more than 8 bits, and what is transparent, are shown; as the settings of

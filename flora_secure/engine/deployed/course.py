@@ -25,7 +25,7 @@ from flora_secure.engine.run import Progress, Run
 from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import prepare
 from flora_secure.errors import RunFolderError, RunInterrupted, require
-from flora_secure.planning.config import RunConfig
+from flora_secure.planning.config import RunConfig, override
 from flora_secure.privacy.cross_check import CrossCheckError
 from flora_secure.records.reading import read_run
 from flora_secure.records.run_folder import Interrupted, claimed, remove_unborn, reopen
@@ -75,6 +75,8 @@ class Host:
             interrupted = None
             if os.path.lexists(out / "config.toml"):
                 interrupted = reopen(out)
+                if config.training.warm_start is None:  # as the server decided it when the run began
+                    config = override(config, {"training.warm_start": interrupted.config.training.warm_start})
                 if interrupted.config != config:
                     raise RunFolderError(
                         f"{out} holds a run of another configuration: choose a new folder, or go on with its own "
@@ -89,6 +91,11 @@ class Host:
         for line in self.data.warnings:
             self.log(f"warning: {line}")
         task = prepare(config, Federation(self.data, [], "natural"), self.cache)
+        if interrupted is not None:
+            task = task.chosen(interrupted.choices)
+        config = task.settled(config)
+        for line in task.made.choices.lines:
+            self.log(line)
         server = Server(config, task.for_server(config.data.total_images or 0), self.enrolment)
         terms = terms_of(config, self.data, task.made, self.enrolment)
         coordinator = Coordinator(server, terms, self.transport, self.patience, self.log)
@@ -100,7 +107,8 @@ class Host:
             f"{len(fitting)} of {self.enrolment.clients} sites fit and answer, and the noise needs "
             f"{server.plan.survivors_minimum}: mend what the lines above say, or wait for the others",
         )
-        recorded = begin(coordinator, out) if interrupted is None else go_on(coordinator, interrupted)
+        choices = task.made.choices
+        recorded = begin(coordinator, out, choices=choices) if interrupted is None else go_on(coordinator, interrupted)
         if recorded.line:
             self.log(recorded.line)
         if task.federation.dataset.skipped:

@@ -6,14 +6,15 @@ import dataclasses
 import math
 
 from flora_secure.errors import require
-from flora_secure.planning.config import RunConfig
+from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.masking import settled
 from flora_secure.planning.names import PASSED
 from flora_secure.planning.sections import DataConfig
 
 
 def deployable(config: RunConfig, clients: int) -> RunConfig:
-    """The configuration of a federation of so many enrolled clients, settled.
+    """The configuration of a federation of so many enrolled clients, settled: without a control variate, which all
+    sites need alike, where nobody has set one. The warm start, which the server makes alone, stays open.
 
     Raises ConfigError for what a simulation may do and a federation may not: noise that is no secret, no masks, masks
     that only resist an honest server, and data that lie in one place.
@@ -46,4 +47,5 @@ def deployable(config: RunConfig, clients: int) -> RunConfig:
         dataclasses.replace(data, clients=clients, partition="natural") == fixed,
         "`data` of a federation has dataset, clients and total_images; all else stands in its data.py",
     )
-    return settled(dataclasses.replace(config, data=fixed))
+    variate = config.training.control_variate or 0.0
+    return settled(override(dataclasses.replace(config, data=fixed), {"training.control_variate": variate}))

@@ -19,7 +19,7 @@ from flora_secure.data.images import content
 from flora_secure.data.notes import Notes
 from flora_secure.engine.task import Framed, framed, trainer_of
 from flora_secure.model.trained.folder import describe_adapter
-from flora_secure.planning.config import RunConfig
+from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.rules import TrainedValues
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.float16 import from_wire
@@ -62,7 +62,9 @@ class SiteTraining:
     def of(cls, config: RunConfig, data: Dataset, cache: ArrayCache | None) -> SiteTraining:
         """Load the model and take the features of the site's images. Raises an `errors.InputError` for what does not
         fit together."""
-        made, cuts, own = framed(config, data, cache), Notes(), [np.arange(len(data.private), dtype=np.int64)]
+        # the server makes the warm start, and its broadcast brings it
+        made, cuts = framed(override(config, {"training.warm_start": "none"}), data, cache), Notes()
+        own = [np.arange(len(data.private), dtype=np.int64)]
         learner = made.frame.learner(data.private, own, cuts)
         return cls(config, data, made, trainer_of(config, made, learner, own, captioned=data.captioned))
 

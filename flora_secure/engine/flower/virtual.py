@@ -113,7 +113,7 @@ class VirtualFederation(Simulated):
     def _write(self, folder: Path) -> None:
         """What a node's process needs to know of the run; a secret, since it holds the clients' identity keys."""
         table = {
-            "config": self.config.to_toml(),
+            "config": self.task.settled(self.config).to_toml(),
             "policy": asdict(simulated_policy(self.server)),
             "identities": [secret.hex() for secret in self._secrets],
             "features": None if self._features is None else str(self._features.folder),

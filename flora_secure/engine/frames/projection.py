@@ -8,31 +8,31 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from flora_secure.client.closed_form import ClientBatch, ClosedForm
 from flora_secure.client.control_variate import ControlVariate
 from flora_secure.data.dataset import Split, Unseen
-from flora_secure.data.images import images_at
 from flora_secure.data.notes import Notes
-from flora_secure.engine.frames.setting import Setting, target_of
+from flora_secure.engine.frames.setting import PublicSample, Setting, target_of
 from flora_secure.model.factors import Factors, initial_factors
 from flora_secure.model.head import Head
 from flora_secure.model.matrices import matrices_of
 from flora_secure.model.peft_format import save_adapter
 from flora_secure.model.towers import Indices
+from flora_secure.planning.config import RunConfig
 from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.server.evaluator import Embeddings, Evaluator
-from flora_secure.server.warm_start import public_sample, warm_start
+from flora_secure.server.warm_start import warm_start
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """The classifier's frozen part `head`, and the `fresh` adapter before its warm start."""
+    """The classifier's frozen part `head`, the `fresh` adapter before its warm start, and the `public` images."""
 
     setting: Setting
     head: Head
     fresh: Factors = field(repr=False)
+    public: PublicSample = field(repr=False)
 
     @classmethod
     def of(cls, setting: Setting) -> Projection:
@@ -44,27 +44,24 @@ class Projection:
             setting.rule, head.prompts.cpu(), head.base.shape[1], config.model.rank, setting.generator
         )
         head = replace(head, scale=config.model.scale(factors.rank))
-        return cls(setting, head, factors.to(setting.device))
+        return cls(setting, head, factors.to(setting.device), PublicSample(setting))
 
     @property
     def width(self) -> float:
         """Coordinates of a class embedding, in units of what one trained value moves."""
         return float(self.head.base.shape[1]) * self.head.scale**2
 
-    @cached_property
-    def _public(self) -> Tensor | None:
-        """Features of the public images that training may see; None where nothing asks for them."""
-        training, images = self.setting.config.training, self.setting.public.images
-        if not len(images) or not (training.warm_start or training.control_variate):
-            return None
-        return self.setting.features(images_at(images, public_sample(len(images))))
+    def settled(self, config: RunConfig) -> Projection:
+        """The same with another `config`, of which warm start and control variate alone may differ."""
+        return replace(self, setting=replace(self.setting, config=config))
 
     @cached_property
     def initial(self) -> Factors:
-        """The fresh adapter, after its warm start on public images."""
-        if self._public is None:
+        """The fresh adapter, after its warm start on public images where the config names one."""
+        kind = self.setting.config.training.warm_start or "none"
+        if kind == "none" or not len(self.public):
             return self.fresh
-        return warm_start(self.head, self.fresh, self._public, self.setting.config.training.warm_start)
+        return warm_start(kind, self.head, self.fresh, self.public.features, self.public.labels)
 
     def learner(self, private: Split, clients: Sequence[Indices], cuts: Notes) -> ClosedForm:
         """Local training in closed form, see `setting.Frame`."""
@@ -73,9 +70,9 @@ class Projection:
         labels = torch.from_numpy(private.labels).to(features.device)
         parts = [torch.from_numpy(indices) for indices in clients]
         batch = ClientBatch(features, labels, parts, len(self.setting.class_names))
-        weight = config.training.control_variate
-        varies = self._public is not None and weight and config.privacy.unit == "client"
-        variate = ControlVariate(self._public, weight) if varies and self._public is not None else None
+        weight = config.training.control_variate or 0.0
+        varies = weight > 0 and len(self.public) > 0 and config.privacy.unit == "client"
+        variate = ControlVariate(self.public.features, weight) if varies else None
         return ClosedForm(self.head, batch, features, labels, variate)
 
     def evaluator(self, test: Split, unseen: Unseen | None, cuts: Notes) -> Evaluator:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flora_secure.client.trainer import Learner
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset, Split, Unseen
-from flora_secure.data.images import Images
+from flora_secure.data.images import Images, images_at
 from flora_secure.data.notes import Notes
 from flora_secure.model.clip import Clip, class_prompts
 from flora_secure.model.factors import Factors
@@ -25,8 +28,10 @@ from flora_secure.model.features import split_features
 from flora_secure.model.image_views import ImageViews
 from flora_secure.model.towers import Indices
 from flora_secure.planning.config import RunConfig
+from flora_secure.planning.placements import PLACEMENTS
 from flora_secure.planning.rules import Rule
 from flora_secure.server.evaluator import Evaluator
+from flora_secure.server.warm_start import public_sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +92,40 @@ class Setting:
         return split_features(self.clip, images, views=self.views, cache=self.cache)
 
 
+@dataclass(frozen=True, eq=False)
+class PublicSample:
+    """The images of the public slice that training may see, and their labels; embedded when something asks for them.
+
+    Attributes:
+        setting: whose slice it is, and which must have labels.
+    """
+
+    setting: Setting = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        return public_sample(len(self.setting.public))
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Float32 (n, embed) of unit norm."""
+        return self.setting.features(images_at(self.setting.public.images, self._places))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Int64 (n,), as the data set has them: all 0 where it calls every image by one name."""
+        return torch.from_numpy(self.setting.public.labels[self._places]).to(self.setting.device)
+
+    @property
+    def sources(self) -> NDArray[np.int64] | None:
+        """Which of them are of one source, int64 (n,); None where the data set does not say."""
+        known = self.setting.public.sources
+        return None if known is None else known[self._places]
+
+
 class Frame(Protocol):
     """The frozen part of training and evaluation on one placement."""
 
@@ -111,6 +150,11 @@ class Frame(Protocol):
     def save(self, factors: Factors, folder: Path) -> None:
         """Write the adapter in peft's format."""
         ...
+
+
+def local_rate(config: RunConfig, rule: Rule) -> float:
+    """The clients' learning rate: as given, or the rule's on this placement."""
+    return config.training.local_rate or rule.local_rate * PLACEMENTS[config.model.placement].rate
 
 
 def target_of(test: Split, device: torch.device, *, captioned: bool) -> Tensor:

@@ -136,6 +136,17 @@ def skew(run: Shown) -> list[Fact]:
     return found
 
 
+def before(run: Shown) -> list[Fact]:
+    """What public images taught before any client was heard, and who chose that; empty where the run has neither."""
+    chosen = run.report.choices
+    named = ("warm start", chosen.warm_start), ("control variate", chosen.control_variate)
+    return [
+        Fact(name, choice.value, choice.line.removeprefix(f"{choice.value}, "))
+        for name, choice in named
+        if choice is not None
+    ]
+
+
 def checks(run: Shown) -> Table:
     """The server's ε, and that of outsiders, by each accountant that was asked."""
     priv = run.report.privacy

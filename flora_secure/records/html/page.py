@@ -74,6 +74,7 @@ def _parts(run: Shown, name: str) -> dict[str, Any]:
         "label": facts.label(run),
         "warnings": run.warnings,
         "skew": facts.skew(run),
+        "before": facts.before(run),
         "charts": drawn,
         "statement": [_lead(paragraph) for paragraph in run.report.privacy.statement.split("\n\n")],
         "checks": facts.checks(run),

@@ -29,6 +29,10 @@ def test_what_is_written_is_read_back_and_the_policy_lets_just_the_run_in(tmp_pa
     assert read.aggregation.secagg == "malicious-server"
     assert read.privacy.unit == (unit or ("example" if clients < 30 else "client"))
     assert read.aggregation.suite == begun.policy.suite
+    assert (read.training.warm_start, read.training.control_variate) == (None, 0.0)
+    assert ("control_variate = 0.0" in (folder / "app/federation/config.toml").read_text()) == (
+        read.privacy.unit == "client"
+    )
     assert Policy.read(folder / "policy.toml") == begun.policy
     # the plan that the parties will make of what they read, whose classes the data say
     plan = forecast(override(read, {"data.dataset": "icons"})).plan

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sites import CONFIG, ENROLMENT, EXAMPLES, IDENTITIES, POLICY, SITES, Federation, site_of
+from sites import CONFIG, ENROLMENT, EXAMPLES, IDENTITIES, POLICY, SITES, Federation, data_of, site_of
 
 import flora_secure
 from flora_protocols import Code
 from flora_secure.client import client as client_module
 from flora_secure.client.ledger import ClientLedger
+from flora_secure.engine.deployed.deployable import deployable
+from flora_secure.engine.deployed.site import Site
+from flora_secure.engine.deployed.training import SiteTraining
 from flora_secure.errors import ConfigError, Refusal, RunFolderError, RunInterrupted
-from flora_secure.planning.config import RunConfig, override
+from flora_secure.planning.config import RunConfig, load_config, override
 from flora_secure.rounds.opening import is_opening, is_request
 from flora_secure.rounds.reply import Refused, decode_reply, encode_refusal, encode_reply
 from flora_secure.rounds.sum import Outcome
@@ -277,6 +280,50 @@ def test_a_server_killed_at_any_exchange_goes_on_and_counts(tmp_path: Path, sums
     charged = {record.round for record in run.records if record.released or record.exposed}
     assert uploads <= charged  # whatever a site has given, the server's ledger counts
     assert flora_secure.audit(run.folder).passed
+
+
+def labelled_site(federation: Federation, number: int) -> Site:
+    """A site with the public images of a server that has their labels, too."""
+    site = federation.site(number)
+    data = data_of("private", np.arange(number * 300, number * 300 + 300), labelled=True)
+    site.training = lambda: SiteTraining.of(site.config, data.load("private", "digits"), None)
+    return site
+
+
+def test_the_server_decides_its_warm_start_alone_and_goes_on_with_it(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    federation.wires.sites |= {number: labelled_site(federation, number) for number in range(SITES)}
+    data = data_of("test", np.arange(150), labelled=True).load("test", "digits")
+
+    def progress(number: int, *_: object) -> None:
+        if number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(RunInterrupted):
+        federation.host(progress=progress, data=data).run(tmp_path / "run")
+    began = (tmp_path / "run" / "config.toml").read_bytes()
+    run = federation.host(data=data).run(tmp_path / "run")
+    start, variate = run.report.choices.warm_start, run.report.choices.control_variate
+    assert start is not None
+    assert variate is not None
+    assert (start.value, start.by, start.images) == ("labels", "public data", 200)
+    assert (variate.value, variate.by) == ("1", "user")  # which all sites have in their configuration
+    assert (tmp_path / "run" / "config.toml").read_bytes() == began
+    assert load_config(tmp_path / "run" / "config.toml").training.warm_start == "labels"
+    assert run.report.accuracy.warm_start > run.report.accuracy.zero_shot + 0.05
+    assert sum(line == f"warm start: {start.line}" for line in federation.told[-1]) == 2
+    # sites decide nothing, and fit all the same
+    training = SiteTraining.of(federation.sites[0].config, data_of("private", np.arange(9)).load("private"), None)
+    assert training.made.config.training.warm_start == "none"
+    assert float(training.made.frame.initial.b.abs().max()) == 0
+    assert flora_secure.audit(run.folder).passed
+
+
+def test_nobody_has_a_control_variate_unless_all_say_so() -> None:
+    silent = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, control_variate=None))
+    assert deployable(silent, SITES).training.control_variate == 0.0
+    assert deployable(CONFIG, SITES).training.control_variate == 1.0
+    assert deployable(silent, SITES).training.warm_start is None
 
 
 def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:

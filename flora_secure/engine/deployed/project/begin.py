@@ -171,5 +171,7 @@ def _config(clients: int, rounds: int, epsilon: float, unit: Unit, images: int |
     if unit == "example":
         example = DataConfig(dataset=ICONS)  # whose images `example.write_example` writes
         settings["data.total_images"] = private_images(example) if images is None else images
+    else:
+        settings["training.control_variate"] = 0.0
     config = override(RunConfig(), settings)
     return override(config, {"aggregation.suite": name_of(suite_of(config))})

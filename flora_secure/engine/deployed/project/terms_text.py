@@ -19,7 +19,7 @@ dataset = {dataset}  # a name; where the images lie says data.py
 {images}
 [training]
 rounds = {rounds}
-
+{variate}
 [privacy]
 unit = {unit}  # whom the budget protects: each "example" (an image), or a whole "client" (a site)
 epsilon = {epsilon}  # of all rounds together, against the server; planned, not measured
@@ -89,7 +89,7 @@ placements = {placements}
 def config_text(config: RunConfig, plan: Forecast) -> str:
     """A federation's config.toml, without the number of its clients, which its enrolment says."""
     privacy, how = config.privacy, config.aggregation
-    images = config.data.total_images
+    images, variate = config.data.total_images, config.training.control_variate
     return _CONFIG.format(
         seed=config.seed,
         dataset=_toml(config.data.dataset),
@@ -97,6 +97,10 @@ def config_text(config: RunConfig, plan: Forecast) -> str:
         if images is None
         else f"total_images = {images}  # of all sites together, roughly: what one image is hidden among\n",
         rounds=config.training.rounds,
+        variate=""
+        if variate is None
+        else f"control_variate = {_toml(variate)}  # above 0, up to 1: what images that all sites have, the public "
+        "ones, say of a site's classes is left out of its training\n",
         unit=_toml(privacy.unit),
         epsilon=_toml(privacy.epsilon),
         delta=_toml(privacy.delta),
