@@ -26,7 +26,6 @@ from flora_secure.model.fitting import fitted_apart, fitted_to_the_end
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.rules import rule_named
 from flora_secure.records.report import LARGEST, Alone, Competitors
-from flora_secure.server.warm_start import public_sample
 
 _CENTRAL_STEPS = 400  # of more images than a client or the public slice has, on which the loss falls for longer
 
@@ -96,9 +95,7 @@ def central_adapter(task: Task) -> Factors:
 def public_features(frame: Projection) -> Tensor:
     """Features of all public images, float32 (n, embed); those that training has seen are not embedded again."""
     images, known = frame.setting.public.images, frame.public.features
-    if known is None:
-        return frame.setting.features(images)
-    sample = torch.from_numpy(public_sample(len(images)))
+    sample = torch.from_numpy(frame.public.places)
     rest = torch.ones(len(images), dtype=torch.bool)
     rest[sample] = False
     whole = known.new_empty(len(images), known.shape[1])

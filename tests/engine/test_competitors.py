@@ -25,7 +25,7 @@ from flora_secure.engine.competitors import (
     why_not,
 )
 from flora_secure.engine.frames.projection import Projection
-from flora_secure.engine.frames.setting import Setting
+from flora_secure.engine.frames.setting import PublicSample, Setting
 from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import Framed, Task
 from flora_secure.errors import ConfigError, RunInterrupted
@@ -34,7 +34,7 @@ from flora_secure.model.fitting import fitted_to_the_end
 from flora_secure.model.head import Head
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.rules import PROMPT_BASIS
-from flora_secure.records.report import Competitors, Report
+from flora_secure.records.report import Choices, Competitors, Report
 from flora_secure.server.evaluator import Evaluator
 from flora_secure.server.scores import evaluate
 
@@ -51,6 +51,9 @@ class Points(Setting):
 
     def features(self, images: Any) -> torch.Tensor:
         return torch.from_numpy(images)
+
+
+NOTHING_CHOSEN = Choices(warm_start=None, control_variate=None)
 
 
 def points(labels: list[int], seed: int) -> Split:
@@ -77,10 +80,12 @@ def world(
     head = Head(torch.eye(CLASSES), torch.eye(8)[4:], logit_scale=20.0)
     fresh = Factors(torch.eye(CLASSES), torch.zeros(CLASSES, 8))
     setting = Points(config, SimpleNamespace(), PROMPT_BASIS, None, names, ("{}",), False, False, data.public)
-    frame = Projection(setting, head, fresh)
+    frame = Projection(setting, head, fresh, PublicSample(setting))
     images = setting.features(data.test.images)
     evaluator = Evaluator(lambda factors: (head.text(factors), images), torch.from_numpy(data.test.labels), False)
-    return config, Task(Framed(SimpleNamespace(), PROMPT_BASIS, frame), federation, None, evaluator)
+    return config, Task(
+        Framed(config, SimpleNamespace(), PROMPT_BASIS, frame, NOTHING_CHOSEN), federation, None, evaluator
+    )
 
 
 def compared(config: RunConfig, task: Task, factors: Factors, *names: str) -> Competitors:
@@ -203,7 +208,7 @@ def test_all_data_in_one_place_are_private_data_alone() -> None:
 
 def test_the_warm_start_of_the_run_is_not_that_of_its_competitors(task: Task) -> None:
     """They begin at the fresh adapter, whatever the run begins with; images that it embedded are not embedded again."""
-    cold = task_of(small(training__warm_start=0, training__control_variate=0.0))
+    cold = task_of(small(training__warm_start="none", training__control_variate=0.0))
     assert not torch.equal(cold.initial.b, task.initial.b)
     assert torch.equal(public_adapter(cold).b, public_adapter(task).b)
     whole = task.frame.setting.features(task.federation.dataset.public.images)
@@ -211,15 +216,13 @@ def test_the_warm_start_of_the_run_is_not_that_of_its_competitors(task: Task) ->
 
 
 def test_of_more_public_images_than_training_sees_the_others_are_embedded_too(monkeypatch) -> None:
-    from flora_secure.engine import competitors
-    from flora_secure.engine.frames import projection
+    from flora_secure.engine.frames import setting
 
     _, task = world([[0, 1], [2, 3]], [0, 1, 2, 3], [0, 1, 2, 3, 3, 2, 1])
-    for module in (projection, competitors):
-        monkeypatch.setattr(module, "public_sample", lambda count: np.array([1, 4, 5]))
+    monkeypatch.setattr(setting, "public_sample", lambda count: np.array([1, 4, 5]))
     seen = []
     monkeypatch.setattr(Points, "features", lambda self, images: seen.append(len(images)) or torch.from_numpy(images))
-    assert task.frame._public is not None
+    assert len(task.frame.public.features) == 3
     np.testing.assert_array_equal(public_features(task.frame).numpy(), task.federation.dataset.public.images)
     assert seen == [3, 4]
 

@@ -324,9 +324,9 @@ def test_unseen_classes_stand_in_the_table_and_only_some_by_name(report: Report)
 
 def test_competitors_stand_below_the_accuracy_with_what_they_have_more(report: Report) -> None:
     text = dict(rows(with_competitors(report)))
-    assert [*text][:8] == [
+    assert [*text][:10] == [
         "accuracy", "  before", "  spread", "  public labels alone", "  one client alone", "  all data in one place",
-        "  without noise", "privacy",
+        "  without noise", "  warm start", "  control variate", "privacy",
     ]  # fmt: skip
     assert text["  public labels alone"] == "79.00% (-6.00 points)"
     assert text["  all data in one place"] == "90.00% (+5.00 points)"

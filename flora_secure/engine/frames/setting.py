@@ -103,27 +103,28 @@ class PublicSample:
     setting: Setting = field(repr=False)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     @cached_property
-    def _places(self) -> NDArray[np.int64]:
+    def places(self) -> NDArray[np.int64]:
+        """Which images of the slice they are, int64 (n,)."""
         return public_sample(len(self.setting.public))
 
     @cached_property
     def features(self) -> Tensor:
         """Float32 (n, embed) of unit norm."""
-        return self.setting.features(images_at(self.setting.public.images, self._places))
+        return self.setting.features(images_at(self.setting.public.images, self.places))
 
     @cached_property
     def labels(self) -> Tensor:
         """Int64 (n,), as the data set has them: all 0 where it calls every image by one name."""
-        return torch.from_numpy(self.setting.public.labels[self._places]).to(self.setting.device)
+        return torch.from_numpy(self.setting.public.labels[self.places]).to(self.setting.device)
 
     @property
     def sources(self) -> NDArray[np.int64] | None:
         """Which of them are of one source, int64 (n,); None where the data set does not say."""
         known = self.setting.public.sources
-        return None if known is None else known[self._places]
+        return None if known is None else known[self.places]
 
 
 class Frame(Protocol):
