@@ -1,8 +1,8 @@
-"""Icons that the pretraining sees, with what their names say: none of a client's twenty things, and none like them.
+"""Icons for the pretraining, with what their names say: none of a client's or a test's, and none like them.
 
 Three kinds of sets of `@iconify/json`, all free: the public house styles of the embedded icons with all that they
-draw; sets of which the embedded icons hold nothing, by authors of none of their clients; and sets of emoji, of which
-the embedded icons hold the twenty things and the pretraining the rest. What equals an image of the clients or of the
+draw; sets of emoji, of which the embedded icons hold the twenty things and the pretraining the rest; and, to measure
+by and not to train on, sets of which the embedded icons hold nothing. What equals an image of the clients or of the
 tests, or is near one as docs/data-card-icons.md measures it, is left out.
 """
 
@@ -20,7 +20,7 @@ from icon_pack.package import LICENCES, PUBLIC, UNDRAWN, Icon, IconSet, drawn_en
 from icon_pack.rendering import render
 from icon_pack.splits import is_near
 
-OTHERS = (  # house styles of nobody in the embedded icons
+OTHERS = (  # house styles of nobody in the embedded icons, to measure by
     *("line-md", "eos-icons", "formkit", "codex", "fad", "wi", "meteocons", "medical-icon", "ginetex", "topcoat"),
     *("pinhead", "maki", "temaki", "roentgen", "osmic"),
 )
