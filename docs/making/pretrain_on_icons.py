@@ -41,7 +41,7 @@ from flora_secure.data.sources import load_dataset  # noqa: E402
 from flora_secure.model.clip import class_prompts  # noqa: E402
 
 SEEN, DIGEST = ROOT / "docs/making/pretrain/seen_icons.bin", 6  # what tells all pictures that were seen; bytes of each
-WIDTH = 128  # of the embedding
+WIDTH = 102  # of the embedding: twenty classes are 2,040 values, which a rotation fills up to 2,048
 SHARE = 0.05  # of the icons in a batch that are of the twenty things
 RECIPE = Recipe(
     phases=(

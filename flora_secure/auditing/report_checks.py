@@ -127,7 +127,15 @@ def _compared(report: Report) -> list[Problem]:
         problems += _different(("competitors.no_noise of a run without noise", found.no_noise, None))
     if (alone := found.local) is None:
         return problems
-    for name in ("mean", "federated", "best", "mean_of_largest", "federated_of_largest"):
+    for name in (
+        "mean",
+        "federated",
+        "fitted_on",
+        "best",
+        "mean_of_largest",
+        "federated_of_largest",
+        "fitted_on_of_largest",
+    ):
         value = getattr(alone, name)
         if value is not None and not 0 <= value <= 1:
             problems.append(("report.json", f"competitors.local.{name} {value} is no fraction"))

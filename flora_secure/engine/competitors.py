@@ -134,9 +134,15 @@ def _alone(run: Ended) -> Alone:
     places = [everything] * len(clients) if kind != "own" else federation.own_tests or []
     members = [client for client, own in enumerate(places) if len(own)]
     score = _score(kind, federation, task.evaluator.target.cpu().numpy())
-    alone = np.full(len(clients), np.nan)
-    for client, right in _right(task, members, places):
-        alone[client] = score(client, right)
+
+    def of_own(begin: Factors) -> NDArray[np.float64]:
+        """What each client's adapter is worth that begins there and is fitted to the client's own images."""
+        found = np.full(len(clients), np.nan)
+        for client, right in _right(task, begin, members, places):
+            found[client] = score(client, right)
+        return found
+
+    alone, at_home = of_own(_projection(task).fresh), of_own(run.factors)
     whole = (task.evaluator.predicted(run.factors) == task.evaluator.target).cpu().numpy()
     federated = np.array([score(client, whole[own]) if len(own) else np.nan for client, own in enumerate(places)])
     weights = np.array([len(own) if kind == "own" else 1 for own in places])
@@ -150,10 +156,12 @@ def _alone(run: Ended) -> Alone:
         clients=len(members),
         mean=mean(alone, members),
         federated=mean(federated, members),
+        fitted_on=mean(at_home, members),
         best=float(alone[members].max()) if kind == "all" else None,
         largest=len(largest),
         mean_of_largest=mean(alone, largest),
         federated_of_largest=mean(federated, largest),
+        fitted_on_of_largest=mean(at_home, largest),
     )
 
 
@@ -173,16 +181,17 @@ def _score(kind: str, federation: Federation, target: NDArray[np.int64]) -> Scor
 
 @torch.no_grad()
 def _right(
-    task: Task, members: Sequence[int], places: Sequence[NDArray[np.int64]]
+    task: Task, begin: Factors, members: Sequence[int], places: Sequence[NDArray[np.int64]]
 ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Of each of `members`, which of the test images at its `places` its own adapter gets right."""
+    """Of each of `members`, which of the test images at its `places` the adapter gets right that begins at `begin` and
+    is fitted to its own images."""
     frame = _projection(task)
     features, labels = _private(task, frame)
     _, images = task.evaluator.test(frame.fresh)
     parts = [torch.from_numpy(task.federation.clients[client]) for client in members]
-    for group, b in fitted_apart(frame.head, frame.fresh, features, labels, parts):
+    for group, b in fitted_apart(frame.head, begin, features, labels, parts):
         for row, own in zip(group, b, strict=True):
             where = torch.from_numpy(places[members[row]]).to(images.device)
-            text = frame.head.text(Factors(frame.fresh.a, own))
+            text = frame.head.text(Factors(begin.a, own))
             right = (images[where] @ text.T).argmax(dim=1) == task.evaluator.target[where]
             yield members[row], right.cpu().numpy()

@@ -38,7 +38,7 @@ NAMED = (
 # what the statement says where such competitors are in the report, and only there; by their names
 COMPARED: Mapping[str, str] = {
     "local": "how well adapters do that were each fitted to one client's labels alone, and the federated one on the "
-    "same test images",
+    "same test images, as it is and fitted on to these labels",
     "central": "how well an adapter does that was fitted to all clients' labels in one place",
     "no-noise": "the accuracy of the same run without noise",
 }

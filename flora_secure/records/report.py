@@ -97,18 +97,21 @@ class Alone:
 
     `images`, on which: "own", each client's own test images, all of them counted together; "mixed", test images mixed
     like its own labels, as `accuracy.client_mean` counts, the mean over clients; or "all", the test images, none of
-    which is any client's, the mean over clients, and `best` of the best one (else null). `mean_of_largest` and
-    `federated_of_largest`: of the `largest` clients with most images alone.
+    which is any client's, the mean over clients, and `best` of the best one (else null). `fitted_on`: the federated
+    adapter, fitted on to each client's own images and kept there, which gives nobody else anything. `mean_of_largest`,
+    `federated_of_largest` and `fitted_on_of_largest`: of the `largest` clients with most images alone.
     """
 
     images: str
     clients: int
     mean: float
     federated: float
+    fitted_on: float
     best: float | None
     largest: int
     mean_of_largest: float
     federated_of_largest: float
+    fitted_on_of_largest: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,8 +101,9 @@ def _competitors(found: Competitors, final: float) -> list[Row]:
         where = IMAGES_ALONE.get(alone.images, alone.images)
         best = "" if alone.best is None else f", the best one {alone.best:.2%}"
         told[NAMES["local"]] = (
-            f"{alone.mean:.2%} {where}{best} (federated {alone.federated:.2%}); the {alone.largest} largest "
-            f"{alone.mean_of_largest:.2%} (federated {alone.federated_of_largest:.2%})"
+            f"{alone.mean:.2%} {where}{best} (federated {alone.federated:.2%}, fitted on at home "
+            f"{alone.fitted_on:.2%}); the {alone.largest} largest {alone.mean_of_largest:.2%} (federated "
+            f"{alone.federated_of_largest:.2%}, fitted on {alone.fitted_on_of_largest:.2%})"
         )
     order = [*NAMES.values(), *told]
     return [(f"  {what}", told[what]) for what in sorted(told, key=order.index)]

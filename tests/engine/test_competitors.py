@@ -133,6 +133,16 @@ def test_owned_test_images_count_one_by_one_and_clients_without_any_not_at_all()
     assert found.federated == found.federated_of_largest == pytest.approx(9 / 10)
 
 
+def test_what_the_federation_knows_is_kept_where_a_client_fits_on() -> None:
+    """A client that holds zeros alone, and is tested on ones too, owes these to the federation."""
+    config, task = world([[0] * 8, [1, 1, 2, 3]], [0, 1, 0, 1], [], [0, 0, 0, 0])
+    right = central_adapter(task)
+    found = compared(config, task, right, "local").local
+    assert found is not None
+    assert (found.mean, found.federated, found.fitted_on) == (0.5, 1.0, 1.0)
+    assert found.fitted_on_of_largest == 1.0
+
+
 def test_the_fifteen_largest_are_those_with_most_private_images() -> None:
     """Sixteen clients: the smallest is wrong about its one test image, and the federation about all but that."""
     held = [[0] * (3 + client) for client in range(16)]

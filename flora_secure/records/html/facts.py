@@ -123,11 +123,12 @@ def skew(run: Shown) -> list[Fact]:
             Fact(
                 "one client alone" + (f", the {alone.largest} largest" if some else ""),
                 f"{share:.1%}",
-                f"{IMAGES_ALONE.get(alone.images, alone.images)}, where the federated adapter has {shared:.1%}",
+                f"{IMAGES_ALONE.get(alone.images, alone.images)}, where the federated adapter has {shared:.1%}, "
+                f"and fitted on at home {on:.1%}",
             )
-            for some, share, shared in (
-                (False, alone.mean, alone.federated),
-                (True, alone.mean_of_largest, alone.federated_of_largest),
+            for some, share, shared, on in (
+                (False, alone.mean, alone.federated, alone.fitted_on),
+                (True, alone.mean_of_largest, alone.federated_of_largest, alone.fitted_on_of_largest),
             )
         ]
         if alone.best is not None:
