@@ -111,7 +111,7 @@ def _fit(head: Head, factors: Factors, features: Tensor, labels: Tensor, weight:
     penalty = (PENALTY_APART * weight.amax(dim=1))[:, None, None]
     # s B, whose length is that of what moves, whatever the scale s
     b = (head.scale * factors.b).expand(len(features), -1, -1).clone()
-    start = b.clone()
+    begin = b.clone()
     optimiser = torch.optim.Adam([b], lr=RATE_APART)
     rows = max(1, _LOGITS // (len(features) * len(constant)))
     for step in range(steps):
@@ -128,6 +128,6 @@ def _fit(head: Head, factors: Factors, features: Tensor, labels: Tensor, weight:
             g_t += head.logit_scale * (probability * weight[:, None, some]) @ features[:, some]
         # t = V/|V|: only the part of the gradient that is orthogonal to t moves V
         g_value = (g_t - t * (t * g_t).sum(-1, keepdim=True)) / norm
-        b.grad = read.mT @ g_value + 2 * penalty * (b - start)
+        b.grad = read.mT @ g_value + 2 * penalty * (b - begin)
         optimiser.step()
     return b / head.scale

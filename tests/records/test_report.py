@@ -332,7 +332,8 @@ def test_competitors_stand_below_the_accuracy_with_what_they_have_more(report: R
     assert text["  all data in one place"] == "90.00% (+5.00 points)"
     assert text["  without noise"] == "88.00% (+3.00 points)"
     assert text["  one client alone"] == (
-        "64.00% on its own test images (federated 74.50%); the 15 largest 72.00% (federated 78.00%)"
+        "64.00% on its own test images (federated 74.50%, fitted on at home 86.00%); the 15 largest 72.00% (federated "
+        "78.00%, fitted on 87.00%)"
     )
     away = dict(rows(with_competitors(report, "all")))["  one client alone"]
     assert away.startswith("64.00% on all test images, none of which is a client's, the best one 70.10% (federated")
