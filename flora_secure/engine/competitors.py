@@ -8,6 +8,7 @@ that in one place, and its owner alone may know the figures.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -126,7 +127,32 @@ def _images(config: RunConfig, federation: Federation) -> str:
     return "mixed" if own is None or not any(map(len, own)) else "own"
 
 
-def _alone(run: Ended) -> Alone:
+@dataclass(frozen=True, eq=False)
+class ByClient:
+    """Fractions of right answers on each client's own test images, float64 (clients,), NaN where a client has none.
+
+    Attributes:
+        images: on which, see `Alone`.
+        members: the clients that have any.
+        weights: of each client in a mean.
+        alone: of an adapter fitted to the client's own images from the fresh one.
+        federated: of the run's adapter.
+        fitted_on: of that, fitted on to the client's own images.
+    """
+
+    images: str
+    members: list[int]
+    weights: NDArray[np.int64]
+    alone: NDArray[np.float64]
+    federated: NDArray[np.float64]
+    fitted_on: NDArray[np.float64]
+
+    def mean(self, of: NDArray[np.float64], some: Sequence[int]) -> float:
+        """The weighted mean over some of the members."""
+        return float(np.average(of[some], weights=self.weights[some]))
+
+
+def by_client(run: Ended) -> ByClient:
     """Each client's own adapter on the test images that are to be its own, beside the run's."""
     task, federation = run.task, run.task.federation
     kind, clients = _images(run.config, federation), federation.clients
@@ -136,32 +162,37 @@ def _alone(run: Ended) -> Alone:
     score = _score(kind, federation, task.evaluator.target.cpu().numpy())
 
     def of_own(begin: Factors) -> NDArray[np.float64]:
-        """What each client's adapter is worth that begins there and is fitted to the client's own images."""
         found = np.full(len(clients), np.nan)
         for client, right in _right(task, begin, members, places):
             found[client] = score(client, right)
         return found
 
-    alone, at_home = of_own(_projection(task).fresh), of_own(run.factors)
     whole = (task.evaluator.predicted(run.factors) == task.evaluator.target).cpu().numpy()
-    federated = np.array([score(client, whole[own]) if len(own) else np.nan for client, own in enumerate(places)])
-    weights = np.array([len(own) if kind == "own" else 1 for own in places])
-    largest = sorted(members, key=lambda client: -len(clients[client]))[:LARGEST]
-
-    def mean(of: NDArray[np.float64], some: Sequence[int]) -> float:
-        return float(np.average(of[some], weights=weights[some]))
-
-    return Alone(
+    return ByClient(
         images=kind,
+        members=members,
+        weights=np.array([len(own) if kind == "own" else 1 for own in places]),
+        alone=of_own(_projection(task).fresh),
+        federated=np.array([score(client, whole[own]) if len(own) else np.nan for client, own in enumerate(places)]),
+        fitted_on=of_own(run.factors),
+    )
+
+
+def _alone(run: Ended) -> Alone:
+    found, clients = by_client(run), run.task.federation.clients
+    members = found.members
+    largest = sorted(members, key=lambda client: -len(clients[client]))[:LARGEST]
+    return Alone(
+        images=found.images,
         clients=len(members),
-        mean=mean(alone, members),
-        federated=mean(federated, members),
-        fitted_on=mean(at_home, members),
-        best=float(alone[members].max()) if kind == "all" else None,
+        mean=found.mean(found.alone, members),
+        federated=found.mean(found.federated, members),
+        fitted_on=found.mean(found.fitted_on, members),
+        best=float(found.alone[members].max()) if found.images == "all" else None,
         largest=len(largest),
-        mean_of_largest=mean(alone, largest),
-        federated_of_largest=mean(federated, largest),
-        fitted_on_of_largest=mean(at_home, largest),
+        mean_of_largest=found.mean(found.alone, largest),
+        federated_of_largest=found.mean(found.federated, largest),
+        fitted_on_of_largest=found.mean(found.fitted_on, largest),
     )
 
 

@@ -53,10 +53,10 @@ def test_a_genuine_run_passes(digits, tmp_path, changes) -> None:
 
 
 def test_a_genuine_run_passes_where_a_rotation_would_lengthen_nothing(tmp_path) -> None:
-    """Of 8 × 192 values the length of an upload does not tell whether updates were rotated; the statement does."""
-    config = small(model__rank=8)
+    """Of 4 × 256 values the length of an upload does not tell whether updates were rotated; the statement does."""
+    config = small(model__placement="text-attention", model__last_layers=1, model__rank=4)
     run = written(config, task_of(config), tmp_path / "run")
-    assert {line["dimension"] for line in read(run)[0]} == {1536}
+    assert {line["dimension"] for line in read(run)[0]} == {1024}
     assert found(run) == {}
 
 

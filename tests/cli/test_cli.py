@@ -175,7 +175,9 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(flags, says, tmp_path) -> N
     assert last.startswith("flora-secure: ")
     begun = [line for line in before if not line.startswith("warning: the embedded model, tiny, ")]  # of digits
     assert begun[:1] in ([], ["loading model and data …"])
-    assert len(begun) <= 1 or (len(begun) == 2 and begun[1].startswith("data "))
+    begins = ("loading model and data", "data ", "partition natural: ")
+    assert all(line.startswith(start) for line, start in zip(begun, begins, strict=False))
+    assert len(begun) <= len(begins)
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 

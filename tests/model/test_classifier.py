@@ -343,7 +343,7 @@ def edited(run: Path, target: Path, **changes: Any) -> Path:
         ({"mean": [0.5, 0.5, 0.5]}, AdapterError, "was trained with mean"),
         ({"placement": "text-mlp"}, AdapterError, "of another placement or model|larger than"),
         ({"rank": 5}, AdapterError, "must be F32|larger than"),
-        ({"rank": 10**6}, AdapterError, "rank 1000000 exceeds 128"),
+        ({"rank": 10**6}, AdapterError, "rank 1000000 exceeds 102"),
     ],
 )
 def test_another_model_is_refused(run: Path, tmp_path: Path, changes: Any, error: Any, what: str) -> None:

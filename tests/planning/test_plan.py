@@ -366,7 +366,7 @@ def test_the_limits_themselves_are_planned(flags, tmp_path) -> None:
 def test_bad_input_of_a_fresh_process_is_one_line_too(tmp_path) -> None:
     done = plan("--rank", "200", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("flora-secure: --rank 200 exceeds 128")
+    assert done.stderr.startswith("flora-secure: --rank 200 exceeds 102")
     assert done.stderr.count("\n") == 1
 
 

@@ -339,7 +339,7 @@ def test_competitors_stand_below_the_accuracy_with_what_they_have_more(report: R
     assert away.startswith("64.00% on all test images, none of which is a client's, the best one 70.10% (federated")
     mixed = dict(rows(with_competitors(report, "mixed")))["  one client alone"]
     assert mixed.startswith("64.00% on test images mixed like its own labels (federated")
-    assert [*dict(rows(report))][3:5] == ["  public labels alone", "privacy"]
+    assert [*dict(rows(report))][3:5] == ["  public labels alone", "  warm start"]
     assert dict(rows(captioned(report)))["  public labels alone"] == "not known: captions have no labels"
 
 
