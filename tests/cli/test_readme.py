@@ -41,12 +41,14 @@ def test_the_first_command_is_one_line_that_installs_and_reaches_the_figures(tmp
     report = json.loads((folder / "report.json").read_text())
     assert (report["data"]["dataset"], report["data"]["partition"]) == ("icons", "natural")
     assert report["aggregation"]["clients"] == 157
-    assert report["accuracy"]["final"] > 0.55
-    assert report["accuracy"]["final"] > report["accuracy"]["zero_shot"] + 0.1
+    # over seeds 77.4 % with a standard deviation of 0.5, docs/data-card-icons.md
+    assert report["accuracy"]["final"] > 0.74
+    assert report["accuracy"]["final"] > report["competitors"]["public"] + 0.08
+    assert report["accuracy"]["zero_shot"] > 0.47
     assert 3.5 < report["privacy"]["epsilon"] <= 4.0
     assert report["provenance"]["secret_noise"]
-    assert report["communication"]["reduction"] >= 900
-    assert report["timing"]["peak_memory_bytes"] < 2e9
+    assert report["communication"]["reduction"] >= 1300
+    assert report["timing"]["peak_memory_bytes"] < 1.5e9
 
 
 def test_the_second_command_installs_and_tests() -> None:
