@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="*", default=[50, 100, fitting.STEPS_APART, 400])
     steps = parser.parse_args().steps
-    for name in ("icons", "embedded"):
+    for name in ("icons", "clothes"):
         config = override(RunConfig(), {"data.dataset": name})
         cache = ArrayCache(default_folder(), print)
         frame = framed(config, load_federation(config.data, 0).dataset, cache).frame

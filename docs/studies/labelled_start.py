@@ -29,7 +29,7 @@ from flora_secure.server import warm_start
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--datasets", nargs="+", default=["icons", "embedded"])
+    parser.add_argument("--datasets", nargs="+", default=["icons", "clothes"])
     parser.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 4.0, math.inf])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.02, 0.05])
     parser.add_argument("--steps", type=int, nargs="+", default=[30, 100, 300])

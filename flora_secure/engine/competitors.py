@@ -57,6 +57,8 @@ def why_not(name: str, config: RunConfig, federation: Federation) -> str | None:
         )
     if name == "public" and len(data.public) == 0:
         return f"data set {data.name!r} has no public images"
+    if name == "public" and len(np.unique(data.public.labels)) == 1:
+        return "the public images all have one label, which tells nothing of the classes"
     if name == "local" and _images(config, federation) == "mixed":
         unknown = np.setdiff1d(data.private.labels, data.test.labels)
         if len(unknown):

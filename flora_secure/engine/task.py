@@ -36,7 +36,7 @@ from flora_secure.server.task import ServerTask
 KNOWN = ("icons", "clothes", "fashion-mnist")  # the data sets that the embedded model was made for
 _LITTLE_ELSE = (
     f"the embedded model, {EMBEDDED}, was trained on grey pictures of 28 × 28 pixels of clothes, icons of everyday "
-    "things, simple shapes and letters, and knows little else; for other images use `model.model` ViT-B-32 and "
+    "things, simple shapes, letters and digits, and knows little else; for other images use `model.model` ViT-B-32 and "
     "`model.pretrained` laion2b_s34b_b79k"
 )
 _OTHER_MODEL = (

@@ -274,16 +274,18 @@ def _build(kind: type, table: dict[str, Any], prefix: str) -> Any:
     return kind(**values)
 
 
-# what earlier files may say, and what to write instead
-_FORMER = {
-    "training.warm_start": "was a number of steps, and these are fixed now: write 'images' for what 100 did, 'none' "
-    "for 0, or leave it out, to have it decided on public data"
-}
+# The steps of the warm start that files of earlier releases say, and what is called so now.
+_STEPS = {0: "none", 100: "images"}
 
 
 def _coerce(name: str, value: Any, hint: Any) -> Any:
-    if name in _FORMER and type(value) is int:
-        raise ConfigError(f"`{name}` {value} {_FORMER[name]}")
+    if name == "training.warm_start" and type(value) is int:
+        require(
+            value in _STEPS,
+            f"`{name}` {value} was a number of steps, and these are fixed now: write 'images' for what 100 did, 'none' "
+            "for 0, or leave it out, to have it decided on public data",
+        )
+        value = _STEPS[value]
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     hint = next(option for option in options if option is not type(None))
     if typing.get_origin(hint) is Literal:

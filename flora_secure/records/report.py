@@ -157,7 +157,7 @@ class Choice:
         if self.reason is not None:
             return f"{self.value}, not decided: {self.reason}"
         tried = ", ".join(f"{value} {right:.1%}" for value, right in self.held_out.items())
-        return f"{self.value}, decided on {self.images:,} held-out public images ({tried})"
+        return f"{self.value} (right on {self.images:,} held-out public images: {tried})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ FILES = {
     "unknown.toml": "[privacy]\nepsilom = 4.0\n",
     "negative.toml": "[privacy]\nepsilon = -1\n",
     "poisson.toml": "[participation]\nrate = 0.5\nsampling = 'poisson'\n",
-    "server.toml": "[training]\nwarm_start = 100\n",
+    "server.toml": "[training]\nwarm_start = 37\n",
     "example.toml": "[privacy]\nunit = 'example'\n",
 }
 BAD = [
@@ -133,7 +133,7 @@ BAD = [
     (["--config", "poisson.toml", "--participation", "0"], "--participation must be above 0"),
     (
         ["--config", "server.toml"],
-        "config server.toml: training.warm_start 100 was a number of steps, and these are fixed now: write 'images'",
+        "config server.toml: training.warm_start 37 was a number of steps, and these are fixed now: write 'images'",
     ),
     (["--config", "example.toml", "--adaptive-clip", "0.5"], "--adaptive-clip 0.5 is for privacy.unit client, whose"),
 ]

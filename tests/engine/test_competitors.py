@@ -143,6 +143,13 @@ def test_what_the_federation_knows_is_kept_where_a_client_fits_on() -> None:
     assert found.fitted_on_of_largest == 1.0
 
 
+def test_public_images_of_one_label_alone_are_no_competitor() -> None:
+    config, task = world([[0, 1], [2, 3]], [0, 1, 2, 3], [0, 0, 0])
+    found = compared(config, task, central_adapter(task))
+    assert found.public is None
+    assert found.left_out == {"public": "the public images all have one label, which tells nothing of the classes"}
+
+
 def test_the_fifteen_largest_are_those_with_most_private_images() -> None:
     """Sixteen clients: the smallest is wrong about its one test image, and the federation about all but that."""
     held = [[0] * (3 + client) for client in range(16)]

@@ -21,6 +21,14 @@ OLD = "[data]\ndataset = 'embedded'\nclients = 4\n"
 SAYS = "`data.dataset` embedded is called clothes now"
 
 
+def test_a_whole_file_of_an_earlier_release_is_read_as_what_it_did() -> None:
+    old = from_toml(OLD + "[training]\nwarm_start = 100\ncontrol_variate = 1.0\n")
+    assert (old.training.warm_start, old.training.control_variate) == ("images", 1.0)
+    assert from_toml("[training]\nwarm_start = 0\n").training.warm_start == "none"
+    with pytest.raises(ConfigError, match=r"training\.warm_start 37 was a number of steps"):
+        from_toml("[training]\nwarm_start = 37\n")
+
+
 @pytest.mark.parametrize(
     "config",
     [from_toml(OLD).data, override(RunConfig(), {"data.dataset": "embedded"}).data, DataConfig(dataset="embedded")],

@@ -282,8 +282,8 @@ def test_the_table_shows_accuracy_privacy_and_communication_together(report: Rep
     assert "ε = 3.900 of 4 allowed" in text["privacy"]
     assert text["communication"].startswith("400 × less")
     assert "40 dropped, 40 recovered" in text["aggregation"]
-    tried = "(none 40.0%, images 35.0%, labels 61.0%)"
-    assert text["  warm start"] == f"labels, decided on 900 held-out public images {tried}"
+    tried = "none 40.0%, images 35.0%, labels 61.0%"
+    assert text["  warm start"] == f"labels (right on 900 held-out public images: {tried})"
     assert text["  control variate"] == "0.5, as set"
     assert text["warning"] == "the labels are numbers"
     assert "warning" not in dict(rows(dataclasses.replace(report, warnings=[])))

@@ -34,7 +34,8 @@ def decided(frame: Projection) -> tuple[RunConfig, Choices]:
     if config.privacy.unit != "client":
         return config, Choices(warm_start=start, control_variate=None)
     variate = _control_variate(frame.settled(config))
-    config = override(config, {"training.control_variate": float(variate.value)})
+    if config.training.control_variate is None:
+        config = override(config, {"training.control_variate": float(variate.value)})
     return config, Choices(warm_start=start, control_variate=variate)
 
 
