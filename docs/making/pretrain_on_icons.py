@@ -8,7 +8,6 @@ of either data set. A run that was stopped goes on from its checkpoint when star
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import platform
 import shutil
@@ -33,6 +32,7 @@ from pretrain.corpora import Icons, Pictured  # noqa: E402
 from pretrain.icons import EMOJI, NONE, OTHERS, public_icons  # noqa: E402
 from pretrain.probe import accuracy, linear_probe  # noqa: E402
 from pretrain.render import render  # noqa: E402
+from pretrain.seen import SEEN, digests  # noqa: E402
 from pretrain.train import Phase, Recipe, Trainer, image_embeddings, narrow  # noqa: E402
 
 from flora_secure.data.embedded.icons import ICONS_FOLDER, TEMPLATES  # noqa: E402
@@ -40,7 +40,6 @@ from flora_secure.data.embedded.packed import read_pack  # noqa: E402
 from flora_secure.data.sources import load_dataset  # noqa: E402
 from flora_secure.model.clip import class_prompts  # noqa: E402
 
-SEEN, DIGEST = ROOT / "docs/making/pretrain/seen_icons.bin", 6  # what tells all pictures that were seen; bytes of each
 WIDTH = 102  # of the embedding: twenty classes are 2,040 values, which a rotation fills up to 2,048
 SHARE = 0.05  # of the icons in a batch that are of the twenty things
 RECIPE = Recipe(
@@ -153,11 +152,6 @@ def main(recipe: Recipe = RECIPE) -> None:
     if (earlier := arguments.start / "pretraining.json").exists():
         card["began_with"] = json.loads(earlier.read_text(encoding="utf-8"))
     (arguments.out / "pretraining.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-
-
-def digests(images: np.ndarray) -> set[bytes]:
-    """The first `DIGEST` bytes of SHA-256 of each of the uint8 images (n, 28, 28)."""
-    return {hashlib.sha256(image.tobytes()).digest()[:DIGEST] for image in images}
 
 
 def notice(package: Path) -> str:

@@ -239,14 +239,14 @@ def drawn_shapes(each: int) -> tuple[list[str], np.ndarray]:
 
 def test_no_image_of_clients_or_tests_was_seen_in_the_pretraining() -> None:
     """By content: digests of all icons that it saw are in a file; of the clothes it saw a slice of their own."""
-    import pretrain_on_icons as script
+    from pretrain.seen import DIGEST, SEEN, digests
 
-    whole = script.SEEN.read_bytes()
-    seen = {whole[start : start + script.DIGEST] for start in range(0, len(whole), script.DIGEST)}
+    whole = SEEN.read_bytes()
+    seen = {whole[start : start + DIGEST] for start in range(0, len(whole), DIGEST)}
     pack = read_pack(ICONS_FOLDER)
     assert len(seen) > 30_000
-    assert len(script.digests(pack["public"].images) & seen) > 1_000  # the digests are of such images
-    assert not script.digests(np.concatenate([pack["private"].images, pack["test"].images])) & seen
+    assert len(digests(pack["public"].images) & seen) > 1_000  # the digests are of such images
+    assert not digests(np.concatenate([pack["private"].images, pack["test"].images])) & seen
     clothes = load_dataset("clothes")
     assert not clothes.public.digests() & (clothes.private.digests() | clothes.test.digests())
 
@@ -254,6 +254,7 @@ def test_no_image_of_clients_or_tests_was_seen_in_the_pretraining() -> None:
 @pytest.mark.slow
 def test_pretraining_on_icons_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps, straight and interrupted, end in the same weights, which load."""
+    pytest.importorskip("cairosvg")
     import pretrain_on_icons as script
     from pretrain.icons import NONE, OTHERS
 
