@@ -93,7 +93,7 @@ def main(recipe: Recipe = RECIPE) -> None:
     model = model.to(memory_format=torch.channels_last)
     vocabulary = next(arguments.start.glob("bpe_*.txt.gz"))
     tokenizer = SimpleTokenizer(bpe_path=str(vocabulary), context_length=model.text.context_length)
-    narrow(model, torch.cat([public.images, icons.images[:: len(icons.images) // 9000]]), WIDTH)
+    narrow(model, torch.cat([public.images, icons.images[:: max(1, len(icons.images) // 9000)]]), WIDTH)
     trainer = Trainer(model, tokenizer, [public, rendered, icons], recipe)
 
     def embedded(pictures: np.ndarray) -> torch.Tensor:
