@@ -192,7 +192,8 @@ def _time(time: Timing) -> list[Row]:
     seconds = dataclasses.asdict(time.seconds)
     total = round(seconds.pop("total"), 1)
     parts = {name: round(value, 1) for name, value in seconds.items()}
-    parts["other"] = round(total - sum(parts.values()) + parts["other"], 1)  # what is shown adds up
+    largest = max(parts, key=parts.__getitem__)
+    parts[largest] = round(parts[largest] + total - sum(parts.values()), 1)  # what is shown adds up, and is no debt
     shown = ", ".join(f"{name} {value:.1f}" for name, value in parts.items() if value)
     memory = "not known here" if time.peak_memory_bytes is None else f"{time.peak_memory_bytes / 1e9:.2f} GB"
     return [("time", f"{total:.1f} s ({shown}), peak memory {memory}")]

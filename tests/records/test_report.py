@@ -367,3 +367,18 @@ def test_noise_that_is_not_secret_is_said(report: Report) -> None:
 
 def test_markdown_holds_the_statement(report: Report) -> None:
     assert "It holds." in markdown(report)
+
+
+def test_seconds_that_are_shown_add_up_and_none_are_below_zero(report: Report) -> None:
+    seconds = report.timing.seconds
+    parts = {field.name: 0.05 for field in dataclasses.fields(seconds) if field.name not in ("total", "loading")}
+    parts = parts | {"loading": 3.0, "total": 3.0 + sum(parts.values())}
+    for nudge in (0.001, -0.001):
+        moved = {name: value + nudge if value == 0.05 else value for name, value in parts.items()}
+        moved["total"] = sum(value for name, value in moved.items() if name != "total")
+        timing = dataclasses.replace(report.timing, seconds=dataclasses.replace(seconds, **moved))
+        line = dict(rows(dataclasses.replace(report, timing=timing)))["time"]
+        total, shown = line.partition(" s (")[0], line.partition("(")[2].partition(")")[0]
+        figures = [float(one.rsplit(" ", 1)[1]) for one in shown.split(", ")]
+        assert min(figures) > 0
+        assert round(sum(figures), 1) == float(total)
