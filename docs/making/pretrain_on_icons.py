@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +31,7 @@ from pretrain.icons import EMOJI, NONE, OTHERS, public_icons  # noqa: E402
 from pretrain.probe import accuracy, linear_probe  # noqa: E402
 from pretrain.render import render  # noqa: E402
 from pretrain.seen import SEEN, digests  # noqa: E402
+from pretrain.session import Session  # noqa: E402
 from pretrain.train import Phase, Recipe, Trainer, image_embeddings, narrow  # noqa: E402
 
 from flora_secure.data.embedded.icons import ICONS_FOLDER, TEMPLATES  # noqa: E402
@@ -46,35 +45,23 @@ RECIPE = Recipe(
     phases=(
         Phase(steps=2000, decay=0.6, lr=2e-3, public=80, rendered=16, icons=160, fine=180, decoder=1.0, teacher=1.0),
     ),
+    shrink=0.0,  # neither whitened nor tuned at its end
+    tune_steps=0,
 )
 
 
 def main(recipe: Recipe = RECIPE) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--package", type=Path, required=True, help="folder of @iconify/json")
-    parser.add_argument("--start", type=Path, required=True, help="folder of the weights of pretrain_tiny_clip.py")
-    parser.add_argument("--stop-at", type=int, help="stop at this step with a checkpoint, to be continued")
-    parser.add_argument("--seed", type=int, default=recipe.seed)
-    parser.add_argument("--work", type=Path, default=Path(".work/icons"), help="checkpoint, log and drawn icons")
-    parser.add_argument("--out", type=Path, default=ROOT / "flora_secure/assets/tiny_clip")
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    recipe = replace(recipe, seed=arguments.seed)
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(recipe.seed)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    log_path = arguments.work / "log.jsonl"
-
-    def log(record: dict[str, object]) -> None:
-        line = json.dumps(record)
-        print(line, flush=True)
-        with log_path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+    parser.add_argument(
+        "--start", type=Path, default=Path(".work/clothes_clip"), help="what pretrain_tiny_clip.py made"
+    )
+    session, arguments = Session.of(parser, recipe, Path(".work/icons"), ROOT / "flora_secure/assets/tiny_clip")
+    recipe, log = session.recipe, session.log
 
     clothes, pack = load_dataset("clothes"), read_pack(ICONS_FOLDER)
     hidden = np.concatenate([pack["private"].images, pack["test"].images])
-    seen = public_icons(arguments.package, hidden, arguments.work.parent / "icons.npz")
+    seen = public_icons(arguments.package, hidden, session.work.parent / "icons.npz")
     apart = np.isin(seen.sets, OTHERS)  # the measure: nothing is trained on them
     icons = Icons(
         torch.from_numpy(seen.images[~apart]),
@@ -120,38 +107,23 @@ def main(recipe: Recipe = RECIPE) -> None:
         found["icons_zero_shot"] = balanced(embedded(away) @ classes(CLASSES, TEMPLATES).T, away_labels)
         return {name: round(value, 2) for name, value in found.items()}
 
-    checkpoint = arguments.work / "checkpoint.pt"
-    if checkpoint.exists():
-        trainer.load(checkpoint)
+    if session.checkpoint.exists():
+        trainer.load(session.checkpoint)
     log({"recipe": asdict(recipe), "icons": len(icons.images), "from_step": trainer.step, **measure()})
-    trainer.run(log, checkpoint, min(recipe.steps, arguments.stop_at or recipe.steps), measure)
+    trainer.run(log, session.checkpoint, session.stop_at, measure)
     if trainer.step < recipe.steps:
         return
     found = measure()
     log({"final": found})
 
-    weights = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
-    save_file(weights, arguments.out / "open_clip_model.safetensors", metadata={"format": "pt"})
-    if arguments.out.resolve() != arguments.start.resolve():
-        shutil.copyfile(vocabulary, arguments.out / vocabulary.name)
-    described = json.loads((arguments.start / "open_clip_config.json").read_text(encoding="utf-8"))
-    described["model_cfg"]["embed_dim"] = WIDTH
-    text = json.dumps(described, indent=2) + "\n"
-    (arguments.out / "open_clip_config.json").write_text(text, encoding="utf-8", newline="\n")
-    (arguments.out / "NOTICE").write_text(notice(arguments.package), encoding="utf-8", newline="\n")
+    description = json.loads((arguments.start / "open_clip_config.json").read_text(encoding="utf-8"))
+    description["model_cfg"]["embed_dim"] = WIDTH
+    earlier = json.loads((arguments.start / "pretraining.json").read_text(encoding="utf-8"))
+    session.write(trainer, description, {"measured_on_public_hold_out": found, "began_with": earlier})
+    if session.out.resolve() != arguments.start.resolve():
+        shutil.copyfile(vocabulary, session.out / vocabulary.name)
+    (session.out / "NOTICE").write_text(notice(arguments.package), encoding="utf-8", newline="\n")
     SEEN.write_bytes(b"".join(sorted(digests(icons.images.numpy()))))
-    card = {
-        "recipe": asdict(recipe),
-        "measured_on_public_hold_out": found,
-        "made_with": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "open_clip": open_clip.__version__,
-        },
-    }
-    if (earlier := arguments.start / "pretraining.json").exists():
-        card["began_with"] = json.loads(earlier.read_text(encoding="utf-8"))
-    (arguments.out / "pretraining.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def notice(package: Path) -> str:

@@ -1,6 +1,6 @@
-"""Re-create the embedded tiny CLIP from public data only: `python docs/making/pretrain_tiny_clip.py`.
+"""The first pretraining of the embedded tiny CLIP, on clothes: `python docs/making/pretrain_tiny_clip.py`.
 
-See docs/model-card.md.
+See docs/model-card.md; `pretrain_on_icons.py` goes on from its weights, in `.work/clothes_clip`.
 Sees rendered images and the public slice, Fashion-MNIST train[50000:59000]; measures itself on train[59000:60000]. Uses
 neither the clients' images nor the test set. A run that was stopped goes on from its checkpoint when started again,
 and ends in the same weights.
@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import math
-import platform
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 from open_clip.model import CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
-from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +29,7 @@ from pretrain.captions import public_nouns  # noqa: E402
 from pretrain.corpora import Pictured  # noqa: E402
 from pretrain.probe import accuracy, linear_probe  # noqa: E402
 from pretrain.render import render  # noqa: E402
+from pretrain.session import Session  # noqa: E402
 from pretrain.train import Recipe, Trainer, image_embeddings, tune_text, whiten  # noqa: E402
 from pretrain.views import MEAN, STD  # noqa: E402
 
@@ -58,37 +55,20 @@ def write_vocabulary(path: Path) -> None:
 
 def main(recipe: Recipe = RECIPE) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stop-at", type=int, help="stop at this step with a checkpoint, to be continued")
-    parser.add_argument("--seed", type=int, default=recipe.seed)
-    parser.add_argument("--work", type=Path, default=Path(".work/pretrain"), help="checkpoint and log")
-    parser.add_argument("--out", type=Path, default=ROOT / "flora_secure/assets/tiny_clip")
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    recipe = replace(recipe, seed=arguments.seed)
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(recipe.seed)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    log_path = arguments.work / "log.jsonl"
-
-    def log(record: dict[str, object]) -> None:
-        line = json.dumps(record)
-        print(line, flush=True)
-        with log_path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
+    session, _ = Session.of(parser, recipe, Path(".work/pretrain"), Path(".work/clothes_clip"))
+    recipe, log = session.recipe, session.log
     data = load_dataset("clothes")
     images, labels = data.public.images, data.public.labels
     train, held = slice(0, 9000), slice(9000, 10000)
 
     @cache
     def nouns(fine: int) -> list[str]:
-        return public_nouns(labels[train], data.class_names, fine, np.random.default_rng(arguments.seed))
+        return public_nouns(labels[train], data.class_names, fine, np.random.default_rng(recipe.seed))
 
     public = Pictured(torch.from_numpy(images[train].copy()), nouns)
     drawn, drawn_nouns = render(recipe.renders, recipe.seed)
-    write_vocabulary(arguments.out / "bpe_3500.txt.gz")
-    tokenizer = SimpleTokenizer(bpe_path=str(arguments.out / "bpe_3500.txt.gz"), context_length=CONTEXT)
+    write_vocabulary(session.out / "bpe_3500.txt.gz")
+    tokenizer = SimpleTokenizer(bpe_path=str(session.out / "bpe_3500.txt.gz"), context_length=CONTEXT)
     model = CustomTextCLIP(**{k: v for k, v in MODEL.items() if k != "custom_text"}, init_logit_scale=math.log(15))
     model = model.to(memory_format=torch.channels_last)
     rendered = Pictured(torch.from_numpy(drawn), lambda fine: drawn_nouns)
@@ -107,11 +87,10 @@ def main(recipe: Recipe = RECIPE) -> None:
         linear = linear_probe(features[train], classes[train], features[held], classes[held])
         return {"held_out_zero_shot": round(zero_shot, 2), "held_out_probe": round(linear, 2)}
 
-    checkpoint = arguments.work / "checkpoint.pt"
-    if checkpoint.exists():
-        trainer.load(checkpoint)
+    if session.checkpoint.exists():
+        trainer.load(session.checkpoint)
     log({"recipe": asdict(recipe), "parameters": sum(p.numel() for p in model.parameters()), "from_step": trainer.step})
-    trainer.run(log, checkpoint, min(recipe.steps, arguments.stop_at or recipe.steps), measure)
+    trainer.run(log, session.checkpoint, session.stop_at, measure)
     if trainer.step < recipe.steps:
         return
     before = measure()
@@ -120,20 +99,9 @@ def main(recipe: Recipe = RECIPE) -> None:
     after = measure()
     log({"before_whitening": before, "after": after})
 
-    weights = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
-    save_file(weights, arguments.out / "open_clip_model.safetensors", metadata={"format": "pt"})
-    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
-    (arguments.out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    card = {
-        "recipe": asdict(recipe),
-        "measured_on_public_hold_out": {"before_whitening": before, "final": after},
-        "made_with": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "open_clip": open_clip.__version__,
-        },
-    }
-    (arguments.out / "pretraining.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    found = {"before_whitening": before, "final": after}
+    description = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    session.write(trainer, description, {"measured_on_public_hold_out": found})
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ def partitions() -> tuple[str, ...]:
 
 def competitors(named: Iterable[str]) -> tuple[str, ...]:
     """The competitors that are named, each once, in the order of all. Raises `flora_secure.errors.ConfigError`."""
-    asked = [*named]
+    asked = [*named] if isinstance(named, Iterable) else [named]
+    require(all(isinstance(name, str) for name in asked), f"`compare` must be a list of names, got {named!r}")
     for name in asked:
         known = ", ".join(COMPETITORS)
         require(name in COMPETITORS, f"`compare` {name!r} is none of {known}{did_you_mean(name, COMPETITORS)}")

@@ -139,3 +139,9 @@ def test_a_plan_says_what_it_assumes(coarse) -> None:
         "10 classes, each of which adds to the adapter",
         "20,000 images of all clients together",
     ]
+
+
+@pytest.mark.parametrize("compare", [None, [1], 3])
+def test_competitors_are_named_by_words(compare: object, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"compare must be a list of names, got "):
+        flora_secure.simulate(compare=compare, out=tmp_path / "run")
