@@ -271,9 +271,9 @@ def audit(path: str | Path, /, *, opacus: bool = True) -> Audit:
     Raises:
         InputError: a folder that cannot be read, or that holds no round.
     """
-    from flora_secure.auditing.rederivation import audit as rederive
+    from flora_secure.auditing.folder import audit as audited
 
-    return rederive(Path(path), opacus=opacus)
+    return audited(Path(path), opacus=opacus)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from flora_secure.plain import document_schema
 from flora_secure.records.report_table import html_table
 
-SCHEMA = "flora-secure/audit/1"
+SCHEMA = "flora-secure/audit/2"
 VIOLATION, WARNING, OK = "violation", "warning", "ok"
 OF_A_ROUND = " noise multiplier"  # how the name of a figure ends that each round has
 _SHOWN = 3  # problems that a finding spells out
@@ -66,16 +66,74 @@ class ClientBudget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A figure that an audit measured, with what it rests on.
+
+    `low`, `high`: its interval, `null` where there is none. `ceiling`: the largest that the method could have shown of
+    this run, `null` where nothing bounds it. `false_alarm`: how often a run that keeps its promises raises this alarm;
+    `null` for an estimate, which raises none. `alarm`: whether a finding stands for it.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    ceiling: float | None
+    false_alarm: float | None
+    assumption: str
+    alarm: bool
+
+    @property
+    def line(self) -> str:
+        """The figure in words, what it rests on last."""
+        parts = ["none" if self.value is None else f"{self.value:.4g}"]
+        if self.low is not None or self.high is not None:
+            low, high = ("∞" if x is None else f"{x:.4g}" for x in (self.low, self.high))
+            parts.append(f"between {low} and {high}")
+        if self.ceiling is not None:
+            parts.append(f"at most {self.ceiling:.4g} could show")
+        wrong = "an estimate, never an alarm" if self.false_alarm is None else f"false alarms {self.false_alarm:.2g}"
+        return f"{', '.join(parts)} ({wrong}; {self.assumption})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One audit of several. `left_out`: why it was not made, `null` where it was. `checked`: what it has looked at,
+    `assumed`: what it takes for granted, `uncovered`: what it cannot see; a full sentence each."""
+
+    name: str
+    left_out: str | None
+    findings: list[Finding]
+    measurements: list[Measurement]
+    checked: list[str]
+    assumed: list[str]
+    uncovered: list[str]
+
+    @classmethod
+    def skipped(cls, name: str, why: str, uncovered: Sequence[str] = ()) -> Block:
+        """An audit that was not made."""
+        return cls(
+            name=name, left_out=why, findings=[], measurements=[], checked=[], assumed=[], uncovered=list(uncovered)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Audit:
-    """A re-derivation. `accountants`: package → version. `left_out`: accountants that were not asked, and why."""
+    """All audits of a run. `accountants`: package → version. `left_out`: accountants that were not asked, and why.
+    `passed`: no finding of any block is a violation."""
 
     run: str
     passed: bool
     accountants: dict[str, str]
     left_out: dict[str, str]
-    findings: list[Finding]
+    blocks: list[Block]
     figures: list[Figure]
     clients: list[ClientBudget]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Those of all blocks, in their order."""
+        return [finding for block in self.blocks for finding in block.findings]
 
     def to_dict(self) -> dict[str, Any]:
         """The audit as plain data for JSON, `schema` first; `json_schema` describes it."""
@@ -103,6 +161,8 @@ class Audit:
                 rows.append((f"{checks[0]}{several} {severity}", text))
         if not quiet:
             rows += _figures(self.figures)
+            rows += [(f"  {one.name}", one.line) for block in self.blocks for one in block.measurements]
+            rows += [(f"  {block.name}", f"not made: {block.left_out}") for block in self.blocks if block.left_out]
             rows += [(f"  {name}", f"left out: {why}") for name, why in self.left_out.items()]
         return [*rows, verdict] if len(rows) > 1 else rows
 

@@ -28,6 +28,7 @@ from flora_secure.planning.protection import (
     CLIP_NORM,
     EXAMPLE_RATE,
     AggregationConfig,
+    EvidenceConfig,
     ParticipationConfig,
     PrivacyConfig,
 )
@@ -44,6 +45,7 @@ class RunConfig:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     seed: int = option(
         0, "--seed", "Seed of the experiment: partition, dropouts.", commands=(SIMULATE,), panel="Training"
     )

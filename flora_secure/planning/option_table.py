@@ -30,6 +30,7 @@ PANELS = {
     "privacy": "Privacy",
     "participation": "Participation",
     "aggregation": "Secure aggregation",
+    "evidence": "Evidence for auditors",
 }
 
 

@@ -25,6 +25,7 @@ MOST_EPSILON = 100.0
 LEAST_DELTA: dict[Unit, float] = {"client": 1e-12, "example": 1e-10}
 LEAST_EXAMPLE_RATE = 1e-4
 
+MOST_SUMS = 64 << 20  # bytes of released sums that are kept unless a run is told otherwise
 MAX_SLOTS = 1024  # of a session of flora_protocols, which takes numpy to import; a test holds them together
 
 
@@ -227,3 +228,32 @@ class AggregationConfig:
     def masks(self) -> Literal["off", "run", "counted"]:
         """What becomes of the masks: there are none, they are made, or their messages are counted only."""
         return "off" if self.secagg == "off" else self.masking
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceConfig:
+    """What a run leaves for its auditors beside its log."""
+
+    keep_sums: bool | None = option(
+        None,
+        "--keep-sums/--no-keep-sums",
+        "Keep every released sum, from which an audit takes the server's steps again.",
+        derived=f"kept up to {MOST_SUMS >> 20} MiB",
+        commands=(SIMULATE,),
+    )
+    transcript: bool = option(
+        False,
+        "--transcript/--no-transcript",
+        "Keep every message of the masking protocol, as the server sees it.",
+        commands=(SIMULATE,),
+    )
+    canaries: int = option(
+        0,
+        "--canaries",
+        "Directions that a secret coin puts into the sums or leaves out, by which an audit measures the noise; 0 for "
+        "none. They cost accuracy; the coins lie beside the run folder.",
+        commands=(SIMULATE,),
+    )
+
+    def __post_init__(self) -> None:
+        require(self.canaries >= 0, f"`evidence.canaries` must be at least 0, got {self.canaries}")

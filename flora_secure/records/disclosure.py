@@ -27,7 +27,10 @@ PLANNED = (
     "clients' images"
 )
 REPEATED = "what this statement repeats of all that"
-RATES = "how many contributions there were, how many were clipped, how many coordinates wrapped"
+RATES = (
+    "how many contributions there were, how many were clipped, how many coordinates wrapped, how large the noise came "
+    "out"
+)
 TIMES = "how long the parts of the run took, and how much memory"
 HASHES = "hashes of these, by which a guess can be confirmed"
 
@@ -139,10 +142,15 @@ ROUND: Mapping[str, str] = {
     "contributions": RATES,
     "clipped": RATES,
     "overflowed": RATES,
+    "noise_ratio": RATES,
     "upload_bytes": TAKING_PART,
     "download_bytes": TAKING_PART,
     "payload_bytes": TAKING_PART,
     "broadcast_bytes": TAKING_PART,
+    "server_step": PLANNED,
+    "divisor": TAKING_PART,
+    "released_count": PAID,
+    "sum_hash": PAID,
     "seconds": TIMES,
     "previous": HASHES,
 }

@@ -17,7 +17,7 @@ from flora_secure.planning.masking import MaskingPlan
 from flora_secure.privacy.events import RoundEvent, event_fields
 from flora_secure.privacy.noise_plan import NoisePlan
 
-SCHEMA = "flora-secure/round/2"
+SCHEMA = "flora-secure/round/3"
 MECHANISM = "rounded-gaussian"
 PARTS = ("training", "noise", "masking", "evaluation")  # of a round, of which `seconds` tells
 
@@ -58,8 +58,14 @@ class RoundRecord:
         clipped: how many of them were clipped; both are known in a simulation only and not covered by the budget, and
             so is
         overflowed: how many coordinates of the sum wrapped; `None` when aborted.
+        noise_ratio: standard deviation of what the released sum has beyond the plain sum of the clipped contributions,
+            over that of the noise which is claimed; known in a simulation only, `None` elsewhere and without a sum.
         payload_bytes: broadcasts and uploads, and
         broadcast_bytes: the broadcasts among them.
+        server_step: what the server multiplies the momentum of the mean by.
+        divisor: what the server divides the released sum by, about the contributions in it; `None` without a sum.
+        released_count: adaptive clipping's noisy count of updates within the clip norm; `None` without it, or a sum.
+        sum_hash: SHA-256, hex, of the file in `sums/` that holds the released sum; `None` where it is not kept.
     """
 
     round: int
@@ -93,10 +99,15 @@ class RoundRecord:
     contributions: int
     clipped: int
     overflowed: int | None
+    noise_ratio: float | None
     upload_bytes: int
     download_bytes: int
     payload_bytes: int
     broadcast_bytes: int
+    server_step: float
+    divisor: float | None
+    released_count: float | None
+    sum_hash: str | None
     seconds: dict[str, float]
     lost: bool = False
 
@@ -178,6 +189,7 @@ def announcement(
     exhausted: Collection[int],
     model_hash: bytes,
     masking: MaskingPlan | None,
+    server_step: float,
 ) -> RoundRecord:
     """All that is known of round `number` before anybody uploads, as if it was lost then: with the fewest survivors.
 
@@ -209,10 +221,15 @@ def announcement(
         contributions=0,
         clipped=0,
         overflowed=None,
+        noise_ratio=None,
         upload_bytes=0,
         download_bytes=0,
         payload_bytes=0,
         broadcast_bytes=0,
+        server_step=server_step,
+        divisor=None,
+        released_count=None,
+        sum_hash=None,
         seconds=dict.fromkeys((*PARTS, "client_mean", "server"), 0.0),
         lost=True,
     )

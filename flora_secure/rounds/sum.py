@@ -40,7 +40,8 @@ class Outcome:
         uniform: whether all who dropped out did so whatever they had computed: then the survivors are a uniform subset
             of the cohort. False where that is not known.
         contributions: updates or gradients in the uploads; clipped: how many of them were clipped; overflowed: how many
-            coordinates of the sum have wrapped. Known in a simulation only, otherwise 0, 0 and None.
+            coordinates of the sum have wrapped; noise_ratio: of the noise that is in it over the noise that is claimed
+            (`flora_secure.records.record.RoundRecord`). Known in a simulation only, otherwise 0, 0, None and None.
         upload, download, payload, broadcast: bytes of all messages, see `engine.exchange.Traffic`.
         seconds: by part of the round, as far as they are known.
     """
@@ -54,6 +55,7 @@ class Outcome:
     contributions: int = 0
     clipped: int = 0
     overflowed: int | None = None
+    noise_ratio: float | None = None
     upload: int = 0
     download: int = 0
     payload: int = 0

@@ -161,7 +161,7 @@ class Server:
             plan = plan.for_cohort(len(cohort))
             masking = self.masking(plan)
         except (CohortSizeError, ParameterError) as error:
-            begun = announcement(self.config, number, plan, cohort, exhausted, model_hash, masking)
+            begun = self._announcement(number, plan, cohort, exhausted, model_hash, masking)
             raise Skipped(self._skip(begun, str(error))) from None
         # refused before it runs: the worst that this round may become must still fit the budgets
         worst = self._event(plan, number, plan.survivors_minimum, cohort, uniform)
@@ -169,7 +169,7 @@ class Server:
         self._last_round.update(dict.fromkeys(cohort, number))
         self._invited = exhausted, uniform
         if announce is not None:
-            begun = announcement(self.config, number, plan, cohort, exhausted, model_hash, masking)
+            begun = self._announcement(number, plan, cohort, exhausted, model_hash, masking)
             announce(dataclasses.replace(begun, noise_multiplier=worst.noise_multiplier))
         self._open = Invitation(
             session=self.session,
@@ -216,7 +216,7 @@ class Server:
             self.ledger.record(event)
         elif outcome.uploaded:
             self.ledger.expose()
-        released = None if found is None else self._step(invitation, found)
+        released, count = (None, None) if found is None else self._step(invitation, found)
         self._open = None
         if outcome.session_lost:
             self._masking.lost()
@@ -226,7 +226,7 @@ class Server:
         seconds = {part: outcome.seconds.get(part, 0.0) for part in (*PARTS, "client_mean", "server")}
         seconds["evaluation"] += time.perf_counter() - before
         record = dataclasses.replace(
-            announcement(self.config, number, plan, cohort, exhausted, invitation.model_hash, self.masking(plan)),
+            self._announcement(number, plan, cohort, exhausted, invitation.model_hash, self.masking(plan)),
             lost=False,
             survivors=survivors,
             dropped=sorted(set(cohort).difference(outcome.uploaded)),
@@ -239,9 +239,12 @@ class Server:
             contributions=outcome.contributions,
             clipped=outcome.clipped,
             overflowed=outcome.overflowed,
+            noise_ratio=outcome.noise_ratio,
             upload_bytes=outcome.upload,
             download_bytes=outcome.download,
             broadcast_bytes=outcome.broadcast,
+            divisor=None if released is None else released.contributions,
+            released_count=count,
             payload_bytes=outcome.payload,
             seconds=seconds,
         )
@@ -357,8 +360,20 @@ class Server:
     def _expected(self, survivors: int) -> float:
         return expected_contributions(self.config, self.task.images, survivors)
 
-    def _step(self, invitation: Invitation, found: RoundSum) -> ReleasedSum:
-        """What the server does with the sum, and what others need to do it too."""
+    def _announcement(
+        self,
+        number: int,
+        plan: NoisePlan,
+        cohort: Sequence[int],
+        exhausted: Collection[int],
+        model_hash: bytes,
+        masking: MaskingPlan | None,
+    ) -> RoundRecord:
+        step = self.optimiser.step
+        return announcement(self.config, number, plan, cohort, exhausted, model_hash, masking, step)
+
+    def _step(self, invitation: Invitation, found: RoundSum) -> tuple[ReleasedSum, float | None]:
+        """What the server does with the sum: what others need to do it too, and the noisy count, if there is one."""
         plan, survivors = invitation.plan, len(found.survivors)
         require_sum(found.total, plan, survivors)
         released = ReleasedSum(
@@ -369,7 +384,8 @@ class Server:
             packed=pack(found.total.astype(lane(plan.bits)), plan.bits),
         )
         self._state = self._server_step.after(self._state, released)
-        if self._clip_rule is not None:
-            count = decode_count(found.total, plan, survivors)
-            self._clip_norm = self._clip_rule.next_norm(plan.clip_norm, count, survivors)
-        return released
+        if self._clip_rule is None:
+            return released, None
+        count = decode_count(found.total, plan, survivors)
+        self._clip_norm = self._clip_rule.next_norm(plan.clip_norm, count, survivors)
+        return released, count

@@ -12,7 +12,7 @@ from federations import DIGITS, changed
 from federations import kept as written
 
 from flora_secure.auditing.findings import VIOLATION
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
 from flora_secure.planning.config import RunConfig
 from flora_secure.privacy.accounting import gaussian_epsilon
 

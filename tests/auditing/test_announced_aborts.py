@@ -9,7 +9,7 @@ from federations import task_of
 
 from flora_protocols import RoundAborted, TooFewSurvivors, Trip
 from flora_secure.auditing.findings import VIOLATION
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
 from flora_secure.engine.exchange import MaskedExchange
 from flora_secure.privacy.accounting import epsilon_of
 from flora_secure.records.record import RoundRecord

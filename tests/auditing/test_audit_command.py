@@ -46,8 +46,9 @@ def test_a_violation_exits_1_and_is_named_first(folder) -> None:
     assert "FAILED" in lines[2]
     assert next(line for line in lines if line.startswith("A-")).startswith("A-20 violation")
     document = json.loads(plain.stdout)
-    assert document["schema"] == "flora-secure/audit/1"
-    assert [f["check"] for f in document["findings"] if f["severity"] == "violation"] == ["A-20"]
+    assert document["schema"] == "flora-secure/audit/2"
+    findings = [finding for block in document["blocks"] for finding in block["findings"]]
+    assert [f["check"] for f in findings if f["severity"] == "violation"] == ["A-20"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from falsifying import Cheat, falsified, found, small, written
 from federations import prepare
 
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
 from flora_secure.data.dataset import Split
 from flora_secure.data.federation import Federation
 from flora_secure.engine.accuracy import retrieval, retrieval_accuracy

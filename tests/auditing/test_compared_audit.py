@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from falsifying import Cheat, Table, falsified, found, small, written
 
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
 from flora_secure.engine.task import Task
 from flora_secure.planning.names import COMPETITORS
 

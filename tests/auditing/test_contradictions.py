@@ -10,10 +10,10 @@ import pytest
 from falsifying import Cheat, Table, chained, falsified, found, read, small, total, written, z_of
 from federations import task_of
 
-from flora_secure.auditing import noise_checks
-from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import OK, WARNING
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
+from flora_secure.auditing.rederivation import noise_checks
+from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.engine.simulation import Simulation
 from flora_secure.errors import RunFolderError
 from flora_secure.records import checkpoints

@@ -9,7 +9,7 @@ import pytest
 from falsifying import falsified, found
 
 from flora_secure.auditing.findings import OK, WARNING
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
 
 
 def copied(run: Path, target: Path) -> Path:

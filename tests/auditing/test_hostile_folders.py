@@ -20,7 +20,7 @@ import tomli_w
 from command import flora_here
 from falsifying import Table, chained, found, read
 
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
 from flora_secure.errors import CheckpointError, InputError
 from flora_secure.records.adapter_card import CARD, WEIGHTS, adapter_hash, read_card
 from flora_secure.records.checkpoints import Checkpoint
@@ -229,7 +229,9 @@ def test_nothing_of_a_folder_reaches_the_terminal_unescaped(folder: Path) -> Non
     assert "\nresult PASSED" not in shown.stdout
     assert "\nZ-99 ok" not in shown.stdout
     document = json.loads(flora_here("audit", folder, "--no-opacus", "--json", cwd=folder).stdout)
-    assert any("\x1b" in finding["evidence"] for finding in document["findings"])  # the text itself, escaped by JSON
+    assert any(
+        "\x1b" in finding["evidence"] for finding in document["blocks"][0]["findings"]
+    )  # the text itself, escaped by JSON
     (folder / "report.json").write_text('{"\x1b[2J\\u001b[2J\\n": 1}')
     refused = flora_here("audit", folder, cwd=folder)
     assert refused.returncode == 2

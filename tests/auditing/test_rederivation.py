@@ -12,7 +12,7 @@ from falsifying import falsified, found, half_sigma, read, small, written
 from federations import task_of
 
 from flora_secure.auditing.findings import OK, VIOLATION, WARNING, Audit, json_schema
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
 from flora_secure.engine.task import Task
 from flora_secure.errors import RunFolderError
 from flora_secure.planning.config import RunConfig, override
@@ -219,7 +219,7 @@ def test_the_published_schema_is_that_of_the_classes(genuine) -> None:
     assert published == json_schema()
     document = json.loads(audit(genuine, opacus=False).to_json())
     jsonschema.validate(document, published)
-    assert document["schema"] == "flora-secure/audit/1"
+    assert document["schema"] == "flora-secure/audit/2"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "verdict": 1}, published)
     assert {field.name for field in dataclasses.fields(Audit)} < document.keys()

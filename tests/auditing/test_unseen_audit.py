@@ -8,7 +8,7 @@ import pytest
 from falsifying import Cheat, Table, falsified, found, read, small, written
 from federations import task_of
 
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
 from flora_secure.planning.config import from_toml
 
 

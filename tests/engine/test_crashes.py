@@ -7,7 +7,7 @@ import pytest
 from crashing import complete, crashed, open_small, resumed, secret, timeless
 from federations import prepare
 
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
 from flora_secure.engine.recorded import begin, go_on
 from flora_secure.engine.simulation import Simulation
 from flora_secure.records.run_folder import reopen

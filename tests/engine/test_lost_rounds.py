@@ -7,7 +7,7 @@ import pytest
 from crashing import Crash, complete, open_small, resumed, secret
 from federations import task_of
 
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
 from flora_secure.engine.recorded import begin
 from flora_secure.engine.simulation import Simulation
 from flora_secure.errors import CheckpointError

@@ -18,7 +18,7 @@ from test_described import NAME, architectures, folder_of, other, tagged  # noqa
 from test_export import one_view
 
 import flora_secure
-from flora_secure.auditing.rederivation import audit
+from flora_secure.auditing.folder import audit
 from flora_secure.errors import ConfigError, ModelError
 from flora_secure.model.trained.classifier import load
 from flora_secure.planning.architectures import architecture

@@ -57,6 +57,11 @@ RECORD = RoundRecord(
     download_bytes=2000,
     payload_bytes=500,
     broadcast_bytes=300,
+    noise_ratio=1.002,
+    server_step=0.8,
+    divisor=4.0,
+    released_count=None,
+    sum_hash=None,
     seconds={"training": 0.1},
 )
 

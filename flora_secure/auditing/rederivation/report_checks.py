@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable
 from importlib.resources import files
 
-from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import OK, Finding, Problem, Title, judged, unchecked
-from flora_secure.auditing.noise_checks import near
+from flora_secure.auditing.rederivation.derivation import Case
+from flora_secure.auditing.rederivation.noise_checks import near
 from flora_secure.planning.sections import TrainingConfig
 from flora_secure.records.report import IMAGE_TO_TEXT, LARGEST, TOP_1, Report
 

@@ -7,9 +7,9 @@ import itertools
 import math
 import os
 
-from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import OK, Finding, Problem, judged, unchecked
-from flora_secure.auditing.log_checks import at, possible
+from flora_secure.auditing.rederivation.derivation import Case
+from flora_secure.auditing.rederivation.log_checks import at, possible
 from flora_secure.errors import RunFolderError
 from flora_secure.records import reading
 from flora_secure.records.record import RoundRecord

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import Finding, judged, unchecked
-from flora_secure.auditing.noise_checks import overflow_probability
-from flora_secure.auditing.report_checks import rates_of
+from flora_secure.auditing.rederivation.derivation import Case
+from flora_secure.auditing.rederivation.noise_checks import overflow_probability
+from flora_secure.auditing.rederivation.report_checks import rates_of
 from flora_secure.planning.selection import corrupt_clients
 from flora_secure.privacy.cross_check import PRV
 from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError

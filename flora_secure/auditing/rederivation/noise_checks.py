@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import Finding, Problem, judged, unchecked
-from flora_secure.auditing.log_checks import at
+from flora_secure.auditing.rederivation.derivation import Case
+from flora_secure.auditing.rederivation.log_checks import at
 from flora_secure.privacy.calibration import MAX_SLACK, OVERFLOW_PROBABILITY
 from flora_secure.privacy.overflow import RingLoad, overflow_bound
 from flora_secure.privacy.rotation import padded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import Finding, Problem, judged, unchecked
+from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.errors import RunFolderError
 from flora_secure.planning.names import pathless
 from flora_secure.records.adapter_card import CARD, WEIGHTS, AdapterCard, adapter_hash, read_card

@@ -6,8 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from flora_secure.auditing.derivation import Case
 from flora_secure.auditing.findings import Finding, Problem, judged, unchecked
+from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.planning.protection import LEAST_DELTA, LEAST_EXAMPLE_RATE
 from flora_secure.planning.sections import MOST_CLIENTS, MOST_ROUNDS
 from flora_secure.privacy.accounting import default_delta

@@ -5,9 +5,19 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 
-from flora_secure.auditing import (
+from flora_secure.auditing.findings import (
+    OF_A_ROUND,
+    OK,
+    Block,
+    ClientBudget,
+    Figure,
+    Finding,
+    judged,
+    unchecked,
+)
+from flora_secure.auditing.rederivation import (
     adapter_checks,
     budget_checks,
     log_checks,
@@ -17,23 +27,12 @@ from flora_secure.auditing import (
     unsummed_checks,
     view_checks,
 )
-from flora_secure.auditing.derivation import Case
-from flora_secure.auditing.findings import (
-    OF_A_ROUND,
-    OK,
-    VIOLATION,
-    Audit,
-    ClientBudget,
-    Figure,
-    Finding,
-    judged,
-    unchecked,
-)
-from flora_secure.errors import RunFolderError, first_line
+from flora_secure.auditing.rederivation.derivation import Case
+from flora_secure.errors import first_line
 from flora_secure.plain import finite_or_none
 from flora_secure.privacy.cross_check import PRV, accountant_versions
-from flora_secure.records.reading import read_unverified
 
+NAME = "re-derivation"
 Check = Callable[[Case], Finding]
 _OF_THE_LOG: tuple[Check, ...] = (
     log_checks.chain,
@@ -71,19 +70,22 @@ _DERIVED: dict[str, Check | None] = {
 }
 
 
-def audit(path: Path, *, opacus: bool = True) -> Audit:
-    """Derive again what the run in `path` claims.
+@dataclass(frozen=True, kw_only=True)
+class Rederived:
+    """What came of it. `accountants`, `left_out`, `figures`, `clients`: as in `Audit`."""
 
-    Args:
-        path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json.
-        opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
+    block: Block
+    accountants: dict[str, str]
+    left_out: dict[str, str]
+    figures: list[Figure]
+    clients: list[ClientBudget]
 
-    Raises `flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
+
+def rederive(case: Case, *, opacus: bool = True) -> Rederived:
+    """Derive again what the run claims.
+
+    `opacus`: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
     """
-    run, breaks = read_unverified(path)
-    if not run.records:
-        raise RunFolderError(f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit")
-    case = Case(path, run.config, run.records, run.report, breaks)
     left_out = {}
     if not opacus:
         left_out[PRV] = "not asked for"
@@ -105,12 +107,19 @@ def audit(path: Path, *, opacus: bool = True) -> Audit:
         else:
             findings.append(unchecked(name, ("what follows from the numbers", ""), "they are impossible, see A-07"))
     findings.insert(len(_OF_THE_LOG) + 1, possible)
-    return Audit(
-        run=str(path),
-        passed=all(finding.severity != VIOLATION for finding in findings),
+    block = Block(
+        name=NAME,
+        left_out=None,
+        findings=findings,
+        measurements=[],
+        checked=["Every claim of the report and the log that follows from the log's numbers (docs/audit.md)."],
+        assumed=["The log tells what happened: who took part, the noise that each added, the norm clipped to."],
+        uncovered=["The noise itself, and whether updates were clipped."],
+    )
+    return Rederived(
+        block=block,
         accountants=accountant_versions(found or ["closed form"]),
         left_out=left_out,
-        findings=findings,
         figures=_figures(case) if derivable else [],
         clients=_clients(case) if derivable else [],
     )

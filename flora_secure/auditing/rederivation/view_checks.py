@@ -6,11 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from flora_secure.auditing.budget_checks import agree, claims, said
-from flora_secure.auditing.derivation import CELLS, COUNTED, Case
 from flora_secure.auditing.findings import Finding, Problem, judged, unchecked
-from flora_secure.auditing.log_checks import at
-from flora_secure.auditing.noise_checks import near
+from flora_secure.auditing.rederivation.budget_checks import agree, claims, said
+from flora_secure.auditing.rederivation.derivation import CELLS, COUNTED, Case
+from flora_secure.auditing.rederivation.log_checks import at
+from flora_secure.auditing.rederivation.noise_checks import near
 from flora_secure.errors import ConfigError
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.accounting import epsilon_outsider

@@ -5,10 +5,10 @@ from __future__ import annotations
 import bisect
 import math
 
-from flora_secure.auditing.derivation import CELLS, CLOSED, Case, Released, epsilon, weight
 from flora_secure.auditing.findings import WARNING, Finding, Problem, judged
-from flora_secure.auditing.log_checks import at
-from flora_secure.auditing.noise_checks import near
+from flora_secure.auditing.rederivation.derivation import CELLS, CLOSED, Case, Released, epsilon, weight
+from flora_secure.auditing.rederivation.log_checks import at
+from flora_secure.auditing.rederivation.noise_checks import near
 from flora_secure.privacy.amplification import CALIBRATION_CELL
 
 _PREFIXES, _HEAVIEST = 8, 4  # where examples are sampled: rounds after which ε is derived, and histories tried
