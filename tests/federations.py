@@ -19,6 +19,7 @@ from flora_secure.engine.task import Task
 from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.masking import settled
 from flora_secure.records.run_folder import RunFolder
+from flora_secure.records.sums import bytes_of_adapter
 
 DIGITS = {
     "data.dataset": "digits",
@@ -95,9 +96,12 @@ def finish(config: RunConfig, task: Task) -> Simulation:
 def kept(config: RunConfig, task: Task, path: Path, compare: tuple[str, ...] = ()) -> Path:
     """A finished run in the new folder `path`: its rounds, adapter and report, with competitors to `compare`."""
     config = settled(config)
-    simulation, folder = Simulation(config, task), RunFolder(path, config)
+    simulation = Simulation(config, task)
+    server = simulation.server
+    first = bytes_of_adapter(server.broadcast) if server.keeps_sums else None
+    folder = RunFolder(path, config, adapter=first)
     for record in simulation.rounds():
-        folder.append_round(record)
+        folder.append_round(record, None, server.kept_sum)
     adapter = folder.write_adapter(simulation.save_adapter)
     no_noise = without_noise(config, task) if "no-noise" in compare else None
     beside = competitors_of(simulation, compare, no_noise)

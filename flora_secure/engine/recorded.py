@@ -11,6 +11,7 @@ from typing import Protocol
 from flora_secure.records.record import PARTS, RoundRecord
 from flora_secure.records.report import Choices
 from flora_secure.records.run_folder import Interrupted, RunFolder
+from flora_secure.records.sums import bytes_of_adapter
 from flora_secure.server.server import Announce, Server
 
 
@@ -52,14 +53,17 @@ class RecordedRun:
             yield record
 
     def _write(self, record: RoundRecord) -> None:
-        self.folder.append_round(record, self.running.server.checkpoint(compare=self.compare))
+        server = self.running.server
+        self.folder.append_round(record, server.checkpoint(compare=self.compare), server.kept_sum)
 
 
 def begin(running: Running, path: Path, compare: tuple[str, ...] = (), choices: Choices | None = None) -> RecordedRun:
     """A new run in the new folder `path`, to be compared with those competitors, which keeps the task's `choices` for
     whoever goes on with it. Raises `flora_secure.errors.ConfigError` if that cannot be made."""
-    start = running.server.checkpoint(compare=compare)
-    return RecordedRun(running, RunFolder(path, running.server.config, start, choices), compare)
+    server = running.server
+    first = bytes_of_adapter(server.broadcast) if server.keeps_sums else None
+    folder = RunFolder(path, server.config, server.checkpoint(compare=compare), choices, first)
+    return RecordedRun(running, folder, compare)
 
 
 def go_on(running: Running, interrupted: Interrupted) -> RecordedRun:

@@ -257,3 +257,7 @@ class EvidenceConfig:
 
     def __post_init__(self) -> None:
         require(self.canaries >= 0, f"`evidence.canaries` must be at least 0, got {self.canaries}")
+
+    def keeps_sums(self, rounds: int, length: int) -> bool:
+        """Whether a run of so many rounds keeps its sums of `length` values: as given, or up to `MOST_SUMS` bytes."""
+        return 4 * rounds * length <= MOST_SUMS if self.keep_sums is None else self.keep_sums

@@ -127,6 +127,8 @@ ROUND: Mapping[str, str] = {
     "scale": PLANNED,
     "clip_norm": PAID,  # it follows a count in the released sums where it adapts
     "dimension": CLASSES,
+    "values": CLASSES,
+    "rotated": PUBLIC,
     "bits": PLANNED,
     "colluders": PLANNED,
     "honest_minimum": PLANNED,

@@ -46,6 +46,8 @@ class RoundRecord:
         sigma_local, scale, clip_norm, dimension, colluders, sampling_rate, population, count_scale: as in
             `RoundEvent`; `dimension` is that of an upload, with the rotation's
             padding and the count's coordinates.
+        values: d, coordinates of an update.
+        rotated: whether uploads are rotated updates.
         bits: b, uploads are integers modulo 2^b.
         honest_minimum: fewest honest survivors of a round of this cohort.
         neighbours, threshold: of the masking; `None` without masking, or when no session began.
@@ -84,6 +86,8 @@ class RoundRecord:
     scale: float
     clip_norm: float
     dimension: int
+    values: int
+    rotated: bool
     bits: int
     colluders: int
     honest_minimum: int
@@ -209,6 +213,8 @@ def announcement(
         model_hash=model_hash.hex(),
         noise_multiplier=None,
         **{**event_fields(plan), "dimension": plan.length},
+        values=plan.dimension,
+        rotated=plan.rotated,
         bits=plan.bits,
         honest_minimum=plan.honest_minimum,
         population=None,  # who survived is not known: nothing is claimed for outsiders

@@ -1,4 +1,5 @@
-"""The folder of one run: `config.toml`, `rounds.jsonl`, `report.json`, `adapter/`, `local/`; until it ends, `state/`.
+"""The folder of one run: `config.toml`, `rounds.jsonl`, `report.json`, `adapter/`, `sums/`, `local/`; until it ends,
+`state/`.
 
 Files are replaced atomically, and a line of `rounds.jsonl` is on disk before the next round starts, so that a crash
 loses at most the round in flight; `reopen` goes on after it. Each line carries the SHA-256 of the line before it
@@ -22,7 +23,7 @@ from typing import NamedTuple
 
 from flora_secure.errors import ConfigError, RunFolderError
 from flora_secure.planning.config import RunConfig
-from flora_secure.records import checkpoints
+from flora_secure.records import checkpoints, sums
 from flora_secure.records.adapter_card import adapter_hash
 from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.durable import (
@@ -30,6 +31,7 @@ from flora_secure.records.durable import (
     PRIVATE_FOLDER,
     append,
     new_folder,
+    remove_file,
     remove_leftovers,
     replace_file,
     replace_folder,
@@ -75,10 +77,16 @@ class RunFolder:
     _lock: int | None
 
     def __init__(
-        self, path: Path, config: RunConfig, start: Checkpoint | None = None, choices: Choices | None = None
+        self,
+        path: Path,
+        config: RunConfig,
+        start: Checkpoint | None = None,
+        choices: Choices | None = None,
+        adapter: bytes | None = None,
     ) -> None:
         """Make `path` (and its parents), write the state before the first round, with the `choices` that the report is
-        to tell of, and the resolved config.
+        to tell of, and the resolved config. `adapter`: what round 1 begins with, as a file of `sums/`, if these are
+        kept.
 
         Without `start` the run cannot be resumed. Raises `ConfigError` if `path` exists and is not empty, or cannot be
         written.
@@ -95,6 +103,9 @@ class RunFolder:
                 checkpoints.write(self._state, start, self._previous)
                 if choices is not None:
                     checkpoints.write_choices(self._state, choices)
+            if adapter is not None:
+                (path / sums.FOLDER).mkdir()
+                replace_file(path / sums.FOLDER / sums.INITIAL, adapter)
             # last: a folder with a config has all that a run begins with
             replace_file(path / "config.toml", text)
 
@@ -112,12 +123,17 @@ class RunFolder:
         with self._writing():
             checkpoints.announce(self._state, record, self._previous)
 
-    def append_round(self, record: RoundRecord, after: Checkpoint | None = None) -> None:
-        """Add one round as a line of JSON; it is on disk when this returns, and so is the state `after` it."""
+    def append_round(
+        self, record: RoundRecord, after: Checkpoint | None = None, kept_sum: bytes | None = None
+    ) -> None:
+        """Add one round as a line of JSON; it is on disk when this returns, and so are the state `after` it and the
+        file of its sum."""
         table = {**record.to_dict(), "previous": self._previous}
         line = json.dumps(table, ensure_ascii=False, allow_nan=False).encode()
         line_hash = hashlib.sha256(line).hexdigest()
         with self._writing():
+            if kept_sum is not None:
+                replace_file(self.path / sums.FOLDER / sums.name_of(record.round), kept_sum)
             if after is not None:
                 checkpoints.write(self._state, after, line_hash)
             append(self.path / "rounds.jsonl", line + b"\n")
@@ -166,7 +182,7 @@ def remove_unborn(path: Path) -> None:
     state = path / "state"
     if path.is_symlink() or state.is_symlink() or not path.is_dir():
         return
-    if {entry.name for entry in path.iterdir()} - {"state", ".config.toml.tmp", ".tmp"}:
+    if {entry.name for entry in path.iterdir()} - {"state", sums.FOLDER, ".config.toml.tmp", ".tmp"}:
         return
     try:
         if state.is_dir():
@@ -238,6 +254,9 @@ def _taken_up(path: Path, text: str, handle: int) -> Interrupted:
         remove_leftovers(place)
     for place in path.glob(".adapter-*"):
         shutil.rmtree(place)
+    if (path / sums.FOLDER).is_dir():  # the sum of a round whose line was not written any more
+        remove_leftovers(path / sums.FOLDER)
+        remove_file(path / sums.FOLDER / sums.name_of(len(lines) + 1))
     return Interrupted(folder, run.config, run.records, checkpoint, begun, choices)
 
 

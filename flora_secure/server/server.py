@@ -35,6 +35,7 @@ from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 from flora_secure.privacy.noise_plan import CohortSizeError, NoisePlan
 from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.record import PARTS, RoundRecord, announcement
+from flora_secure.records.sums import bytes_of_sum
 from flora_secure.rounds.broadcast import FullState, Layout
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.float16 import from_wire, to_wire
@@ -96,6 +97,8 @@ class Server:
         self._server_step = ServerStep(self.optimiser, task.trained, self.plan, config.seed)
         layout, everybody = Layout.of(self.plan, task.trained), self.selection.scheme is None
         self._broadcasts = Broadcasts(layout, self._full, everybody=everybody)
+        self.keeps_sums = config.evidence.keeps_sums(config.training.rounds, self.plan.length)
+        self.kept_sum: bytes | None = None  # of the last round, as a file of `sums/`, if it had one and they are kept
         self._invited: tuple[frozenset[int], bool] = frozenset(), False  # who is exhausted; is the cohort uniform?
 
     @property
@@ -216,6 +219,7 @@ class Server:
             self.ledger.record(event)
         elif outcome.uploaded:
             self.ledger.expose()
+        self.kept_sum = None
         released, count = (None, None) if found is None else self._step(invitation, found)
         self._open = None
         if outcome.session_lost:
@@ -245,6 +249,7 @@ class Server:
             broadcast_bytes=outcome.broadcast,
             divisor=None if released is None else released.contributions,
             released_count=count,
+            sum_hash=None if self.kept_sum is None else hashlib.sha256(self.kept_sum).hexdigest(),
             payload_bytes=outcome.payload,
             seconds=seconds,
         )
@@ -309,12 +314,14 @@ class Server:
         """
         self._charge(announced)
         self._last_round.update(dict.fromkeys(announced.participants, announced.round))
+        self.kept_sum = None
         record = dataclasses.replace(announced, epsilon=self.epsilon, accuracy=self.task.accuracy(self.adapter))
         self.records.append(record)
         return record
 
     def _skip(self, begun: RoundRecord, reason: str) -> RoundRecord:
         """Write down a round that nobody was invited to."""
+        self.kept_sum = None
         before = time.perf_counter()
         accuracy = self.task.accuracy(self.adapter)
         record = dataclasses.replace(
@@ -384,6 +391,8 @@ class Server:
             packed=pack(found.total.astype(lane(plan.bits)), plan.bits),
         )
         self._state = self._server_step.after(self._state, released)
+        if self.keeps_sums:
+            self.kept_sum = bytes_of_sum(found.total, plan.bits)
         if self._clip_rule is None:
             return released, None
         count = decode_count(found.total, plan, survivors)
