@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flora_secure.auditing.findings import Audit
+    from flora_secure.auditing.sums.checks import Measure
     from flora_secure.data.cache import ArrayCache
     from flora_secure.data.passed.own import OwnData
     from flora_secure.data.passed.party import PartyData
@@ -258,22 +259,31 @@ def plan(
     return forecast(settings, images)
 
 
-def audit(path: str | Path, /, *, opacus: bool = True) -> Audit:
+def audit(path: str | Path, /, *, opacus: bool = True, accuracy: bool = False) -> Audit:
     """Derive every claim of a run again from its folder alone; no data, no weights.
 
     Args:
         path: the run's folder.
         opacus: ask opacus' accountant too, where it is installed; it imports torch, which takes seconds.
+        accuracy: measure every replayed adapter again, which takes the run's model and test images, and torch.
 
     Returns:
         Findings, each with evidence; `passed` is false where a claim is wrong.
 
     Raises:
-        InputError: a folder that cannot be read, or that holds no round.
+        InputError: a folder that cannot be read, or that holds no round; with `accuracy`, model or data that cannot
+            be had, or are not the run's.
     """
     from flora_secure.auditing.folder import audit as audited
 
-    return audited(Path(path), opacus=opacus)
+    return audited(Path(path), opacus=opacus, measure=_measure if accuracy else None)
+
+
+def _measure(config: RunConfig, model_hash: str | None) -> Measure:
+    from flora_secure.data.cache import ArrayCache, default_folder
+    from flora_secure.engine.remeasured import measure_of
+
+    return measure_of(config, model_hash, ArrayCache(default_folder(), lambda line: None))
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,9 @@ flora-secure audit runs/mine
 
 flora-secure audit runs/mine --quiet
 
-flora-secure audit runs/mine --no-opacus --json"""
+flora-secure audit runs/mine --no-opacus --json
+
+flora-secure audit runs/mine --accuracy"""
 
 
 def audit(
@@ -25,6 +27,13 @@ def audit(
     opacus: Annotated[
         bool, typer.Option("--opacus/--no-opacus", help="Ask opacus' accountant too, if installed; it takes seconds.")
     ] = True,
+    accuracy: Annotated[
+        bool,
+        typer.Option(
+            "--accuracy/--no-accuracy",
+            help="Measure the adapter of every round again; takes the run's model and test images.",
+        ),
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only the verdict, and what is not as it should be.")
     ] = False,
@@ -39,7 +48,7 @@ def audit(
 
     try:
         with working("deriving every figure again"):
-            found = flora_secure.audit(run, opacus=opacus)
+            found = flora_secure.audit(run, opacus=opacus, accuracy=accuracy)
     except InputError as error:
         fail(told(error))
     if json:
