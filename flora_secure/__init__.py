@@ -4,7 +4,8 @@
 
     run = flora_secure.simulate(epsilon=4)                # train; run.report, run.records, run.folder
     flora_secure.plan(epsilon=4)                          # the same figures without training
-    flora_secure.audit(run.folder)                        # every claim of the run derived again
+    found = flora_secure.audit(run.folder)                # every claim of the run derived again
+    flora_secure.document(found, "audit.html")            # what an auditor signs
     flora_secure.load(run.folder).predict("photos/")      # what images show, by the trained adapter
     flora_secure.report("runs/a", "runs/b", out="ab.html")  # runs side by side, for a browser
 
@@ -72,6 +73,7 @@ __all__ = [
     "RunConfig",
     "RunInterrupted",
     "audit",
+    "document",
     "load",
     "plan",
     "report",
@@ -277,6 +279,26 @@ def audit(path: str | Path, /, *, opacus: bool = True, accuracy: bool = False) -
     from flora_secure.auditing.folder import audit as audited
 
     return audited(Path(path), opacus=opacus, measure=_measure if accuracy else None)
+
+
+def document(audit: Audit, out: str | Path) -> Path:
+    """Write what an auditor signs: the guarantee on top, what it rests on, every finding, and what nobody could check.
+
+    Args:
+        audit: of a run, as `audit` gives it.
+        out: the file, which is replaced; by its name Markdown (.md), a page (.html), or the entry for a registry of
+            deployments (.json). The same audit gives the same bytes.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: another name, a file that cannot be written, or a page whose libraries are missing.
+    """
+    from flora_secure.auditing.document.written import write
+
+    write(audit, Path(out))
+    return Path(out)
 
 
 def _measure(config: RunConfig, model_hash: str | None) -> Measure:

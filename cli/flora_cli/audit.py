@@ -19,7 +19,7 @@ flora-secure audit runs/mine --quiet
 
 flora-secure audit runs/mine --no-opacus --json
 
-flora-secure audit runs/mine --accuracy"""
+flora-secure audit runs/mine --accuracy --document audit.html --document audit.md"""
 
 
 def audit(
@@ -34,6 +34,14 @@ def audit(
             help="Measure the adapter of every round again; takes the run's model and test images.",
         ),
     ] = False,
+    document: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--document",
+            metavar="FILE",
+            help="Write what an auditor signs: .md, .html, or .json for a registry's entry; several times for several.",
+        ),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only the verdict, and what is not as it should be.")
     ] = False,
@@ -44,11 +52,17 @@ def audit(
     Exits 1 if a claim is wrong.
     """
     import flora_secure
+    from flora_secure.auditing.document.written import require_format
     from flora_secure.errors import InputError
 
+    files = document or []
     try:
+        for path in files:
+            require_format(path)
         with working("deriving every figure again"):
             found = flora_secure.audit(run, opacus=opacus, accuracy=accuracy)
+        for path in files:
+            flora_secure.document(found, path)
     except InputError as error:
         fail(told(error))
     if json:
@@ -57,5 +71,7 @@ def audit(
         emit(*table(found.rows(quiet=quiet), f"flora-secure audit {run}"))
     for name, why in found.left_out.items():
         log(f"{name} was left out: {why}")
+    for path in files:
+        log(f"wrote {path}")
     if not found.passed:
         raise typer.Exit(1)

@@ -84,6 +84,11 @@ class Measurement:
     alarm: bool
 
     @property
+    def of_epsilon(self) -> bool:
+        """Whether it is on the axis of ε, so that it can be set beside what is claimed: its name begins with it."""
+        return self.name.startswith("ε")
+
+    @property
     def line(self) -> str:
         """The figure in words, what it rests on last."""
         parts = ["none" if self.value is None else f"{self.value:.4g}"]
@@ -119,8 +124,8 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What one observer's view costs. `epsilon`: `null` where it is not finite or not known. `status`: bounded (ε holds),
-    infinite (nothing bounds it) or unknown (the run does not say enough). `said`: why, in a sentence."""
+    """What one observer's view costs. `epsilon`: `null` where it is not finite or not known. `status`: bounded (ε
+    holds), infinite (nothing bounds it) or unknown (the run does not say enough). `said`: why, in a sentence."""
 
     epsilon: float | None
     status: str
@@ -136,7 +141,8 @@ class Label:
     uploads of one unit. `trust`: central (the server adds the noise), distributed (shares of noise in a secure sum),
     local (each upload is protected by itself) or unknown. `trusted`: whom the figures rely on and for what;
     `uncovered`: what they say nothing about; full sentences. `parameters`: name → figure, such as the noise multiplier.
-    `chosen`: how the hyper-parameters were chosen. `date`: as the run says.
+    `chosen`: how the hyper-parameters were chosen. `date`: as the run says. `exposed`: what leaves the units without
+    noise, and no ε covers.
     """
 
     system: str
@@ -157,6 +163,7 @@ class Label:
     composition: str | None
     chosen: str | None
     implementation: str | None
+    exposed: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from flora_secure.auditing.document.label import label_of
 from flora_secure.auditing.findings import VIOLATION, Audit
 from flora_secure.auditing.rederivation.checks import rederive
 from flora_secure.auditing.rederivation.derivation import Case
@@ -43,4 +44,5 @@ def audit(
         blocks=blocks,
         figures=derived.figures,
         clients=derived.clients,
+        label=label_of(case, derivable=bool(derived.figures)),
     )
