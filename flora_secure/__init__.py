@@ -295,10 +295,29 @@ def document(audit: Audit, out: str | Path) -> Path:
     Raises:
         InputError: another name, a file that cannot be written, or a page whose libraries are missing.
     """
-    from flora_secure.auditing.document.written import write
+    from flora_secure.auditing.document.markdown import markdown
+    from flora_secure.auditing.document.registry import registry_text
+    from flora_secure.auditing.document.written import require_format, write
+    from flora_secure.errors import PlotError
 
-    write(audit, Path(out))
-    return Path(out)
+    path = Path(out)
+    require_format(path)
+    if path.suffix.lower() == ".md":
+        text = markdown(audit)
+    elif path.suffix.lower() == ".json":
+        text = registry_text(audit) + "\n"
+    else:
+        try:
+            from flora_secure.auditing.document.page import page
+        except ModuleNotFoundError as error:
+            if error.name not in ("jinja2", "markupsafe", "matplotlib"):
+                raise
+            raise PlotError(
+                f"a page needs {error.name}: pip install 'flora-secure[report]', or name a .md file"
+            ) from None
+        text = page(audit)
+    write(text, path)
+    return path
 
 
 def _measure(config: RunConfig, model_hash: str | None) -> Measure:

@@ -18,8 +18,8 @@ from flora_secure.engine.summary import summarise
 from flora_secure.engine.task import Task
 from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.masking import settled
+from flora_secure.records.evidence.sums import bytes_of_adapter
 from flora_secure.records.run_folder import RunFolder
-from flora_secure.records.sums import bytes_of_adapter
 
 DIGITS = {
     "data.dataset": "digits",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from flora_secure.auditing.document.label import label_of
 from flora_secure.auditing.findings import VIOLATION, Audit
+from flora_secure.auditing.label import label_of
 from flora_secure.auditing.rederivation.checks import rederive
 from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.auditing.sums import checks as sum_checks

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from flora_secure.records.evidence.sums import bytes_of_adapter
 from flora_secure.records.record import PARTS, RoundRecord
 from flora_secure.records.report import Choices
 from flora_secure.records.run_folder import Interrupted, RunFolder
-from flora_secure.records.sums import bytes_of_adapter
 from flora_secure.server.server import Announce, Server
 
 

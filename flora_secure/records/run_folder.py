@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from flora_secure.errors import ConfigError, RunFolderError
 from flora_secure.planning.config import RunConfig
-from flora_secure.records import checkpoints, sums
+from flora_secure.records import checkpoints
 from flora_secure.records.adapter_card import adapter_hash
 from flora_secure.records.checkpoints import Checkpoint
 from flora_secure.records.durable import (
@@ -36,6 +36,7 @@ from flora_secure.records.durable import (
     replace_file,
     replace_folder,
 )
+from flora_secure.records.evidence import sums
 from flora_secure.records.lock import UnlockableError, lock
 from flora_secure.records.reading import read_config, read_lines, read_unverified
 from flora_secure.records.record import RoundRecord

@@ -34,8 +34,8 @@ from flora_secure.privacy.events import RoundEvent
 from flora_secure.privacy.ledger import BudgetExceededError, Ledger, LedgerError
 from flora_secure.privacy.noise_plan import CohortSizeError, NoisePlan
 from flora_secure.records.checkpoints import Checkpoint
+from flora_secure.records.evidence.sums import bytes_of_sum
 from flora_secure.records.record import PARTS, RoundRecord, announcement
-from flora_secure.records.sums import bytes_of_sum
 from flora_secure.rounds.broadcast import FullState, Layout
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.float16 import from_wire, to_wire

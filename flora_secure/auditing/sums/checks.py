@@ -19,8 +19,8 @@ from flora_secure.auditing.sums.tensors import Reading, read_tensors, readings
 from flora_secure.errors import InputError, RunFolderError, first_line
 from flora_secure.planning.rules import rule_named
 from flora_secure.privacy.encoding import decode_count
-from flora_secure.records import sums
 from flora_secure.records.adapter_card import WEIGHTS, read_card
+from flora_secure.records.evidence import sums
 from flora_secure.rounds.float16 import from_wire
 
 NAME = "released sums"

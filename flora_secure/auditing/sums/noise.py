@@ -43,7 +43,7 @@ class LeastNoise:
 
 
 def least_noise(released: Sequence[tuple[RoundRecord, NDArray[np.uint32]]]) -> LeastNoise | None:
-    """Of records with their sums, uint32 (d',) modulo 2^b; None where none claims noise.
+    """How much there is in the sums, uint32 (d',) modulo 2^b, of these records; None where none claims noise.
 
     Every survivor's noise is in its sum, a colluder's too, and each rounds by itself (variance 1/12 a survivor, as
     little depending on the signal as the noise is wide: `docs/privacy/mechanism.md`).
