@@ -96,7 +96,7 @@ def kept(config: RunConfig, task: Task, path: Path, compare: tuple[str, ...] = (
     """A finished run in the new folder `path`: its rounds, adapter and report, with competitors to `compare`."""
     config = settled(config)
     simulation, folder = Simulation(config, task), RunFolder(path, config)
-    for record in simulation.rounds():
+    for record in simulation.rounds(transcript=folder.transcript(config)):
         folder.append_round(record)
     adapter = folder.write_adapter(simulation.save_adapter)
     no_noise = without_noise(config, task) if "no-noise" in compare else None

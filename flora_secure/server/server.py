@@ -246,6 +246,7 @@ class Server:
             divisor=None if released is None else released.contributions,
             released_count=count,
             payload_bytes=outcome.payload,
+            transcript_hash=outcome.transcript_hash,
             seconds=seconds,
         )
         self.records.append(record)
