@@ -7,6 +7,7 @@ from pathlib import Path
 from flora_secure.auditing.findings import VIOLATION, Audit
 from flora_secure.auditing.rederivation.checks import rederive
 from flora_secure.auditing.rederivation.derivation import Case
+from flora_secure.auditing.transcript.checks import block as transcript
 from flora_secure.errors import RunFolderError
 from flora_secure.records.reading import read_unverified
 
@@ -25,7 +26,7 @@ def audit(path: Path, *, opacus: bool = True) -> Audit:
         raise RunFolderError(f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit")
     case = Case(path, run.config, run.records, run.report, breaks)
     derived = rederive(case, opacus=opacus)
-    blocks = [derived.block]
+    blocks = [derived.block, transcript(case)]
     return Audit(
         run=str(path),
         passed=all(finding.severity != VIOLATION for block in blocks for finding in block.findings),

@@ -1,0 +1,185 @@
+"""T-10 and T-11: the protocol's own server, given what the clients sent, must send what was sent, and release the sum."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flora_protocols import (
+    Exchange,
+    ProtocolError,
+    Replies,
+    RoundAborted,
+    RoundResult,
+    ServerPrepared,
+    conduct,
+    drive,
+    set_up,
+)
+from flora_secure.auditing.transcript.notes import Notes
+from flora_secure.auditing.transcript.rounds import SET_UP, Exchanged, Round
+from flora_secure.boundary.foreign import read_bytes
+from flora_secure.errors import ForeignError
+
+T = TypeVar("T")
+_MOST_HELD = 1 << 26  # clients times neighbours that are replayed: tables of the graph are some bytes each
+_MOST_SUM = 1 << 33
+
+
+class _EndOfRecordError(Exception):
+    """The transcript ends where the server would have gone on."""
+
+
+class Replay:
+    """Replays the rounds of a run, one after another. `folder`: the run's."""
+
+    def __init__(self, folder: Path, notes: Notes) -> None:
+        self._folder, self._notes = folder, notes
+        self._prepared: ServerPrepared | None = None
+        self.rounds = self.sums = 0
+
+    def forget(self) -> None:
+        """A round could not be read: what the server knew after it is not known."""
+        self._prepared = None
+
+    def take(self, round: Round) -> None:
+        """Replay one round."""
+        notes, params = self._notes, round.params
+        if params.clients * (params.neighbours + 1) > _MOST_HELD:
+            self._cannot(round, "is among too many clients and neighbours to be replayed")
+            return
+        left = iter(round.exchanges)
+        try:
+            if round.begins:
+                self._prepared = None
+                self._prepared = self._driven(round, set_up(params), left)
+            prepared = self._prepared
+            if prepared is None or prepared.params != params:
+                self._cannot(round, "goes on with a session whose beginning is not here")
+                return
+            start = round.invitation.start(round.recorded.enrolment, prepared.clients)
+            least = round.invitation.plan.survivors_minimum
+            result = self._driven(round, conduct(prepared, start, least_survivors=least), left)
+        except RoundAborted as error:
+            self._aborted(round, error)
+        except _EndOfRecordError:
+            self._cut(round)
+        except ProtocolError as error:
+            what = f"the protocol's server could not run it: {error}"
+            notes.problem("T-10", round.where, what)
+            self._prepared = None
+        else:
+            self._ended(round, result)
+        if next(left, None) is not None:
+            notes.problem("T-10", round.where, "messages follow where the protocol's server had ended the round")
+        self.rounds += 1
+
+    def _cannot(self, round: Round, why: str) -> None:
+        for check in ("T-10", "T-11"):
+            self._notes.cannot(check, f"{round.where} {why}")
+
+    def _driven(self, round: Round, loop: Generator[Exchange, Replies, T], left: Iterator[Exchanged]) -> T:
+        def carry(exchange: Exchange) -> Replies:
+            recorded = next(left, None)
+            if recorded is None:
+                raise _EndOfRecordError
+            self._compare(round, exchange, recorded)
+            return list(recorded.replies)
+
+        return drive(loop, carry)
+
+    def _compare(self, round: Round, exchange: Exchange, recorded: Exchanged) -> None:
+        """What the server of the protocol sends beside what was sent."""
+        problem = self._notes.problem
+        if exchange.trip is not recorded.trip:
+            what = f"trip {recorded.trip.name} stands where the protocol has {exchange.trip.name}"
+            problem("T-10", round.where, what)
+            raise _EndOfRecordError
+        if exchange.outbox == recorded.told:
+            return
+        own, told = set(exchange.outbox), set(recorded.told)
+        if own != told:
+            few = sorted(own ^ told)
+            what = f"{round.client(few[0])} was {'not ' if few[0] in own else ''}told in trip {exchange.trip.name}"
+            problem("T-10", round.where, f"{what}, and {len(few) - 1} more like it")
+        differ = [place for place in sorted(own & told) if exchange.outbox[place] != recorded.told[place]]
+        if differ:
+            what = f"{round.client(differ[0])} and {len(differ) - 1} more were told other bytes in trip "
+            problem("T-10", round.where, f"{what}{exchange.trip.name} than the protocol's server sends")
+
+    def _aborted(self, round: Round, error: RoundAborted) -> None:
+        record = round.record
+        if all(exchanged.trip in SET_UP for exchanged in round.exchanges):
+            self._prepared = None  # no session began
+        if record.lost:
+            return
+        told = sorted(round.invitation.members[position] for position in error.survivors)
+        if record.aborted is None:
+            self._notes.problem("T-10", round.where, f"ends without a sum: {error}; the log has one")
+        elif record.aborted != str(error) or sorted(record.survivors) != told:
+            what = f"ends without a sum for another reason or other survivors than the log's: {error}"
+            self._notes.problem("T-10", round.where, what)
+
+    def _cut(self, round: Round) -> None:
+        """The transcript ends before the round does: as it must where the run was killed."""
+        if not round.record.lost:
+            self._notes.problem("T-10", round.where, "ends before the protocol's server would have ended the round")
+
+    def _ended(self, round: Round, result: RoundResult) -> None:
+        record, members = round.record, round.invitation.members
+        problem = self._notes.problem
+        if record.lost:
+            return
+        survivors = [members[position] for position in result.survivors]
+        if record.aborted is not None:
+            problem("T-10", round.where, "ends with a sum, and the log says that there was none")
+            return
+        if survivors != record.survivors:
+            what = f"the sum is of {len(survivors)} clients, and not of the {len(record.survivors)} that the log says"
+            problem("T-10", round.where, what)
+        if len(result.recovered) != record.recovered:
+            what = f"masks of {len(result.recovered)} who dropped were removed, and {record.recovered} by the log"
+            problem("T-10", round.where, what)
+        self._sum(round, centred(result.sum, round.params.bits))
+
+    def _sum(self, round: Round, total: NDArray[np.int32]) -> None:
+        """T-11: the file of the released sum, and the hash of it in the log's line."""
+        record, problem = round.record, self._notes.problem
+        path = self._folder / "sums" / f"round-{record.round:05d}.npy"
+        if os.path.lexists(path):
+            try:
+                kept = np.load(io.BytesIO(read_bytes(path, _MOST_SUM)), allow_pickle=False)
+            except (ForeignError, ValueError, EOFError, OSError) as error:
+                problem("T-11", str(path), f"cannot be read: {error}")
+                return
+            if kept.dtype != np.int32 or kept.shape != total.shape:
+                problem("T-11", str(path), f"is {kept.dtype} of shape {kept.shape}, not int32 of {total.shape}")
+            elif (wrong := int((kept != total).sum())) > 0:
+                problem("T-11", str(path), f"{wrong:,} of {len(total):,} values are not those that were unmasked")
+        elif record.sum_hash is None:
+            self._notes.cannot("T-11", "the run kept no sums (`evidence.keep_sums`), and none are here to compare with")
+            return
+        elif hash_of_sum(total) != record.sum_hash:
+            problem("T-11", round.where, "the sum that was unmasked is not the one whose hash the log has")
+        self.sums += 1
+
+
+def centred(total: NDArray[np.uint32], bits: int) -> NDArray[np.int32]:
+    """A released sum as it is kept: the residue next to zero."""
+    half = 1 << (bits - 1)
+    found: NDArray[np.int32] = ((total.astype(np.int64) + half & (1 << bits) - 1) - half).astype(np.int32)
+    return found
+
+
+def hash_of_sum(total: NDArray[np.int32]) -> str:
+    """SHA-256, hex, of the file that numpy makes of a sum."""
+    stream = io.BytesIO()
+    np.save(stream, total)
+    return hashlib.sha256(stream.getvalue()).hexdigest()
