@@ -77,7 +77,7 @@ class Answers:
                 try:
                     starts[head] = RoundParams.from_bytes(params, session.id, head)
                 except PeerError as error:
-                    notes.problem("T-02", round.where, f"START to {round.client(position)}: {error}")
+                    notes.problem("T-02", round.where, f"START to {round.client(position)}: {error.reason}")
                     starts[head] = None
             if (start := starts[head]) is not None:
                 found.starts[position] = start
@@ -135,7 +135,7 @@ class Answers:
             try:
                 bitmap = decode_survivors(params, scope, message)
             except PeerError as error:
-                notes.problem("T-02", round.where, f"SURVIVORS to {round.client(position)}: {error}")
+                notes.problem("T-02", round.where, f"SURVIVORS to {round.client(position)}: {error.reason}")
                 continue
             found.survivors[position] = bitmap
             stories[bitmap.raw] += 1

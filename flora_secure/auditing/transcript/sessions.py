@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from flora_protocols import Code, Kind, PeerError, SessionParams, Trip
+from flora_protocols import Bitmap, Code, Kind, PeerError, SessionParams, Trip
 from flora_protocols.codec import OVERHEAD, decode_frame
 from flora_protocols.setup_messages import decode_advertisement, decode_ciphertexts, decode_shares, entry_bytes
 from flora_protocols.sizes import most_bytes
@@ -125,9 +125,13 @@ class Sessions:
                 continue
             bitmap = body[: (params.clients + 7) // 8]
             rest = body[len(bitmap) :]
-            present = int.from_bytes(bitmap, "little").bit_count()
-            entries = rest[: entry_bytes(params) * present]
-            digest = hashlib.sha256(entries).digest() if params.graph.complete else rest[:32]
+            near = Bitmap(bitmap).among(params.graph.members(position))
+            claimed = b"" if params.graph.complete else rest[:32]
+            entries = rest[len(claimed) : len(claimed) + entry_bytes(params) * len(near)]
+            if entries != b"".join(advertised.get(member, b"") for member in near):
+                what = f"{round.client(position)} was told other keys than its neighbours advertised"
+                self._notes.problem("T-04", round.where, what)
+            digest = claimed or hashlib.sha256(entries).digest()
             kinds.setdefault(params.session_id(bitmap, digest), []).append(position)
         if not kinds:
             return None
@@ -184,14 +188,14 @@ def told(notes: Notes, round: Round, position: int, message: bytes, kind: Kind, 
         frame = decode_frame(message, kind, round.params.suite, scope, "server", most_bytes(round.params))
         return frame.take(len(message) - OVERHEAD)
     except PeerError as error:
-        notes.problem("T-02", round.where, f"{kind.name} to {round.client(position)}: {error}")
+        notes.problem("T-02", round.where, f"{kind.name} to {round.client(position)}: {error.reason}")
         return None
 
 
 def refused(notes: Notes, round: Round, position: int, error: PeerError) -> None:
     """T-16, and T-09 where it is a signature: what a client sent must be refused."""
     check = "T-09" if error.code is Code.BAD_SIGNATURE else "T-16"
-    notes.problem(check, round.where, f"{round.client(position)}: {error}")
+    notes.problem(check, round.where, f"{round.client(position)}: {error.reason}")
 
 
 def twice(notes: Notes, round: Round) -> None:
