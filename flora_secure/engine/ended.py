@@ -58,9 +58,7 @@ class Simulated(Ended, ABC):
         """What is about to run, in a line."""
 
     @abstractmethod
-    def rounds(
-        self, announce: Announce | None = None, transcript: Transcript | None = None
-    ) -> Iterator[RoundRecord]:
+    def rounds(self, announce: Announce | None = None, transcript: Transcript | None = None) -> Iterator[RoundRecord]:
         """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`; `transcript`: where
         their messages are kept, if they are."""
 

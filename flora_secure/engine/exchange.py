@@ -115,8 +115,9 @@ class RoundExchange(Protocol):
     ) -> Carried:
         """Sum `uploads` (client → uint32 (plan.length,) below 2^bits) of the members; those without one drop out.
 
-        `floors`: the clients', from their policy. `record`: where the protocol's messages are kept, if there are any. Raises TooFewSurvivors or RoundAborted (of flora_protocols) where no
-        sum is released; uploads may have been sent.
+        `floors`: the clients', from their policy. `record`: where the protocol's messages are kept, if there are any.
+        Raises TooFewSurvivors or RoundAborted (of flora_protocols) where no sum is released; uploads may have been
+        sent.
         """
         ...
 

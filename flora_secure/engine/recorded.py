@@ -28,9 +28,7 @@ class Running(Protocol):
         """Whether a round that is run again releases the same sum, or none that a budget protects."""
         ...
 
-    def rounds(
-        self, announce: Announce | None = None, transcript: Transcript | None = None
-    ) -> Iterator[RoundRecord]:
+    def rounds(self, announce: Announce | None = None, transcript: Transcript | None = None) -> Iterator[RoundRecord]:
         """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`; `transcript`: where
         their messages are kept, if they are."""
         ...

@@ -67,9 +67,7 @@ class Simulation(Simulated):
         """What is about to run, in a line."""
         return headline(self.server, self.task)
 
-    def rounds(
-        self, announce: Announce | None = None, transcript: Transcript | None = None
-    ) -> Iterator[RoundRecord]:
+    def rounds(self, announce: Announce | None = None, transcript: Transcript | None = None) -> Iterator[RoundRecord]:
         """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`; `transcript`: where
         the messages of the masking protocol are kept, if they are."""
         try:

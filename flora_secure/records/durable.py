@@ -10,8 +10,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedWriter
 from pathlib import Path
+from typing import BinaryIO
 
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700  # modes of what never leaves; all else follows the process's umask
 _SCRATCH = ".tmp"
@@ -50,13 +50,13 @@ def append(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         sync_folder(path.parent)
 
 
-def begin_file(path: Path, *, mode: int = 0o666) -> BufferedWriter:
+def begin_file(path: Path, *, mode: int = 0o666) -> BinaryIO:
     """The file `path`, emptied or new, to be written bit by bit: it is on disk once `end_file` has it. `mode`: of the
     file, less the process's umask. Raises `OSError`."""
     return os.fdopen(_opened(path, os.O_TRUNC, mode), "wb", _BUFFER)
 
 
-def end_file(path: Path, stream: BufferedWriter) -> None:
+def end_file(path: Path, stream: BinaryIO) -> None:
     """What was written of the file that `begin_file` gave is on disk from now on. Raises `OSError`."""
     with stream:
         stream.flush()

@@ -66,8 +66,8 @@ class RoundRecord:
         divisor: what the server divides the released sum by, about the contributions in it; `None` without a sum.
         released_count: adaptive clipping's noisy count of updates within the clip norm; `None` without it, or a sum.
         sum_hash: SHA-256, hex, of the file in `sums/` that holds the released sum; `None` where it is not kept.
-        transcript_hash: SHA-256, hex, of the file in `transcript/` that holds the round's messages; `None` where they are
-            not kept, or no session began.
+        transcript_hash: SHA-256, hex, of the file in `transcript/` that holds the round's messages; `None` where they
+            are not kept, or nobody was invited.
     """
 
     round: int

@@ -2,7 +2,8 @@
 
     "flora-secure transcript 1\\n" · around u8 · clients u32 · identity keys (count u32, 32 bytes each)
     · invitation (length u32, its long form)
-    · records: trip u8 · direction u8 (0 to clients, 1 to the server) · positions (count u32, u32 each) · length u32 · bytes
+    · records: trip u8 · direction u8 (0 to clients, 1 to the server) · positions (count u32, u32 each)
+               · message (length u32, its bytes)
     · end u8 (255)
 
 All numbers are little-endian. A message that goes to several clients stands there once, with the positions of all; one
@@ -18,8 +19,8 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedWriter
 from pathlib import Path
+from typing import BinaryIO
 
 from flora_protocols import Direction, Exchange, Replies, Trip
 from flora_protocols.params import MAX_CLIENTS
@@ -34,7 +35,8 @@ _HEAD, _COUNT, _RECORD = struct.Struct("<BII"), struct.Struct("<I"), struct.Stru
 _KEY = 32
 _END = b"\xff"
 _DIRECTIONS = (Direction.DOWN, Direction.UP)
-MOST_TRANSCRIPT = 1 << 32  # bytes of one round that are read
+MOST_TRANSCRIPT = 1 << 31  # bytes of one round that are read
+_MOST_ENROLLED = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class RoundTranscript:
 
     def __init__(self, transcript: Transcript, path: Path, head: bytes) -> None:
         self._transcript, self._path, self._digest = transcript, path, hashlib.sha256()
-        self._stream: BufferedWriter = begin_file(path, mode=PRIVATE)
+        self._stream: BinaryIO = begin_file(path, mode=PRIVATE)
         self._write(head)
 
     def carrying(self, carry: Callable[[Exchange], Replies]) -> Callable[[Exchange], Replies]:
@@ -170,7 +172,7 @@ def read_transcript(path: Path, most: int = MOST_TRANSCRIPT) -> Recorded:
     try:
         around, clients, count = _HEAD.unpack_from(data, at)
         at += _HEAD.size
-        if count not in (0, clients) or not 2 <= clients:
+        if count not in (0, clients) or not 2 <= clients <= _MOST_ENROLLED:
             raise ForeignError(f"it says {count} identity keys of {clients} clients")
         if len(data) < at + _KEY * count:
             raise ForeignError("it is cut short in its head")

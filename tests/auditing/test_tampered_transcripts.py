@@ -215,7 +215,11 @@ def old_blob(sent: Sents) -> None:
     body = body_of(sent[at].message)
     size = 16 * NEIGHBOURS
     start = len(body) - 16 * SLOTS - size * SLOTS
-    swap(sent, at, with_body(sent[at].message, body[: start + size] + body[start : start + size] + body[start + 2 * size :]))
+    swap(
+        sent,
+        at,
+        with_body(sent[at].message, body[: start + size] + body[start : start + size] + body[start + 2 * size :]),
+    )
 
 
 def forged_signature(sent: Sents) -> None:
@@ -387,7 +391,7 @@ def test_files_that_are_not_those_of_the_log_are_found(how: str, semi: Path, tmp
 
 
 def test_every_byte_of_a_transcript_counts(signed: Path, tmp_path: Path) -> None:
-    """One bit anywhere, and the hash in the log mended: a finding; of damaged shares that were not needed, a warning."""
+    """One bit anywhere, the hash in the log mended: a finding; of damaged shares that were not needed, a warning."""
     source = path_of(signed / "transcript", 2).read_bytes()
     target, rng = shutil.copytree(signed, tmp_path / "run"), np.random.default_rng(5)
     missed = 0

@@ -1,1 +1,1 @@
-"""The transcript audit: what the messages of the masking protocol show by themselves, from bytes and without secrets."""
+"""The transcript audit: what the masking protocol's messages show by themselves, from bytes and without secrets."""

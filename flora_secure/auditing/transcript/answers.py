@@ -152,14 +152,14 @@ class Answers:
             if strangers := sorted(there - uploaded):
                 notes.problem("T-08", round.where, f"{round.client(strangers[0])} survives without a sound upload")
             members = round.invitation.members
-            told = sorted(members[position] for position in there if position < len(members))
+            told = sorted(members[position] for position in there)
             if not record.lost and record.released and told != sorted(record.survivors):
                 notes.problem("T-08", round.where, "the survivors that were told are not those of the log")
 
     def _signed(self, round: Round, session: Session, found: _Told) -> None:
         """T-09: endorsements, each of what its signer was told, and agreements of them."""
         params, signed = round.params, dict[int, bytes]()
-        for position, message in (round.trips[Trip.AGREE].replies if Trip.AGREE in round.trips else ()):
+        for position, message in round.trips[Trip.AGREE].replies if Trip.AGREE in round.trips else ():
             scope, bitmap = found.scope(session, position), found.survivors.get(position)
             if scope is None or bitmap is None:
                 self._notes.problem("T-09", round.where, f"{round.client(position)} signs what it was not told")

@@ -9,7 +9,7 @@ from flora_secure.auditing.findings import Block
 from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.auditing.transcript.answers import Answers, payload
 from flora_secure.auditing.transcript.claims import Claims
-from flora_secure.auditing.transcript.notes import Notes
+from flora_secure.auditing.transcript.notes import CHECKS, Notes
 from flora_secure.auditing.transcript.replaying import Replay
 from flora_secure.auditing.transcript.reuse import Reuse
 from flora_secure.auditing.transcript.rounds import Round
@@ -21,8 +21,8 @@ from flora_secure.records.transcript import path_of, read_transcript
 
 NAME = "transcript"
 _UNSEEN = [
-    "What stays with the clients: whether their floors were kept, whether a box opened, whether a client answered twice "
-    "to a server that wrote nothing down.",
+    "What stays with the clients: whether their floors were kept, whether a box opened, whether one answered twice to "
+    "a server that wrote nothing down.",
     "Messages that the server did not record: a transcript is its own word, and one that a server makes up together "
     "with its clients passes.",
     "Whether identity keys are those of the people enrolled: compare the enrolment's hash with your own.",
@@ -86,9 +86,10 @@ class _Audit:
         self._messages += sum(len(one.positions) for one in found.recorded.sent if one.message)
         twice(self._notes, found)
         self._claims.take(found)
-        self._claims_bytes(found)
+        if not record.lost:
+            self._claims.count(found)
         session = self._sessions.of(found)
-        if session is not None and all(place < found.params.clients for place in _places(found)):
+        if session is not None:
             self._answers.take(found, session)
             self._replay.take(found)
         else:
@@ -123,19 +124,21 @@ class _Audit:
             self._forget()
             return None
         try:
-            return Round.of(where, record, recorded)
+            found = Round.of(where, record, recorded)
         except ValueError as error:
             problem("T-03", where, str(error))
             self._forget()
             return None
+        if found.tractable:
+            return found
+        for check in CHECKS:
+            self._notes.cannot(check, f"{where} is of more clients and neighbours than can be looked at here")
+        self._forget()
+        return None
 
     def _forget(self) -> None:
         self._sessions.forget()
         self._replay.forget()
-
-    def _claims_bytes(self, found: Round) -> None:
-        if not found.record.lost:
-            self._claims.count(found)
 
     def _uploads(self, found: Round) -> None:
         """The masked vectors of the round, for the tests of uniformity; of lost rounds, too."""
@@ -174,7 +177,9 @@ class _Audit:
         notes.fine("T-06", f"{self._reuse.count:,} pieces of 16 bytes; by chance in {self._reuse.chance:.1g} of runs")
         notes.fine("T-07", f"{self._answers.revealed:,} revealed shares")
         notes.fine("T-08", f"{self._read} rounds")
-        notes.fine("T-09", f"{self._answers.signatures:,} endorsements" if self._answers.signatures else "no signatures")
+        notes.fine(
+            "T-09", f"{self._answers.signatures:,} endorsements" if self._answers.signatures else "no signatures"
+        )
         notes.fine("T-10", f"{self._replay.rounds} rounds replayed, byte for byte")
         notes.fine("T-11", f"{self._replay.sums} sums")
         notes.fine("T-12", f"{self._read} rounds")
@@ -190,9 +195,3 @@ class _Audit:
             f"{self._replay.rounds} rounds replayed by the protocol's own server, which sends what was sent.",
             f"{self._replay.sums} released sums unmasked again from the messages and compared with those kept.",
         ]
-
-
-def _places(found: Round) -> list[int]:
-    """The highest position of each trip."""
-    told = [max(exchanged.told, default=0) for exchanged in found.exchanges]
-    return told + [max((place for place, _ in exchanged.replies), default=0) for exchanged in found.exchanges]

@@ -103,8 +103,8 @@ class Claims:
         first = len(round.exchanges[0].told) if round.exchanges else 0
         if not _opens(record, round.invitation, rest, first, exactly=not around):
             what = (
-                f"{record.download_bytes:,} bytes were sent down by the log; {down:,} of messages, {asked} requests and "
-                f"{record.broadcast_bytes:,} of broadcasts leave {rest:,}, and invitations have other lengths"
+                f"{record.download_bytes:,} bytes were sent down by the log; {down:,} of messages, {asked} requests "
+                f"and {record.broadcast_bytes:,} of broadcasts leave {rest:,}, and invitations have other lengths"
             )
             self._notes.problem("T-15", round.where, what)
 

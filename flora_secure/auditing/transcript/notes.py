@@ -57,10 +57,12 @@ CHECKS: Mapping[str, Check] = {
         "without signatures a server can tell two stories: doubt keys and survivors of the round",
     ),
     "T-10": Check(
-        ("The protocol's server, given the clients' messages, sends what was sent and ends as the log says",
-         "The server did not do what the protocol's server does, or the log says otherwise"),
+        (
+            "The protocol's server, given the clients' messages, sends what was sent and ends as the log says",
+            "The server did not do what the protocol's server does, or the log says otherwise",
+        ),
         "believe the messages: ask what became of the round",
-    ),  # fmt: skip
+    ),
     "T-11": Check(
         ("The sum that the messages unmask to is the one that the run kept", "The kept sum is not the unmasked one"),
         "the sum was changed after the protocol had released it: ask for the one that is in these messages",

@@ -18,9 +18,11 @@ class Reuse:
 
     def take(self, pieces: NDArray[np.uint8], where: str) -> None:
         """Pieces, uint8 (m, 16), and what they are."""
-        halves = np.ascontiguousarray(pieces).view("<u8")
+        halves: NDArray[np.uint64] = np.ascontiguousarray(pieces).view(np.uint64)
         # rotated, so that pieces whose halves have changed places are not taken for one another
-        folded = halves[:, 0] ^ (halves[:, 1] << np.uint64(23) | halves[:, 1] >> np.uint64(41))
+        folded: NDArray[np.uint64] = (
+            halves[:, 0] ^ np.left_shift(halves[:, 1], np.uint64(23)) ^ np.right_shift(halves[:, 1], np.uint64(41))
+        )
         self._pieces.append((folded, where))
 
     @property
@@ -40,7 +42,9 @@ class Reuse:
         joined = np.sort(np.concatenate([pieces for pieces, _ in self._pieces]))
         again = np.unique(joined[1:][joined[1:] == joined[:-1]])
         for piece in again[:_SHOWN]:
-            places = [(where, int((pieces == piece).sum())) for pieces, where in self._pieces if (pieces == piece).any()]
+            places = [
+                (where, int((pieces == piece).sum())) for pieces, where in self._pieces if (pieces == piece).any()
+            ]
             times = sum(count for _, count in places)
             named = list(dict.fromkeys(where for where, _ in places))[:2]
             notes.problem("T-06", named[0], f"16 bytes come {times} times: {' and '.join(named)}")

@@ -11,6 +11,7 @@ from flora_secure.records.record import RoundRecord
 from flora_secure.records.transcript import Recorded, Sent
 from flora_secure.rounds.invitation import Invitation
 
+_MOST_HELD = 1 << 26
 SET_UP = frozenset({Trip.ADVERTISE, Trip.ENCAPSULATE, Trip.SHARE})
 
 
@@ -46,7 +47,14 @@ class Round:
             raise ValueError("the invitation is of a round without masks")
         if invitation.members != tuple(record.participants):
             raise ValueError("the invitation is to other clients than the log's participants")
+        if any(max(one.positions) >= invitation.params.clients for one in recorded.sent):
+            raise ValueError("a message has a position that no member has")
         return cls(where, record, recorded, invitation, invitation.params)
+
+    @property
+    def tractable(self) -> bool:
+        """Whether the tables of its graph can be held, which are as large as clients times neighbours."""
+        return self.params.clients * (self.params.neighbours + 1) <= _MOST_HELD
 
     @cached_property
     def exchanges(self) -> list[Exchanged]:
@@ -73,8 +81,7 @@ class Round:
 
     def client(self, position: int) -> str:
         """How a report calls who is at that position."""
-        members = self.invitation.members
-        return f"client {members[position]}" if position < len(members) else f"position {position}, which nobody has"
+        return f"client {self.invitation.members[position]}"
 
 
 def _add(exchanged: Exchanged, one: Sent) -> None:

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora_protocols import unpack
-from flora_protocols.ring import lane
 from flora_secure.auditing.findings import Measurement
 from flora_secure.auditing.transcript.notes import Notes
 

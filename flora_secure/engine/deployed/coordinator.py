@@ -85,9 +85,7 @@ class Coordinator:
                 fitting.add(client)
         return fitting, heard
 
-    def rounds(
-        self, announce: Announce | None = None, transcript: Transcript | None = None
-    ) -> Iterator[RoundRecord]:
+    def rounds(self, announce: Announce | None = None, transcript: Transcript | None = None) -> Iterator[RoundRecord]:
         """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`; `transcript`: where
         their messages are kept, if they are."""
         while not self.server.done:

@@ -132,9 +132,7 @@ class MaskedRounds:
             seconds=clock.seconds,
         )
 
-    def _carried(
-        self, invitation: Invitation, trips: _Trips, carry: Callable[[Exchange], Replies]
-    ) -> RoundResult:
+    def _carried(self, invitation: Invitation, trips: _Trips, carry: Callable[[Exchange], Replies]) -> RoundResult:
         """The round's result, under masks. Raises RoundAborted where there is none."""
         params = invitation.params
         assert params is not None  # a federation without masking is refused

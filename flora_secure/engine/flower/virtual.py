@@ -89,9 +89,7 @@ class VirtualFederation(Simulated):
         """What is about to run, in a line."""
         return f"{headline(self.server, self.task)}, clients on Flower's nodes"
 
-    def rounds(
-        self, announce: Announce | None = None, transcript: Transcript | None = None
-    ) -> Iterator[RoundRecord]:
+    def rounds(self, announce: Announce | None = None, transcript: Transcript | None = None) -> Iterator[RoundRecord]:
         """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`; `transcript`: where
         their messages are kept, if they are.
 
