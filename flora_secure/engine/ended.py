@@ -11,7 +11,7 @@ from flora_secure.model.factors import Factors
 from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig
 from flora_secure.records.record import RoundRecord
-from flora_secure.records.transcript import Transcript
+from flora_secure.records.transcript.writing import Transcript
 from flora_secure.server.server import Announce, Server
 
 

@@ -30,7 +30,7 @@ from flora_protocols import (
     unpack,
 )
 from flora_secure.engine.workers import Workers
-from flora_secure.records.transcript import RoundTranscript
+from flora_secure.records.transcript.writing import RoundTranscript
 from flora_secure.rounds.counting import Counted, in_round, in_set_up, recovered
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation

@@ -11,7 +11,7 @@ from typing import Protocol
 from flora_secure.records.record import PARTS, RoundRecord
 from flora_secure.records.report import Choices
 from flora_secure.records.run_folder import Interrupted, RunFolder
-from flora_secure.records.transcript import Transcript
+from flora_secure.records.transcript.writing import Transcript
 from flora_secure.server.server import Announce, Server
 
 

@@ -31,7 +31,7 @@ from flora_secure.planning.config import RunConfig
 from flora_secure.planning.protection import AggregationConfig
 from flora_secure.privacy.encoding import wrapped
 from flora_secure.records.record import PARTS, RoundRecord
-from flora_secure.records.transcript import Transcript, recording
+from flora_secure.records.transcript.writing import Transcript, recording
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.opening import decode_opening

@@ -39,7 +39,7 @@ from flora_secure.records.lock import UnlockableError, lock
 from flora_secure.records.reading import read_config, read_lines, read_unverified
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Choices, Report
-from flora_secure.records.transcript import Transcript
+from flora_secure.records.transcript.writing import Transcript
 
 
 @contextmanager

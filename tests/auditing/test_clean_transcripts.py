@@ -23,7 +23,7 @@ from flora_secure.planning.config import override
 from flora_secure.planning.masking import settled
 from flora_secure.records.reading import read_run
 from flora_secure.records.run_folder import reopen
-from flora_secure.records.transcript import path_of
+from flora_secure.records.transcript.reading import path_of
 
 MODES = {
     "semi-honest": {},

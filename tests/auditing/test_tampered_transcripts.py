@@ -33,7 +33,7 @@ from flora_protocols.codec import HEADER
 from flora_secure.auditing.transcript.replaying import centred, hash_of_sum
 from flora_secure.engine.exchange import MaskedExchange
 from flora_secure.engine.task import Task
-from flora_secure.records.transcript import Sent, path_of
+from flora_secure.records.transcript.reading import Sent, path_of
 
 Sents = list[Sent]
 NEIGHBOURS, SLOTS, BITS = 4, 4, 8  # of these runs

@@ -15,7 +15,7 @@ from flora_secure.auditing.findings import OK, VIOLATION, Block
 from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.auditing.transcript.checks import block
 from flora_secure.records.reading import read_unverified
-from flora_secure.records.transcript import Recorded, Sent, path_of, read_transcript
+from flora_secure.records.transcript.reading import Recorded, Sent, path_of, read_transcript
 
 Sents = list[Sent]
 Change = Callable[[Sents], None]  # in place

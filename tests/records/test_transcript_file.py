@@ -12,7 +12,8 @@ from invitations import enrolment_of, invitation_of, secrets_of
 from flora_protocols import Direction, Exchange, Trip
 from flora_secure.errors import ConfigError, ForeignError
 from flora_secure.privacy.calibration import calibrate
-from flora_secure.records.transcript import RoundTranscript, Transcript, path_of, read_transcript, recording
+from flora_secure.records.transcript.reading import path_of, read_transcript
+from flora_secure.records.transcript.writing import RoundTranscript, Transcript, recording
 
 HEAD = b"flora-secure transcript 1\n"
 

@@ -53,7 +53,7 @@ class Answers:
         self.signatures = self.revealed = 0
 
     def take(self, round: Round, session: Session) -> None:
-        """Check one round."""
+        """Check the messages of one round."""
         found = _Told()
         if Trip.MASK not in round.trips or session.id is None:
             return

@@ -17,7 +17,7 @@ from flora_secure.auditing.transcript.sessions import Sessions, twice
 from flora_secure.auditing.transcript.uniformity import FALSE_ALARM, Uniformity, Upload
 from flora_secure.errors import ForeignError
 from flora_secure.records.record import RoundRecord
-from flora_secure.records.transcript import path_of, read_transcript
+from flora_secure.records.transcript.reading import path_of, read_transcript
 
 NAME = "transcript"
 _UNSEEN = [

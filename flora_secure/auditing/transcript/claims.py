@@ -30,7 +30,7 @@ class Claims:
         self.bytes = 0
 
     def take(self, round: Round) -> None:
-        """Compare one round."""
+        """Compare what clients were told of one round."""
         for name, told, claimed in self._pairs(round):
             if told != claimed:
                 what = f"clients were told {name} {told}, and configuration and log say {claimed}"

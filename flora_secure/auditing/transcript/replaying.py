@@ -20,7 +20,6 @@ from flora_protocols import (
     RoundResult,
     ServerPrepared,
     conduct,
-    drive,
     set_up,
 )
 from flora_secure.auditing.transcript.notes import Notes
@@ -30,10 +29,6 @@ from flora_secure.errors import ForeignError
 
 T = TypeVar("T")
 _MOST_SUM = 1 << 33
-
-
-class _EndOfRecordError(Exception):
-    """The transcript ends where the server would have gone on."""
 
 
 class Replay:
@@ -49,13 +44,16 @@ class Replay:
         self._prepared = None
 
     def take(self, round: Round) -> None:
-        """Replay one round."""
+        """Replay one round from its messages."""
         notes, params = self._notes, round.params
         left = iter(round.exchanges)
         try:
             if round.begins:
                 self._prepared = None
                 self._prepared = self._driven(round, set_up(params), left)
+                if self._prepared is None:
+                    self._cut(round)
+                    return
             prepared = self._prepared
             if prepared is None or prepared.params != params:
                 self._cannot(round, "goes on with a session whose beginning is not here")
@@ -65,14 +63,15 @@ class Replay:
             result = self._driven(round, conduct(prepared, start, least_survivors=least), left)
         except RoundAborted as error:
             self._aborted(round, error)
-        except _EndOfRecordError:
-            self._cut(round)
         except ProtocolError as error:
             what = f"the protocol's server could not run it: {error}"
             notes.problem("T-10", round.where, what)
             self._prepared = None
         else:
-            self._ended(round, result)
+            if result is None:
+                self._cut(round)
+            else:
+                self._ended(round, result)
         if next(left, None) is not None:
             notes.problem("T-10", round.where, "messages follow where the protocol's server had ended the round")
         self.rounds += 1
@@ -81,23 +80,27 @@ class Replay:
         for check in ("T-10", "T-11"):
             self._notes.cannot(check, f"{round.where} {why}")
 
-    def _driven(self, round: Round, loop: Generator[Exchange, Replies, T], left: Iterator[Exchanged]) -> T:
-        def carry(exchange: Exchange) -> Replies:
+    def _driven(self, round: Round, loop: Generator[Exchange, Replies, T], left: Iterator[Exchanged]) -> T | None:
+        """What the server's loop comes to, given the recorded replies; None where the record ends before it does."""
+        exchange = next(loop)
+        while True:
             recorded = next(left, None)
             if recorded is None:
-                raise _EndOfRecordError
+                return None
+            if exchange.trip is not recorded.trip:
+                what = f"trip {recorded.trip.name} stands where the protocol has {exchange.trip.name}"
+                self._notes.problem("T-10", round.where, what)
+                return None
             self._compare(round, exchange, recorded)
-            return list(recorded.replies)
-
-        return drive(loop, carry)
+            try:
+                exchange = loop.send(list(recorded.replies))
+            except StopIteration as end:
+                result: T = end.value
+                return result
 
     def _compare(self, round: Round, exchange: Exchange, recorded: Exchanged) -> None:
         """What the server of the protocol sends beside what was sent."""
         problem = self._notes.problem
-        if exchange.trip is not recorded.trip:
-            what = f"trip {recorded.trip.name} stands where the protocol has {exchange.trip.name}"
-            problem("T-10", round.where, what)
-            raise _EndOfRecordError
         if exchange.outbox == recorded.told:
             return
         own, told = set(exchange.outbox), set(recorded.told)
@@ -125,6 +128,7 @@ class Replay:
 
     def _cut(self, round: Round) -> None:
         """The transcript ends before the round does: as it must where the run was killed."""
+        self._prepared = None
         if not round.record.lost:
             self._notes.problem("T-10", round.where, "ends before the protocol's server would have ended the round")
 

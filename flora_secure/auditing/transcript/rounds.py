@@ -8,7 +8,7 @@ from functools import cached_property
 from flora_protocols import Direction, PeerError, SessionParams, Trip
 from flora_secure.errors import ConfigError
 from flora_secure.records.record import RoundRecord
-from flora_secure.records.transcript import Recorded, Sent
+from flora_secure.records.transcript.reading import Recorded, Sent
 from flora_secure.rounds.invitation import Invitation
 
 _MOST_HELD = 1 << 26

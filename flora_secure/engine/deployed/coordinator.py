@@ -14,7 +14,7 @@ from flora_secure.engine.deployed.masked_rounds import MaskedRounds, Patience, n
 from flora_secure.engine.deployed.transport import Transport
 from flora_secure.errors import first_line
 from flora_secure.records.record import RoundRecord
-from flora_secure.records.transcript import Transcript
+from flora_secure.records.transcript.writing import Transcript
 from flora_secure.rounds.farewell import encode_farewell
 from flora_secure.rounds.reply import Refused, decode_reply
 from flora_secure.rounds.terms import Terms

@@ -28,7 +28,7 @@ from flora_secure.engine.deployed.transport import Transport
 from flora_secure.engine.exchange import Traffic
 from flora_secure.errors import Refusal
 from flora_secure.records.record import PARTS
-from flora_secure.records.transcript import RoundTranscript, Transcript, recording
+from flora_secure.records.transcript.writing import RoundTranscript, Transcript, recording
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.opening import decode_opening, encode_request

@@ -52,7 +52,7 @@ from flora_secure.planning.config import RunConfig, from_toml
 from flora_secure.planning.names import PASSED
 from flora_secure.records.durable import PRIVATE, replace_file
 from flora_secure.records.record import RoundRecord
-from flora_secure.records.transcript import Transcript
+from flora_secure.records.transcript.writing import Transcript
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.opening import is_request
