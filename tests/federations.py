@@ -100,7 +100,7 @@ def kept(config: RunConfig, task: Task, path: Path, compare: tuple[str, ...] = (
     server = simulation.server
     first = bytes_of_adapter(server.broadcast) if server.keeps_sums else None
     folder = RunFolder(path, config, adapter=first)
-    for record in simulation.rounds():
+    for record in simulation.rounds(transcript=folder.transcript(config)):
         folder.append_round(record, None, server.kept_sum)
     adapter = folder.write_adapter(simulation.save_adapter)
     no_noise = without_noise(config, task) if "no-noise" in compare else None

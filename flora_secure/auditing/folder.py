@@ -11,6 +11,7 @@ from flora_secure.auditing.rederivation.checks import rederive
 from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.auditing.sums import checks as sum_checks
 from flora_secure.auditing.sums.checks import Measure
+from flora_secure.auditing.transcript.checks import block as transcript
 from flora_secure.errors import RunFolderError
 from flora_secure.planning.config import RunConfig
 from flora_secure.records.reading import read_unverified
@@ -35,7 +36,7 @@ def audit(
     derived = rederive(case, opacus=opacus)
     model_hash = None if run.report is None else run.report.provenance.model_hash
     measured = None if measure is None else measure(run.config, model_hash)
-    blocks = [derived.block, sum_checks.block(case, measured)]
+    blocks = [derived.block, sum_checks.block(case, measured), transcript(case)]
     return Audit(
         run=str(path),
         passed=all(finding.severity != VIOLATION for block in blocks for finding in block.findings),

@@ -11,6 +11,7 @@ from flora_secure.model.factors import Factors
 from flora_secure.model.trained.folder import describe_adapter
 from flora_secure.planning.config import RunConfig
 from flora_secure.records.record import RoundRecord
+from flora_secure.records.transcript.writing import Transcript
 from flora_secure.server.server import Announce, Server
 
 
@@ -57,8 +58,9 @@ class Simulated(Ended, ABC):
         """What is about to run, in a line."""
 
     @abstractmethod
-    def rounds(self, announce: Announce | None = None) -> Iterator[RoundRecord]:
-        """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`."""
+    def rounds(self, announce: Announce | None = None, transcript: Transcript | None = None) -> Iterator[RoundRecord]:
+        """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`; `transcript`: where
+        their messages are kept, if they are."""
 
 
 Engine = Callable[[RunConfig, Task], Simulated]

@@ -30,6 +30,7 @@ from flora_protocols import (
     unpack,
 )
 from flora_secure.engine.workers import Workers
+from flora_secure.records.transcript.writing import RoundTranscript
 from flora_secure.rounds.counting import Counted, in_round, in_set_up, recovered
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation
@@ -105,12 +106,18 @@ class RoundExchange(Protocol):
     """How a simulated round's vectors become their sum."""
 
     def round(
-        self, invitation: Invitation, floors: Floors | None, uploads: Mapping[int, Vector], traffic: Traffic
+        self,
+        invitation: Invitation,
+        floors: Floors | None,
+        uploads: Mapping[int, Vector],
+        traffic: Traffic,
+        record: RoundTranscript | None = None,
     ) -> Carried:
         """Sum `uploads` (client → uint32 (plan.length,) below 2^bits) of the members; those without one drop out.
 
-        `floors`: the clients', from their policy. Raises TooFewSurvivors or RoundAborted (of flora_protocols) where no
-        sum is released; uploads may have been sent.
+        `floors`: the clients', from their policy. `record`: where the protocol's messages are kept, if there are any.
+        Raises TooFewSurvivors or RoundAborted (of flora_protocols) where no sum is released; uploads may have been
+        sent.
         """
         ...
 
@@ -130,7 +137,12 @@ class PlainExchange:
     standing = True
 
     def round(
-        self, invitation: Invitation, floors: Floors | None, uploads: Mapping[int, Vector], traffic: Traffic
+        self,
+        invitation: Invitation,
+        floors: Floors | None,
+        uploads: Mapping[int, Vector],
+        traffic: Traffic,
+        record: RoundTranscript | None = None,
     ) -> Carried:
         """The sum of the uploads as they are, see `RoundExchange`."""
         plan, before = invitation.plan, time.process_time()
@@ -163,7 +175,12 @@ class CountedExchange:
         self._without_inbox: set[int] = set()
 
     def round(
-        self, invitation: Invitation, floors: Floors | None, uploads: Mapping[int, Vector], traffic: Traffic
+        self,
+        invitation: Invitation,
+        floors: Floors | None,
+        uploads: Mapping[int, Vector],
+        traffic: Traffic,
+        record: RoundTranscript | None = None,
     ) -> Carried:
         """The sum of the uploads as they are, see `RoundExchange`."""
         params, members = invitation.params, invitation.members
@@ -215,7 +232,12 @@ class MaskedExchange:
         return self._prepared is not None and len(self._prepared.clients) >= self._prepared.params.threshold
 
     def round(
-        self, invitation: Invitation, floors: Floors | None, uploads: Mapping[int, Vector], traffic: Traffic
+        self,
+        invitation: Invitation,
+        floors: Floors | None,
+        uploads: Mapping[int, Vector],
+        traffic: Traffic,
+        record: RoundTranscript | None = None,
     ) -> Carried:
         """The sum under masks, see `RoundExchange`."""
         params, members, workers, server = invitation.params, invitation.members, self._workers, _Stopwatch()
@@ -234,16 +256,17 @@ class MaskedExchange:
                 traffic.sent_up(members[position], message, params.payload_bytes * asked)
                 yield position, message
 
+        carried = carry if record is None else record.carrying(carry)
         with server:
             if self._prepared is None or self._prepared.params != params:
                 self._prepared = None
                 workers.open(
                     params, floors, {place: self._identities.get(client) for place, client in enumerate(members)}
                 )
-                self._prepared = drive(set_up(params), carry)
+                self._prepared = drive(set_up(params), carried)
             start = invitation.start(self._enrolment, self._prepared.clients)
             workers.give({place: uploads[client] for place, client in enumerate(members) if client in uploads})
-            result = drive(conduct(self._prepared, start, least_survivors=floors.survivors), carry)
+            result = drive(conduct(self._prepared, start, least_survivors=floors.survivors), carried)
         client_seconds = (workers.cpu_seconds - clients_before) / params.clients
         survivors = tuple(members[position] for position in result.survivors)
         return Carried(RoundSum(result.sum, survivors, len(result.recovered)), client_seconds, server.seconds)

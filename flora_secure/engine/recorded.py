@@ -12,6 +12,7 @@ from flora_secure.records.evidence.sums import bytes_of_adapter
 from flora_secure.records.record import PARTS, RoundRecord
 from flora_secure.records.report import Choices
 from flora_secure.records.run_folder import Interrupted, RunFolder
+from flora_secure.records.transcript.writing import Transcript
 from flora_secure.server.server import Announce, Server
 
 
@@ -28,8 +29,9 @@ class Running(Protocol):
         """Whether a round that is run again releases the same sum, or none that a budget protects."""
         ...
 
-    def rounds(self, announce: Announce | None = None) -> Iterator[RoundRecord]:
-        """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`."""
+    def rounds(self, announce: Announce | None = None, transcript: Transcript | None = None) -> Iterator[RoundRecord]:
+        """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`; `transcript`: where
+        their messages are kept, if they are."""
         ...
 
 
@@ -48,7 +50,8 @@ class RecordedRun:
 
     def rounds(self) -> Iterator[RoundRecord]:
         """Run the rounds that are left; each is on disk, with the state after it, before it is yielded."""
-        for record in self.running.rounds(self.folder.announce):
+        transcript = self.folder.transcript(self.running.server.config)
+        for record in self.running.rounds(self.folder.announce, transcript):
             self._write(record)
             yield record
 

@@ -31,6 +31,7 @@ from flora_secure.planning.config import RunConfig
 from flora_secure.planning.protection import AggregationConfig
 from flora_secure.privacy.encoding import wrapped
 from flora_secure.records.record import PARTS, RoundRecord
+from flora_secure.records.transcript.writing import Transcript, recording
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.opening import decode_opening
@@ -66,15 +67,16 @@ class Simulation(Simulated):
         """What is about to run, in a line."""
         return headline(self.server, self.task)
 
-    def rounds(self, announce: Announce | None = None) -> Iterator[RoundRecord]:
-        """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`."""
+    def rounds(self, announce: Announce | None = None, transcript: Transcript | None = None) -> Iterator[RoundRecord]:
+        """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`; `transcript`: where
+        the messages of the masking protocol are kept, if they are."""
         try:
             while not self.server.done:
-                yield self._round(announce)
+                yield self._round(announce, transcript)
         finally:
             self.exchange.close()
 
-    def _round(self, announce: Announce | None) -> RoundRecord:
+    def _round(self, announce: Announce | None, transcript: Transcript | None) -> RoundRecord:
         server, clock = self.server, _Clock()
         try:
             invitation = server.invite(announce)
@@ -94,12 +96,14 @@ class Simulation(Simulated):
         uploads = _uploads(self.config, invitation, given, vanishing)
         clock.lap("noise")
         aborted, announced, carried = None, list[int](), None
-        try:
-            carried = self.exchange.round(invitation, floors, uploads.vectors, traffic)
-        except (RoundAborted, TooFewSurvivors) as error:
-            aborted = str(error)
-            if isinstance(error, RoundAborted):
-                announced = [invitation.members[position] for position in error.survivors]
+        with recording(transcript, invitation, server.enrolment, around=0) as messages:
+            try:
+                carried = self.exchange.round(invitation, floors, uploads.vectors, traffic, messages)
+            except (RoundAborted, TooFewSurvivors) as error:
+                aborted = str(error)
+                if isinstance(error, RoundAborted):
+                    announced = [invitation.members[position] for position in error.survivors]
+            transcript_hash = None if messages is None else messages.end()
         clock.lap("masking")
         if carried is not None:
             clock.seconds |= {"client_mean": carried.client_seconds, "server": carried.server_seconds}
@@ -120,6 +124,7 @@ class Simulation(Simulated):
             download=traffic.download,
             payload=traffic.payload,
             broadcast=traffic.broadcast,
+            transcript_hash=transcript_hash,
             seconds=clock.seconds,
         )
         return server.finish(invitation, outcome)

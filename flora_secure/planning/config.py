@@ -187,6 +187,9 @@ _IDLE: tuple[tuple[str, _Where, str], ...] = (
     ("aggregation.slots", lambda run: run.participation.sampling is not None and (run.aggregation.slots or 1) > 1,
      "prepares rounds of one cohort, and `participation.sampling` {run.participation.sampling} draws another one in "
      "each round: leave it out"),
+    ("evidence.transcript", lambda run: bool(run.evidence.transcript) and run.aggregation.masks != "run",
+     "keeps the messages of masks, and `aggregation.secagg` {run.aggregation.secagg} with `aggregation.masking` "
+     "{run.aggregation.masking} makes none: leave it out"),
 )  # fmt: skip
 
 

@@ -241,10 +241,11 @@ class EvidenceConfig:
         derived=f"kept up to {MOST_SUMS >> 20} MiB",
         commands=(SIMULATE,),
     )
-    transcript: bool = option(
-        False,
+    transcript: bool | None = option(
+        None,
         "--transcript/--no-transcript",
         "Keep every message of the masking protocol, as the server sees it.",
+        derived="kept by a federation of real sites, not by a simulation",
         commands=(SIMULATE,),
     )
     canaries: int = option(

@@ -153,6 +153,7 @@ ROUND: Mapping[str, str] = {
     "divisor": TAKING_PART,
     "released_count": PAID,
     "sum_hash": PAID,
+    "transcript_hash": HASHES,
     "seconds": TIMES,
     "previous": HASHES,
 }

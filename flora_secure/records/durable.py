@@ -11,9 +11,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700  # modes of what never leaves; all else follows the process's umask
 _SCRATCH = ".tmp"
+_BUFFER = 1 << 20  # bytes between two writes of a long file
 _PROBE = 1 << 16  # bytes that fit on a disk with any room
 
 
@@ -46,6 +48,20 @@ def append(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     _write(path, os.O_APPEND, data, mode)
     if new:
         sync_folder(path.parent)
+
+
+def begin_file(path: Path, *, mode: int = 0o666) -> BinaryIO:
+    """The file `path`, emptied or new, to be written bit by bit: it is on disk once `end_file` has it. `mode`: of the
+    file, less the process's umask. Raises `OSError`."""
+    return os.fdopen(_opened(path, os.O_TRUNC, mode), "wb", _BUFFER)
+
+
+def end_file(path: Path, stream: BinaryIO) -> None:
+    """What was written of the file that `begin_file` gave is on disk from now on. Raises `OSError`."""
+    with stream:
+        stream.flush()
+        os.fsync(stream.fileno())
+    sync_folder(path.parent)
 
 
 def replace_folder(source: Path, target: Path) -> None:
@@ -133,10 +149,14 @@ def sync_folder(folder: Path) -> None:
         _sync(folder)
 
 
-def _write(path: Path, how: int, data: bytes, mode: int = 0o666) -> None:
+def _opened(path: Path, how: int, mode: int) -> int:
     # in a folder of others, a link would have another file written, and a pipe would wait for a reader
     how |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | how, mode)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | how, mode)
+
+
+def _write(path: Path, how: int, data: bytes, mode: int = 0o666) -> None:
+    handle = _opened(path, how, mode)
     try:
         rest = memoryview(data)
         while rest:

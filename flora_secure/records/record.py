@@ -68,6 +68,8 @@ class RoundRecord:
         divisor: what the server divides the released sum by, about the contributions in it; `None` without a sum.
         released_count: adaptive clipping's noisy count of updates within the clip norm; `None` without it, or a sum.
         sum_hash: SHA-256, hex, of the file in `sums/` that holds the released sum; `None` where it is not kept.
+        transcript_hash: SHA-256, hex, of the file in `transcript/` that holds the round's messages; `None` where they
+            are not kept, or nobody was invited.
     """
 
     round: int
@@ -112,6 +114,7 @@ class RoundRecord:
     divisor: float | None
     released_count: float | None
     sum_hash: str | None
+    transcript_hash: str | None
     seconds: dict[str, float]
     lost: bool = False
 
@@ -236,6 +239,7 @@ def announcement(
         divisor=None,
         released_count=None,
         sum_hash=None,
+        transcript_hash=None,
         seconds=dict.fromkeys((*PARTS, "client_mean", "server"), 0.0),
         lost=True,
     )

@@ -1,5 +1,5 @@
-"""The folder of one run: `config.toml`, `rounds.jsonl`, `report.json`, `adapter/`, `sums/`, `local/`; until it ends,
-`state/`.
+"""The folder of one run: `config.toml`, `rounds.jsonl`, `report.json`, `adapter/`, `local/`; where they are kept, the
+released sums in `sums/` and the messages in `transcript/`; until it ends, `state/`.
 
 Files are replaced atomically, and a line of `rounds.jsonl` is on disk before the next round starts, so that a crash
 loses at most the round in flight; `reopen` goes on after it. Each line carries the SHA-256 of the line before it
@@ -41,6 +41,7 @@ from flora_secure.records.lock import UnlockableError, lock
 from flora_secure.records.reading import read_config, read_lines, read_unverified
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Choices, Report
+from flora_secure.records.transcript.writing import Transcript
 
 
 @contextmanager
@@ -118,6 +119,10 @@ class RunFolder:
     def last_hash(self) -> str:
         """SHA-256 of the last line of `rounds.jsonl`, of the config before there is one; for the report."""
         return self._previous
+
+    def transcript(self, config: RunConfig) -> Transcript | None:
+        """Where the messages of the run's rounds are kept; None where they are not."""
+        return Transcript(self.path / "transcript") if config.evidence.transcript else None
 
     def announce(self, record: RoundRecord) -> None:
         """Write down what the next round may release at the worst (a record that is `lost`), before it does."""

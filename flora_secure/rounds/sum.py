@@ -43,6 +43,7 @@ class Outcome:
             coordinates of the sum have wrapped; noise_ratio: of the noise that is in it over the noise that is claimed
             (`flora_secure.records.record.RoundRecord`). Known in a simulation only, otherwise 0, 0, None and None.
         upload, download, payload, broadcast: bytes of all messages, see `engine.exchange.Traffic`.
+        transcript_hash: SHA-256, hex, of the transcript of the round's messages; None where none is kept.
         seconds: by part of the round, as far as they are known.
     """
 
@@ -60,6 +61,7 @@ class Outcome:
     download: int = 0
     payload: int = 0
     broadcast: int = 0
+    transcript_hash: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def check(self, members: Collection[int]) -> None:

@@ -251,6 +251,7 @@ class Server:
             released_count=count,
             sum_hash=None if self.kept_sum is None else hashlib.sha256(self.kept_sum).hexdigest(),
             payload_bytes=outcome.payload,
+            transcript_hash=outcome.transcript_hash,
             seconds=seconds,
         )
         self.records.append(record)

@@ -64,6 +64,7 @@ RECORD = RoundRecord(
     divisor=4.0,
     released_count=None,
     sum_hash=None,
+    transcript_hash=None,
     seconds={"training": 0.1},
 )
 

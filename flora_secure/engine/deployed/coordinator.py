@@ -14,6 +14,7 @@ from flora_secure.engine.deployed.masked_rounds import MaskedRounds, Patience, n
 from flora_secure.engine.deployed.transport import Transport
 from flora_secure.errors import first_line
 from flora_secure.records.record import RoundRecord
+from flora_secure.records.transcript.writing import Transcript
 from flora_secure.rounds.farewell import encode_farewell
 from flora_secure.rounds.reply import Refused, decode_reply
 from flora_secure.rounds.terms import Terms
@@ -84,10 +85,11 @@ class Coordinator:
                 fitting.add(client)
         return fitting, heard
 
-    def rounds(self, announce: Announce | None = None) -> Iterator[RoundRecord]:
-        """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`."""
+    def rounds(self, announce: Announce | None = None, transcript: Transcript | None = None) -> Iterator[RoundRecord]:
+        """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`; `transcript`: where
+        their messages are kept, if they are."""
         while not self.server.done:
-            yield self._round(announce)
+            yield self._round(announce, transcript)
 
     def farewell(self) -> tuple[int, ...]:
         """Send the trained adapter to every site, once; returns the clients that have kept it."""
@@ -97,9 +99,9 @@ class Coordinator:
         replies = self.transport.exchange(outbox, self.patience.training)
         return tuple(sorted(client for client, reply in replies if not isinstance(decode_reply(reply), Refused)))
 
-    def _round(self, announce: Announce | None) -> RoundRecord:
+    def _round(self, announce: Announce | None, transcript: Transcript | None) -> RoundRecord:
         try:
             invitation = self.server.invite(announce)
         except Skipped as skipped:
             return skipped.record
-        return self.server.finish(invitation, self._masked.run(invitation))
+        return self.server.finish(invitation, self._masked.run(invitation, transcript))

@@ -15,6 +15,7 @@ from flora_secure.planning.sections import DataConfig
 def deployable(config: RunConfig, clients: int) -> RunConfig:
     """The configuration of a federation of so many enrolled clients, settled: without a control variate, which all
     sites need alike, where nobody has set one. The warm start, which the server makes alone, stays open.
+    The messages of the masking are kept unless the configuration says otherwise.
 
     Raises ConfigError for what a simulation may do and a federation may not: noise that is no secret, no masks, masks
     that only resist an honest server, and data that lie in one place.
@@ -47,5 +48,7 @@ def deployable(config: RunConfig, clients: int) -> RunConfig:
         dataclasses.replace(data, clients=clients, partition="natural") == fixed,
         "`data` of a federation has dataset, clients and total_images; all else stands in its data.py",
     )
+    kept = config.evidence.transcript is not False
+    config = dataclasses.replace(config, evidence=dataclasses.replace(config.evidence, transcript=kept))
     variate = config.training.control_variate or 0.0
     return settled(override(dataclasses.replace(config, data=fixed), {"training.control_variate": variate}))

@@ -15,6 +15,7 @@ from typing import Protocol
 from flora_protocols import (
     Code,
     Exchange,
+    Replies,
     RoundAborted,
     RoundResult,
     ServerPrepared,
@@ -27,10 +28,11 @@ from flora_secure.engine.deployed.transport import Transport
 from flora_secure.engine.exchange import Traffic
 from flora_secure.errors import Refusal
 from flora_secure.records.record import PARTS
+from flora_secure.records.transcript.writing import RoundTranscript, Transcript, recording
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.opening import decode_opening, encode_request
-from flora_secure.rounds.reply import Refused, decode_reply
+from flora_secure.rounds.reply import REPLY_BYTES, Refused, decode_reply
 from flora_secure.rounds.sum import Outcome, RoundSum
 
 _AGAIN = frozenset({Refusal.STATE.value, Code.OTHER_SESSION.value})  # a complete opening may help
@@ -87,16 +89,22 @@ class MaskedRounds:
     _missing: int = field(default=0, init=False, repr=False)  # rounds of the session that lacked members
     _grace: int = field(default=1, init=False, repr=False)
 
-    def run(self, invitation: Invitation) -> Outcome:
+    def run(self, invitation: Invitation, transcript: Transcript | None = None) -> Outcome:
         """Carry the round of `invitation` through, and say what became of it; nothing is raised where it has no sum.
 
-        The invitation must be masked, and its worst case authorised and on disk.
+        The invitation must be masked, and its worst case authorised and on disk. `transcript`: where the messages are
+        kept, if they are.
         """
+        with recording(transcript, invitation, self.enrolment, around=REPLY_BYTES) as record:
+            return self._run(invitation, record)
+
+    def _run(self, invitation: Invitation, record: RoundTranscript | None) -> Outcome:
         traffic, clock = Traffic(), _Clock()
         trips = _Trips(self, invitation, traffic, clock)
         found, aborted, announced, params = None, None, list[int](), invitation.params
         try:
-            result = self._carried(invitation, trips)
+            carry = trips.carry if record is None else record.carrying(trips.carry)
+            result = self._carried(invitation, trips, carry)
             survivors = tuple(invitation.members[position] for position in result.survivors)
             found, refused = RoundSum(result.sum, survivors, len(result.recovered)), result.refused
             uploaded = set(survivors)
@@ -120,22 +128,23 @@ class MaskedRounds:
             download=traffic.download,
             payload=traffic.payload + params.payload_bytes * len(uploaded),
             broadcast=traffic.broadcast,
+            transcript_hash=None if record is None else record.end(),
             seconds=clock.seconds,
         )
 
-    def _carried(self, invitation: Invitation, trips: _Trips) -> RoundResult:
+    def _carried(self, invitation: Invitation, trips: _Trips, carry: Callable[[Exchange], Replies]) -> RoundResult:
         """The round's result, under masks. Raises RoundAborted where there is none."""
         params = invitation.params
         assert params is not None  # a federation without masking is refused
         if self._prepared is None or self._prepared.params != params:
             self._prepared = None
             trips.opening_sent = True
-            self._prepared = drive(set_up(params), trips.carry)
+            self._prepared = drive(set_up(params), carry)
             self._missing = 0
             for position, fault in self._prepared.refused.items():
                 self.log(f"set-up: {name_of(invitation.members[position])} was refused: {fault}")
         start = invitation.start(self.enrolment, self._prepared.clients)
-        return drive(conduct(self._prepared, start, least_survivors=invitation.plan.survivors_minimum), trips.carry)
+        return drive(conduct(self._prepared, start, least_survivors=invitation.plan.survivors_minimum), carry)
 
     def _session_lost(self, invitation: Invitation, gone: set[int]) -> bool:
         """Whether the next round begins another session: this one cannot go on, or has lacked members for a while.

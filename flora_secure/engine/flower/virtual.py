@@ -52,6 +52,7 @@ from flora_secure.planning.config import RunConfig, from_toml
 from flora_secure.planning.names import PASSED
 from flora_secure.records.durable import PRIVATE, replace_file
 from flora_secure.records.record import RoundRecord
+from flora_secure.records.transcript.writing import Transcript
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.opening import is_request
@@ -88,8 +89,9 @@ class VirtualFederation(Simulated):
         """What is about to run, in a line."""
         return f"{headline(self.server, self.task)}, clients on Flower's nodes"
 
-    def rounds(self, announce: Announce | None = None) -> Iterator[RoundRecord]:
-        """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`.
+    def rounds(self, announce: Announce | None = None, transcript: Transcript | None = None) -> Iterator[RoundRecord]:
+        """Run the rounds that are left, yielding each as it ends. `announce`: see `Server.invite`; `transcript`: where
+        their messages are kept, if they are.
 
         Raises WorkerError where Flower's engine does not start or ends.
         """
@@ -108,7 +110,7 @@ class VirtualFederation(Simulated):
                     self.config, self.config.seed if self.repeats else None, GridTransport(grid, nodes, self._log)
                 )
                 coordinator = Coordinator(self.server, Terms({}), vanishing, Patience(), self._log)
-                yield from coordinator.rounds(vanishing.told(announce))
+                yield from coordinator.rounds(vanishing.told(announce), transcript)
 
     def _write(self, folder: Path) -> None:
         """What a node's process needs to know of the run; a secret, since it holds the clients' identity keys."""
