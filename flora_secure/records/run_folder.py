@@ -1,4 +1,5 @@
-"""The folder of one run: `config.toml`, `rounds.jsonl`, `report.json`, `adapter/`, `local/`; until it ends, `state/`.
+"""The folder of one run: `config.toml`, `rounds.jsonl`, `report.json`, `receipt.json`, `adapter/`, `local/`; until it
+ends, `state/`.
 
 Files are replaced atomically, and a line of `rounds.jsonl` is on disk before the next round starts, so that a crash
 loses at most the round in flight; `reopen` goes on after it. Each line carries the SHA-256 of the line before it
@@ -15,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,8 @@ from flora_secure.records.durable import (
 )
 from flora_secure.records.lock import UnlockableError, lock
 from flora_secure.records.reading import read_config, read_lines, read_unverified
+from flora_secure.records.receipts.receipt import NAME as RECEIPT
+from flora_secure.records.receipts.receipt import Receipt
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Choices, Report
 
@@ -125,15 +128,31 @@ class RunFolder:
             if after is not None:
                 checkpoints.keep_only(self._state, after.round)
 
-    def write_report(self, report: Report) -> None:
-        """`report.json`, replaced as a whole. The run is over, its `state/` goes."""
+    def write_report(self, report: Report, sign: Callable[[Path, bytes], Receipt] | None = None) -> Receipt | None:
+        """`report.json`, replaced as a whole, and before it the receipt that `sign` makes of the folder and of these
+        bytes: a crash in between leaves a run without a report, which is signed anew with the next one. The run is
+        over, its `state/` goes."""
+        text = (report.to_json() + "\n").encode()
+        receipt = None if sign is None else sign(self.path, text)
         with self._writing():
-            replace_file(self.path / "report.json", (report.to_json() + "\n").encode())
+            if receipt is not None:
+                replace_file(self.path / RECEIPT, receipt.to_json().encode())
+            replace_file(self.path / "report.json", text)
             if self._lock is not None:  # Windows removes no file that is open
                 os.close(self._lock)
                 self._lock = None
             if self._state.exists():
                 shutil.rmtree(self._state)
+        return receipt
+
+    def write_client_receipts(self, receipts: Mapping[int, str]) -> Path:
+        """`receipts/`, a document for each client, which says no more than the log; returns the folder."""
+        place = self.path / "receipts"
+        with self._writing():
+            place.mkdir(exist_ok=True)
+            for client, text in receipts.items():
+                replace_file(place / f"client-{client}.json", text.encode())
+        return place
 
     def write_local(self, name: str, text: str) -> None:
         """A file below `local/`: what is for the eyes of whoever runs it alone, and never leaves with the rest."""
