@@ -258,12 +258,21 @@ def plan(
     return forecast(settings, images)
 
 
-def audit(path: str | Path, /, *, opacus: bool = True) -> Audit:
+def audit(
+    path: str | Path,
+    /,
+    *,
+    opacus: bool = True,
+    receipts: Sequence[str | Path] = (),
+    server_key: str | None = None,
+) -> Audit:
     """Derive every claim of a run again from its folder alone; no data, no weights.
 
     Args:
-        path: the run's folder.
+        path: the run's folder, or the file of a client's receipt, which is then looked at without one.
         opacus: ask opacus' accountant too, where it is installed; it imports torch, which takes seconds.
+        receipts: files of receipts that clients of the run kept.
+        server_key: the public key, 64 hex digits, that the run must be signed by; any where it is left out.
 
     Returns:
         Findings, each with evidence; `passed` is false where a claim is wrong.
@@ -273,7 +282,9 @@ def audit(path: str | Path, /, *, opacus: bool = True) -> Audit:
     """
     from flora_secure.auditing.folder import audit as audited
 
-    return audited(Path(path), opacus=opacus)
+    if isinstance(receipts, str | Path):
+        raise TypeError(f"receipts is one path, {str(receipts)!r}: give a list of them")
+    return audited(Path(path), opacus=opacus, receipts=[Path(one) for one in receipts], server_key=server_key)
 
 
 def __getattr__(name: str) -> Any:

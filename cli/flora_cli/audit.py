@@ -17,14 +17,31 @@ flora-secure audit runs/mine
 
 flora-secure audit runs/mine --quiet
 
-flora-secure audit runs/mine --no-opacus --json"""
+flora-secure audit runs/mine --no-opacus --json
+
+flora-secure audit runs/mine --receipt site2/receipts/FILE --server-key HEX"""
 
 
 def audit(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that flora-secure simulate wrote.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder that flora-secure simulate wrote, or the file of a client's receipt."
+        ),
+    ],
     opacus: Annotated[
         bool, typer.Option("--opacus/--no-opacus", help="Ask opacus' accountant too, if installed; it takes seconds.")
     ] = True,
+    receipts: Annotated[
+        list[Path] | None,
+        typer.Option("--receipt", metavar="FILE", help="A receipt that a client kept; may be given again."),
+    ] = None,
+    server_key: Annotated[
+        str | None,
+        typer.Option(
+            "--server-key", metavar="HEX", help="The public key that the run must be signed by (signing.pub)."
+        ),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only the verdict, and what is not as it should be.")
     ] = False,
@@ -39,7 +56,7 @@ def audit(
 
     try:
         with working("deriving every figure again"):
-            found = flora_secure.audit(run, opacus=opacus)
+            found = flora_secure.audit(run, opacus=opacus, receipts=receipts or (), server_key=server_key)
     except InputError as error:
         fail(told(error))
     if json:

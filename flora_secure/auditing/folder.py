@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from flora_secure.auditing.findings import VIOLATION, Audit
+from flora_secure.auditing.receipts.block import receipt_alone, receipts_block
 from flora_secure.auditing.rederivation.checks import rederive
 from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.errors import RunFolderError
 from flora_secure.records.reading import read_unverified
 
 
-def audit(path: Path, *, opacus: bool = True) -> Audit:
+def audit(path: Path, *, opacus: bool = True, receipts: Sequence[Path] = (), server_key: str | None = None) -> Audit:
     """Audit the run in `path`.
 
     Args:
-        path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json.
+        path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json. Or the file of a
+            client's receipt, which is then looked at alone.
         opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
+        receipts: files of receipts that clients of the run kept.
+        server_key: the public key, hex, that the run must be signed by; None for any.
 
     Raises `flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
     """
+    if path.is_file():
+        return receipt_alone(path, receipts, server_key)
     run, breaks = read_unverified(path)
     if not run.records:
         raise RunFolderError(f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit")
     case = Case(path, run.config, run.records, run.report, breaks)
     derived = rederive(case, opacus=opacus)
-    blocks = [derived.block]
+    blocks = [derived.block, receipts_block(case, receipts, server_key)]
     return Audit(
         run=str(path),
         passed=all(finding.severity != VIOLATION for block in blocks for finding in block.findings),

@@ -30,9 +30,9 @@ from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import settled
 from flora_secure.planning.names import competitors
 from flora_secure.records.reading import read_run
-from flora_secure.records.record import RoundRecord
 from flora_secure.records.receipts.head import Signer
 from flora_secure.records.receipts.receipt import signed
+from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
 from flora_secure.records.report_table import html_table, rows
 from flora_secure.records.run_folder import Interrupted, claimed, reopen

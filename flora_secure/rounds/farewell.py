@@ -1,7 +1,7 @@
 """The last messages of a federation, for the sites to keep: the trained adapter, then each site's receipt.
 
-    "fE" · version u8 · the adapter's trained values, little-endian float16
-    "fH" · version u8 · the receipt, JSON in UTF-8 (records/receipts/receipt.py)
+"fE" · version u8 · the adapter's trained values, little-endian float16
+"fH" · version u8 · the receipt, JSON in UTF-8 (records/receipts/receipt.py)
 """
 
 from __future__ import annotations

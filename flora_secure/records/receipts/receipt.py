@@ -117,7 +117,7 @@ class ClientReceipt:
         require_hex("signature", self.signature, 64)
         for key, given in (("rounds", self.rounds), ("told", self.told)):
             numbers = [one.round for one in given]
-            if numbers != sorted(set(numbers)) or not all(1 <= number for number in numbers):
+            if numbers != sorted(set(numbers)) or not all(number >= 1 for number in numbers):
                 raise PlainError(f"{key} must have rounds from 1, in ascending order")
 
     @property

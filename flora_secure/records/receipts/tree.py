@@ -49,7 +49,7 @@ class Tree:
 
 
 def leads(leaf: bytes, place: int, size: int, path: Sequence[bytes], root: bytes) -> bool:
-    """Whether `path` shows that `leaf` is at `place` of the tree of `size` leaves with this root (RFC 9162, 2.1.3.2)."""
+    """Whether `path` shows that `leaf` is at `place` of the tree of so many leaves (RFC 9162, 2.1.3.2)."""
     if not 0 <= place < size:
         return False
     last, found = size - 1, leaf
