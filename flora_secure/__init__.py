@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from flora_secure.planning.config import RunConfig
     from flora_secure.planning.options import EngineName
     from flora_secure.records.forecast import Forecast
+    from flora_secure.records.receipts.head import Signer
     from flora_secure.records.record import RoundRecord
     from flora_secure.records.report import Report
 
@@ -91,6 +92,7 @@ def simulate(
     compare: Sequence[str] = (),
     html: bool = True,
     engine: EngineName = "process",
+    signing_key: str | Path | None = None,
     **options: Any,
 ) -> Run:
     """Train LoRA adapters on CLIP over simulated clients; report accuracy, privacy budget and communication together.
@@ -110,6 +112,8 @@ def simulate(
             `log` is told.
         engine: where the simulated clients are: in this `process`, or on the nodes of Flower's simulation engine
             (`flora-secure[flower]`, docs/flower.md), which runs on a Ray cluster too.
+        signing_key: the file of the key that signs the run's receipt, made where there is none; a key of this run
+            alone where it is left out.
         options: settings by keyword, such as `epsilon=4, clients=100, rule="ab"`: docs/options.md has all. They
             override `config`.
 
@@ -134,7 +138,8 @@ def simulate(
     folder = default_folder() if cache is True else Path(cache) if cache else None
     warn = log if log is not None else lambda line: None
     features = None if folder is None else ArrayCache(folder, warn)
-    around = Surroundings(passed, features, progress, log, _engine(engine, features, warn))
+    signer = None if signing_key is None else _signer(Path(signing_key), warn)
+    around = Surroundings(passed, features, progress, log, _engine(engine, features, warn), signer)
     if resume is not None:
         others = {"config": config, "out": out, **options, "compare": tuple(compare) or None}
         if given := [name for name, value in others.items() if value is not None]:
@@ -147,6 +152,12 @@ def simulate(
         settings = settings_for(settings, passed)
     run = begin_run(settings, None if out is None else Path(out), around, compare=compare)
     return _shown(run, html, around)
+
+
+def _signer(path: Path, log: Callable[[str], None]) -> Signer:
+    from flora_secure.engine.deployed.keys.signing import signer_in
+
+    return signer_in(path, log)
 
 
 def _engine(name: str, features: ArrayCache | None, log: Callable[[str], None]) -> Callable[[], Engine] | None:

@@ -56,7 +56,7 @@ def keep_receipt(
     told = sorted((Told.of(event) for event in mine), key=lambda one: one.round)
     receipt = dataclasses.replace(receipt, told=told)
     problems = _problems(receipt, client, given[-1].session if given else None, rounds)
-    others = [path for path in sorted((folder / FOLDER).glob(f"{head.session}-*.json"))]
+    others = sorted((folder / FOLDER).glob(f"{head.session}-*.json"))
     path = folder / FOLDER / f"{head.session}-{hashlib.sha256(head.signed).hexdigest()[:16]}.json"
     if any(other != path for other in others):
         problems.append(f"it is the second head that the server signs of one run; the other is {others[0]}")

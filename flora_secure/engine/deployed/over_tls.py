@@ -73,7 +73,7 @@ def serve(
         return resume_run(out, Surroundings(log=log))
     enrolment = server_enrolment(folder)
     config = app.config(enrolment.clients)
-    signer = server_signer(folder, log)
+    signer = server_signer(folder, log, certificates)
     files = TlsFiles(*(certificates / name for name in ("ca.crt", "server.pem", "server.key")))
     transport = TlsTransport(
         host, port, files, enrolment.clients, revoked=enrolment.revoked, absence=trip_patience, log=log

@@ -14,7 +14,7 @@ from flora_protocols import identity_public
 from flora_secure.boundary.foreign import read_text
 from flora_secure.engine.deployed.keys.identity import new_identity, public_key_of
 from flora_secure.engine.deployed.keys.secret_file import read_secret, secret_text
-from flora_secure.errors import ConfigError, ForeignError
+from flora_secure.errors import ConfigError, ForeignError, first_line, require
 from flora_secure.records.durable import PRIVATE, create_file
 from flora_secure.records.receipts.head import Signer
 
@@ -43,24 +43,32 @@ def new_signer() -> Signer:
     return Signer(new_identity(), lasting=False)
 
 
-def server_signer(folder: Path, log: Callable[[str], None]) -> Signer:
-    """The server's key: from `certs/` in its folder or beside it, where the coordinator has made one, else its own in
-    the folder, which is made the first time. `log` is told its public key. Raises ConfigError for one that cannot be
-    read or made."""
-    places = (folder / "certs" / NAME, folder.parent / "certs" / NAME, folder / NAME)
-    path = next((place for place in places if os.path.lexists(place)), None)
-    if path is None:
-        path = folder / NAME
+def signer_in(path: Path, log: Callable[[str], None]) -> Signer:
+    """The key in the file at `path`, made where there is none, with its public half beside it, which `log` is told.
+    Raises ConfigError for one that cannot be read or made."""
+    if not os.path.lexists(path):
         secret, public = signing_pair()
+        beside = path.with_suffix(".pub")
+        require(not os.path.lexists(beside), f"{beside} is there without {path}; bring that back, or move it away")
         try:
             create_file(path, secret, mode=PRIVATE)
-            create_file(folder / PUBLIC_NAME, public)
-        except OSError as error:
-            raise ConfigError(f"signing key {path} cannot be written: {error.strerror}") from None
-        log(f"made {path}; give {folder / PUBLIC_NAME} to all sites and auditors by a way that is not the server's")
+            create_file(beside, public)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"signing key {path} cannot be written: {first_line(error)}") from None
+        log(f"made {path}; give {beside} to sites and auditors by a way on which nobody can change it")
     signer = read_signing(path)
     log(f"receipts are signed by {signer.public} ({path})")
     return signer
+
+
+def server_signer(folder: Path, log: Callable[[str], None], certificates: Path | None = None) -> Signer:
+    """The server's key: from `certificates`, or from `certs/` in its folder or beside it, where the coordinator has
+    made one, else its own in the folder. As `signer_in`."""
+    places = [folder / "certs", folder.parent / "certs", folder]
+    if certificates is not None:
+        places.insert(0, certificates)
+    found = next((place for place in places if os.path.lexists(place / NAME)), folder)
+    return signer_in(found / NAME, log)
 
 
 def read_public(folder: Path) -> str | None:
