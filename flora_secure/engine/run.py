@@ -31,7 +31,6 @@ from flora_secure.planning.masking import settled
 from flora_secure.planning.names import competitors
 from flora_secure.records.reading import read_run
 from flora_secure.records.receipts.head import Signer
-from flora_secure.records.receipts.receipt import signed
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
 from flora_secure.records.report_table import html_table, rows
@@ -272,8 +271,7 @@ class _Course:
             ) from None
         self._over("report")
         report = self._timed(report, run.earlier_seconds)
-        signer, session = around.signer or new_signer(), simulation.server.session
-        run.folder.write_report(report, lambda path, text: signed(path, text, adapter_hash, session, signer))
+        run.close(report, adapter_hash, around.signer or new_signer())
         for line in report.warnings[len(task.warnings) :]:
             around.say(f"warning: {line}")
         return Run(report, tuple(simulation.records), self.folder)

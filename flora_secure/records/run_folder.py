@@ -37,8 +37,6 @@ from flora_secure.records.durable import (
 )
 from flora_secure.records.lock import UnlockableError, lock
 from flora_secure.records.reading import read_config, read_lines, read_unverified
-from flora_secure.records.receipts.receipt import NAME as RECEIPT
-from flora_secure.records.receipts.receipt import Receipt
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Choices, Report
 
@@ -128,22 +126,20 @@ class RunFolder:
             if after is not None:
                 checkpoints.keep_only(self._state, after.round)
 
-    def write_report(self, report: Report, sign: Callable[[Path, bytes], Receipt] | None = None) -> Receipt | None:
-        """`report.json`, replaced as a whole, and before it the receipt that `sign` makes of the folder and of these
-        bytes: a crash in between leaves a run without a report, which is signed anew with the next one. The run is
-        over, its `state/` goes."""
-        text = (report.to_json() + "\n").encode()
-        receipt = None if sign is None else sign(self.path, text)
+    def write_receipt(self, receipt: str) -> None:
+        """`receipt.json`, before the report that it is of: after a crash in between, the run writes both anew."""
         with self._writing():
-            if receipt is not None:
-                replace_file(self.path / RECEIPT, receipt.to_json().encode())
-            replace_file(self.path / "report.json", text)
+            replace_file(self.path / "receipt.json", receipt.encode())
+
+    def write_report(self, report: Report) -> None:
+        """`report.json`, replaced as a whole. The run is over, its `state/` goes."""
+        with self._writing():
+            replace_file(self.path / "report.json", report_bytes(report))
             if self._lock is not None:  # Windows removes no file that is open
                 os.close(self._lock)
                 self._lock = None
             if self._state.exists():
                 shutil.rmtree(self._state)
-        return receipt
 
     def write_client_receipts(self, receipts: Mapping[int, str]) -> Path:
         """`receipts/`, a document for each client, which says no more than the log; returns the folder."""
@@ -176,6 +172,11 @@ class RunFolder:
             yield
         except OSError as error:
             raise _unwritable(self.path, error) from None
+
+
+def report_bytes(report: Report) -> bytes:
+    """What `report.json` holds, to the byte."""
+    return (report.to_json() + "\n").encode()
 
 
 def remove_unborn(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 "fE" · version u8 · the adapter's trained values, little-endian float16
 "fH" · version u8 · the receipt, JSON in UTF-8 (records/receipts/receipt.py)
+
+A site answers each with nothing, or refuses.
 """
 
 from __future__ import annotations

@@ -14,7 +14,16 @@ from flora_secure.privacy.ledger import Ledger
 from flora_secure.records import disclosure
 from flora_secure.records.adapter_card import AdapterCard
 from flora_secure.records.disclosure import (
-    ADAPTER, CLIENT_RECEIPT, COMPARED, NAMED, PAID, PUBLIC, RECEIPT, REPORT, ROUND, kind_of,
+    ADAPTER,
+    CLIENT_RECEIPT,
+    COMPARED,
+    NAMED,
+    PAID,
+    PUBLIC,
+    RECEIPT,
+    REPORT,
+    ROUND,
+    kind_of,
 )  # fmt: skip
 from flora_secure.records.receipts.receipt import ClientReceipt, Receipt
 from flora_secure.records.record import RoundRecord

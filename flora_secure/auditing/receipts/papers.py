@@ -68,13 +68,13 @@ class Papers:
 
     @cached_property
     def entries(self) -> list[bytes]:
-        """config.toml and the lines of the log, as the folder has them."""
+        """The texts of config.toml and of the lines of the log, as the folder has them."""
         assert self.folder is not None
         return [text.encode() for text in (read_config(self.folder), *read_lines(self.folder)[0])]
 
     @cached_property
     def report(self) -> bytes | None:
-        """report.json, to the byte; None where there is none."""
+        """The bytes of report.json; None where there is none."""
         assert self.folder is not None
         try:
             return read_bytes(self.folder / "report.json", MOST_BYTES)

@@ -29,7 +29,7 @@ from flora_secure.planning.config import RunConfig, override
 from flora_secure.privacy.cross_check import CrossCheckError
 from flora_secure.records.reading import read_run
 from flora_secure.records.receipts.head import Signer
-from flora_secure.records.receipts.receipt import Receipt, client_receipts, signed
+from flora_secure.records.receipts.receipt import Receipt, client_receipts
 from flora_secure.records.run_folder import Interrupted, RunFolder, claimed, remove_unborn, reopen
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.server.server import Server
@@ -142,18 +142,13 @@ class Host:
             )
         except CrossCheckError as error:
             raise CrossCheckError(f"{error}; rounds and adapter are kept in {out}, no report was written") from None
-
-        def sign(path: Path, text: bytes) -> Receipt:
-            return signed(path, text, adapter_hash, ended.server.session, self.signer)
-
-        receipt = folder.write_report(report, sign)  # before the sites, of which one may take its time
+        receipt = recorded.close(report, adapter_hash, self.signer)  # before the sites, of which one may take its time
         for line in report.warnings[len(self.data.warnings) :]:
             self.log(f"warning: {line}")
         kept = coordinator.farewell()
         self.log(f"the adapter is in {out / 'adapter'}, and at {len(kept)} sites")
         if missing := sorted(set(range(self.enrolment.clients)) - self.enrolment.revoked - set(kept)):
             self.log(f"not sent to {', '.join(map(name_of, missing))}: give them {out / 'adapter'}")
-        assert receipt is not None
         self._hand_out(receipt, ended, coordinator, folder)
         return Run(report, tuple(ended.records), out)
 
