@@ -206,8 +206,8 @@ def _markdown() -> str:
         "data without noise, and the privacy statement names it in the words that stand here. Competitors that were",
         "asked for (`--compare`) have a paragraph of their own: for the simulation's owner, and not for publication.",
     ]
-    tables = ("report.json", REPORT), ("rounds.jsonl, each line", ROUND), ("adapter/flora.json", ADAPTER)
-    tables += ("receipt.json", RECEIPT), ("a client's receipt", CLIENT_RECEIPT)
+    tables = [("report.json", REPORT), ("rounds.jsonl, each line", ROUND), ("adapter/flora.json", ADAPTER)]
+    tables += [("receipt.json", RECEIPT), ("a client's receipt", CLIENT_RECEIPT)]
     for title, table in tables:
         lines += ["", f"## {title}", "", "| field | |", "|---|---|"]
         lines += [f"| `{field}` | {kind} |" for field, kind in table.items()]

@@ -100,6 +100,14 @@ def test_every_leaf_is_included_where_it_is_and_nowhere_else(size: int, data: st
         assert not leads(path[0], place ^ 1, size, path, tree.root)
 
 
+def test_a_path_is_of_one_size() -> None:
+    """A path that ends below the root of the size that is claimed is none, though its hashes lead to the root."""
+    tree = Tree(LEAVES[:2])
+    assert leads(LEAVES[0], 0, 2, tree.path(0), tree.root)
+    for size in (1, 3, 4):
+        assert not leads(LEAVES[0], 0, size, tree.path(0), tree.root)
+
+
 def test_there_is_no_path_of_no_leaf() -> None:
     for place in (-1, 3):
         with pytest.raises(IndexError):
