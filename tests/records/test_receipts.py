@@ -186,6 +186,7 @@ def test_clients_have_the_rounds_that_they_were_in_and_no_line_can_be_guessed() 
     documents = client_receipts(receipt(), cohorts, [0, 1, 5])
     for client, rounds in ((0, [1, 3, 5, 6, 7]), (1, [1, 2, 5]), (5, [])):
         read = client_receipt_of(documents[client], "it")
+        assert read.to_json() == documents[client]
         assert (read.client, [proof.round for proof in read.rounds]) == (client, rounds)
         assert read.astray == read.lacking == read.told == []
         assert receipt().salt not in documents[client]
