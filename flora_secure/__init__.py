@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from flora_secure.planning.config import RunConfig
     from flora_secure.planning.options import EngineName
     from flora_secure.records.forecast import Forecast
+    from flora_secure.records.receipts.head import Signer
     from flora_secure.records.record import RoundRecord
     from flora_secure.records.report import Report
 
@@ -94,6 +95,7 @@ def simulate(
     compare: Sequence[str] = (),
     html: bool = True,
     engine: EngineName = "process",
+    signing_key: str | Path | None = None,
     **options: Any,
 ) -> Run:
     """Train LoRA adapters on CLIP over simulated clients; report accuracy, privacy budget and communication together.
@@ -113,6 +115,8 @@ def simulate(
             `log` is told.
         engine: where the simulated clients are: in this `process`, or on the nodes of Flower's simulation engine
             (`flora-secure[flower]`, docs/flower.md), which runs on a Ray cluster too.
+        signing_key: the file of the key that signs the run's receipt, made where there is none; a key of this run
+            alone where it is left out.
         options: settings by keyword, such as `epsilon=4, clients=100, rule="ab"`: docs/options.md has all. They
             override `config`.
 
@@ -137,7 +141,8 @@ def simulate(
     folder = default_folder() if cache is True else Path(cache) if cache else None
     warn = log if log is not None else lambda line: None
     features = None if folder is None else ArrayCache(folder, warn)
-    around = Surroundings(passed, features, progress, log, _engine(engine, features, warn))
+    signer = None if signing_key is None else _signer(Path(signing_key), warn)
+    around = Surroundings(passed, features, progress, log, _engine(engine, features, warn), signer)
     if resume is not None:
         others = {"config": config, "out": out, **options, "compare": tuple(compare) or None}
         if given := [name for name, value in others.items() if value is not None]:
@@ -150,6 +155,12 @@ def simulate(
         settings = settings_for(settings, passed)
     run = begin_run(settings, None if out is None else Path(out), around, compare=compare)
     return _shown(run, html, around)
+
+
+def _signer(path: Path, log: Callable[[str], None]) -> Signer:
+    from flora_secure.engine.deployed.keys.signing import signer_in
+
+    return signer_in(path, log)
 
 
 def _engine(name: str, features: ArrayCache | None, log: Callable[[str], None]) -> Callable[[], Engine] | None:
@@ -261,13 +272,23 @@ def plan(
     return forecast(settings, images)
 
 
-def audit(path: str | Path, /, *, opacus: bool = True, accuracy: bool = False) -> Audit:
+def audit(
+    path: str | Path,
+    /,
+    *,
+    opacus: bool = True,
+    accuracy: bool = False,
+    receipts: Sequence[str | Path] = (),
+    server_key: str | None = None,
+) -> Audit:
     """Derive every claim of a run again from its folder alone; no data, no weights.
 
     Args:
-        path: the run's folder.
+        path: the run's folder, or the file of a client's receipt, which is then looked at without one.
         opacus: ask opacus' accountant too, where it is installed; it imports torch, which takes seconds.
         accuracy: measure every replayed adapter again, which takes the run's model and test images, and torch.
+        receipts: files of receipts that clients of the run kept.
+        server_key: the public key, 64 hex digits, that the run must be signed by; any where it is left out.
 
     Returns:
         Findings, each with evidence; `passed` is false where a claim is wrong.
@@ -278,7 +299,15 @@ def audit(path: str | Path, /, *, opacus: bool = True, accuracy: bool = False) -
     """
     from flora_secure.auditing.folder import audit as audited
 
-    return audited(Path(path), opacus=opacus, measure=_measure if accuracy else None)
+    if isinstance(receipts, str | Path):
+        raise TypeError(f"receipts is one path, {str(receipts)!r}: give a list of them")
+    return audited(
+        Path(path),
+        opacus=opacus,
+        measure=_measure if accuracy else None,
+        receipts=[Path(one) for one in receipts],
+        server_key=server_key,
+    )
 
 
 def document(audit: Audit, out: str | Path) -> Path:

@@ -17,10 +17,12 @@ from flora_secure.engine.deployed.masked_rounds import Patience
 from flora_secure.engine.deployed.site import Site
 from flora_secure.engine.deployed.training import SiteTraining
 from flora_secure.planning.config import RunConfig, override
+from flora_secure.records.receipts.head import Signer
 from flora_secure.rounds.enrolment import Enrolment
 
 SITES = 3
 IDENTITIES = tuple(bytes([client + 1]) * 32 for client in range(SITES))
+SIGNER = Signer(b"signs receipts" + bytes(18), lasting=True)
 ENROLMENT = Enrolment(clients=SITES, identities=tuple(map(identity_public, IDENTITIES)))
 # unit client, whose budgets have a closed form, so that tests are quick; three sites hide no site
 CONFIG = override(
@@ -75,7 +77,7 @@ def site_of(
         return SiteTraining.of(config, part.load("private", "digits"), None)
 
     folder.mkdir(parents=True, exist_ok=True)
-    return Site(folder, config, enrolment, IDENTITIES[number], policy, training, log)
+    return Site(folder, config, enrolment, IDENTITIES[number], policy, training, log, SIGNER.public)
 
 
 @dataclass
@@ -125,5 +127,6 @@ class Federation:
             "cache": None,
             "progress": None,
             "log": self.told.setdefault(-1, []).append,
+            "signer": SIGNER,
         }
         return Host(**{**parts, **more})

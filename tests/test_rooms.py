@@ -73,7 +73,7 @@ ROOMS = {
         never=frozenset({"flora_protocols", "flora_secure.privacy", "flora_secure.rounds"}),
     ),
     "flora_secure.records": Room(
-        6, libraries("numpy"), inside=(("matplotlib", ""),), never=frozenset({"flora_secure.data"})
+        6, libraries("numpy cryptography"), inside=(("matplotlib", ""),), never=frozenset({"flora_secure.data"})
     ),
     "flora_secure.records.html": Room(  # the API imports `page` where its libraries are
         6, libraries("matplotlib jinja2 markupsafe"), never=frozenset({"flora_secure.data"}), light=False

@@ -19,11 +19,18 @@ flora-secure audit runs/mine --quiet
 
 flora-secure audit runs/mine --no-opacus --json
 
+flora-secure audit runs/mine --receipt site2/receipts/FILE --server-key HEX
+
 flora-secure audit runs/mine --accuracy --document audit.html --document audit.md"""
 
 
 def audit(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that flora-secure simulate wrote.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder that flora-secure simulate wrote, or the file of a client's receipt."
+        ),
+    ],
     opacus: Annotated[
         bool, typer.Option("--opacus/--no-opacus", help="Ask opacus' accountant too, if installed; it takes seconds.")
     ] = True,
@@ -34,6 +41,16 @@ def audit(
             help="Measure the adapter of every round again; takes the run's model and test images.",
         ),
     ] = False,
+    receipts: Annotated[
+        list[Path] | None,
+        typer.Option("--receipt", metavar="FILE", help="A receipt that a client kept; may be given again."),
+    ] = None,
+    server_key: Annotated[
+        str | None,
+        typer.Option(
+            "--server-key", metavar="HEX", help="The public key that the run must be signed by (signing.pub)."
+        ),
+    ] = None,
     document: Annotated[
         list[Path] | None,
         typer.Option(
@@ -60,7 +77,9 @@ def audit(
         for path in files:
             require_format(path)
         with working("deriving every figure again"):
-            found = flora_secure.audit(run, opacus=opacus, accuracy=accuracy)
+            found = flora_secure.audit(
+                run, opacus=opacus, accuracy=accuracy, receipts=receipts or (), server_key=server_key
+            )
         for path in files:
             flora_secure.document(found, path)
     except InputError as error:

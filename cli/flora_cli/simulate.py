@@ -39,6 +39,7 @@ def simulate(given: Given) -> None:
                 cache=not switches.no_feature_cache and (switches.feature_cache or True),
                 compare=switches.compare or (),
                 engine=switches.engine,
+                signing_key=switches.signing_key,
                 html=False,  # after the table, which nobody shall wait for
                 **given.settings,
             )
@@ -57,9 +58,10 @@ def simulate(given: Given) -> None:
 
 
 def _refuse_others(given: Given) -> None:
-    """`--resume` takes everything from the run folder; only where features are kept and what is printed is free."""
+    """`--resume` takes everything from the run folder; where features are kept, who signs and what is printed is
+    free."""
     from flora_secure.planning.option_table import flag_of
 
-    free = {"resume", "json", "feature_cache", "no_feature_cache", "engine"}
+    free = {"resume", "json", "feature_cache", "no_feature_cache", "engine", "signing_key"}
     for key in sorted(given.flags - free):
         fail(f"--resume takes the options of the run from its folder: leave out {flag_of(key)}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flora_secure.auditing.findings import VIOLATION, Audit
 from flora_secure.auditing.label import label_of
+from flora_secure.auditing.receipts.block import receipt_alone, receipts_block
 from flora_secure.auditing.rederivation.checks import rederive
 from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.auditing.sums import checks as sum_checks
@@ -18,17 +19,27 @@ from flora_secure.records.reading import read_unverified
 
 
 def audit(
-    path: Path, *, opacus: bool = True, measure: Callable[[RunConfig, str | None], Measure] | None = None
+    path: Path,
+    *,
+    opacus: bool = True,
+    measure: Callable[[RunConfig, str | None], Measure] | None = None,
+    receipts: Sequence[Path] = (),
+    server_key: str | None = None,
 ) -> Audit:
     """Audit the run in `path`.
 
     Args:
-        path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json.
+        path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json. Or the file of a
+            client's receipt, which is then looked at alone.
         opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
         measure: what gives, for a run's configuration and the hash of its model, what measures its adapters.
+        receipts: files of receipts that clients of the run kept.
+        server_key: the public key, hex, that the run must be signed by; None for any.
 
     Raises `flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
     """
+    if path.is_file():
+        return receipt_alone(path, receipts, server_key)
     run, breaks = read_unverified(path)
     if not run.records:
         raise RunFolderError(f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit")
@@ -36,7 +47,12 @@ def audit(
     derived = rederive(case, opacus=opacus)
     model_hash = None if run.report is None else run.report.provenance.model_hash
     measured = None if measure is None else measure(run.config, model_hash)
-    blocks = [derived.block, sum_checks.block(case, measured), transcript(case)]
+    blocks = [
+        derived.block,
+        receipts_block(case, receipts, server_key),
+        sum_checks.block(case, measured),
+        transcript(case),
+    ]
     return Audit(
         run=str(path),
         passed=all(finding.severity != VIOLATION for block in blocks for finding in block.findings),

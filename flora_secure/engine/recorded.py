@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from flora_secure.records.evidence.sums import bytes_of_adapter
+from flora_secure.records.receipts.head import Signer
+from flora_secure.records.receipts.receipt import Receipt, signed
 from flora_secure.records.record import PARTS, RoundRecord
-from flora_secure.records.report import Choices
-from flora_secure.records.run_folder import Interrupted, RunFolder
+from flora_secure.records.report import Choices, Report
+from flora_secure.records.run_folder import Interrupted, RunFolder, report_bytes
 from flora_secure.records.transcript.writing import Transcript
 from flora_secure.server.server import Announce, Server
 
@@ -54,6 +56,15 @@ class RecordedRun:
         for record in self.running.rounds(self.folder.announce, transcript):
             self._write(record)
             yield record
+
+    def close(self, report: Report, adapter_hash: str, signer: Signer) -> Receipt:
+        """Sign the run, and then write its report: after a crash in between it goes on, and does both again."""
+        folder = self.folder
+        session = self.running.server.session
+        receipt = signed(folder.path, report_bytes(report), adapter_hash, session, signer)
+        folder.write_receipt(receipt.to_json())
+        folder.write_report(report)
+        return receipt
 
     def _write(self, record: RoundRecord) -> None:
         server = self.running.server

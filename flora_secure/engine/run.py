@@ -24,11 +24,13 @@ from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.federation import load_federation
 from flora_secure.data.notes import table_of
+from flora_secure.engine.deployed.keys.signing import new_signer
 from flora_secure.errors import InputError, RunFolderError, RunInterrupted, require
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import settled
 from flora_secure.planning.names import competitors
 from flora_secure.records.reading import read_run
+from flora_secure.records.receipts.head import Signer
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
 from flora_secure.records.report_table import html_table, rows
@@ -73,13 +75,15 @@ class Run:
 class Surroundings:
     """What a run is given beside its description: `passed` data, a `cache` of features, whom to tell of its
     `progress` and, in lines for people, of what it found (`log`), and the `engine` that its clients are on, imported
-    when the data have been read; None for this process."""
+    when the data have been read; None for this process. `signer`: what signs the receipt; None for a key of this run
+    alone."""
 
     passed: Dataset | None = None
     cache: ArrayCache | None = None
     progress: Progress | None = None
     log: Callable[[str], None] | None = None
     engine: Callable[[], Engine] | None = None
+    signer: Signer | None = None
 
     def say(self, line: str) -> None:
         """Tell the log, if anybody keeps one."""
@@ -267,7 +271,7 @@ class _Course:
             ) from None
         self._over("report")
         report = self._timed(report, run.earlier_seconds)
-        run.folder.write_report(report)
+        run.close(report, adapter_hash, around.signer or new_signer())
         for line in report.warnings[len(task.warnings) :]:
             around.say(f"warning: {line}")
         return Run(report, tuple(simulation.records), self.folder)

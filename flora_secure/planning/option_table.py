@@ -88,6 +88,14 @@ class Switches:
         commands=(SIMULATE,),
         panel="Training",
     )
+    signing_key: Path | None = option(
+        None,
+        "--signing-key",
+        "File of the key that signs the receipt, made where there is none; without it a key of this run alone.",
+        metavar="FILE",
+        commands=(SIMULATE,),
+        panel=OUTPUT,
+    )
     noise_multiplier: float | None = option(
         None,
         "--noise-multiplier",

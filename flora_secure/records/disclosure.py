@@ -171,6 +171,26 @@ ADAPTER: Mapping[str, str] = {  # of `adapter/flora.json`; in peft's own files B
     ),
 }  # fmt: skip
 
+RECEIPT: Mapping[str, str] = {
+    "head": HASHES,
+    "head.key": PUBLIC,
+    "head.lasting": PUBLIC,
+    "head.session": PUBLIC,
+    "head.size": PUBLIC,  # the rounds of the run
+    "head.adapter": CLASSES,
+    "head.time": TIMES,
+    "signature": HASHES,
+    "salt": PUBLIC,  # of the key and the session
+    "leaves": HASHES,
+}
+CLIENT_RECEIPT: Mapping[str, str] = {  # whose hashes are blinded, and confirm no guess to whoever has no salt
+    "client": PUBLIC,
+    **{field: kind for field, kind in RECEIPT.items() if field.startswith("head")},
+    "signature": HASHES,
+    "rounds": TAKING_PART,
+    "told": TAKING_PART,
+}
+
 
 def kind_of(field: str, table: Mapping[str, str]) -> str | None:
     """What `table` says of a field such as "privacy.epsilon": by its longest beginning; None where it says nothing."""
@@ -189,7 +209,8 @@ def _markdown() -> str:
         "data without noise, and the privacy statement names it in the words that stand here. Competitors that were",
         "asked for (`--compare`) have a paragraph of their own: for the simulation's owner, and not for publication.",
     ]
-    tables = ("report.json", REPORT), ("rounds.jsonl, each line", ROUND), ("adapter/flora.json", ADAPTER)
+    tables = [("report.json", REPORT), ("rounds.jsonl, each line", ROUND), ("adapter/flora.json", ADAPTER)]
+    tables += [("receipt.json", RECEIPT), ("a client's receipt", CLIENT_RECEIPT)]
     for title, table in tables:
         lines += ["", f"## {title}", "", "| field | |", "|---|---|"]
         lines += [f"| `{field}` | {kind} |" for field, kind in table.items()]

@@ -1,5 +1,5 @@
-"""The folder of one run: `config.toml`, `rounds.jsonl`, `report.json`, `adapter/`, `local/`; where they are kept, the
-released sums in `sums/` and the messages in `transcript/`; until it ends, `state/`.
+"""The folder of one run: `config.toml`, `rounds.jsonl`, `report.json`, `receipt.json`, `adapter/`, `local/`; where they
+are kept, the released sums in `sums/` and the messages in `transcript/`; until it ends, `state/`.
 
 Files are replaced atomically, and a line of `rounds.jsonl` is on disk before the next round starts, so that a crash
 loses at most the round in flight; `reopen` goes on after it. Each line carries the SHA-256 of the line before it
@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -145,15 +145,29 @@ class RunFolder:
             if after is not None:
                 checkpoints.keep_only(self._state, after.round)
 
+    def write_receipt(self, receipt: str) -> None:
+        """`receipt.json`, before the report that it is of: after a crash in between, the run writes both anew."""
+        with self._writing():
+            replace_file(self.path / "receipt.json", receipt.encode())
+
     def write_report(self, report: Report) -> None:
         """`report.json`, replaced as a whole. The run is over, its `state/` goes."""
         with self._writing():
-            replace_file(self.path / "report.json", (report.to_json() + "\n").encode())
+            replace_file(self.path / "report.json", report_bytes(report))
             if self._lock is not None:  # Windows removes no file that is open
                 os.close(self._lock)
                 self._lock = None
             if self._state.exists():
                 shutil.rmtree(self._state)
+
+    def write_client_receipts(self, receipts: Mapping[int, str]) -> Path:
+        """`receipts/`, a document for each client, which says no more than the log; returns the folder."""
+        place = self.path / "receipts"
+        with self._writing():
+            place.mkdir(exist_ok=True)
+            for client, text in receipts.items():
+                replace_file(place / f"client-{client}.json", text.encode())
+        return place
 
     def write_local(self, name: str, text: str) -> None:
         """A file below `local/`: what is for the eyes of whoever runs it alone, and never leaves with the rest."""
@@ -177,6 +191,11 @@ class RunFolder:
             yield
         except OSError as error:
             raise _unwritable(self.path, error) from None
+
+
+def report_bytes(report: Report) -> bytes:
+    """What `report.json` holds, to the byte."""
+    return (report.to_json() + "\n").encode()
 
 
 def remove_unborn(path: Path) -> None:

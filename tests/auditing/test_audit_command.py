@@ -48,7 +48,7 @@ def test_a_violation_exits_1_and_is_named_first(folder) -> None:
     document = json.loads(plain.stdout)
     assert document["schema"] == "flora-secure/audit/2"
     findings = [finding for block in document["blocks"] for finding in block["findings"]]
-    assert [f["check"] for f in findings if f["severity"] == "violation"] == ["A-20"]
+    assert [f["check"] for f in findings if f["severity"] == "violation"] == ["A-20", "R-04"]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ WIDE = {**ENVIRONMENT, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
 
 def secrets(folder: Path) -> list[str]:
     """Every line of every secret file that says something."""
-    names = ("ca.key", "server.key", "client.key", "node.key", "identity.key")
+    names = ("ca.key", "server.key", "client.key", "node.key", "identity.key", "signing.key")
     texts = [path.read_text() for path in folder.rglob("*.key") if path.name in names]
     return [line for text in texts for line in text.splitlines() if len(line) > 30 and not line.startswith("flora-")]
 

@@ -57,7 +57,7 @@ def test_help_is_in_panels_with_the_everyday_options_first() -> None:
         "Participation": ["--participation", "--sampling", "--min-separation"],
         "Secure aggregation": ["--secagg", "--masking", "--neighbours", "--threshold", "--slots", "--suite",
                                "--corrupt", "--dropout"],
-        "Output": ["--config", "--out", "--resume", "--compare", "--json", "--help"],
+        "Output": ["--config", "--out", "--resume", "--compare", "--signing-key", "--json", "--help"],
     }  # fmt: skip
     assert "--mechanisms" in panels(help_of("plan"))["Output"]
 

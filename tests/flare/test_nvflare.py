@@ -116,4 +116,7 @@ def test_the_commands_of_the_page_run_a_federation_whose_audit_passes(tmp_path: 
     for number in range(3):
         site = tmp_path / f"clinic/sites/site{number}"
         assert (site / "adapter/adapter_model.safetensors").exists()
+        (kept,) = (site / "receipts").iterdir()
+        key = (site / "signing.pub").read_text()
+        assert flora_secure.audit(run, opacus=False, receipts=[kept], server_key=key).passed
         assert len((site / "state/ledger.jsonl").read_text().splitlines()) == 3

@@ -102,6 +102,8 @@ def test_a_run_ends_in_a_report_an_adapter_everywhere_and_an_audit_that_passes(s
     weights = (run / "adapter/adapter_model.safetensors").read_bytes()
     for site in range(SITES):
         assert (site_of(sites.folder, site) / "adapter/adapter_model.safetensors").read_bytes() == weights
+        (kept,) = (site_of(sites.folder, site) / "receipts").iterdir()
+        assert flora_secure.audit(run, opacus=False, receipts=[kept]).passed
         assert f"site{site}: uploaded in round 1; this site's own ledger counts ε = " in said
         assert f"site{site}: the federation is over" in said
     pushed = len(sites.pushed)

@@ -6,7 +6,7 @@ sent to everybody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flora_protocols import PeerError
@@ -15,7 +15,7 @@ from flora_secure.engine.deployed.transport import Transport
 from flora_secure.errors import first_line
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.transcript.writing import Transcript
-from flora_secure.rounds.farewell import encode_farewell
+from flora_secure.rounds.farewell import encode_farewell, encode_receipt
 from flora_secure.rounds.reply import Refused, decode_reply
 from flora_secure.rounds.terms import Terms
 from flora_secure.server.server import Announce, Server, Skipped
@@ -98,6 +98,17 @@ class Coordinator:
         outbox = {client: message for client in range(enrolment.clients) if client not in enrolment.revoked}
         replies = self.transport.exchange(outbox, self.patience.training)
         return tuple(sorted(client for client, reply in replies if not isinstance(decode_reply(reply), Refused)))
+
+    def hand_out(self, receipts: Mapping[int, str]) -> tuple[int, ...]:
+        """Send each client of `receipts` its own, once; returns the clients that have found it right."""
+        outbox = {client: encode_receipt(receipt) for client, receipt in receipts.items()}
+        right = []
+        for client, reply in self.transport.exchange(outbox, self.patience.trip):
+            if isinstance(found := decode_reply(reply), Refused):
+                self.log(f"{name_of(client)} does not take its receipt ({found.code}); its own log says why")
+            else:
+                right.append(client)
+        return tuple(sorted(right))
 
     def _round(self, announce: Announce | None, transcript: Transcript | None) -> RoundRecord:
         try:

@@ -28,7 +28,9 @@ from flora_secure.errors import RunFolderError, RunInterrupted, require
 from flora_secure.planning.config import RunConfig, override
 from flora_secure.privacy.cross_check import CrossCheckError
 from flora_secure.records.reading import read_run
-from flora_secure.records.run_folder import Interrupted, claimed, remove_unborn, reopen
+from flora_secure.records.receipts.head import Signer
+from flora_secure.records.receipts.receipt import Receipt, client_receipts
+from flora_secure.records.run_folder import Interrupted, RunFolder, claimed, remove_unborn, reopen
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.server.server import Server
 
@@ -46,6 +48,7 @@ class Host:
         cache: of features, where there is one.
         progress: told of every round.
         log: told, in lines for people, what happens.
+        signer: the server's key, for receipts.
     """
 
     config: RunConfig
@@ -56,6 +59,7 @@ class Host:
     cache: ArrayCache | None
     progress: Progress | None
     log: Callable[[str], None] = field(repr=False)
+    signer: Signer
 
     def run(self, out: Path) -> Run:
         """Run the federation in the folder `out`: from the beginning where it is not there, else on from its last whole
@@ -138,11 +142,22 @@ class Host:
             )
         except CrossCheckError as error:
             raise CrossCheckError(f"{error}; rounds and adapter are kept in {out}, no report was written") from None
-        folder.write_report(report)  # before the sites, of which one may take its time
+        receipt = recorded.close(report, adapter_hash, self.signer)  # before the sites, of which one may take its time
         for line in report.warnings[len(self.data.warnings) :]:
             self.log(f"warning: {line}")
         kept = coordinator.farewell()
         self.log(f"the adapter is in {out / 'adapter'}, and at {len(kept)} sites")
         if missing := sorted(set(range(self.enrolment.clients)) - self.enrolment.revoked - set(kept)):
             self.log(f"not sent to {', '.join(map(name_of, missing))}: give them {out / 'adapter'}")
+        self._hand_out(receipt, ended, coordinator, folder)
         return Run(report, tuple(ended.records), out)
+
+    def _hand_out(self, receipt: Receipt, ended: Ended, coordinator: Coordinator, folder: RunFolder) -> None:
+        """Each site its receipt; those of sites that do not take theirs are written down, for other ways."""
+        everybody = range(self.enrolment.clients)
+        receipts = client_receipts(receipt, [record.participants for record in ended.records], everybody)
+        right = coordinator.hand_out({n: text for n, text in receipts.items() if n not in self.enrolment.revoked})
+        self.log(f"{len(right)} sites have their receipts, signed by {receipt.head.key}")
+        if left := {client: text for client, text in receipts.items() if client not in right}:
+            place = folder.write_client_receipts(left)
+            self.log(f"receipts of {', '.join(map(name_of, left))} are in {place}: give each its own")

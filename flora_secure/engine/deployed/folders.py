@@ -1,8 +1,9 @@
 """From folders to parties: what all parties of a federation have, and what a site and the server have for themselves.
 
     APP      config.toml, data.py: the same at all parties
-    SITE     policy.toml, enrolment.toml, identity.key, its images; state/ and adapter/ are written there
-    SERVER   enrolment.toml, the test images; the run's folder is written in it
+    SITE     policy.toml, enrolment.toml, signing.pub, identity.key, its images; state/, adapter/ and receipts/ are
+             written there
+    SERVER   enrolment.toml, certs/ or signing.key, the test images; the run's folder is written in it
 
 `data.py` has two functions, `site_images(folder)` and `server_images(folder)`, which give a `PartyData`. It is a
 program of whoever wrote it, and runs with the rights of the party that reads it.
@@ -23,6 +24,7 @@ from flora_secure.engine.deployed.keys.enrolment_file import NAME as ENROLMENT
 from flora_secure.engine.deployed.keys.enrolment_file import read_enrolment
 from flora_secure.engine.deployed.keys.identity import NAME as IDENTITY
 from flora_secure.engine.deployed.keys.identity import read_identity
+from flora_secure.engine.deployed.keys.signing import read_public
 from flora_secure.engine.deployed.site import Site
 from flora_secure.errors import ConfigError, InputError, first_line, require
 from flora_secure.planning.config import RunConfig, load_config
@@ -102,7 +104,7 @@ def open_site(app: App, folder: Path, log: Callable[[str], None]) -> Site:
             log(line)
         return SiteTraining.of(config, data, cache)
 
-    return Site(folder, config, enrolment, identity, policy, training, log)
+    return Site(folder, config, enrolment, identity, policy, training, log, read_public(folder))
 
 
 def read_policy(folder: Path) -> Policy:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from flora_protocols import ParameterError, Profile, SessionParams, Suite, most_bytes
 from flora_secure.data.cache import ArrayCache
 from flora_secure.engine.deployed.folders import App, open_site, server_enrolment
+from flora_secure.engine.deployed.keys.signing import server_signer
 from flora_secure.engine.tls.certificates import TlsFiles, client_of, own_name
 from flora_secure.engine.tls.joining import join as join_server
 from flora_secure.engine.tls.server import TlsTransport
@@ -72,6 +73,7 @@ def serve(
         return resume_run(out, Surroundings(log=log))
     enrolment = server_enrolment(folder)
     config = app.config(enrolment.clients)
+    signer = server_signer(folder, log, certificates)
     files = TlsFiles(*(certificates / name for name in ("ca.crt", "server.pem", "server.key")))
     transport = TlsTransport(
         host, port, files, enrolment.clients, revoked=enrolment.revoked, absence=trip_patience, log=log
@@ -87,7 +89,7 @@ def serve(
         from flora_secure.engine.deployed.masked_rounds import Patience
 
         found = Host(
-            config, data, enrolment, transport, Patience(patience, trip_patience), cache, progress, log
+            config, data, enrolment, transport, Patience(patience, trip_patience), cache, progress, log, signer
         ).run(out)  # fmt: skip
         transport.dismiss()
     return found

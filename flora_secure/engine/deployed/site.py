@@ -2,6 +2,7 @@
 
     terms       does this site have what the server has? Both log what differs, and training waits until nothing does
     farewell    the trained adapter, which the site keeps
+    receipt     of the rounds that it was in, checked and kept
     all others  belong to its `client.Client`: policy, ledger, training, noise, masks
 
 A process may live for one message. Model and images are loaded by the messages that ask for training, and by the
@@ -30,6 +31,7 @@ from flora_secure.client.ledger import ClientLedger
 from flora_secure.client.policy import Policy
 from flora_secure.client.store import FileStore
 from flora_secure.engine.deployed.envelope import enveloped
+from flora_secure.engine.deployed.kept_receipts import keep_receipt
 from flora_secure.engine.deployed.own_store import store_in
 from flora_secure.errors import (
     ForeignError,
@@ -44,7 +46,7 @@ from flora_secure.planning.config import RunConfig
 from flora_secure.planning.rules import TrainedValues, rule_named
 from flora_secure.records.durable import PRIVATE, PRIVATE_FOLDER, replace_file, replace_folder
 from flora_secure.rounds.enrolment import Enrolment
-from flora_secure.rounds.farewell import decode_farewell, is_farewell
+from flora_secure.rounds.farewell import decode_farewell, decode_receipt, is_farewell, is_receipt
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.terms import Terms, is_terms
 
@@ -97,6 +99,7 @@ class Site:
         policy: its terms.
         training: loads model and images, and makes the trainer; called when they are needed, once.
         log: told, in lines for the site's own people, what happens. No line leaves the site.
+        server_key: the public key, hex, that receipts must be signed by; None where the coordinator gave none.
     """
 
     folder: Path
@@ -106,6 +109,7 @@ class Site:
     policy: Policy
     training: Callable[[], Training] = field(repr=False)
     log: Callable[[str], None] = field(repr=False)
+    server_key: str | None = None
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @cached_property
@@ -129,6 +133,18 @@ class Site:
             raise RefusalError(Refusal.TERMS, "the server's terms have not been compared with this site's, or differ")
         if is_farewell(message):
             self._keep(decode_farewell(message, TrainedValues(rule_named(facts.rule), facts.a, facts.b)))
+            return b""
+        if is_receipt(message):
+            self.log(
+                keep_receipt(
+                    decode_receipt(message),
+                    folder=self.folder,
+                    client=self._number,
+                    server_key=self.server_key,
+                    given=self.ledger.given,
+                    rounds=self.config.training.rounds,
+                )
+            )
             return b""
         store = store_in(self._state)
         try:

@@ -13,6 +13,7 @@ from flora_secure.boundary.foreign import read_bytes
 from flora_secure.data.cache import ArrayCache
 from flora_secure.engine.deployed.course import Host
 from flora_secure.engine.deployed.folders import App, server_enrolment
+from flora_secure.engine.deployed.keys.signing import server_signer
 from flora_secure.engine.deployed.masked_rounds import Patience
 from flora_secure.engine.flower.nodes import Nodes, public_key_of
 from flora_secure.engine.flower.transport import GridTransport
@@ -39,6 +40,7 @@ def host(folder: Path, grid: Grid, settings: Mapping[str, object], log: Callable
     patience = Patience(training=_seconds(settings, "patience", 600.0), trip=_seconds(settings, "trip-patience", 60.0))
     enrolment, app = server_enrolment(own), App(folder)
     config = app.config(enrolment.clients)
+    signer = server_signer(own, log)
     cache = ArrayCache(own / "state" / "features", log)
     data = app.load("test", own, config, cache)
 
@@ -51,7 +53,7 @@ def host(folder: Path, grid: Grid, settings: Mapping[str, object], log: Callable
         nodes.find(least=_enough(config, len(wanted)), patience=patience.training, grace=GRACE)
     transport = GridTransport(grid, nodes, log)
     try:
-        run = Host(config, data, enrolment, transport, patience, cache, progress, log).run(out)
+        run = Host(config, data, enrolment, transport, patience, cache, progress, log, signer).run(out)
     finally:
         transport.close()
     for line in table_of(run):

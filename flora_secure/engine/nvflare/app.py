@@ -17,6 +17,7 @@ from nvflare.collab import collab
 
 from flora_secure.boundary.foreign import printable
 from flora_secure.engine.deployed.folders import App, open_site, server_enrolment
+from flora_secure.engine.deployed.keys.signing import server_signer
 from flora_secure.engine.deployed.site import Site
 from flora_secure.engine.nvflare.transport import CollabTransport, clients_of
 from flora_secure.errors import ConfigError, InputError, first_line
@@ -57,6 +58,7 @@ class FederationServer:
             cache=None,
             progress=lambda number, rounds, record: _say(f"round {number}/{rounds}: {record.line}"),
             log=_say,
+            signer=server_signer(folder, _say),
         )
         done = host.run(folder / "run")
         for what, figure in rows(done.report):

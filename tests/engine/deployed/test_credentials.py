@@ -28,11 +28,12 @@ from flora_secure.records import durable
 SITE = {
     "ca.crt": 0o644,
     "client.pem": 0o644,
+    "signing.pub": 0o644,
     "client.key": 0o600,
     "node.key.pub": 0o644,
     "node.key": 0o600,
 }
-SECRET = ("ca.key", "server.key", "client.key", "node.key", "identity.key")
+SECRET = ("ca.key", "server.key", "client.key", "node.key", "identity.key", "signing.key")
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,8 @@ def test_a_pilot_has_all_files_with_their_modes(tmp_path: Path) -> None:
     made = make_federation(folder, 3, ["fl.example.org"])
     assert (made.clients, made.server, made.again) == ((0, 1, 2), True, ())
     assert modes(folder) == {"certs": 0o700, "sites": 0o700, "enrolment.toml": 0o644, ".lock": 0o600}
-    assert modes(folder / "certs") == {"ca.crt": 0o644, "ca.key": 0o600, "server.pem": 0o644, "server.key": 0o600}
+    pairs = {"ca.crt": 0o644, "ca.key": 0o600, "server.pem": 0o644, "server.key": 0o600}
+    assert modes(folder / "certs") == {**pairs, "signing.key": 0o600, "signing.pub": 0o644}
     assert modes(folder / "sites") == {f"site{client}": 0o700 for client in range(3)}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     for client in range(3):
@@ -84,7 +86,7 @@ def test_what_a_site_gets_belongs_together(tmp_path: Path) -> None:
         node = load_ssh_private_key((site / "node.key").read_bytes(), None)
         assert node.public_key() == load_ssh_public_key((site / "node.key.pub").read_bytes())
     secrets = [data for name, data in contents(tmp_path).items() if name.endswith(SECRET)]
-    assert len(set(secrets)) == len(secrets) == 11
+    assert len(set(secrets)) == len(secrets) == 12
 
 
 def test_more_sites_leave_all_that_is_there(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_keys_of_a_site_are_made_anew_where_its_folder_is_gone(tmp_path: Path) -
     assert make_federation(tmp_path, again=[1]).again == (1,)
     assert modes(tmp_path / "sites" / "site1") == SITE
     for name, data in contents(tmp_path / "sites" / "site1").items():
-        assert (data == before[f"sites/site1/{name}"]) == (name == "ca.crt")
+        assert (data == before[f"sites/site1/{name}"]) == (name in ("ca.crt", "signing.pub"))
     shutil.rmtree(tmp_path / "sites" / "site0")
     with pytest.raises(ConfigError, match="client 0 is named twice to be made anew; name it once"):
         make_federation(tmp_path, again=[0, 0])
@@ -272,14 +274,14 @@ def test_a_disk_that_fills_at_any_write_changes_nothing(tmp_path: Path, monkeypa
     says = (
         f"{folder} cannot be written: No space left on device; nothing was changed, make room or choose another folder"
     )
-    for place in range(15):  # six files a site, two renames, the enrolment
+    for place in range(17):  # seven files a site, two renames, the enrolment
         left = place
         with pytest.raises(ConfigError, match=f"^{re.escape(says)}$"):
             make_federation(folder, 4)
         assert contents(folder) == before
         assert not (folder / ".new").exists()
         assert sorted(os.listdir(folder / "sites")) == ["site0", "site1"]
-    left = 15
+    left = 17
     make_federation(folder, 4)
     assert left == 0
     assert read_enrolment(folder / "enrolment.toml").clients == 4

@@ -94,6 +94,12 @@ def test_a_run_that_is_interrupted_goes_on_with_the_sites_that_wait(running: Run
         assert run.report.privacy.epsilon < epsilon <= POLICY.most_epsilon
         counted = f"uploaded in round 3; this site's own ledger counts ε = {epsilon:.4g} of 12 allowed"
         assert any(line.startswith(counted) for line in running.told[number])
+    kept = [path for site in running.pilot.sites for path in (site / "receipts").iterdir()]
+    assert len(kept) == SITES
+    server_key = (running.pilot.sites[0] / "signing.pub").read_text()
+    audit = flora_secure.audit(run.folder, opacus=False, receipts=kept, server_key=server_key)
+    signed = {one.check: one.severity for one in audit.findings if one.check.startswith("R-")}
+    assert signed == {f"R-{n:02}": "ok" for n in range(1, 12)}
     assert running.serve(lines.append).report == run.report  # nobody is waited for
     assert "is complete" in lines[-1]
 

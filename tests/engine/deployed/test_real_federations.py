@@ -79,8 +79,8 @@ def test_messages_of_later_rounds_are_short_and_sessions_go_on(tmp_path: Path) -
     assert sum(is_opening(next(iter(outbox.values()))) for outbox in asked) == 1  # one set-up for all rounds
     requests = [len(outbox[0]) for outbox in asked if is_request(next(iter(outbox.values())))]
     assert len(requests) == 3
-    # terms · set-up of 4 trips (hybrid suite) · 3 rounds of 3 trips · farewell
-    assert len(asked) == 1 + 3 + 3 * 3 + 1
+    # terms · set-up of 4 trips (hybrid suite) · 3 rounds of 3 trips · farewell · receipts
+    assert len(asked) == 1 + 3 + 3 * 3 + 2
 
 
 @pytest.mark.parametrize("kind", ["terms", "opening", "request"])

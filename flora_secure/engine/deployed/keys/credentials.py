@@ -3,8 +3,9 @@
     DIR/enrolment.toml            public: for everybody, by a way that is not the server's
     DIR/certs/ca.crt, ca.key      the authority; its key is needed for new sites alone, and belongs offline in between
     DIR/certs/server.pem, .key    the server's certificate
-    DIR/sites/site0/              what client 0 takes to its site: ca.crt, client.pem and client.key (TLS), node.key and
-                                  node.key.pub (Flower), and in a pilot identity.key
+    DIR/certs/signing.key, .pub   what the server signs receipts with
+    DIR/sites/site0/              what client 0 takes to its site: ca.crt, signing.pub, client.pem and client.key (TLS),
+                                  node.key and node.key.pub (Flower), and in a pilot identity.key
 
 Nothing that is there is overwritten. A site's folder and its client have the same number (`enrolment_file` says why it
 counts from 0). Files with secrets have mode 0600, public ones 0644, folders 0700.
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from flora_protocols import identity_public
 from flora_secure.boundary.foreign import read_bytes
-from flora_secure.engine.deployed.keys import enrolment_file, identity
+from flora_secure.engine.deployed.keys import enrolment_file, identity, signing
 from flora_secure.engine.deployed.keys.certificates import (
     Authority,
     checked_host,
@@ -114,10 +115,11 @@ def make_federation(
         if authority is None:
             authority = _new_authority(change, places, now)
         server = _add_server(change, places, authority, wanted, now)
+        signs = _add_signing(change, places)
         for client in again:
-            _add_site(change, places, authority, client, None, now)
+            _add_site(change, places, authority, client, None, now, signs)
         for client, secret in enumerate(secrets, start=count):
-            _add_site(change, places, authority, client, secret, now)
+            _add_site(change, places, authority, client, secret, now, signs)
         after = _extended(before, [identity_public(secret) for secret in secrets])
         _commit(change, places, before, after)
     return _made(places, authority, after, server=server, clients=range(count, total), again=again)
@@ -145,7 +147,7 @@ def enrol(folder: Path, publics: Sequence[str], now: datetime | None = None) -> 
         authority = _authority(places, now)
         for client in new if authority is not None else ():
             assert authority is not None
-            _add_site(change, places, authority, client, None, now)
+            _add_site(change, places, authority, client, None, now, _signing_public(places))
         _commit(change, places, before, after)
     return _made(places, authority, after, server=False, clients=new, again=())
 
@@ -238,6 +240,23 @@ def _add_server(
     return True
 
 
+def _add_signing(change: Change, places: Places) -> bytes | None:
+    """Have the key made that the server signs receipts with, where there is none; what `signing.pub` holds."""
+    secret, public = places.certificates / signing.NAME, places.certificates / signing.PUBLIC_NAME
+    if os.path.lexists(secret) or os.path.lexists(public):
+        return _signing_public(places)
+    pair = signing.signing_pair()
+    change.file(secret, pair[0], PRIVATE)
+    change.file(public, pair[1], PUBLIC)
+    return pair[1]
+
+
+def _signing_public(places: Places) -> bytes | None:
+    """What `signing.pub` holds; None in a folder of an older release, which has none."""
+    path = places.certificates / signing.PUBLIC_NAME
+    return _read(path) if os.path.lexists(path) else None
+
+
 def _server(path: Path) -> tuple[tuple[str, ...], datetime]:
     """The hosts of the server's certificate, and when it ends."""
     try:
@@ -248,9 +267,11 @@ def _server(path: Path) -> tuple[tuple[str, ...], datetime]:
 
 
 def _add_site(
-    change: Change, places: Places, authority: Authority, client: int, secret: bytes | None, now: datetime | None
-) -> None:
-    """Have the folder of a new site made, with its identity key where `secret` is given."""
+    change: Change, places: Places, authority: Authority, client: int, secret: bytes | None, now: datetime | None,
+    signs: bytes | None,
+) -> None:  # fmt: skip
+    """Have the folder of a new site made, with its identity key where `secret` is given, and the server's public
+    signing key where that is known (`signs`)."""
     tls, node = authority.client(client, now), node_key(client)
     files = {
         "ca.crt": (authority.pair().public, PUBLIC),
@@ -259,6 +280,8 @@ def _add_site(
         "node.key.pub": (node.public, PUBLIC),
         "node.key": (node.secret, PRIVATE),
     }
+    if signs is not None:
+        files[signing.PUBLIC_NAME] = (signs, PUBLIC)
     if secret is not None:
         files[identity.NAME] = (identity.identity_text(secret), PRIVATE)
     change.folder(places.site(client), files)

@@ -6,33 +6,28 @@ the one is never taken for the other: a secret that is pasted where a public key
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import re
-import stat
 from pathlib import Path
 
 from flora_protocols import identity_public
-from flora_secure.boundary.foreign import read_text
-from flora_secure.errors import ConfigError, ForeignError
+from flora_secure.engine.deployed.keys.secret_file import SECRET_BYTES, read_secret, secret_text
+from flora_secure.errors import ConfigError
 from flora_secure.records.durable import PRIVATE, PRIVATE_FOLDER, create_file
 
 NAME = "identity.key"
-_BYTES = 32
 _HEAD = "flora-secure/identity/1 secret, stays at its site"
-_MOST = 1 << 10
 _PUBLIC = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def new_identity() -> bytes:
     """A fresh Ed25519 secret key of 32 bytes, from the operating system's randomness."""
-    return os.urandom(_BYTES)
+    return os.urandom(SECRET_BYTES)
 
 
 def identity_text(identity: bytes) -> bytes:
     """What the file of a secret key of 32 bytes holds. It is as secret as the key."""
-    return f"{_HEAD}\n{base64.b64encode(identity).decode()}\n".encode()
+    return secret_text(_HEAD, identity)
 
 
 def make_identity(folder: Path) -> bytes:
@@ -63,23 +58,7 @@ def read_identity(path: Path) -> bytes:
     Raises ConfigError, which never holds any of the file, for one that others may read, and for one that is not as
     `identity_text` writes it.
     """
-    try:
-        text = read_text(path, _MOST)
-        mode = stat.S_IMODE(os.stat(path).st_mode)
-    except OSError as error:
-        raise ConfigError(f"identity key {path} cannot be read: {error.strerror}") from None
-    except ForeignError as error:
-        raise ConfigError(f"identity key {path} cannot be read: {error}") from None
-    if os.name == "posix" and mode & 0o077:
-        raise ConfigError(f"identity key {path} may be read by others (mode {mode:04o}); chmod 600 it")
-    head, _, rest = text.partition("\n")
-    try:
-        identity = base64.b64decode(rest.removesuffix("\n"), validate=True)
-    except (binascii.Error, ValueError):
-        identity = b""
-    if head != _HEAD or len(identity) != _BYTES or text.encode() != identity_text(identity):
-        raise ConfigError(f"{path} is damaged, or no identity key; take it from a copy, or enrol a new one")
-    return identity
+    return read_secret(path, _HEAD, "identity key", "take it from a copy, or enrol a new one")
 
 
 def public_key_of(text: str, where: str) -> bytes:

@@ -67,6 +67,7 @@ The server's own folder.
 
 - `enrolment.toml`: a copy of the federation's, who takes part
 - `images/`: test images, a folder for each class
+- `certs/`, here or beside: with `signing.key`, which signs the run's receipt
 - `run/`: written by the run; `flora-secure audit run` checks it
 """
 
