@@ -119,7 +119,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What one observer's view costs. `epsilon`: `null` where it is not finite or not known. `status`: bounded (ε holds),
+    """What one observer's view costs. `epsilon`: `null` where it is infinite or not known. `status`: bounded (ε holds),
     infinite (nothing bounds it) or unknown (the run does not say enough). `said`: why, in a sentence."""
 
     epsilon: float | None

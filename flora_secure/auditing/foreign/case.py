@@ -1,0 +1,93 @@
+"""A foreign log under audit: what it claims, for which δ its views are worked out, and within which tolerance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from flora_secure.auditing.foreign.log import EXAMPLE, OUTSIDER, ROUND, SERVER, SPARSE, UPLOAD, Claim, ForeignLog, Problem
+from flora_secure.auditing.foreign.views import AS_IT_STANDS, Reading, amplifies, epsilon, least_rounds
+from flora_secure.privacy.accounting import default_delta
+
+VIEWS = (SERVER, OUTSIDER, UPLOAD)
+WORDS = {SERVER: "the server", OUTSIDER: "an outsider", UPLOAD: "whoever sees single uploads"}
+ONE_ROUND = Reading(rounds=1)
+
+
+@dataclass(frozen=True)
+class ForeignCase:
+    """`log` as read from `source`, with the `problems` of reading it, and `notes`: what its importer knows of the
+    system's code, a warning each."""
+
+    source: str
+    log: ForeignLog
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+    @cached_property
+    def units(self) -> int | None:
+        """How many units there are, as far as the log says: clients, or examples."""
+        return (self.log.examples or self.log.population) if self.log.unit == EXAMPLE else self.log.population
+
+    @cached_property
+    def delta(self) -> float:
+        """δ of the three views: the first one claimed that is one, else the usual one."""
+        claimed = [c.delta for c in self.log.claims if c.delta is not None and 0 < c.delta < 1]
+        return claimed[0] if claimed else default_delta(self.units or 1)
+
+    @cached_property
+    def views(self) -> dict[str, float]:
+        """Observer → ε at `delta` of all rounds; infinity where nothing bounds it, NaN where it is not known."""
+        return {view: self.epsilon(view, self.delta, None) for view in VIEWS}
+
+    def epsilon(self, view: str, delta: float, adjacency: str | None, reading: Reading = AS_IT_STANDS) -> float:
+        """As `views.epsilon`; NaN for a log without rounds."""
+        if not self.log.rounds:
+            return math.nan
+        return epsilon(self.log, view, delta, adjacency or self.log.adjacency, reading)
+
+    def derived(self, claim: Claim) -> float:
+        """ε of what a claim is about, with every round of the log counted."""
+        return self.epsilon(claim.against or OUTSIDER, self._delta(claim), claim.adjacency, self.reading(claim))
+
+    def least(self, claim: Claim) -> float:
+        """The same for as few rounds as the busiest client can have been in."""
+        if claim.scope == ROUND or not self.uncertain(claim):
+            return self.derived(claim)
+        reading = Reading(rounds=least_rounds(self.log))
+        return self.epsilon(claim.against or OUTSIDER, self._delta(claim), claim.adjacency, reading)
+
+    def if_secret(self, claim: Claim) -> float | None:
+        """The same if cohorts were kept secret, where the log does not say whether they were; `None` elsewhere."""
+        if claim.against not in (OUTSIDER, None) or self.log.secret_sampling is not None:
+            return None
+        hidden = Reading(amplified=True, rounds=self.reading(claim).rounds)
+        if not amplifies(self.log, OUTSIDER, hidden):
+            return None
+        return self.epsilon(OUTSIDER, self._delta(claim), claim.adjacency, hidden)
+
+    def uncertain(self, claim: Claim) -> bool:
+        """Whether the log leaves open in how many rounds the busiest client was."""
+        log = self.log
+        named = bool(log.rounds) and all(run.participants is not None for run in log.rounds)
+        open_rounds = log.most_rounds is None and not named and log.unit != EXAMPLE and log.mechanism != SPARSE
+        return open_rounds and not amplifies(log, claim.against or OUTSIDER) and least_rounds(log) < log.times
+
+    def reading(self, claim: Claim) -> Reading:
+        """How many rounds a claim is about."""
+        return ONE_ROUND if claim.scope == ROUND else AS_IT_STANDS
+
+    def _delta(self, claim: Claim) -> float:
+        return self.delta if claim.delta is None else claim.delta
+
+    def said(self, claim: Claim) -> str:
+        """A claim in words."""
+        delta = "" if claim.delta is None else f" at δ = {claim.delta:g}"
+        whom = f"against {WORDS[claim.against]}" if claim.against else "against nobody in particular"
+        return f"ε = {claim.epsilon:.6g}{delta} {whom}, {'one round' if claim.scope == ROUND else 'in total'}"
+
+    @staticmethod
+    def below(claimed: float, derived: float) -> bool:
+        """Whether a claim is smaller than accountants that differ a little could make it."""
+        return claimed < derived - max(0.02, 0.005 * derived) if math.isfinite(derived) else derived == math.inf
