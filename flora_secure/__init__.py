@@ -262,15 +262,19 @@ def audit(path: str | Path, /, *, opacus: bool = True) -> Audit:
     """Derive every claim of a run again from its folder alone; no data, no weights.
 
     Args:
-        path: the run's folder.
+        path: the run's folder, or a file: the log of a system that is not ours (docs/foreign-log.md).
         opacus: ask opacus' accountant too, where it is installed; it imports torch, which takes seconds.
 
     Returns:
         Findings, each with evidence; `passed` is false where a claim is wrong.
 
     Raises:
-        InputError: a folder that cannot be read, or that holds no round.
+        InputError: a folder or file that cannot be read, or a folder that holds no round.
     """
+    if Path(path).is_file():
+        from flora_secure.auditing.foreign.block import audit_foreign
+
+        return audit_foreign(Path(path), opacus=opacus)
     from flora_secure.auditing.folder import audit as audited
 
     return audited(Path(path), opacus=opacus)

@@ -17,11 +17,15 @@ flora-secure audit runs/mine
 
 flora-secure audit runs/mine --quiet
 
-flora-secure audit runs/mine --no-opacus --json"""
+flora-secure audit runs/mine --no-opacus --json
+
+flora-secure audit opacus.json
+
+flora-secure audit flower.json --as-log > log.json"""
 
 
 def audit(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that flora-secure simulate wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or a file: the log of another system.")],
     opacus: Annotated[
         bool, typer.Option("--opacus/--no-opacus", help="Ask opacus' accountant too, if installed; it takes seconds.")
     ] = True,
@@ -29,15 +33,23 @@ def audit(
         bool, typer.Option("--quiet", "-q", help="Only the verdict, and what is not as it should be.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
+    as_log: Annotated[
+        bool, typer.Option("--as-log", help="Of another system's file: print the log that it becomes, to complete it.")
+    ] = False,
 ) -> None:
     """Derive every client's ε again from a run's log, and set it beside what the run claims.
 
-    Exits 1 if a claim is wrong.
+    Exits 1 if a claim is wrong. Of a file of Flower, Opacus or NVFlare, or a flora-secure/foreign-log/1, it is said
+    what is claimed, what follows for server, outsider and single upload, and what cannot be known.
     """
     import flora_secure
+    from flora_secure.auditing.foreign.opening import as_log as log_of
     from flora_secure.errors import InputError
 
     try:
+        if as_log:
+            emit_json(log_of(run))
+            return
         with working("deriving every figure again"):
             found = flora_secure.audit(run, opacus=opacus)
     except InputError as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from pathlib import Path
 
 from flora_secure.auditing.findings import VIOLATION, Audit, Block, Figure
+from flora_secure.auditing.foreign.accountants import agreement
 from flora_secure.auditing.foreign.case import VIEWS, WORDS, ForeignCase
 from flora_secure.auditing.foreign.claim_checks import claim_findings
 from flora_secure.auditing.foreign.label import label_of, uncovered
@@ -16,31 +16,38 @@ from flora_secure.auditing.foreign.opening import opened
 from flora_secure.plain import finite_or_none
 
 
-def audit_foreign(path: Path) -> Audit:
+def audit_foreign(path: Path, *, opacus: bool = True) -> Audit:
     """Audit the log of a system that is not ours, or a file that an importer knows.
+
+    Args:
+        path: a JSON file, as docs/foreign-log.md has it.
+        opacus: ask opacus' accountant too, where it is installed and examples are sampled.
 
     Raises `flora_secure.errors.PlainError` for a file that cannot be read, or that nobody here knows.
     """
-    return audit_of(opened(path))
+    return audit_of(opened(path), opacus=opacus)
 
 
-def audit_of(case: ForeignCase) -> Audit:
-    """The audit of a log that was read."""
-    findings = mechanism_findings(case) + claim_findings(case)
+def audit_of(case: ForeignCase, *, opacus: bool = True) -> Audit:
+    """The audit of a log that was read; `opacus` as `audit_foreign` has it."""
+    counted = agreement(case, opacus=opacus)
+    findings = [*mechanism_findings(case), counted.finding, *claim_findings(case)]
     block = Block(
         name="foreign log",
         left_out=None,
         findings=findings,
         measurements=[],
-        checked=["What the log says of noise, clip norms, sampling and δ, and each ε that it claims, against each other."],
+        checked=[
+            "What the log says of noise, clip norms, sampling and δ, and each ε that it claims, against each other."
+        ],
         assumed=["The log says what happened.", *_assumed(case)],
         uncovered=uncovered(case),
     )
     return Audit(
         run=case.source,
         passed=all(finding.severity != VIOLATION for finding in findings),
-        accountants={"dp-accounting": importlib.metadata.version("dp-accounting")},
-        left_out={},
+        accountants=counted.versions,
+        left_out=counted.left_out,
         blocks=[block],
         figures=[_figure(case, view) for view in VIEWS],
         clients=[],

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from flora_secure.auditing.foreign.log import EXAMPLE, OUTSIDER, ROUND, SERVER, SPARSE, UPLOAD, Claim, ForeignLog, Problem
+from flora_secure.auditing.foreign.log import (
+    EXAMPLE,
+    OUTSIDER,
+    ROUND,
+    SERVER,
+    SPARSE,
+    SUM,
+    UPLOAD,
+    Claim,
+    ForeignLog,
+    Problem,
+)
 from flora_secure.auditing.foreign.views import AS_IT_STANDS, Reading, amplifies, epsilon, least_rounds
 from flora_secure.privacy.accounting import default_delta
 
@@ -42,10 +54,13 @@ class ForeignCase:
         return {view: self.epsilon(view, self.delta, None) for view in VIEWS}
 
     def epsilon(self, view: str, delta: float, adjacency: str | None, reading: Reading = AS_IT_STANDS) -> float:
-        """As `views.epsilon`; NaN for a log without rounds."""
+        """As `views.epsilon`; NaN for a log without rounds. Who sees sums or models sees no more than the uploads."""
         if not self.log.rounds:
             return math.nan
-        return epsilon(self.log, view, delta, adjacency or self.log.adjacency, reading)
+        found = epsilon(self.log, view, delta, adjacency or self.log.adjacency, reading)
+        return (
+            epsilon(self.log, UPLOAD, delta, adjacency or self.log.adjacency, reading) if math.isnan(found) else found
+        )
 
     def derived(self, claim: Claim) -> float:
         """ε of what a claim is about, with every round of the log counted."""
@@ -58,14 +73,20 @@ class ForeignCase:
         reading = Reading(rounds=least_rounds(self.log))
         return self.epsilon(claim.against or OUTSIDER, self._delta(claim), claim.adjacency, reading)
 
-    def if_secret(self, claim: Claim) -> float | None:
-        """The same if cohorts were kept secret, where the log does not say whether they were; `None` elsewhere."""
-        if claim.against not in (OUTSIDER, None) or self.log.secret_sampling is not None:
+    def at_best(self, claim: Claim) -> float | None:
+        """The same if what the log leaves open were as good as can be: cohorts kept secret, noise on the sum by the
+        server; `None` where sampling leaves nothing open."""
+        log = self.log
+        if claim.against not in (OUTSIDER, None) or (log.secret_sampling is not None and log.noise_by is not None):
             return None
-        hidden = Reading(amplified=True, rounds=self.reading(claim).rounds)
-        if not amplifies(self.log, OUTSIDER, hidden):
+        if log.secret_sampling is False or log.unit == EXAMPLE:
             return None
-        return self.epsilon(OUTSIDER, self._delta(claim), claim.adjacency, hidden)
+        best = dataclasses.replace(
+            log, secret_sampling=True, noise_by=log.noise_by or SERVER, noise_on=log.noise_on or SUM
+        )
+        if not log.rounds or not amplifies(best, OUTSIDER):
+            return None
+        return epsilon(best, OUTSIDER, self._delta(claim), claim.adjacency or log.adjacency, self.reading(claim))
 
     def uncertain(self, claim: Claim) -> bool:
         """Whether the log leaves open in how many rounds the busiest client was."""

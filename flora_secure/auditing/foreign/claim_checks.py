@@ -22,7 +22,7 @@ from flora_secure.auditing.foreign.log import (
     Claim,
     ForeignLog,
 )
-from flora_secure.auditing.foreign.views import Reading, amplifies, figures, least_rounds, multiplier, steps_of
+from flora_secure.auditing.foreign.views import Reading, amplifies, least_rounds, multiplier, span, steps_of
 
 
 class Mistake(NamedTuple):
@@ -33,10 +33,15 @@ class Mistake(NamedTuple):
     remedy: str
 
 
-_ROUND = Mistake("F-21", ("No round is sold as the total", "The ε of one round is claimed as the total"), "compose all rounds")
+_ROUND = Mistake(
+    "F-21", ("No round is sold as the total", "The ε of one round is claimed as the total"), "compose all rounds"
+)
 _AMPLIFIED = Mistake(
     "F-22",
-    ("Sampling amplifies nothing for those who see who is drawn", "Amplification by sampling is claimed where it does not hold"),
+    (
+        "Sampling amplifies nothing for those who see who is drawn",
+        "Amplification by sampling is claimed where it does not hold",
+    ),
     "count every round that a unit was in; amplify for outsiders alone, if cohorts are secret",
 )
 _ADJACENCY = Mistake(
@@ -80,12 +85,14 @@ def _totals(case: ForeignCase) -> Finding:
     doubts: list[Problem] = []
     for place, claim in claims:
         where, said, most = f"claims[{place}]", case.said(claim), case.derived(claim)
-        value, hidden = claim.epsilon or 0.0, case.if_secret(claim)
+        value, hidden = claim.epsilon or 0.0, case.at_best(claim)
         if math.isnan(most):
             doubts.append((where, f"{said}: what follows is not known"))
         elif hidden is not None and not case.below(value, hidden):
             if case.below(value, most):
-                doubts.append((where, f"{said}: only if cohorts are a secret, else {most:.5g}"))
+                doubts.append(
+                    (where, f"{said}: only if cohorts are a secret and noise is as accounted, else {most:.5g}")
+                )
         elif case.below(value, case.least(claim)):
             wrong.append((where, f"{said}, {_at_least(case, claim, most)}"))
         elif case.below(value, most):
@@ -120,7 +127,7 @@ def _explained(case: ForeignCase) -> Iterator[Finding]:
                 under = False
             if under or (over and mistake is _ADJACENCY):
                 line = f"{case.said(claim)}, derived {truth:.6g}" if math.isfinite(truth) else case.said(claim)
-                sure = under and case.if_secret(claim) is None
+                sure = under and case.at_best(claim) is None
                 found[mistake].append((VIOLATION if sure else WARNING, (f"claims[{place}]", line)))
     for mistake, met in found.items():
         severity = VIOLATION if any(one == VIOLATION for one, _ in met) else WARNING
@@ -139,7 +146,7 @@ def _wrong_readings(case: ForeignCase, claim: Claim) -> Iterator[tuple[Mistake, 
     yield _ADJACENCY, log, usual, other
     if log.sampling is not None:  # a sampled Gaussian with the wrong z is not the other adjacency's
         stretched = dataclasses.replace(usual, stretch=2.0 if word == REPLACE_ONE else 0.5)
-        hidden = case.if_secret(claim) is not None
+        hidden = case.at_best(claim) is not None
         yield _ADJACENCY, log, dataclasses.replace(stretched, amplified=True) if hidden else stretched, word
     yield _NOMINAL, log, dataclasses.replace(usual, nominal=True), word
     if any(run.count_noise is not None for run in log.rounds):
@@ -165,10 +172,10 @@ def _span(
         steps = steps_of(log, view, reading)
         value = central_limit(steps, delta) if steps and len(steps) == 1 and 0 < delta < 1 else math.nan
         return value, value
-    low, high = figures(log, view, delta, adjacency, reading, fast=True)
+    low, high = span(log, view, delta, adjacency, reading)
     if mistake is _AMPLIFIED and 0 < delta < 1:  # most accountants count cohorts as Poisson sampling, on the sum
         poisson = dataclasses.replace(log, sampling=POISSON, noise_by=SERVER, noise_on="sum")
-        under, over = figures(_nominal(log, poisson), OUTSIDER, delta, adjacency, reading, fast=True)
+        under, over = span(_nominal(log, poisson), OUTSIDER, delta, adjacency, reading)
         low, high = min(low, under), max(over, under) if not low <= (claim.epsilon or 0.0) <= high else high
     return low, high
 
@@ -184,7 +191,10 @@ def _nominal(log: ForeignLog, other: ForeignLog) -> ForeignLog:
 
 def _whom(case: ForeignCase) -> Finding:
     """F-29: who is claimed to be kept out, and by whose noise."""
-    title = ("Claims are against those whom the noise keeps out", "A claim is against somebody whom the noise does not keep out")
+    title = (
+        "Claims are against those whom the noise keeps out",
+        "A claim is against somebody whom the noise does not keep out",
+    )
     log = case.log
     wrong: list[Problem] = []
     doubts: list[Problem] = []
@@ -200,6 +210,6 @@ def _whom(case: ForeignCase) -> Finding:
         doubts.append(("noise_by", "who adds the noise is not known, and so not whom the claims are against"))
     if doubts and not wrong:
         return judged("F-29", (title[0], "Claims do not say against whom they hold"), doubts, "", "say it", WARNING)
-    return judged("F-29", title, wrong, f"{len(log.claims)} claims", "claim it against outsiders, or let clients add it")
-
-
+    return judged(
+        "F-29", title, wrong, f"{len(log.claims)} claims", "claim it against outsiders, or let clients add it"
+    )

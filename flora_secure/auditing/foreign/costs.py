@@ -12,10 +12,11 @@ import dp_accounting
 from dp_accounting import pld, rdp
 
 from flora_secure.auditing.foreign.log import REPLACE_ONE
+from flora_secure.auditing.foreign.log import ZERO_OUT as ZERO_OUT_ADJACENCY
 from flora_secure.privacy.accounting import gaussian_epsilon, gaussian_mu
 from flora_secure.privacy.amplification import REPORT_CELL, ZERO_OUT, gaussian_event
 
-_CELLS, _DISTINCT = 1e6, 20
+_CELLS, _DISTINCT = 1e5, 20  # cells of a loss distribution, roughly; of different steps
 _ORDERS = (*range(2, 65), 128, 256, 512)
 _RELATION = dp_accounting.NeighboringRelation.REPLACE_ONE
 
@@ -92,8 +93,10 @@ def _few(steps: Steps) -> Steps:
 @functools.lru_cache(maxsize=256)
 def _by_pld(steps: frozenset[tuple[Step, int]], delta: float, replaced: bool) -> float:
     far = 2.0 if replaced or any(step.kept < step.among for step, _ in steps) else 1.0
-    most = gaussian_epsilon(_mu(dict(steps)) * far, delta)  # what they cost without sampling: no loss is larger
-    accountant = pld.PLDAccountant(_RELATION if replaced else ZERO_OUT, max(REPORT_CELL, most / _CELLS))
+    most = gaussian_epsilon(_mu(dict(steps)) * far, delta)  # what they cost without sampling
+    one = max(gaussian_epsilon(far / step.z, delta) for step, _ in steps)
+    upper = min(most, max(one, loose(dict(steps), delta, REPLACE_ONE if replaced else ZERO_OUT_ADJACENCY)))
+    accountant = pld.PLDAccountant(_RELATION if replaced else ZERO_OUT, max(REPORT_CELL, upper / _CELLS))
     for step, count in sorted(steps):
         event = gaussian_event(step.z, step.rate)
         if step.kept < step.among:

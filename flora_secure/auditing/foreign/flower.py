@@ -42,7 +42,7 @@ def imported(table: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     one = {"noise_multiplier": table.get("noise_multiplier"), "clip": table.get("clipping_norm")}
     one["cohort"] = table.get("num_sampled_clients")
     notes = _state_notes(state) if accounted else [
-        "without an accountant Flower weights clients by their examples: one of them may be more than its share of the mean"
+        "without an accountant Flower weights clients by their examples: one may be more than its share of the mean"
     ]  # fmt: skip
     if name in _ADAPTIVE:
         one["count_noise"] = table.get("clipped_count_stddev")
@@ -83,7 +83,9 @@ def _of_state(state: dict[str, Any]) -> dict[str, Any]:
     delta, limit, spent = config.get("target_delta"), config.get("max_epsilon"), state.get("spent")
     claims = []
     if isinstance(spent, dict):
-        claims.append({"epsilon": spent.get("epsilon"), "delta": spent.get("delta"), "accountant": "Flower RdpAccountant"})
+        claims.append(
+            {"epsilon": spent.get("epsilon"), "delta": spent.get("delta"), "accountant": "Flower RdpAccountant"}
+        )
     if limit is not None:
         claims.append({"epsilon": limit, "delta": delta, "accountant": "max_epsilon"})
     return {

@@ -111,6 +111,8 @@ def _bounded(case: ForeignCase, view: str) -> str:
             FIXED: "The model that was trained, to whoever has it: secret batches of a fixed size.",
             FULL: "The model that was trained, to whoever has it: every example in every step.",
         }.get(log.sampling or "", "The model that was trained, if batches were drawn by Poisson sampling.")
+    if view != UPLOAD and multiplier(log, log.rounds[0]) is None:
+        return "Not more than single uploads give."
     if view == OUTSIDER:
         if amplifies(log, OUTSIDER):
             return "Released models alone, cohorts secret and uniformly drawn."

@@ -1,4 +1,4 @@
-"""The log of a system that is not ours, `flora-secure/foreign-log/1`, read leniently: what is wrong becomes a problem."""
+"""The log of a system that is not ours, `flora-secure/foreign-log/1`: what is wrong in it becomes a problem."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def _members(value: Any) -> tuple[int | str, ...]:
     return tuple(value)
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError("a list of texts")
-    return [_text(one) for one in value]
+    return tuple(_text(one) for one in value)
 
 
 _MOST = 10**12
@@ -179,7 +179,7 @@ class ForeignLog:
     epochs: float | None = _key(_number(0, 1e9, open_low=True))
     accountant: str | None = _key(_text)
     chosen: str | None = _key(_text)
-    unprotected: list[str] | None = _key(_texts)
+    unprotected: tuple[str, ...] | None = _key(_texts)
     sparse: SparseVector | None = None
     rounds: list[Rounds] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)

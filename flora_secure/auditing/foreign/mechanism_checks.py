@@ -67,13 +67,19 @@ def _noise(case: ForeignCase) -> Iterator[Finding]:
             wrong.append((where, f"{what}, {ratio:.3g} of it"))
     title = ("The noise is what the noise multiplier says", "There is less noise than the noise multiplier says")
     if seen or not log.rounds or log.mechanism in (SPARSE, NO_MECHANISM):
-        yield judged("F-02", title, wrong, f"{seen:,} entries compared", "shares of z·c ÷ √n for n that are sure to stay")
+        yield judged(
+            "F-02", title, wrong, f"{seen:,} entries compared", "shares of z·c ÷ √n for n that are sure to stay"
+        )
     else:
-        yield unchecked("F-02", title, "noise, clip norm, contributors or z are not in the log", "`noise` in each round")
+        yield unchecked(
+            "F-02", title, "noise, clip norm, contributors or z are not in the log", "`noise` in each round"
+        )
     title = ("Noise counts those who stayed", "Noise counts contributors who dropped out")
     fewer = [run for run in log.rounds if run.cohort and run.present and run.present < run.cohort]
     if not lost and any(run.noise is None for run in fewer) and log.noise_by is not None:
-        yield unchecked("F-03", title, "some dropped out, and whether z counts them is not known", "`noise` in each round")
+        yield unchecked(
+            "F-03", title, "some dropped out, and whether z counts them is not known", "`noise` in each round"
+        )
     elif lost or fewer or all(run.contributors is not None for run in log.rounds) or log.unit == EXAMPLE:
         yield judged("F-03", title, lost, f"{len(fewer):,} entries with drop-outs", "size noise for those who stay")
     else:
@@ -81,11 +87,16 @@ def _noise(case: ForeignCase) -> Iterator[Finding]:
 
 
 def _clip(case: ForeignCase) -> Finding:
-    title = ("Contributions are clipped to the norm that is claimed", "Contributions are clipped to more than is claimed")
+    title = (
+        "Contributions are clipped to the norm that is claimed",
+        "Contributions are clipped to more than is claimed",
+    )
     log = case.log
     both = [(place, run.clip) for place, run in enumerate(log.rounds) if run.clip is not None]
     if log.clip is None or not both:
-        return unchecked("F-04", title, "the norm claimed, or the one clipped to, is not known", "`clip`, here and there")
+        return unchecked(
+            "F-04", title, "the norm claimed, or the one clipped to, is not known", "`clip`, here and there"
+        )
     wrong = [
         (f"rounds[{place}]", f"clipped to {clip:.5g}, noise is for {log.clip:.5g}: {clip / log.clip:.3g} times as much")
         for place, clip in both
@@ -98,13 +109,18 @@ def _order(case: ForeignCase) -> Finding:
     title = ("Noise is added to what was clipped", "Noise is added before clipping")
     if case.log.noise_before_clip is None:
         return unchecked("F-05", title, "the order is not in the log", "`noise_before_clip`")
-    wrong = [("", "what one unit moves has no bound when the noise is added: no ε")] if case.log.noise_before_clip else []
+    wrong = (
+        [("", "what one unit moves has no bound when the noise is added: no ε")] if case.log.noise_before_clip else []
+    )
     return judged("F-05", title, wrong, "clipped first", "clip first")
 
 
 def _filters(case: ForeignCase) -> Finding:
     """F-06: a mechanism that is none, or whose noise does not protect what it releases."""
-    title = ("The mechanism is one of differential privacy", "The mechanism gives no differential privacy worth the name")
+    title = (
+        "The mechanism is one of differential privacy",
+        "The mechanism gives no differential privacy worth the name",
+    )
     log, sparse = case.log, case.log.sparse
     if log.mechanism is None:
         return unchecked("F-06", title, "no mechanism is named", "`mechanism`")
@@ -177,14 +193,21 @@ def _epochs(case: ForeignCase) -> Finding:
         return unchecked("F-09", title, "how many epochs were trained is not known", "`epochs`")
     rate = max(rates) if log.batch is None or log.examples is None else log.batch / log.examples
     expected, counted = log.epochs / rate, log.times
-    wrong = [("rounds", f"{counted:,} steps counted; {log.epochs:g} epochs of batches of rate {rate:.4g} are {expected:,.0f}")]
+    wrong = [
+        (
+            "rounds",
+            f"{counted:,} steps counted; {log.epochs:g} epochs of batches of rate {rate:.4g} are {expected:,.0f}",
+        )
+    ]
     short = counted < expected * 0.98 - 1
     return judged("F-09", title, wrong if short else [], f"{counted:,} steps", "count every step of the optimiser")
 
 
 def _delta(case: ForeignCase) -> Finding:
     title = ("δ is below 1/N", "δ is not below 1/N")
-    given = [(f"claims[{place}]", claim.delta) for place, claim in enumerate(case.log.claims) if claim.delta is not None]
+    given = [
+        (f"claims[{place}]", claim.delta) for place, claim in enumerate(case.log.claims) if claim.delta is not None
+    ]
     if not given:
         return unchecked("F-10", title, f"no δ is claimed; {case.delta:g} is used here", "`delta` of each claim")
     zero = [(where, "δ = 0, which Gaussian noise never has") for where, delta in given if delta == 0]
@@ -192,7 +215,9 @@ def _delta(case: ForeignCase) -> Finding:
         return judged("F-10", title, zero, "", "a δ below 1/N")
     if case.units is None:
         return unchecked("F-10", title, "how many units there are is not known", "`population`, or `examples`")
-    wrong = [(where, f"δ = {d:g}, 1/{case.units:,} = {1 / case.units:.3g}") for where, d in given if d >= 1 / case.units]
+    wrong = [
+        (where, f"δ = {d:g}, 1/{case.units:,} = {1 / case.units:.3g}") for where, d in given if d >= 1 / case.units
+    ]
     remedy = "a δ well below 1/N: giving one unit away whole has δ = 1/N"
     return judged("F-10", title, wrong, f"N = {case.units:,}", remedy)
 
@@ -203,7 +228,9 @@ def _randomness(case: ForeignCase) -> Finding:
         return judged("F-11", title, [], "there is no noise", "")
     if case.log.secure_random is None:
         return unchecked("F-11", title, "the generator is not in the log", "`secure_random`")
-    wrong = [] if case.log.secure_random else [("", "who learns its state, or reads the low bits, takes the noise away")]
+    wrong = (
+        [] if case.log.secure_random else [("", "who learns its state, or reads the low bits, takes the noise away")]
+    )
     return judged("F-11", title, wrong, "as the log says", "the operating system's generator, on a grid", WARNING)
 
 
@@ -216,6 +243,5 @@ def _unprotected(case: ForeignCase) -> Finding:
 
 
 def _code(case: ForeignCase) -> Finding:
-    title = ("Nothing is known of this system's code that changes a figure", "The system's code has a fault that is known")
+    title = ("Nothing else is known that changes a figure", "More is known of this system or file")
     return judged("F-13", title, [("", note) for note in case.notes], "no note", "see docs/foreign-log.md", WARNING)
-

@@ -170,29 +170,32 @@ def epsilon(log: ForeignLog, view: str, delta: float, adjacency: str | None, rea
         log: with rounds. view: SERVER, OUTSIDER or UPLOAD. delta: between 0 and 1; 0 for sparse-vector filters.
         adjacency: `None` counts as zero-out.
     """
-    span = figures(log, view, delta, adjacency, reading, fast=False)
-    return span[0]
+    steps = _steps_or_value(log, view, delta, adjacency or ZERO_OUT, reading)
+    return steps if isinstance(steps, float) else tight(steps, delta, adjacency or ZERO_OUT)
 
 
-def figures(
-    log: ForeignLog, view: str, delta: float, adjacency: str | None, reading: Reading = AS_IT_STANDS, *, fast: bool
+def span(
+    log: ForeignLog, view: str, delta: float, adjacency: str | None, reading: Reading = AS_IT_STANDS
 ) -> tuple[float, float]:
-    """ε by the tightest accountant, and by Rényi divergences, which other systems publish. `fast` leaves the first out
-    where there are so many rounds that it takes seconds. As `epsilon`."""
-    word = adjacency or ZERO_OUT
+    """From the tightest ε to that of Rényi divergences, which other systems publish. As `epsilon`; beyond
+    `MOST_FOR_PLD` rounds the first is a share of the second that no figure was seen below."""
+    steps = _steps_or_value(log, view, delta, adjacency or ZERO_OUT, reading)
+    if isinstance(steps, float):
+        return steps, steps
+    upper = loose(steps, delta, adjacency or ZERO_OUT)
+    return tight(steps, delta, adjacency or ZERO_OUT) if steps.total() <= MOST_FOR_PLD else upper * 0.85, upper
+
+
+def _steps_or_value(
+    log: ForeignLog, view: str, delta: float, adjacency: str, reading: Reading
+) -> Counter[Step] | float:
+    """The steps to count, or what is known without counting."""
     if log.mechanism == NO_MECHANISM or log.noise_before_clip:  # unclipped, nothing bounds what one unit moves
-        return math.inf, math.inf
+        return math.inf
     if log.noise_by == SERVER and view != OUTSIDER:  # it has the sum, and what was uploaded, before there is noise
-        return math.inf, math.inf
+        return math.inf
     if log.mechanism == SPARSE:
         times = log.times if reading.rounds is None else reading.rounds
-        value = math.nan if log.sparse is None else sparse_epsilon(log.sparse, times, delta, word)
-        return value, value
+        return math.nan if log.sparse is None else sparse_epsilon(log.sparse, times, delta, adjacency)
     steps = steps_of(log, view, reading)
-    if not steps or not 0 < delta < 1:
-        return math.nan, math.nan
-    upper = loose(steps, delta, word)
-    if fast and sum(steps.values()) > MOST_FOR_PLD:
-        return upper * 0.85, upper
-    return tight(steps, delta, word), upper
-
+    return steps if steps and 0 < delta < 1 else math.nan
