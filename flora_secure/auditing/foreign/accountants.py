@@ -47,7 +47,7 @@ def agreement(case: ForeignCase, *, opacus: bool) -> Agreement:
         why = "pure ε adds up: there is one way to count it"
     done = set[frozenset[tuple[Step, int]]]()
     for view in VIEWS:
-        steps = steps_of(case.log, view) if case.log.rounds and math.isfinite(case.views[view]) else None
+        steps = steps_of(case.log, view) if case.countable and math.isfinite(case.views[view]) else None
         if not steps or case.log.mechanism == SPARSE or (same := frozenset(steps.items())) in done:
             continue
         done.add(same)

@@ -99,7 +99,7 @@ def _totals(case: ForeignCase) -> Finding:
             few = least_rounds(case.log)
             doubts.append((where, f"{said}: {most:.5g} for a client of every round, and one was in {few:,} at least"))
     if doubts and not wrong:
-        title = (title[0], "A claim holds only under what the log does not say")
+        title = (title[0], "A claim is not shown to hold")
         return judged("F-20", title, doubts, "", "`most_rounds`, `secret_sampling` or what is missing", WARNING)
     return judged("F-20", title, wrong, f"{len(claims)} compared", "claim what follows, or add noise")
 
@@ -115,7 +115,7 @@ def _explained(case: ForeignCase) -> Iterator[Finding]:
     """For each mistake, the claims that are wrong and that it reproduces; overstatements are warnings."""
     found: dict[Mistake, list[tuple[str, Problem]]] = {mistake: [] for mistake in _MISTAKES}
     for place, claim in enumerate(case.log.claims):
-        if claim.epsilon is None or not case.log.rounds:
+        if claim.epsilon is None or not case.countable:
             continue
         truth = case.derived(claim)
         for mistake, log, reading, adjacency in _wrong_readings(case, claim):

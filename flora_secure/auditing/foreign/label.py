@@ -80,6 +80,8 @@ def _unknown(case: ForeignCase, view: str) -> str:
     log = case.log
     if not log.rounds:
         return "The log names no round."
+    if not case.countable:
+        return "A round of the log has numbers that are not possible."
     if log.mechanism == SPARSE:
         return "How many values an upload holds is not known: `sparse.parameters`."
     if log.noise_by is None and view != OUTSIDER:

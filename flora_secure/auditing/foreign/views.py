@@ -9,7 +9,7 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from flora_secure.auditing.foreign.costs import Step, loose, tight
+from flora_secure.auditing.foreign.costs import MOST_FOR_PLD, Step, loose, tight
 from flora_secure.auditing.foreign.log import (
     CLIENTS,
     EXAMPLE,
@@ -31,7 +31,6 @@ from flora_secure.auditing.foreign.log import (
 from flora_secure.auditing.foreign.sparse import sparse_epsilon
 
 _KEPT = 10**6  # a rate of batches of fixed size, where their size is not known
-MOST_FOR_PLD = 10**5  # rounds, for a figure that only explains a mistake
 
 
 @dataclass(frozen=True, kw_only=True)
