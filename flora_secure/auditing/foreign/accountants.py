@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from flora_secure.auditing.findings import Finding, judged, unchecked
 from flora_secure.auditing.foreign.case import VIEWS, WORDS, ForeignCase
-from flora_secure.auditing.foreign.costs import Step
-from flora_secure.auditing.foreign.log import REPLACE_ONE, SPARSE
-from flora_secure.auditing.foreign.views import steps_of
+from flora_secure.auditing.foreign.costs import Step, tight
+from flora_secure.auditing.foreign.log import REPLACE_ONE, SPARSE, ZERO_OUT
+from flora_secure.auditing.foreign.views import Reading, amplifies, steps_of
 from flora_secure.privacy.cross_check import (
     PRV,
     PRV_MODULE,
@@ -47,7 +47,7 @@ def agreement(case: ForeignCase, *, opacus: bool) -> Agreement:
         why = "pure ε adds up: there is one way to count it"
     done = set[frozenset[tuple[Step, int]]]()
     for view in VIEWS:
-        steps = steps_of(case.log, view) if case.countable and math.isfinite(case.views[view]) else None
+        steps = _counted(case, view) if case.countable and math.isfinite(case.views[view]) else None
         if not steps or case.log.mechanism == SPARSE or (same := frozenset(steps.items())) in done:
             continue
         done.add(same)
@@ -71,6 +71,15 @@ def agreement(case: ForeignCase, *, opacus: bool) -> Agreement:
         return Agreement(unchecked("F-19", _TITLE, why), versions, left_out)
     finding = judged("F-19", _TITLE, apart, ", ".join(seen), "publish neither figure")
     return Agreement(finding, versions, left_out)
+
+
+def _counted(case: ForeignCase, view: str) -> Mapping[Step, int] | None:
+    """The steps that a view's figure was counted from: sampled, or not where that is less."""
+    steps = steps_of(case.log, view)
+    word = case.log.adjacency or ZERO_OUT
+    if steps and amplifies(case.log, view) and tight(steps, case.delta, word) > case.views[view]:
+        return steps_of(case.log, view, Reading(amplified=False))
+    return steps
 
 
 def _again(steps: Mapping[Step, int], delta: float, replaced: bool, *, opacus: bool) -> dict[str, float] | None:

@@ -95,9 +95,9 @@ class ForeignCase:
             return None
         if log.secret_sampling is False or log.unit == EXAMPLE:
             return None
-        best = dataclasses.replace(
-            log, secret_sampling=True, noise_by=log.noise_by or SERVER, noise_on=log.noise_on or SUM
-        )
+        best = dataclasses.replace(log, secret_sampling=True)
+        if log.noise_by is None:
+            best = dataclasses.replace(best, noise_by=SERVER, noise_on=log.noise_on or SUM)
         if not self.countable or not amplifies(best, OUTSIDER):
             return None
         return epsilon(best, OUTSIDER, self._delta(claim), claim.adjacency or log.adjacency, self.reading(claim))

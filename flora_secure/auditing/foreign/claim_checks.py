@@ -68,6 +68,7 @@ _LIMIT = Mistake(
     ("ε is by an accountant that bounds it", "ε is by the central limit, which may be too small"),
     "the PRV or RDP accountant",
 )
+_LOOSE = 1.6  # times the tightest ε: looser than any accountant in use
 _MISTAKES = (_ROUND, _AMPLIFIED, _ADJACENCY, _NOMINAL, _COUNT, _SHUFFLED, _EPOCHS, _LIMIT)
 
 
@@ -120,7 +121,7 @@ def _explained(case: ForeignCase) -> Iterator[Finding]:
         truth = case.derived(claim)
         for mistake, log, reading, adjacency in _wrong_readings(case, claim):
             low, high = _span(case, mistake, claim, log, reading, adjacency)
-            if math.isnan(low) or not low * 0.985 - 0.01 <= claim.epsilon <= high * 1.015 + 0.01:
+            if math.isnan(low) or not low * 0.97 - 0.03 <= claim.epsilon <= high * 1.015 + 0.01:
                 continue
             under, over = case.below(claim.epsilon, truth), claim.epsilon > truth * 1.3 + 0.02
             if under and not case.below(claim.epsilon, case.least(claim)) and mistake is not _AMPLIFIED:
@@ -173,6 +174,7 @@ def _span(
         value = central_limit(steps, delta) if steps and len(steps) == 1 and 0 < delta < 1 else math.nan
         return value, value
     low, high = span(log, view, delta, adjacency, reading)
+    high = min(high, _LOOSE * low)
     if mistake is _AMPLIFIED and 0 < delta < 1:  # most accountants count cohorts as Poisson sampling, on the sum
         poisson = dataclasses.replace(log, sampling=POISSON, noise_by=SERVER, noise_on="sum")
         under, over = span(_nominal(log, poisson), OUTSIDER, delta, adjacency, reading)

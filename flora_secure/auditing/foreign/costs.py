@@ -42,13 +42,14 @@ class Step(NamedTuple):
 Steps = Mapping[Step, int]
 
 
-def tight(steps: Steps, delta: float, adjacency: str) -> float:
+def tight(steps: Steps, delta: float, adjacency: str, cell: float = REPORT_CELL) -> float:
     """ε at `delta` of these steps: the closed form, or privacy loss distributions where something is sampled; beyond
     `MOST_FOR_PLD` sampled ones Rényi divergences, some 10 % above.
 
     Args:
         steps: step → how often. Beyond 20 different ones that are sampled, all count as the costliest: an upper bound.
         delta: between 0 and 1. adjacency: a word of the log; replacing one moves a sum by two clip norms.
+        cell: width of a privacy-loss cell; more for large losses. An upper bound for every width.
     """
     if any(step.z == 0 for step in steps):
         return math.inf
@@ -56,7 +57,7 @@ def tight(steps: Steps, delta: float, adjacency: str) -> float:
         return gaussian_epsilon(_mu(steps) * _far(steps, adjacency), delta)
     if sum(steps.values()) > MOST_FOR_PLD:
         return min(loose(steps, delta, adjacency), gaussian_epsilon(_mu(steps) * _far(steps, adjacency), delta))
-    return _by_pld(frozenset(_few(steps).items()), delta, adjacency)
+    return _by_pld(frozenset(_few(steps).items()), delta, adjacency, cell)
 
 
 def loose(steps: Steps, delta: float, adjacency: str) -> float:
@@ -98,13 +99,13 @@ def _few(steps: Steps) -> Steps:
 
 
 @functools.lru_cache(maxsize=256)
-def _by_pld(steps: frozenset[tuple[Step, int]], delta: float, adjacency: str) -> float:
+def _by_pld(steps: frozenset[tuple[Step, int]], delta: float, adjacency: str, cell: float) -> float:
     far = _far(dict(steps), adjacency)
     most = gaussian_epsilon(_mu(dict(steps)) * far, delta)  # what they cost without sampling
     one = max(gaussian_epsilon(far / step.z, delta) for step, _ in steps)
     upper = min(most, max(one, loose(dict(steps), delta, adjacency)))
     accountant = pld.PLDAccountant(
-        _RELATION if adjacency == REPLACE_ONE else ZERO_OUT, max(REPORT_CELL, upper / _CELLS)
+        _RELATION if adjacency == REPLACE_ONE else ZERO_OUT, max(cell, upper / _CELLS)
     )
     for step, count in sorted(steps):
         event = gaussian_event(step.z, step.rate)

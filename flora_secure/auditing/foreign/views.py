@@ -29,6 +29,7 @@ from flora_secure.auditing.foreign.log import (
     Rounds,
 )
 from flora_secure.auditing.foreign.sparse import sparse_epsilon
+from flora_secure.privacy.amplification import CALIBRATION_CELL
 
 _KEPT = 10**6  # a rate of batches of fixed size, where their size is not known
 
@@ -53,7 +54,8 @@ AS_IT_STANDS = Reading()
 def multiplier(log: ForeignLog, run: Rounds, reading: Reading = AS_IT_STANDS) -> float | None:
     """z of a released sum: its noise ÷ clip norm, with the count of adaptive clipping; `None` where nothing says it."""
     z = None if reading.nominal else derived_multiplier(log, run)
-    z = run.noise_multiplier if z is None else z
+    if z is None and (z := run.noise_multiplier) is not None and not reading.nominal:
+        z /= _wider(log, run)
     return z if z is None or not reading.count_noise else _with_count(z, run)
 
 
@@ -62,7 +64,7 @@ def derived_multiplier(log: ForeignLog, run: Rounds) -> float | None:
     clip = run.clip or log.clip
     if run.noise is None or clip is None:
         return None
-    if log.unit == EXAMPLE or log.noise_on == SUM:
+    if log.unit == EXAMPLE or (log.noise_on == SUM and log.noise_by != CLIENTS):
         return run.noise / clip
     if log.noise_by == CLIENTS:
         return None if run.present is None else run.noise * math.sqrt(run.present) / clip
@@ -80,7 +82,13 @@ def upload_multiplier(log: ForeignLog, run: Rounds) -> float | None:
     if run.noise is not None and clip is not None:
         return run.noise / clip
     z = run.noise_multiplier
-    return None if z is None or run.present is None else z / math.sqrt(run.present)
+    return None if z is None or run.present is None else z / math.sqrt(run.present) / _wider(log, run)
+
+
+def _wider(log: ForeignLog, run: Rounds) -> float:
+    """How much more a round clips to than the norm that z is said for; 1 where that adapts, or is not known."""
+    fixed = log.clip is not None and run.clip is not None and not log.adaptive_clip
+    return max(1.0, (run.clip or 1.0) / (log.clip or 1.0)) if fixed else 1.0
 
 
 def _with_count(z: float, run: Rounds) -> float:
@@ -182,7 +190,9 @@ def span(
     if isinstance(steps, float):
         return steps, steps
     upper = loose(steps, delta, adjacency or ZERO_OUT)
-    return tight(steps, delta, adjacency or ZERO_OUT) if steps.total() <= MOST_FOR_PLD else upper * 0.85, upper
+    if steps.total() > MOST_FOR_PLD:
+        return upper * 0.85, upper
+    return tight(steps, delta, adjacency or ZERO_OUT, CALIBRATION_CELL), upper
 
 
 def _steps_or_value(
