@@ -176,7 +176,9 @@ def test_noise_before_clipping_bounds_nothing() -> None:
 
 
 def test_noise_of_the_server_sold_as_local() -> None:
-    table = changed(noise_by="server", noise_on="sum", aggregation="open", round={"noise": Z}, claim={"against": "upload"})
+    table = changed(
+        noise_by="server", noise_on="sum", aggregation="open", round={"noise": Z}, claim={"against": "upload"}
+    )
     assert violations(table) >= {"F-20", "F-29"}
     assert audited(table).label.upload.status == "infinite"
     assert audited(table).label.trust == "central"

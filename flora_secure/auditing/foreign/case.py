@@ -120,7 +120,8 @@ class ForeignCase:
         """A claim in words."""
         delta = "" if claim.delta is None else f" at δ = {claim.delta:g}"
         whom = f"against {WORDS[claim.against]}" if claim.against else "against nobody in particular"
-        return f"ε = {claim.epsilon:.6g}{delta} {whom}, {'one round' if claim.scope == ROUND else 'in total'}"
+        epsilon = "an ε that is not known" if claim.epsilon is None else f"ε = {claim.epsilon:.6g}"
+        return f"{epsilon}{delta} {whom}, {'one round' if claim.scope == ROUND else 'in total'}"
 
     def below(self, claimed: float, derived: float) -> bool:
         """Whether a claim is smaller than accountants that differ a little could make it; more than a little where so

@@ -18,6 +18,7 @@ from flora_secure.auditing.foreign.log import (
     ROUND,
     SERVER,
     SPARSE,
+    SUM,
     ZERO_OUT,
     Claim,
     ForeignLog,
@@ -120,8 +121,8 @@ def _explained(case: ForeignCase) -> Iterator[Finding]:
             continue
         truth = case.derived(claim)
         for mistake, log, reading, adjacency in _wrong_readings(case, claim):
-            low, high = _span(case, mistake, claim, log, reading, adjacency)
-            if math.isnan(low) or not low * 0.97 - 0.03 <= claim.epsilon <= high * 1.015 + 0.01:
+            spans = _spans(case, mistake, claim, log, reading, adjacency)
+            if not any(_within(claim.epsilon, *one) for one in spans):
                 continue
             under, over = case.below(claim.epsilon, truth), claim.epsilon > truth * 1.3 + 0.02
             if under and not case.below(claim.epsilon, case.least(claim)) and mistake is not _AMPLIFIED:
@@ -134,6 +135,11 @@ def _explained(case: ForeignCase) -> Iterator[Finding]:
         severity = VIOLATION if any(one == VIOLATION for one, _ in met) else WARNING
         problems = [problem for _, problem in met]
         yield judged(mistake.check, mistake.title, problems, "no claim is explained by it", mistake.remedy, severity)
+
+
+def _within(claimed: float, low: float, high: float) -> bool:
+    """Whether some accountant makes this ε of a reading; NaN is no figure."""
+    return low * 0.97 - 0.03 <= claimed <= min(high, _LOOSE * low) * 1.015 + 0.01
 
 
 def _wrong_readings(case: ForeignCase, claim: Claim) -> Iterator[tuple[Mistake, ForeignLog, Reading, str]]:
@@ -161,10 +167,11 @@ def _wrong_readings(case: ForeignCase, claim: Claim) -> Iterator[tuple[Mistake, 
         yield _LIMIT, poisson, usual, word
 
 
-def _span(
+def _spans(
     case: ForeignCase, mistake: Mistake, claim: Claim, log: ForeignLog, reading: Reading, adjacency: str
-) -> tuple[float, float]:
-    """From the tightest accountant's ε under a mistaken reading to the loosest one's."""
+) -> Iterator[tuple[float, float]]:
+    """From the tightest accountant's ε under a mistaken reading to the loosest one's; several, where accountants count
+    different things."""
     delta = case.delta if claim.delta is None else claim.delta
     view = claim.against or OUTSIDER
     if view == SERVER and log.noise_by == SERVER:  # what is sold as the server's is an outsider's
@@ -172,14 +179,12 @@ def _span(
     if mistake is _LIMIT:
         steps = steps_of(log, view, reading)
         value = central_limit(steps, delta) if steps and len(steps) == 1 and 0 < delta < 1 else math.nan
-        return value, value
-    low, high = span(log, view, delta, adjacency, reading)
-    high = min(high, _LOOSE * low)
+        yield value, value
+        return
+    yield span(log, view, delta, adjacency, reading)
     if mistake is _AMPLIFIED and 0 < delta < 1:  # most accountants count cohorts as Poisson sampling, on the sum
-        poisson = dataclasses.replace(log, sampling=POISSON, noise_by=SERVER, noise_on="sum")
-        under, over = span(_nominal(log, poisson), OUTSIDER, delta, adjacency, reading)
-        low, high = min(low, under), max(over, under) if not low <= (claim.epsilon or 0.0) <= high else high
-    return low, high
+        poisson = dataclasses.replace(log, sampling=POISSON, noise_by=SERVER, noise_on=SUM)
+        yield span(_nominal(log, poisson), OUTSIDER, delta, adjacency, reading)
 
 
 def _nominal(log: ForeignLog, other: ForeignLog) -> ForeignLog:

@@ -104,9 +104,7 @@ def _by_pld(steps: frozenset[tuple[Step, int]], delta: float, adjacency: str, ce
     most = gaussian_epsilon(_mu(dict(steps)) * far, delta)  # what they cost without sampling
     one = max(gaussian_epsilon(far / step.z, delta) for step, _ in steps)
     upper = min(most, max(one, loose(dict(steps), delta, adjacency)))
-    accountant = pld.PLDAccountant(
-        _RELATION if adjacency == REPLACE_ONE else ZERO_OUT, max(cell, upper / _CELLS)
-    )
+    accountant = pld.PLDAccountant(_RELATION if adjacency == REPLACE_ONE else ZERO_OUT, max(cell, upper / _CELLS))
     for step, count in sorted(steps):
         event = gaussian_event(step.z, step.rate)
         if step.kept < step.among:
