@@ -89,7 +89,8 @@ def test_a_sound_log_passes_and_its_three_views_are_what_theory_says() -> None:
     assert label is not None
     assert label.server.epsilon == pytest.approx(TOTAL, abs=1e-9)
     assert label.upload.epsilon == pytest.approx(gaussian_epsilon(math.sqrt(T * K) / Z, DELTA), abs=1e-9)
-    assert label.outsider.epsilon is not None and label.outsider.epsilon < 0.5 * TOTAL
+    assert label.outsider.epsilon is not None
+    assert label.outsider.epsilon < 0.5 * TOTAL
     assert label.trust == "distributed"
 
 
@@ -127,7 +128,8 @@ def test_cohorts_that_are_known_amplify_nothing_for_outsiders_either() -> None:
     assert violations(changed(claim=claim)) == set()
     assert violations(changed(claim=claim, secret_sampling=False)) == {"F-20", "F-22"}
     unknown = audited(changed(claim=claim, secret_sampling=None))
-    assert unknown.passed and severities(unknown)["F-22"] == WARNING
+    assert unknown.passed
+    assert severities(unknown)["F-22"] == WARNING
 
 
 def test_replace_one_counted_as_zero_out_and_the_other_way_round() -> None:
@@ -135,7 +137,8 @@ def test_replace_one_counted_as_zero_out_and_the_other_way_round() -> None:
     doubled = gaussian_epsilon(2 * math.sqrt(T) / Z, DELTA)
     assert violations(changed(adjacency="replace-one", claim={"epsilon": doubled})) == set()
     over = audited(changed(claim={"epsilon": doubled}))
-    assert over.passed and severities(over)["F-23"] == WARNING
+    assert over.passed
+    assert severities(over)["F-23"] == WARNING
 
 
 @pytest.mark.parametrize("delta", [0.01, 0.5])
@@ -168,7 +171,8 @@ def test_filters_without_noise_that_protects() -> None:
     small = {**sparse, "epsilon_release": 0.4}
     assert violations({**table, "sparse": small, "claims": [{**claim, "epsilon": 0.5}]}) == {"F-06"}
     bare = audited({"mechanism": "none", "rounds": [{}], "claims": [claim]})
-    assert not bare.passed and bare.label.upload.status == "infinite"
+    assert not bare.passed
+    assert bare.label.upload.status == "infinite"
 
 
 def test_noise_before_clipping_bounds_nothing() -> None:
@@ -206,7 +210,8 @@ def test_steps_epochs_rates_and_batches_of_examples() -> None:
     slow = stepping(right, population=N)
     slow["rounds"][0] |= {"sampling_rate": 0.01, "cohort": 1}
     (finding,) = (f for f in audited(slow).findings if f.check == "F-08")
-    assert finding.severity == VIOLATION and "that of clients" in finding.evidence
+    assert finding.severity == VIOLATION
+    assert "that of clients" in finding.evidence
 
 
 def test_predictable_noise_is_a_warning() -> None:

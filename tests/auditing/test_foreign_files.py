@@ -1,4 +1,4 @@
-"""Files of other systems as `flora-secure audit` meets them: recognised by content, refused in one line, or found odd."""
+"""Files of other systems as `flora-secure audit` meets them: known by content, refused in one line, or found odd."""
 
 import json
 import pickle
@@ -10,7 +10,6 @@ from command import flora_here
 import flora_secure
 from flora_secure.auditing.foreign.log import SCHEMA
 from flora_secure.auditing.foreign.opening import as_log, opened
-from flora_secure.errors import PlainError
 
 ONE = {"noise_multiplier": 4.0, "count": 3, "clip": 1.0}
 LOG = {
@@ -55,7 +54,8 @@ def test_what_cannot_be_read_is_one_line(content, said, tmp_path) -> None:
     done = flora_here("audit", put(tmp_path, content), cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
     assert "docs/foreign-log.md" in done.stderr or "version 2" in done.stderr
 
 
@@ -79,9 +79,11 @@ def test_impossible_values_are_findings(keys, where, tmp_path) -> None:
     found = flora_secure.audit(put(tmp_path, {**LOG, **keys}))
     first = found.findings[0]
     assert (first.check, first.severity) == ("F-01", "violation")
-    assert where in first.evidence and "\x1b" not in first.evidence
+    assert where in first.evidence
+    assert "\x1b" not in first.evidence
     if where.startswith("rounds"):
-        assert found.label is not None and found.label.outsider.status == "unknown"
+        assert found.label is not None
+        assert found.label.outsider.status == "unknown"
     json.loads(found.to_json())
 
 
@@ -89,7 +91,9 @@ def test_impossible_values_are_findings(keys, where, tmp_path) -> None:
 def test_any_number_of_rounds_is_counted(sampling, count, tmp_path) -> None:
     more = {"sampling": sampling, "secret_sampling": True, "rounds": [{**ONE, "count": count, "cohort": 5}]}
     label = flora_secure.audit(put(tmp_path, {**LOG, **more})).label
-    assert label is not None and label.outsider.epsilon is not None and label.outsider.epsilon > 100
+    assert label is not None
+    assert label.outsider.epsilon is not None
+    assert label.outsider.epsilon > 100
 
 
 def test_rounds_one_by_one_are_what_they_are_together(tmp_path) -> None:
@@ -102,13 +106,15 @@ def test_the_log_of_a_foreign_file_can_be_completed_by_hand(tmp_path) -> None:
     state = {"history": [[1.0, 0.01, 100]], "mechanism": "prv", "epsilon": 1.5, "delta": 1e-5}
     path = put(tmp_path, state)
     table = json.loads(as_log(path))
-    assert table["schema"] == SCHEMA and table["sampling"] is None
+    assert table["schema"] == SCHEMA
+    assert table["sampling"] is None
     table["sampling"] = "shuffled"
     log = opened(put(tmp_path, table)).log
     beside = opened(put(tmp_path, {**state, "log": {"sampling": "shuffled"}})).log
     assert log == beside
     done = flora_here("audit", path, "--as-log", cwd=tmp_path)
-    assert done.returncode == 0 and json.loads(done.stdout)["sampling"] == "shuffled"
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["sampling"] == "shuffled"
 
 
 def test_a_file_through_the_command_line(tmp_path) -> None:
@@ -116,7 +122,8 @@ def test_a_file_through_the_command_line(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout)
     assert table["blocks"][0]["name"] == "foreign log"
-    assert table["label"]["trust"] == "central" and table["label"]["server"]["status"] == "infinite"
+    assert table["label"]["trust"] == "central"
+    assert table["label"]["server"]["status"] == "infinite"
     low = {**LOG, "claims": [{**LOG["claims"][0], "epsilon": 0.5}]}
     shown = flora_here("audit", put(tmp_path, low), "--quiet", cwd=tmp_path)
     assert shown.returncode == 1

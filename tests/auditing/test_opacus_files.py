@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-opacus = pytest.importorskip("opacus")
+pytest.importorskip("opacus")
+import opacus
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -57,7 +58,8 @@ def test_what_opacus_claims_holds_for_poisson_batches(accountant, tmp_path) -> N
     found = audited({**table, "log": {"sampling": "poisson", "batch": 32, "examples": 512, "epochs": 2}}, tmp_path)
     assert violations(found) == set()
     label = found.label
-    assert label is not None and label.unit == "example"
+    assert label is not None
+    assert label.unit == "example"
     assert label.outsider.epsilon == pytest.approx(table["epsilon"], rel=0.25)
     assert label.outsider.epsilon <= table["epsilon"] + 0.02
     assert label.outsider == label.upload == label.server
@@ -96,4 +98,5 @@ def test_a_delta_above_one_in_n(tmp_path) -> None:
 def test_a_damaged_history_is_named(tmp_path) -> None:
     found = audited({**trained("rdp", epochs=1), "history": [[1.0, 2.0, 3], "x", [1, 2]]}, tmp_path)
     assert "F-01" in violations(found)
-    assert "rounds[0].sampling_rate" in found.findings[0].evidence and "rounds[1]" in found.findings[0].evidence
+    assert "rounds[0].sampling_rate" in found.findings[0].evidence
+    assert "rounds[1]" in found.findings[0].evidence

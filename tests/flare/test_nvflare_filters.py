@@ -75,5 +75,7 @@ def test_filters_that_add_no_noise(tmp_path) -> None:
     found = audited(configured(tmp_path, PercentilePrivacy(), ExcludeVars(["head"])), tmp_path)
     assert violations(found) == {"F-06"}
     label = found.label
-    assert label is not None and label.system == "NVFlare, PercentilePrivacy, ExcludeVars"
-    assert label.upload.status == "infinite" and label.mechanism == "none"
+    assert label is not None
+    assert label.system == "NVFlare, PercentilePrivacy, ExcludeVars"
+    assert label.upload.status == "infinite"
+    assert label.mechanism == "none"

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("flwr")
-privacy = pytest.importorskip("flwr.supercore.privacy_accounting")
 from flwr.client.mod import LocalDpMod
 from flwr.serverapp.strategy import (
     DifferentialPrivacyServerSideAdaptiveClipping,
     DifferentialPrivacyServerSideFixedClipping,
     FedAvg,
 )
+from flwr.supercore import privacy_accounting as privacy
 from flwr.supercore.differential_privacy import add_gaussian_noise_inplace, compute_stdv
 from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
 
@@ -83,7 +83,9 @@ def test_a_strategy_noises_for_clients_who_dropped_out(tmp_path) -> None:
     kept = {**settings(strategy), "accountant": state("add-or-remove-one", "no-amplification")}
     whole = audited(kept, tmp_path)
     assert violations(whole) == set()
-    assert whole.label is not None and whole.label.trust == "central" and whole.label.server.status == "infinite"
+    assert whole.label is not None
+    assert whole.label.trust == "central"
+    assert whole.label.server.status == "infinite"
     fewer = audited({**kept, "log": {"rounds": [{"count": T, "contributors": 7}], "most_rounds": T}}, tmp_path)
     assert violations(fewer) == {"F-03", "F-20", "F-24"}
     # the noise that Flower adds is what the importer says it is
@@ -116,7 +118,9 @@ def test_the_local_mod_is_for_one_round(tmp_path) -> None:
     kept = settings(LocalDpMod(1.0, 1.0, 0.5, DELTA))
     found = audited({**kept, "log": {"rounds": [{"count": T}]}}, tmp_path)
     assert violations(found) == set()
-    assert found.label is not None and found.label.upload.epsilon is not None and found.label.upload.epsilon > 2
+    assert found.label is not None
+    assert found.label.upload.epsilon is not None
+    assert found.label.upload.epsilon > 2
     sold = [{"epsilon": 0.5, "delta": DELTA, "against": "upload", "scope": "total"}]
     log = {"rounds": [{"count": T}], "claims": sold, "most_rounds": T}
     assert violations(audited({**kept, "log": log}, tmp_path)) == {"F-20"}  # the formula of one round is not tight

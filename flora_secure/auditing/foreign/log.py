@@ -202,13 +202,15 @@ def log_of(table: dict[str, Any]) -> tuple[ForeignLog, list[Problem]]:
     A key of which the value is impossible, and one that is not known, is a problem and read as not known.
     """
     problems: list[Problem] = []
-    inner = {
-        "rounds": _several(Rounds, table.get("rounds"), "rounds", problems),
-        "claims": _several(Claim, table.get("claims"), "claims", problems),
-        "sparse": None if table.get("sparse") is None else _read(SparseVector, table["sparse"], "sparse", problems),
-    }
-    log = _read(ForeignLog, {k: v for k, v in table.items() if k not in inner}, "", problems)
-    return dataclasses.replace(log, **inner), problems
+    outer = {key: value for key, value in table.items() if key not in ("rounds", "claims", "sparse")}
+    sparse = table.get("sparse")
+    log = dataclasses.replace(
+        _read(ForeignLog, outer, "", problems),
+        rounds=_several(Rounds, table.get("rounds"), "rounds", problems),
+        claims=_several(Claim, table.get("claims"), "claims", problems),
+        sparse=None if sparse is None else _read(SparseVector, sparse, "sparse", problems),
+    )
+    return log, problems
 
 
 def _several(kind: type[T], value: Any, where: str, problems: list[Problem]) -> list[T]:

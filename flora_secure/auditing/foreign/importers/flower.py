@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 _SAMPLING = {"poisson": "poisson", "without-replacement": "fixed"}
 _ADJACENCY = {"add-or-remove-one": "add-remove", "replace-one": "replace-one"}
@@ -38,8 +38,9 @@ def imported(table: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if name == _LOCAL:
         return {**common, **_local(table)}, _local_notes(table)
     state = table.get("accountant")
-    accounted = _of_state(state) if isinstance(state, dict) and isinstance(state.get("config"), dict) else {}
-    one = {"noise_multiplier": table.get("noise_multiplier"), "clip": table.get("clipping_norm")}
+    state = state if isinstance(state, dict) and isinstance(state.get("config"), dict) else {}
+    accounted = _of_state(state) if state else {}
+    one: dict[str, Any] = {"noise_multiplier": table.get("noise_multiplier"), "clip": table.get("clipping_norm")}
     one["cohort"] = table.get("num_sampled_clients")
     notes = _state_notes(state) if accounted else [
         "without an accountant Flower weights clients by their examples: one may be more than its share of the mean"
@@ -50,7 +51,7 @@ def imported(table: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
             "the noise is scaled to the clip norm of the next round, while this round was clipped to its own: it is "
             "smaller wherever the norm shrinks, by e^(−rate·(share clipped − quantile))"
         )
-    elif all(_positive(one[key]) for key in one):
+    elif _positive(one["noise_multiplier"]) and _positive(one["clip"]) and _positive(one["cohort"]):
         one["noise"] = one["noise_multiplier"] * one["clip"] / one["cohort"]
     if name in (_FIXED[1], _ADAPTIVE[1]):
         notes.append("clients clip by themselves, and nobody checks that they do")
@@ -113,7 +114,7 @@ def _state_notes(state: dict[str, Any]) -> list[str]:
 
 def _local(table: dict[str, Any]) -> dict[str, Any]:
     epsilon, delta, sensitivity = (table.get(key) for key in ("epsilon", "delta", "sensitivity"))
-    one = {"clip": table.get("clipping_norm")}
+    one: dict[str, Any] = {"clip": table.get("clipping_norm")}
     if _positive(epsilon) and _positive(delta) and _positive(sensitivity) and delta < 1.25:
         one["noise"] = sensitivity * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
     return {
@@ -132,5 +133,5 @@ def _local_notes(table: dict[str, Any]) -> list[str]:
     return []
 
 
-def _positive(value: Any) -> bool:
+def _positive(value: Any) -> TypeGuard[float]:
     return type(value) in (int, float) and 0 < value < 1e12
