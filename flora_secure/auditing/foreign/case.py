@@ -55,7 +55,7 @@ class ForeignCase:
         return {view: self.epsilon(view, self.delta, None) for view in VIEWS}
 
     def epsilon(self, view: str, delta: float, adjacency: str | None, reading: Reading = AS_IT_STANDS) -> float:
-        """As `views.epsilon`; NaN for a log without rounds, or one of whose rounds has numbers that are not possible.
+        """The ε of a view, as `views.epsilon`; NaN without rounds, or where one has numbers that are not possible.
 
         Who sees sums or models sees no more than the uploads; who knows no cohort knows no more than who knows them.
         """

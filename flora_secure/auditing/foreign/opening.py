@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flora_secure.auditing.foreign.importers import flower, nvflare, opacus
 from flora_secure.auditing.foreign.case import ForeignCase
+from flora_secure.auditing.foreign.importers import flower, nvflare, opacus
 from flora_secure.auditing.foreign.log import SCHEMA, log_of
 from flora_secure.boundary.foreign import json_of, printable, read_text
 from flora_secure.errors import ForeignError, PlainError
