@@ -52,7 +52,8 @@ AS_IT_STANDS = Reading()
 
 
 def multiplier(log: ForeignLog, run: Rounds, reading: Reading = AS_IT_STANDS) -> float | None:
-    """The noise multiplier z of a released sum: its noise ÷ clip norm, with the count of adaptive clipping; `None` where nothing says it."""
+    """The noise multiplier z of a released sum: its noise ÷ clip norm, with the count of adaptive clipping; `None` where
+    nothing says it."""
     z = None if reading.nominal else derived_multiplier(log, run)
     if z is None and (z := run.noise_multiplier) is not None and not reading.nominal:
         z /= _wider(log, run)
@@ -60,7 +61,8 @@ def multiplier(log: ForeignLog, run: Rounds, reading: Reading = AS_IT_STANDS) ->
 
 
 def derived_multiplier(log: ForeignLog, run: Rounds) -> float | None:
-    """The noise multiplier that noise, clip norm and contributors imply, of the update alone; `None` where one of them is not known."""
+    """The noise multiplier that noise, clip norm and contributors imply, of the update alone; `None` where one of them is
+    not known."""
     clip = run.clip or log.clip
     if run.noise is None or clip is None:
         return None
@@ -73,7 +75,7 @@ def derived_multiplier(log: ForeignLog, run: Rounds) -> float | None:
 
 
 def upload_multiplier(log: ForeignLog, run: Rounds) -> float | None:
-    """The noise multiplier of one upload by itself; 0 where the clients add nothing, `None` where nothing says it."""
+    """The noise multiplier of one upload by itself; 0 where clients add nothing, `None` where nothing says it."""
     if log.unit == EXAMPLE:
         return 0.0 if log.noise_by == SERVER else multiplier(log, run)
     if log.noise_by != CLIENTS:
