@@ -284,7 +284,8 @@ def audit(
     """Derive every claim of a run again from its folder alone; no data, no weights.
 
     Args:
-        path: the run's folder, or the file of a client's receipt, which is then looked at without one.
+        path: the run's folder, or a file: the receipt of a client, which is then looked at without one, or the log of a
+            system that is not ours (docs/foreign-log.md).
         opacus: ask opacus' accountant too, where it is installed; it imports torch, which takes seconds.
         accuracy: measure every replayed adapter again, which takes the run's model and test images, and torch.
         receipts: files of receipts that clients of the run kept.
@@ -294,20 +295,20 @@ def audit(
         Findings, each with evidence; `passed` is false where a claim is wrong.
 
     Raises:
-        InputError: a folder that cannot be read, or that holds no round; with `accuracy`, model or data that cannot
-            be had, or are not the run's.
+        InputError: a folder or file that cannot be read, or a folder that holds no round; with `accuracy`, model or
+            data that cannot be had, or are not the run's.
     """
-    from flora_secure.auditing.folder import audit as audited
-
     if isinstance(receipts, str | Path):
         raise TypeError(f"receipts is one path, {str(receipts)!r}: give a list of them")
-    return audited(
-        Path(path),
-        opacus=opacus,
-        measure=_measure if accuracy else None,
-        receipts=[Path(one) for one in receipts],
-        server_key=server_key,
-    )
+    place, brought = Path(path), [Path(one) for one in receipts]
+    if place.is_file():
+        from flora_secure.auditing.file import audit_file
+
+        return audit_file(place, opacus=opacus, receipts=brought, server_key=server_key)
+    from flora_secure.auditing.folder import audit as audited
+
+    measure = _measure if accuracy else None
+    return audited(place, opacus=opacus, measure=measure, receipts=brought, server_key=server_key)
 
 
 def document(audit: Audit, out: str | Path) -> Path:

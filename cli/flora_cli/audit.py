@@ -21,14 +21,18 @@ flora-secure audit runs/mine --no-opacus --json
 
 flora-secure audit runs/mine --receipt site2/receipts/FILE --server-key HEX
 
-flora-secure audit runs/mine --accuracy --document audit.html --document audit.md"""
+flora-secure audit runs/mine --accuracy --document audit.html --document audit.md
+
+flora-secure audit opacus.json
+
+flora-secure audit flower.json --as-log > log.json"""
 
 
 def audit(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="Folder that flora-secure simulate wrote, or the file of a client's receipt."
+            metavar="RUN", help="Folder of a run, or a file: a client's receipt, or the log of another system."
         ),
     ],
     opacus: Annotated[
@@ -63,19 +67,27 @@ def audit(
         bool, typer.Option("--quiet", "-q", help="Only the verdict, and what is not as it should be.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
+    as_log: Annotated[
+        bool, typer.Option("--as-log", help="Of another system's file: print the log that it becomes, to complete it.")
+    ] = False,
 ) -> None:
     """Derive every client's ε again from a run's log, and set it beside what the run claims.
 
-    Exits 1 if a claim is wrong.
+    Exits 1 if a claim is wrong. Of a file of Flower, Opacus or NVFlare, or a flora-secure/foreign-log/1, it is said
+    what is claimed, what follows for server, outsider and single upload, and what cannot be known.
     """
     import flora_secure
     from flora_secure.auditing.document.written import require_format
+    from flora_secure.auditing.foreign.opening import as_log as log_of
     from flora_secure.errors import InputError
 
     files = document or []
     try:
         for path in files:
             require_format(path)
+        if as_log:
+            emit_json(log_of(run))
+            return
         with working("deriving every figure again"):
             found = flora_secure.audit(
                 run, opacus=opacus, accuracy=accuracy, receipts=receipts or (), server_key=server_key

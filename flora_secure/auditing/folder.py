@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flora_secure.auditing.findings import VIOLATION, Audit
 from flora_secure.auditing.label import label_of
-from flora_secure.auditing.receipts.block import receipt_alone, receipts_block
+from flora_secure.auditing.receipts.block import receipts_block
 from flora_secure.auditing.rederivation.checks import rederive
 from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.auditing.sums import checks as sum_checks
@@ -29,8 +29,7 @@ def audit(
     """Audit the run in `path`.
 
     Args:
-        path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json. Or the file of a
-            client's receipt, which is then looked at alone.
+        path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json.
         opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
         measure: what gives, for a run's configuration and the hash of its model, what measures its adapters.
         receipts: files of receipts that clients of the run kept.
@@ -38,8 +37,6 @@ def audit(
 
     Raises `flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
     """
-    if path.is_file():
-        return receipt_alone(path, receipts, server_key)
     run, breaks = read_unverified(path)
     if not run.records:
         raise RunFolderError(f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit")

@@ -1,0 +1,1 @@
+"""Importers: what other systems keep of differential privacy, as keys of the foreign log. One file a system."""
