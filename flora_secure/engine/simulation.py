@@ -247,6 +247,7 @@ def without_noise(config: RunConfig, task: Task) -> float:
         aggregation=AggregationConfig(
             secagg="off", corrupt=config.aggregation.corrupt, dropout=config.aggregation.dropout
         ),
+        evidence=dataclasses.replace(config.evidence, transcript=None),
     )
     *_, last = Simulation(plain, task).rounds()
     return last.accuracy

@@ -36,6 +36,10 @@ CASES = [
     (f"{OFF}\nslots = 8", "aggregation.slots 8 is of masks, and with aggregation.secagg off"),
     (f"{OFF}\nsuite = 'x25519'", "aggregation.suite x25519 is of masks, and with aggregation.secagg off"),
     (
+        "[aggregation]\nmasking = 'counted'\n[evidence]\ntranscript = true",
+        "evidence.transcript True keeps the messages of masks, and aggregation.secagg semi-honest with",
+    ),
+    (
         "[participation]\nrate = 0.5\nsampling = 'fixed'\n[aggregation]\nslots = 2",
         "aggregation.slots 2 prepares rounds of one cohort, and participation.sampling fixed draws another one in each",
     ),

@@ -161,6 +161,12 @@ def _freed(path: Path, run):
     return reopen(path)
 
 
+def test_a_run_that_keeps_its_messages_is_compared_with_one_without_noise(digits: Task, tmp_path: Path) -> None:
+    """Which has no masks, and so nothing to keep."""
+    written(small(evidence__transcript=True), digits, tmp_path / "run", ("no-noise",))
+    assert read_run(tmp_path / "run").report.competitors.no_noise is not None
+
+
 @pytest.mark.parametrize("how", ["off", "counted"])
 def test_without_masks_there_is_nothing_to_keep(how: str) -> None:
     changes = {"aggregation__secagg": "off"} if how == "off" else {"aggregation__masking": "counted"}

@@ -326,6 +326,12 @@ def test_nobody_has_a_control_variate_unless_all_say_so() -> None:
     assert deployable(silent, SITES).training.warm_start is None
 
 
+def test_a_federation_keeps_its_messages_unless_it_says_otherwise() -> None:
+    assert deployable(CONFIG, SITES).evidence.transcript is True
+    silent = override(CONFIG, {"evidence.transcript": False})
+    assert deployable(silent, SITES).evidence.transcript is False
+
+
 def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
     federation = Federation(tmp_path)
     done: list[int] = []
