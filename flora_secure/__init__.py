@@ -258,12 +258,13 @@ def plan(
     return forecast(settings, images)
 
 
-def audit(path: str | Path, /, *, opacus: bool = True) -> Audit:
+def audit(path: str | Path, /, *, opacus: bool = True, canaries: str | Path | None = None) -> Audit:
     """Derive every claim of a run again from its folder alone; no data, no weights.
 
     Args:
         path: the run's folder.
         opacus: ask opacus' accountant too, where it is installed; it imports torch, which takes seconds.
+        canaries: the file of the run's canaries (`simulate(canaries=…)`); the one beside the folder where left out.
 
     Returns:
         Findings, each with evidence; `passed` is false where a claim is wrong.
@@ -273,7 +274,7 @@ def audit(path: str | Path, /, *, opacus: bool = True) -> Audit:
     """
     from flora_secure.auditing.folder import audit as audited
 
-    return audited(Path(path), opacus=opacus)
+    return audited(Path(path), opacus=opacus, canaries=None if canaries is None else Path(canaries))
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,10 @@ def audit(
     opacus: Annotated[
         bool, typer.Option("--opacus/--no-opacus", help="Ask opacus' accountant too, if installed; it takes seconds.")
     ] = True,
+    canaries: Annotated[
+        Path | None,
+        typer.Option("--canaries", metavar="FILE", help="The run's canaries. [default: RUN.canaries.json]"),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only the verdict, and what is not as it should be.")
     ] = False,
@@ -39,7 +43,7 @@ def audit(
 
     try:
         with working("deriving every figure again"):
-            found = flora_secure.audit(run, opacus=opacus)
+            found = flora_secure.audit(run, opacus=opacus, canaries=canaries)
     except InputError as error:
         fail(told(error))
     if json:

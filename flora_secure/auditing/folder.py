@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flora_secure.auditing import noise_meter
+from flora_secure.auditing.canaries import checks as canaries_of
 from flora_secure.auditing.findings import VIOLATION, Audit
 from flora_secure.auditing.rederivation.checks import rederive
 from flora_secure.auditing.rederivation.derivation import Case
@@ -11,12 +13,13 @@ from flora_secure.errors import RunFolderError
 from flora_secure.records.reading import read_unverified
 
 
-def audit(path: Path, *, opacus: bool = True) -> Audit:
+def audit(path: Path, *, opacus: bool = True, canaries: Path | None = None) -> Audit:
     """Audit the run in `path`.
 
     Args:
         path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json.
         opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
+        canaries: the file of the run's canaries; None for the one beside the folder.
 
     Raises `flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
     """
@@ -25,7 +28,7 @@ def audit(path: Path, *, opacus: bool = True) -> Audit:
         raise RunFolderError(f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit")
     case = Case(path, run.config, run.records, run.report, breaks)
     derived = rederive(case, opacus=opacus)
-    blocks = [derived.block]
+    blocks = [derived.block, noise_meter.block(case), canaries_of.block(case, canaries)]
     return Audit(
         run=str(path),
         passed=all(finding.severity != VIOLATION for block in blocks for finding in block.findings),
