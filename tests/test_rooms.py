@@ -93,7 +93,9 @@ ROOMS = {
     ),
     "flora_secure.client": Room(8, libraries("numpy torch"), never=frozenset({"flora_secure.data"}), light=False),
     "flora_secure.server": Room(8, libraries("numpy torch"), never=frozenset({"flora_secure.data"}), light=False),
-    "flora_secure.auditing": Room(8, libraries("numpy scipy"), never=frozenset({"flora_secure.data", "flora_secure.model"})),
+    "flora_secure.auditing": Room(
+        8, libraries("numpy scipy"), never=frozenset({"flora_secure.data", "flora_secure.model"})
+    ),
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
     "flora_secure.engine.deployed": Room(9, libraries("numpy"), inside=(("torch", ""),), light=False),
     "flora_secure.engine.deployed.keys": Room(9, libraries("numpy cryptography")),

@@ -102,10 +102,6 @@ def begin_run(config: RunConfig, out: Path | None, around: Surroundings, *, comp
         "`compare` no-noise is a run without noise, which `privacy.epsilon` inf is by itself: leave it out",
     )
     require(
-        config.evidence.canary_commitment is None,
-        "`evidence.canary_commitment` is of the coins of a run that has begun: leave it out, a new run draws its own",
-    )
-    require(
         not config.evidence.canaries or around.engine is None,
         f"`evidence.canaries` {config.evidence.canaries} are of the engine in this process: leave out engine flower",
     )
@@ -235,6 +231,8 @@ class _Course:
             around.say(f"warning: {line}")
         canaries = coins_of(config, self.folder, task.trained.upload_size, new=interrupted is None)
         if canaries is not None:
+            if interrupted is None and config.evidence.canary_commitment is not None:
+                around.say("the configuration is of a run with coins of its own; this one draws others")
             config = self.config = override(config, {"evidence.canary_commitment": canaries.commitment})
         if around.engine is None:
             simulation: Simulated = Simulation(config, task, canaries)

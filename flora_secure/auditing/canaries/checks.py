@@ -60,7 +60,10 @@ def _committed(case: Case, canaries: Canaries, where: str) -> Finding:
     wanted = config.evidence.canaries, config.clients - config.evidence.canaries
     if (canaries.count, canaries.first) != wanted:
         problems.append(
-            (where, f"{canaries.count} canaries after {canaries.first} clients, configured are {wanted[0]} and {wanted[1]}")
+            (
+                where,
+                f"{canaries.count} canaries after {canaries.first} clients, configured are {wanted[0]} and {wanted[1]}",
+            )
         )
     remedy = "ask for the file that was written beside the run folder when the run began"
     return judged("C-01", _COMMITTED, problems, f"SHA-256 {canaries.commitment:.12}… in config.toml", remedy)
@@ -73,12 +76,15 @@ def _bounds(case: Case, scores: Scores) -> tuple[Finding, list[Measurement]]:
     surest = np.argsort(-np.abs(ratios), kind="stable")[:guesses]
     right = int(np.sum((ratios > 0)[surest] == scores.inside[surest]))
     (low, most), (any_low, any_most) = (
-        [method(count, guesses, number, delta, SIGNIFICANCE) for number in (right, guesses)] for method in (f_dp, one_run)
+        [method(count, guesses, number, delta, SIGNIFICANCE) for number in (right, guesses)]
+        for method in (f_dp, one_run)
     )
     here, shifts = scores.values[scores.inside], scores.shifts[scores.inside]
     deviation = max(float((here - shifts).std(ddof=1)), 1e-3)  # of rounds that are not all the same
     guessed = f"{right} of the {guesses} surest guesses about {count} canaries are right, as many as fixed beforehand"
-    problems = [("sums/", f"ε is at least {low:.4g} at δ = {delta:g}, claimed is {claimed:.4g}")] if low > claimed else []
+    problems = (
+        [("sums/", f"ε is at least {low:.4g} at δ = {delta:g}, claimed is {claimed:.4g}")] if low > claimed else []
+    )
     told = f"{guessed}; ε ≥ {low:.4g}, claimed {claimed:.4g}, at most {most:.4g} could show"
     finding = judged("C-04", _BOUND, problems, told, _CODE)
     return finding, [

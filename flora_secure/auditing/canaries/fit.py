@@ -40,7 +40,9 @@ def fit(scores: Scores, where: str) -> Fit:
     reach_in, reach_out = (far * deviation / math.sqrt(len(group)) for group in (here, there))
     mean_in, mean_out = float(here.mean()), float(there.mean())
     if abs(mean_in) > reach_in:
-        problems.append((where, f"canaries that are in move the sums by {1 + mean_in / claimed:.3f} times the clip norm"))
+        problems.append(
+            (where, f"canaries that are in move the sums by {1 + mean_in / claimed:.3f} times the clip norm")
+        )
     if abs(mean_out) > reach_out:
         problems.append((where, f"canaries that are out move the sums by {mean_out / claimed:.3f} times the clip norm"))
     low, high = (float(chdtri(freedom, tail)) / freedom for tail in (1 - _TAIL, _TAIL))

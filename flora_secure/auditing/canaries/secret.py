@@ -29,7 +29,7 @@ from flora_secure.plain import from_plain
 from flora_secure.privacy.rotation import SMALLEST, hadamard_transform
 
 SCHEMA = "flora-secure/canaries/1"
-LENGTH = 4.0  # times the clip norm: a client that does not clip is seen at once
+LENGTH = 16.0  # times the clip norm: where clients do not clip, canaries stand out of their updates
 _SECRET = 32
 _LARGEST = 1 << 28  # clients, and values of an update
 _MOST = 1 << 16  # bytes of a file; ours have some two hundred

@@ -32,7 +32,7 @@ def deployable(config: RunConfig, clients: int) -> RunConfig:
     require(not privacy.simulation_noise, "`privacy.simulation_noise` is no secret: leave it out")
     require(
         config.evidence.canaries == 0,
-        f"`evidence.canaries` {config.evidence.canaries} are for simulations, whose owner holds the coins: leave it out",
+        f"`evidence.canaries` {config.evidence.canaries} are for simulations, whose owner holds coins: leave it out",
     )
     require(privacy.epsilon < math.inf, "`privacy.epsilon` inf protects nobody: set a budget")
     require(
