@@ -156,8 +156,9 @@ def main() -> None:
         settings["evidence.canaries"] = given.canaries
     config, task = prepared(settings)
     began = time.perf_counter()
-    found = meter(config, task, given.runs) if given.what == "meter" else canaries(config, task, given.runs)
-    for kind, counts in found.items():
+    measure, kinds = (meter, METER) if given.what == "meter" else (canaries, CANARIES)
+    for kind, broken in kinds.items():
+        counts = measure(config, task, given.runs, {kind: broken})[kind]
         print(f"{kind}: " + ", ".join(f"{name} {count} of {given.runs}" for name, count in counts.items()), flush=True)
     print(f"{time.perf_counter() - began:.0f} seconds")
 

@@ -21,10 +21,10 @@ from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.masking import settled
 
 SECRET = "1f" * 32
-COUNT = 120
+COUNT = 400
 
 
-def canaries(count: int = COUNT, first: int = 10, values: int = 200, secret: str = SECRET) -> Canaries:
+def canaries(count: int = 120, first: int = 10, values: int = 200, secret: str = SECRET) -> Canaries:
     return Canaries(count=count, first=first, values=values, secret=secret)
 
 

@@ -27,8 +27,8 @@ def one_run(canaries: int, guesses: int, right: int, delta: float, significance:
         q = float(expit(epsilon))
         beta = _at_least(right, guesses, q)
         fewer = np.arange(1, right + 1)
-        alpha = max((((_at_least_each(right - fewer, guesses, q)) - beta) / fewer).max(initial=0.0), 0.0)
-        return min(beta + 2 * alpha * delta * canaries, 1.0) < significance
+        alpha = float(((_at_least_each(right - fewer, guesses, q) - beta) / fewer).max(initial=0.0))
+        return beta + 2 * alpha * delta * canaries < significance
 
     return _largest(refuted)
 

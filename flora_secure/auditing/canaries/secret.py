@@ -78,7 +78,8 @@ class Canaries:
         words = np.frombuffer(self._stream(f"rows {number}", 8 * order), "<u8")
         rows = np.argsort(words, kind="stable")[: self.count]
         bits = np.unpackbits(np.frombuffer(self._stream(f"signs {number}", -(-order // 8)), np.uint8), count=order)
-        return Directions(self.values, coordinates, rows, (1.0 - 2.0 * bits) / math.sqrt(order))
+        signs = (1.0 - 2.0 * bits.astype(np.float64)) / math.sqrt(order)
+        return Directions(self.values, coordinates, rows, signs)
 
     def to_bytes(self) -> bytes:
         """The file that keeps them."""
