@@ -4,7 +4,8 @@
 
     run = flora_secure.simulate(epsilon=4)                # train; run.report, run.records, run.folder
     flora_secure.plan(epsilon=4)                          # the same figures without training
-    flora_secure.audit(run.folder)                        # every claim of the run derived again
+    found = flora_secure.audit(run.folder)                # every claim of the run derived again
+    flora_secure.document(found, "audit.html")            # what an auditor signs
     flora_secure.load(run.folder).predict("photos/")      # what images show, by the trained adapter
     flora_secure.report("runs/a", "runs/b", out="ab.html")  # runs side by side, for a browser
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flora_secure.auditing.findings import Audit
+    from flora_secure.auditing.sums.checks import Measure
     from flora_secure.data.cache import ArrayCache
     from flora_secure.data.passed.own import OwnData
     from flora_secure.data.passed.party import PartyData
@@ -71,6 +73,7 @@ __all__ = [
     "RunConfig",
     "RunInterrupted",
     "audit",
+    "document",
     "load",
     "plan",
     "report",
@@ -258,23 +261,60 @@ def plan(
     return forecast(settings, images)
 
 
-def audit(path: str | Path, /, *, opacus: bool = True, canaries: str | Path | None = None) -> Audit:
+def audit(
+    path: str | Path,
+    /,
+    *,
+    opacus: bool = True,
+    accuracy: bool = False,
+    canaries: str | Path | None = None,
+) -> Audit:
     """Derive every claim of a run again from its folder alone; no data, no weights.
 
     Args:
         path: the run's folder.
         opacus: ask opacus' accountant too, where it is installed; it imports torch, which takes seconds.
+        accuracy: measure every replayed adapter again, which takes the run's model and test images, and torch.
         canaries: the file of the run's canaries (`simulate(canaries=…)`); the one beside the folder where left out.
 
     Returns:
         Findings, each with evidence; `passed` is false where a claim is wrong.
 
     Raises:
-        InputError: a folder that cannot be read, or that holds no round.
+        InputError: a folder that cannot be read, or that holds no round; with `accuracy`, model or data that cannot
+            be had, or are not the run's.
     """
     from flora_secure.auditing.folder import audit as audited
 
-    return audited(Path(path), opacus=opacus, canaries=None if canaries is None else Path(canaries))
+    given = None if canaries is None else Path(canaries)
+    return audited(Path(path), opacus=opacus, measure=_measure if accuracy else None, canaries=given)
+
+
+def document(audit: Audit, out: str | Path) -> Path:
+    """Write what an auditor signs: the guarantee on top, what it rests on, every finding, and what nobody could check.
+
+    Args:
+        audit: of a run, as `audit` gives it.
+        out: the file, which is replaced; by its name Markdown (.md), a page (.html), or the entry for a registry of
+            deployments (.json). The same audit gives the same bytes.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: another name, a file that cannot be written, or a page whose libraries are missing.
+    """
+    from flora_secure.auditing.document.written import write
+
+    write(audit, Path(out))
+    return Path(out)
+
+
+def _measure(config: RunConfig, model_hash: str | None) -> Measure:
+    from flora_secure.data.cache import ArrayCache, default_folder
+    from flora_secure.engine.remeasured import measure_of
+
+    return measure_of(config, model_hash, ArrayCache(default_folder(), lambda line: None))
 
 
 def __getattr__(name: str) -> Any:

@@ -96,6 +96,7 @@ ROOMS = {
     "flora_secure.auditing": Room(
         8, libraries("numpy scipy"), never=frozenset({"flora_secure.data", "flora_secure.model"})
     ),
+    "flora_secure.auditing.document.page": Room(8, libraries("jinja2 markupsafe matplotlib"), light=False),
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
     "flora_secure.engine.deployed": Room(9, libraries("numpy"), inside=(("torch", ""),), light=False),
     "flora_secure.engine.deployed.keys": Room(9, libraries("numpy cryptography")),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flora_cli.options import told
+from flora_cli.options import at_home, told
 from flora_cli.output import emit, emit_json, fail, log, table, working
 
 EXAMPLES = """\
@@ -17,7 +17,9 @@ flora-secure audit runs/mine
 
 flora-secure audit runs/mine --quiet
 
-flora-secure audit runs/mine --no-opacus --json"""
+flora-secure audit runs/mine --no-opacus --json
+
+flora-secure audit runs/mine --accuracy --document audit.html --document audit.md"""
 
 
 def audit(
@@ -27,7 +29,27 @@ def audit(
     ] = True,
     canaries: Annotated[
         Path | None,
-        typer.Option("--canaries", metavar="FILE", help="The run's canaries. [default: RUN.canaries.json]"),
+        typer.Option(
+            "--canaries",
+            metavar="FILE",
+            callback=at_home,
+            help="The file of the run's canaries; RUN.canaries.json where left out.",
+        ),
+    ] = None,
+    accuracy: Annotated[
+        bool,
+        typer.Option(
+            "--accuracy/--no-accuracy",
+            help="Measure the adapter of every round again; takes the run's model and test images.",
+        ),
+    ] = False,
+    document: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--document",
+            metavar="FILE",
+            help="Write what an auditor signs: .md, .html, or .json for a registry's entry; several times for several.",
+        ),
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only the verdict, and what is not as it should be.")
@@ -39,11 +61,17 @@ def audit(
     Exits 1 if a claim is wrong.
     """
     import flora_secure
+    from flora_secure.auditing.document.written import require_format
     from flora_secure.errors import InputError
 
+    files = document or []
     try:
+        for path in files:
+            require_format(path)
         with working("deriving every figure again"):
-            found = flora_secure.audit(run, opacus=opacus, canaries=canaries)
+            found = flora_secure.audit(run, opacus=opacus, accuracy=accuracy, canaries=canaries)
+        for path in files:
+            flora_secure.document(found, path)
     except InputError as error:
         fail(told(error))
     if json:
@@ -52,5 +80,7 @@ def audit(
         emit(*table(found.rows(quiet=quiet), f"flora-secure audit {run}"))
     for name, why in found.left_out.items():
         log(f"{name} was left out: {why}")
+    for path in files:
+        log(f"wrote {path}")
     if not found.passed:
         raise typer.Exit(1)

@@ -84,6 +84,11 @@ class Measurement:
     alarm: bool
 
     @property
+    def of_epsilon(self) -> bool:
+        """Whether it is on the axis of ε, so that it can be set beside what is claimed: its name begins with it."""
+        return self.name.startswith("ε")
+
+    @property
     def line(self) -> str:
         """The figure in words, what it rests on last."""
         parts = ["none" if self.value is None else f"{self.value:.4g}"]
@@ -118,9 +123,53 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
+class View:
+    """What one observer's view costs. `epsilon`: `null` where it is not finite or not known. `status`: bounded (ε
+    holds), infinite (nothing bounds it) or unknown (the run does not say enough). `said`: why, in a sentence."""
+
+    epsilon: float | None
+    status: str
+    said: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """The guarantee of a system on one page, as it was derived and not as it was claimed: what NIST SP 800-226 asks for
+    first, and what an entry of a deployment registry (2509.13509) holds. `null` is not known.
+
+    `server`: who sees what the server sees; `outsider`: who sees released models only; `upload`: who sees the single
+    uploads of one unit. `trust`: central (the server adds the noise), distributed (shares of noise in a secure sum),
+    local (each upload is protected by itself) or unknown. `trusted`: whom the figures rely on and for what;
+    `uncovered`: what they say nothing about; full sentences. `parameters`: name → figure, such as the noise multiplier.
+    `chosen`: how the hyper-parameters were chosen. `date`: as the run says. `exposed`: what leaves the units without
+    noise, and no ε covers.
+    """
+
+    system: str
+    date: str | None
+    unit: str | None
+    adjacency: str | None
+    delta: float | None
+    server: View
+    outsider: View
+    upload: View
+    trust: str
+    trusted: list[str]
+    uncovered: list[str]
+    mechanism: str | None
+    parameters: dict[str, float]
+    sampling: str | None
+    accountant: str | None
+    composition: str | None
+    chosen: str | None
+    implementation: str | None
+    exposed: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Audit:
     """All audits of a run. `accountants`: package → version. `left_out`: accountants that were not asked, and why.
-    `passed`: no finding of any block is a violation."""
+    `passed`: no finding of any block is a violation. `label`: the guarantee on one page, where it was derived."""
 
     run: str
     passed: bool
@@ -129,6 +178,7 @@ class Audit:
     blocks: list[Block]
     figures: list[Figure]
     clients: list[ClientBudget]
+    label: Label | None = None
 
     @property
     def findings(self) -> list[Finding]:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from flora_secure.auditing import noise_meter
 from flora_secure.auditing.canaries import checks as canaries_of
+from flora_secure.auditing.document.label import label_of
 from flora_secure.auditing.findings import VIOLATION, Audit
 from flora_secure.auditing.rederivation.checks import rederive
 from flora_secure.auditing.rederivation.derivation import Case
+from flora_secure.auditing.sums import checks as sum_checks
+from flora_secure.auditing.sums.checks import Measure
 from flora_secure.errors import RunFolderError
+from flora_secure.planning.config import RunConfig
 from flora_secure.records.reading import read_unverified
 
 
-def audit(path: Path, *, opacus: bool = True, canaries: Path | None = None) -> Audit:
+def audit(
+    path: Path,
+    *,
+    opacus: bool = True,
+    measure: Callable[[RunConfig, str | None], Measure] | None = None,
+    canaries: Path | None = None,
+) -> Audit:
     """Audit the run in `path`.
 
     Args:
         path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json.
         opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
+        measure: what gives, for a run's configuration and the hash of its model, what measures its adapters.
         canaries: the file of the run's canaries; None for the one beside the folder.
 
     Raises `flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
@@ -28,7 +40,14 @@ def audit(path: Path, *, opacus: bool = True, canaries: Path | None = None) -> A
         raise RunFolderError(f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit")
     case = Case(path, run.config, run.records, run.report, breaks)
     derived = rederive(case, opacus=opacus)
-    blocks = [derived.block, noise_meter.block(case), canaries_of.block(case, canaries)]
+    model_hash = None if run.report is None else run.report.provenance.model_hash
+    measured = None if measure is None else measure(run.config, model_hash)
+    blocks = [
+        derived.block,
+        canaries_of.block(case, canaries),
+        noise_meter.block(case),
+        sum_checks.block(case, measured),
+    ]
     return Audit(
         run=str(path),
         passed=all(finding.severity != VIOLATION for block in blocks for finding in block.findings),
@@ -37,4 +56,5 @@ def audit(path: Path, *, opacus: bool = True, canaries: Path | None = None) -> A
         blocks=blocks,
         figures=derived.figures,
         clients=derived.clients,
+        label=label_of(case, derivable=bool(derived.figures)),
     )

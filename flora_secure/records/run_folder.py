@@ -123,9 +123,7 @@ class RunFolder:
         with self._writing():
             checkpoints.announce(self._state, record, self._previous)
 
-    def append_round(
-        self, record: RoundRecord, after: Checkpoint | None = None, kept_sum: bytes | None = None
-    ) -> None:
+    def append_round(self, record: RoundRecord, after: Checkpoint | None = None, kept_sum: bytes | None = None) -> None:
         """Add one round as a line of JSON; it is on disk when this returns, and so are the state `after` it and the
         file of its sum."""
         table = {**record.to_dict(), "previous": self._previous}

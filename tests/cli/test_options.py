@@ -57,6 +57,7 @@ def test_help_is_in_panels_with_the_everyday_options_first() -> None:
         "Participation": ["--participation", "--sampling", "--min-separation"],
         "Secure aggregation": ["--secagg", "--masking", "--neighbours", "--threshold", "--slots", "--suite",
                                "--corrupt", "--dropout"],
+        "Evidence for auditors": ["--keep-sums", "--transcript", "--canaries"],
         "Output": ["--config", "--out", "--resume", "--compare", "--json", "--help"],
     }  # fmt: skip
     assert "--mechanisms" in panels(help_of("plan"))["Output"]

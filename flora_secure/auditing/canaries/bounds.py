@@ -34,7 +34,7 @@ def one_run(canaries: int, guesses: int, right: int, delta: float, significance:
 
 
 def f_dp(canaries: int, guesses: int, right: int, delta: float, significance: float) -> float:
-    """As `one_run`, for Gaussian mechanisms, of which ε at `delta` is one name: their whole trade-off curve is used.
+    """The bound of `one_run` for Gaussian mechanisms, of which ε at `delta` is one name: all of their curve is used.
 
     Source: Mahloujifar, Melis and Chaudhuri, 2410.22235, algorithm 3.
     """
