@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--canaries", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=40, help="that hold data")
+    parser.add_argument("--kind", action="append", help="of these alone; several times for several")
     given = parser.parse_args()
     settings: dict[str, object] = {"training.rounds": given.rounds, "aggregation.masking": "counted"}
     settings["data.clients"] = given.clients
@@ -158,6 +159,8 @@ def main() -> None:
     began = time.perf_counter()
     measure, kinds = (meter, METER) if given.what == "meter" else (canaries, CANARIES)
     for kind, broken in kinds.items():
+        if given.kind and kind not in given.kind:
+            continue
         counts = measure(config, task, given.runs, {kind: broken})[kind]
         print(f"{kind}: " + ", ".join(f"{name} {count} of {given.runs}" for name, count in counts.items()), flush=True)
     print(f"{time.perf_counter() - began:.0f} seconds")

@@ -15,8 +15,11 @@ from flora_secure.auditing.canaries.scores import scores_of
 from flora_secure.auditing.canaries.secret import LENGTH, Canaries, beside, largest_order, read_canaries
 from flora_secure.auditing.findings import VIOLATION
 from flora_secure.auditing.folder import audit
+from flora_secure.engine.deployed.deployable import deployable
+from flora_secure.engine.evidence.canaries import coins_of, keep
+from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.task import Task
-from flora_secure.errors import ConfigError, RunFolderError
+from flora_secure.errors import CheckpointError, ConfigError, RunFolderError
 from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.masking import settled
 
@@ -185,6 +188,33 @@ def test_huge_numbers_in_a_file_take_neither_time_nor_memory(tmp_path: Path) -> 
 def test_what_canaries_do_not_go_with_is_refused(changes: dict, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         override(RunConfig(), {"evidence.canaries": 5, **changes})
+
+
+def test_a_run_goes_on_with_its_own_coins_alone(tmp_path: Path) -> None:
+    config = override(RunConfig(), {"evidence.canaries": 12})
+    drawn = coins_of(config, tmp_path / "run", 200, new=True)
+    place = keep(drawn, tmp_path / "run")
+    begun = override(config, {"evidence.canary_commitment": drawn.commitment})
+    assert coins_of(begun, tmp_path / "run", 200, new=False) == drawn
+    with pytest.raises(ConfigError, match="exists already"):
+        keep(drawn, tmp_path / "run")
+    place.write_bytes(canaries(count=12, first=drawn.first, secret="2f" * 32).to_bytes())
+    with pytest.raises(CheckpointError, match="bring that back"):
+        coins_of(begun, tmp_path / "run", 200, new=False)
+    place.unlink()
+    with pytest.raises(RunFolderError):
+        coins_of(begun, tmp_path / "run", 200, new=False)
+
+
+def test_real_federations_refuse_canaries() -> None:
+    config = override(RunConfig(), {"evidence.canaries": 5, "aggregation.secagg": "malicious-server"})
+    with pytest.raises(ConfigError, match=r"evidence\.canaries 5 are for simulations"):
+        deployable(config, 9)
+
+
+def test_a_simulation_without_the_canaries_that_are_configured(digits: Task) -> None:
+    with pytest.raises(ValueError, match="400 canaries are configured"):
+        Simulation(with_canaries(), digits)
 
 
 def test_the_command_keeps_coins_beside_the_folder_and_says_what_canaries_are(tmp_path: Path, monkeypatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from scipy.special import bdtrc, expit, ndtr, ndtri
@@ -78,7 +79,7 @@ def _gap(mean: float, deviation: float, epsilon: float) -> float:
         root = b * b - 4 * a * c
         edges = [] if root <= 0 else sorted((-b + sign * math.sqrt(root)) / (2 * a) for sign in (-1, 1))
     bounds, gap = [-math.inf, *edges, math.inf], 0.0
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         inside = 0.0 if (low, high) == (-math.inf, math.inf) else _between(low, high)
         if a * inside**2 + b * inside + c > 0:
             p = _mass((low - mean) / deviation, (high - mean) / deviation)
