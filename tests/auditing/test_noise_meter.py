@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from studied import auditing_noise as study
 
 from flora_secure.auditing import noise_meter
 from flora_secure.auditing.findings import VIOLATION
+from flora_secure.engine.evidence.noise_meter import claimed_deviation
 from flora_secure.engine.task import Task
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import settled
+from flora_secure.privacy.rounded_gaussian import RowsOfNoise
 
 
 def noisy(**changes: object) -> RunConfig:
@@ -52,6 +55,29 @@ def test_broken_clients_are_found_by_the_meter(digits: Task, kind: str) -> None:
     assert {f.check for f in block.findings if f.severity == VIOLATION} >= {"N-01"}
     assert block.measurements[0].alarm
     assert "times the claimed noise" in block.findings[0].evidence
+
+
+class Rounding(RowsOfNoise):
+    """A sampler that adds nothing and rounds as all do."""
+
+    def sample(self, y, sigma: float):
+        return np.floor(np.asarray(y) + 0.5).astype(np.int64)
+
+
+@pytest.mark.parametrize("mode", ["fixed cohorts and dropouts", "the clip adapts", "examples"])
+def test_what_is_left_of_a_sum_without_noise_is_rounding(digits: Task, mode: str) -> None:
+    """The plain sum is exact in every coordinate, the count's among them: each upload is off by at most half a unit."""
+    silent = mock.patch("flora_secure.client.upload.RowsOfNoise", Rounding)
+    case, _ = measured(noisy(**MODES[mode]), digits, lambda plan: silent)
+    for record in case.records:
+        claimed = math.sqrt(len(record.survivors) * (record.sigma_local**2 + 1 / 12))
+        left = record.noise_ratio * claimed / math.sqrt(len(record.survivors) / 12)
+        assert 0 < left < 1.15
+
+
+def test_the_claim_is_the_noise_of_all_survivors_rounded() -> None:
+    plan = mock.Mock(sigma_local=0.5)
+    assert claimed_deviation(plan, 12) == pytest.approx(2.0)
 
 
 def test_a_run_without_noise_has_nothing_to_measure(digits: Task) -> None:
