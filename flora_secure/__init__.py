@@ -280,6 +280,7 @@ def audit(
     accuracy: bool = False,
     receipts: Sequence[str | Path] = (),
     server_key: str | None = None,
+    canaries: str | Path | None = None,
 ) -> Audit:
     """Derive every claim of a run again from its folder alone; no data, no weights.
 
@@ -290,6 +291,7 @@ def audit(
         accuracy: measure every replayed adapter again, which takes the run's model and test images, and torch.
         receipts: files of receipts that clients of the run kept.
         server_key: the public key, 64 hex digits, that the run must be signed by; any where it is left out.
+        canaries: the file of the run's canaries (`simulate(canaries=…)`); the one beside the folder where left out.
 
     Returns:
         Findings, each with evidence; `passed` is false where a claim is wrong.
@@ -307,8 +309,8 @@ def audit(
         return audit_file(place, opacus=opacus, receipts=brought, server_key=server_key)
     from flora_secure.auditing.folder import audit as audited
 
-    measure = _measure if accuracy else None
-    return audited(place, opacus=opacus, measure=measure, receipts=brought, server_key=server_key)
+    measure, coins = _measure if accuracy else None, None if canaries is None else Path(canaries)
+    return audited(place, opacus=opacus, measure=measure, receipts=brought, server_key=server_key, canaries=coins)
 
 
 def document(audit: Audit, out: str | Path) -> Path:

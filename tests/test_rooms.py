@@ -93,10 +93,9 @@ ROOMS = {
     ),
     "flora_secure.client": Room(8, libraries("numpy torch"), never=frozenset({"flora_secure.data"}), light=False),
     "flora_secure.server": Room(8, libraries("numpy torch"), never=frozenset({"flora_secure.data"}), light=False),
-    "flora_secure.auditing.foreign": Room(
-        8, libraries("dp_accounting"), never=frozenset({"flora_secure.data", "flora_secure.model"})
+    "flora_secure.auditing": Room(
+        8, libraries("numpy scipy dp_accounting"), never=frozenset({"flora_secure.data", "flora_secure.model"})
     ),
-    "flora_secure.auditing": Room(8, libraries("numpy"), never=frozenset({"flora_secure.data", "flora_secure.model"})),
     "flora_secure.auditing.document.page": Room(8, libraries("jinja2 markupsafe matplotlib"), light=False),
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
     "flora_secure.engine.deployed": Room(9, libraries("numpy"), inside=(("torch", ""),), light=False),

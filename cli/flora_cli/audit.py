@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flora_cli.options import told
+from flora_cli.options import at_home, told
 from flora_cli.output import emit, emit_json, fail, log, table, working
 
 EXAMPLES = """\
@@ -38,6 +38,15 @@ def audit(
     opacus: Annotated[
         bool, typer.Option("--opacus/--no-opacus", help="Ask opacus' accountant too, if installed; it takes seconds.")
     ] = True,
+    canaries: Annotated[
+        Path | None,
+        typer.Option(
+            "--canaries",
+            metavar="FILE",
+            callback=at_home,
+            help="The file of the run's canaries; RUN.canaries.json where left out.",
+        ),
+    ] = None,
     accuracy: Annotated[
         bool,
         typer.Option(
@@ -90,7 +99,12 @@ def audit(
             return
         with working("deriving every figure again"):
             found = flora_secure.audit(
-                run, opacus=opacus, accuracy=accuracy, receipts=receipts or (), server_key=server_key
+                run,
+                opacus=opacus,
+                accuracy=accuracy,
+                receipts=receipts or (),
+                server_key=server_key,
+                canaries=canaries,
             )
         for path in files:
             flora_secure.document(found, path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from flora_secure.auditing import noise_meter
+from flora_secure.auditing.canaries import checks as canaries_of
 from flora_secure.auditing.findings import VIOLATION, Audit
 from flora_secure.auditing.label import label_of
 from flora_secure.auditing.receipts.block import receipts_block
@@ -25,6 +27,7 @@ def audit(
     measure: Callable[[RunConfig, str | None], Measure] | None = None,
     receipts: Sequence[Path] = (),
     server_key: str | None = None,
+    canaries: Path | None = None,
 ) -> Audit:
     """Audit the run in `path`.
 
@@ -34,6 +37,7 @@ def audit(
         measure: what gives, for a run's configuration and the hash of its model, what measures its adapters.
         receipts: files of receipts that clients of the run kept.
         server_key: the public key, hex, that the run must be signed by; None for any.
+        canaries: the file of the run's canaries; None for the one beside the folder.
 
     Raises `flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
     """
@@ -46,6 +50,8 @@ def audit(
     measured = None if measure is None else measure(run.config, model_hash)
     blocks = [
         derived.block,
+        canaries_of.block(case, canaries),
+        noise_meter.block(case),
         receipts_block(case, receipts, server_key),
         sum_checks.block(case, measured),
         transcript(case),

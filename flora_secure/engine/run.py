@@ -26,7 +26,7 @@ from flora_secure.data.federation import load_federation
 from flora_secure.data.notes import table_of
 from flora_secure.engine.deployed.keys.signing import new_signer
 from flora_secure.errors import InputError, RunFolderError, RunInterrupted, require
-from flora_secure.planning.config import RunConfig
+from flora_secure.planning.config import RunConfig, override
 from flora_secure.planning.masking import settled
 from flora_secure.planning.names import competitors
 from flora_secure.records.reading import read_run
@@ -37,7 +37,7 @@ from flora_secure.records.report_table import html_table, rows
 from flora_secure.records.run_folder import Interrupted, claimed, reopen
 
 if TYPE_CHECKING:
-    from flora_secure.engine.ended import Engine
+    from flora_secure.engine.ended import Engine, Simulated
 
 Progress = Callable[[int, int, RoundRecord], None]
 """Told of every finished round: its number from 1, how many there are, and its record."""
@@ -104,6 +104,10 @@ def begin_run(config: RunConfig, out: Path | None, around: Surroundings, *, comp
     require(
         "no-noise" not in asked or config.privacy.epsilon < math.inf,
         "`compare` no-noise is a run without noise, which `privacy.epsilon` inf is by itself: leave it out",
+    )
+    require(
+        not config.evidence.canaries or around.engine is None,
+        f"`evidence.canaries` {config.evidence.canaries} are of the engine in this process: leave out engine flower",
     )
     with claimed(out) as folder:
         return _Course(config, folder, around).finish(asked, None)
@@ -210,6 +214,7 @@ class _Course:
                 around.say(line)
 
             from flora_secure.engine.competitors import competitors_of, require_possible
+            from flora_secure.engine.evidence.canaries import coins_of, keep
             from flora_secure.engine.recorded import begin, go_on
             from flora_secure.engine.simulation import Simulation, without_noise
             from flora_secure.engine.summary import summarise
@@ -228,7 +233,17 @@ class _Course:
             around.say(cut.line)
         for line in task.warnings[len(federation.dataset.warnings) :]:
             around.say(f"warning: {line}")
-        simulation = (Simulation if around.engine is None else around.engine())(config, task)
+        canaries = coins_of(config, self.folder, task.trained.upload_size, new=interrupted is None)
+        if canaries is not None:
+            if interrupted is None and config.evidence.canary_commitment is not None:
+                around.say("the configuration is of a run with coins of its own; this one draws others")
+            config = self.config = override(config, {"evidence.canary_commitment": canaries.commitment})
+        if around.engine is None:
+            simulation: Simulated = Simulation(config, task, canaries)
+        else:
+            simulation = around.engine()(config, task)
+        if canaries is not None and interrupted is None:
+            around.say(f"the canaries' coins are in {keep(canaries, self.folder)}, for auditors and for nobody else")
         if interrupted is None:
             run = begin(simulation, self.folder, compare, task.made.choices)
         else:

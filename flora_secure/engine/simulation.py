@@ -19,23 +19,26 @@ import torch
 from numpy.typing import NDArray
 
 from flora_protocols import Profile, RoundAborted, TooFewSurvivors, identity_public
+from flora_secure.auditing.canaries.secret import Canaries
 from flora_secure.client.contribution import Contributions
 from flora_secure.client.policy import Policy
 from flora_secure.client.upload import uploads as uploads_of
 from flora_secure.engine.ended import Simulated
+from flora_secure.engine.evidence.canaries import WithCanaries
+from flora_secure.engine.evidence.noise_meter import noise_ratio
 from flora_secure.engine.exchange import CountedExchange, MaskedExchange, PlainExchange, RoundExchange, Traffic
 from flora_secure.engine.task import Task
 from flora_secure.engine.workers import default_workers
 from flora_secure.model.devices import batch_map
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.protection import AggregationConfig
+from flora_secure.planning.protection import AggregationConfig, EvidenceConfig
 from flora_secure.privacy.encoding import wrapped
 from flora_secure.records.record import PARTS, RoundRecord
 from flora_secure.records.transcript.writing import Transcript, recording
 from flora_secure.rounds.enrolment import Enrolment
 from flora_secure.rounds.invitation import Invitation
 from flora_secure.rounds.opening import decode_opening
-from flora_secure.rounds.sum import Outcome
+from flora_secure.rounds.sum import Outcome, RoundSum
 from flora_secure.server.server import Announce, Server, Skipped
 
 _TOGETHER = 1 << 14  # values of uploads that are made in one go: they stay in the cache
@@ -50,9 +53,13 @@ class Simulation(Simulated):
 
     clients_timed = True
 
-    def __init__(self, config: RunConfig, task: Task) -> None:
-        """Set up server and clients. Raises ConfigError if noise, ring or masking cannot be had."""
-        self.trainer = task.trainer(config)
+    def __init__(self, config: RunConfig, task: Task, canaries: Canaries | None = None) -> None:
+        """Set up server and clients, with the `canaries` that the configuration asks for. Raises ConfigError if noise,
+        ring or masking cannot be had."""
+        if config.evidence.canaries != (0 if canaries is None else canaries.count):
+            raise ValueError(f"{config.evidence.canaries} canaries are configured, and {canaries} are given")
+        trainer = task.trainer(config)
+        self.trainer = trainer if canaries is None else WithCanaries(trainer, canaries)
         clients = config.clients
         # long-term keys, as a deployment's clients would enrol them once; secret, hence from the OS
         signs = config.aggregation.secagg == Profile.MALICIOUS_SERVER.value
@@ -120,6 +127,7 @@ class Simulation(Simulated):
             overflowed=None
             if carried is None
             else wrapped(carried.sum.total, uploads.vectors.values(), invitation.plan),
+            noise_ratio=None if carried is None else _measured(invitation, given, carried.sum),
             upload=traffic.upload,
             download=traffic.download,
             payload=traffic.payload,
@@ -130,6 +138,13 @@ class Simulation(Simulated):
         return server.finish(invitation, outcome)
 
 
+def _measured(invitation: Invitation, given: Contributions, found: RoundSum) -> float | None:
+    """The round's noise over what is claimed; row i of `given` is that of the i-th member."""
+    survivors = set(found.survivors)
+    rows = [place for place, client in enumerate(invitation.members) if client in survivors]
+    return noise_ratio(invitation, given.vectors[rows], found.total)
+
+
 def headline(server: Server, task: Task) -> str:
     """What is about to run, in a line."""
     config, plan, selection, data = server.config, server.plan, server.selection, task.federation.dataset
@@ -137,8 +152,9 @@ def headline(server: Server, task: Task) -> str:
     sizes = dict.fromkeys((selection.smallest, selection.largest))
     held = "captions" if data.captioned else "images"
     who = "" if selection.scheme is None else f" in cohorts of {' to '.join(map(str, sizes))}"
+    canaries = f", {config.evidence.canaries} of them canaries" if config.evidence.canaries else ""
     return (
-        f"{selection.clients} clients with {len(data.private.labels):,} {held}{who}, {plan.rounds} rounds, "
+        f"{selection.clients} clients with {len(data.private.labels):,} {held}{canaries}{who}, {plan.rounds} rounds, "
         f"{plan.dimension:,} values at {plan.bits} bits, unit {config.privacy.unit}, {noise}, "
         f"masking {config.aggregation.secagg}"
         + (", COUNTED AND NOT RUN" if config.aggregation.masks == "counted" else "")
@@ -247,7 +263,7 @@ def without_noise(config: RunConfig, task: Task) -> float:
         aggregation=AggregationConfig(
             secagg="off", corrupt=config.aggregation.corrupt, dropout=config.aggregation.dropout
         ),
-        evidence=dataclasses.replace(config.evidence, transcript=None),
+        evidence=EvidenceConfig(keep_sums=False),
     )
     *_, last = Simulation(plain, task).rounds()
     return last.accuracy

@@ -14,6 +14,7 @@ from flora_secure.engine.competitors import competitors_of
 from flora_secure.engine.ended import Ended
 from flora_secure.engine.memory import peak_memory
 from flora_secure.plain import finite_or_none
+from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import name_of, suite_of, warning_of
 from flora_secure.planning.noise import protected_units
 from flora_secure.planning.selection import corrupt_clients
@@ -84,7 +85,7 @@ def summarise(
         timing=_timing(run, total_seconds),
         warnings=[
             *task.warnings,
-            *filter(None, [warning_of(run.config)]),
+            *filter(None, [warning_of(run.config), _diluted(run.config)]),
             *task.doubt(per_round[-1], "the trained adapter", _NOTHING_LEARNED),
         ],
         provenance=Provenance(
@@ -96,6 +97,17 @@ def summarise(
             seed=run.config.seed,
             secret_noise=run.server.plan.noisy and not run.config.privacy.simulation_noise,
         ),
+    )
+
+
+def _diluted(config: RunConfig) -> str | None:
+    """A line about canaries, where there are any."""
+    count = config.evidence.canaries
+    if not count:
+        return None
+    return (
+        f"{count} of the {config.clients} clients are canaries, which hold no data and dilute the updates of the "
+        "others: this adapter is for an audit; for a better one run without `evidence.canaries`"
     )
 
 
@@ -180,6 +192,7 @@ def _privacy(run: Ended, compared: list[str]) -> Privacy:
             corrupt=corrupt_clients(run.config),
             counted=run.config.aggregation.masks == "counted",
             suite=None if run.server.profile is None else name_of(suite_of(run.config)),
+            canaries=run.config.evidence.canaries,
             compared=compared,
         ),
     )

@@ -88,7 +88,12 @@ class RunConfig:
 
     @property
     def clients(self) -> int:
-        """How many clients there are: as given, or the default where the data do not say otherwise. A run gives them
+        """How many clients there are, canaries among them as the last ones."""
+        return self.data_clients + self.evidence.canaries
+
+    @property
+    def data_clients(self) -> int:
+        """How many clients hold data: as given, or the default where the data do not say otherwise. A run gives them
         once it has read the data (`flora_secure.data.federation.Federation.settled`)."""
         return self.data.clients or own_clients(self.data) or CLIENTS
 
@@ -184,6 +189,12 @@ _IDLE: tuple[tuple[str, _Where, str], ...] = (
      "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
     ("aggregation.suite", _unmasked,
      "is of masks, and with `aggregation.secagg` off there are none: leave it out, or set that to semi-honest"),
+    ("evidence.canaries", _unit_example,
+     "are clients, and `privacy.unit` example protects images: leave them out"),
+    ("evidence.canaries", lambda run: run.privacy.epsilon == math.inf,
+     "measure noise, and with `privacy.epsilon` inf there is none: leave them out"),
+    ("evidence.canaries", lambda run: run.privacy.adaptive_clip is not None,
+     "are longer than any clip norm, or zero, and `privacy.adaptive_clip` would follow them: leave one of both out"),
     ("aggregation.slots", lambda run: run.participation.sampling is not None and (run.aggregation.slots or 1) > 1,
      "prepares rounds of one cohort, and `participation.sampling` {run.participation.sampling} draws another one in "
      "each round: leave it out"),

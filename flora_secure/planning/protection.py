@@ -251,14 +251,27 @@ class EvidenceConfig:
     canaries: int = option(
         0,
         "--canaries",
-        "Directions that a secret coin puts into the sums or leaves out, by which an audit measures the noise; 0 for "
-        "none. They cost accuracy; the coins lie beside the run folder.",
+        "Clients without data beside the others, which a secret coin lets contribute or not, so that an audit can "
+        "measure the noise; 0 for none. They cost accuracy; the coins lie beside the run folder.",
         commands=(SIMULATE,),
+    )
+    canary_commitment: str | None = option(
+        None, None, "SHA-256 of the file that keeps the canaries' coins, which the run writes down when it begins."
     )
 
     def __post_init__(self) -> None:
         require(self.canaries >= 0, f"`evidence.canaries` must be at least 0, got {self.canaries}")
+        require(
+            self.canaries == 0 or self.keep_sums is not False,
+            "`evidence.keep_sums` false leaves nothing that `evidence.canaries` could be read from: keep them",
+        )
+        require(
+            self.canaries > 0 or self.canary_commitment is None,
+            "`evidence.canary_commitment` is of canaries, and `evidence.canaries` is 0: leave it out",
+        )
 
     def keeps_sums(self, rounds: int, length: int) -> bool:
-        """Whether a run of so many rounds keeps its sums of `length` values: as given, or up to `MOST_SUMS` bytes."""
-        return 4 * rounds * length <= MOST_SUMS if self.keep_sums is None else self.keep_sums
+        """Whether a run of so many rounds keeps its sums of `length` values: as given, or up to `MOST_SUMS` bytes, and
+        always where canaries are in them."""
+        small = 4 * rounds * length <= MOST_SUMS or self.canaries > 0
+        return small if self.keep_sums is None else self.keep_sums

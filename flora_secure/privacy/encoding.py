@@ -137,7 +137,7 @@ def read_sum(
     total: NDArray[np.uint32], plan: NoisePlan, scale: float, rotation: Rotation | None
 ) -> NDArray[np.float64]:
     """What `decode` gives, of a sum that is known to fit the plan, at the `scale` of its round."""
-    values = _signed(total, plan.bits)[: plan.length - plan.count_coordinates] / scale
+    values = signed(total, plan.bits)[: plan.length - plan.count_coordinates] / scale
     return values if rotation is None else rotation.inverse(values)
 
 
@@ -160,10 +160,10 @@ def wrapped(total: NDArray[np.uint32], uploads: Iterable[NDArray[np.uint32]], pl
     """
     exact, count, half = np.zeros(total.shape, np.int64), 0, np.uint32(1 << (plan.bits - 1))
     for upload in uploads:
-        exact += (upload + half) & np.uint32(2 * int(half) - 1)  # `_signed`, but for what is taken off below
+        exact += (upload + half) & np.uint32(2 * int(half) - 1)  # `signed`, but for what is taken off below
         count += 1
     exact -= count * int(half)
-    return int(np.count_nonzero(_signed(total, plan.bits) != exact))
+    return int(np.count_nonzero(signed(total, plan.bits) != exact))
 
 
 def overflow_rate(total: NDArray[np.uint32], plan: NoisePlan, survivors: int) -> float:
@@ -200,10 +200,10 @@ def require_sum(total: NDArray[np.uint32], plan: NoisePlan, survivors: int) -> N
 
 def _centred(total: NDArray[np.uint32], plan: NoisePlan, survivors: int) -> NDArray[np.int64]:
     require_sum(total, plan, survivors)
-    return _signed(total, plan.bits)
+    return signed(total, plan.bits)
 
 
-def _signed(values: NDArray[np.uint32], bits: int) -> NDArray[np.int64]:
-    """Ring elements as integers in [−2^(b−1), 2^(b−1))."""
+def signed(values: NDArray[np.uint32], bits: int) -> NDArray[np.int64]:
+    """Ring elements, uint32 below 2^bits of any shape, as integers in [−2^(b−1), 2^(b−1))."""
     half = 1 << (bits - 1)
     return ((values.astype(np.int64) + half) & (2 * half - 1)) - half

@@ -16,13 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 
 _LABEL = b"flora-secure rotation 1"
 _PALEY = (12, 20)  # q + 1 for the primes q = 11, 19, both 3 mod 4: at most a third of padding, mostly far less
+SMALLEST = (1, *_PALEY)  # orders, of which all others are 2^k times one
 
 
 def padded(dimension: int) -> int:
     """The rotated length d': the least order m·2^k at hand that is at least `dimension` >= 1."""
     if dimension < 1:
         raise ValueError(f"dimension must be at least 1, got {dimension}")
-    return min(m << (-(-dimension // m) - 1).bit_length() for m in (1, *_PALEY))
+    return min(m << (-(-dimension // m) - 1).bit_length() for m in SMALLEST)
 
 
 class Rotation:
@@ -70,7 +71,7 @@ def hadamard_transform(x: NDArray[np.float64], *, transpose: bool = False) -> ND
     Additions and subtractions only, in a fixed order: the same float64 on every platform, alone or among others.
     """
     shape, size = x.shape, x.shape[-1]
-    small = next(m for m in (1, *_PALEY) if size % m == 0 and (size // m).bit_count() == 1)
+    small = next(m for m in SMALLEST if size % m == 0 and (size // m).bit_count() == 1)
     x = _sylvester(x.reshape(-1, size // small))
     if small == 1:
         return x.reshape(shape)

@@ -267,7 +267,7 @@ def _assumed(config: RunConfig, images: int | None) -> tuple[str, ...]:
     if config.data.clients is None:
         more = "; a run takes as many as the data have of their own" if own else ""
         theirs = of if own_clients(config.data) is not None else ""
-        found.append(f"{config.clients} clients{theirs}, since none were given{more}")
+        found.append(f"{config.data_clients} clients{theirs}, since none were given{more}")
     by_class = config.model.rank is None and PLACEMENTS[config.model.placement].rank is None
     if by_class and (own or of):
         found.append(f"{classes_of(config.data)} classes{of}, each of which adds to the adapter")

@@ -105,6 +105,7 @@ def statement(
     corrupt: int = 0,
     counted: bool = False,
     suite: SuiteName | None,
+    canaries: int = 0,
     compared: Collection[str] = (),
     sent: str = SENT,
     beside: str = BESIDE,
@@ -127,6 +128,7 @@ def statement(
         corrupt: how many of all clients may be corrupt; a server that deviates may invite them to every round.
         counted: whether secure aggregation was counted by the sizes of its messages, and not run.
         suite: what the channels of secure aggregation rest on; None without it.
+        canaries: how many of the clients hold no data, and are there for audits.
         compared: the competitors in the report that are computed from the clients' data, of `disclosure.COMPARED`.
         sent: the paragraph on what clients are sent.
         beside: the paragraph on what leaves the clients and no epsilon covers.
@@ -193,6 +195,7 @@ def statement(
         _SUMS_ONLY if profile == "off" else _SERVER,
         sent,
         _participation(plan, ledger),
+        canaries_told(canaries) if canaries else None,
         *trust,
         _draw(ledger, corrupt) if profile == "malicious-server" and ledger.clients else None,
         _assumption(plan, ledger, lost_rounds),
@@ -278,6 +281,16 @@ def _assumption(plan: NoisePlan, ledger: Ledger, lost_rounds: Collection[int]) -
         f"h_min = {plan.honest_minimum} of {plan.clients}: {plan.dropouts} may drop out. {colluding} A round with "
         f"fewer is aborted. {seen}, taking who survived to be public and to say nothing about the data. If more "
         f"clients collude or leave out their noise, the guarantee weakens accordingly."
+    )
+
+
+def canaries_told(count: int) -> str:
+    """The paragraph on canaries, which the report has among its warnings too."""
+    return (
+        f"Canaries. {count} of the clients, the last ones, hold no data: a secret coin decides whether one contributes "
+        "a long vector in secret directions or zeros, so that whoever has the coins can measure the noise. They are "
+        "clipped, given noise, masked, counted and protected as all others, and they are in every number of clients "
+        "here; the mean of the updates is diluted by them, which costs accuracy."
     )
 
 

@@ -57,6 +57,7 @@ def test_help_is_in_panels_with_the_everyday_options_first() -> None:
         "Participation": ["--participation", "--sampling", "--min-separation"],
         "Secure aggregation": ["--secagg", "--masking", "--neighbours", "--threshold", "--slots", "--suite",
                                "--corrupt", "--dropout"],
+        "Evidence for auditors": ["--keep-sums", "--transcript", "--canaries"],
         "Output": ["--config", "--out", "--resume", "--compare", "--signing-key", "--json", "--help"],
     }  # fmt: skip
     assert "--mechanisms" in panels(help_of("plan"))["Output"]
@@ -105,7 +106,7 @@ def test_every_setting_is_a_row_and_every_keyword_one_setting() -> None:
     assert len(set(names)) == len(names)
     unflagged = {row.key for row in SETTINGS if row.option.flag is None}
     assert unflagged == {"training.local_steps", "training.local_rate", "training.logit_scale",
-                         "data.total_images", "training.control_variate"}  # fmt: skip
+                         "data.total_images", "training.control_variate", "evidence.canary_commitment"}  # fmt: skip
     for row in (*SETTINGS, *SWITCHES):
         assert row.option.help.endswith((".", "?")), row.key
         assert "\n" not in row.option.help

@@ -114,6 +114,7 @@ def _statement(case: Case, report: Report) -> str:
         corrupt=corrupt_clients(config),
         counted=config.aggregation.masks == "counted",
         suite=config.aggregation.suite,
+        canaries=config.evidence.canaries,
         compared=report.competitors.of_private_data,
     )
 

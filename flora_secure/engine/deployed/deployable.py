@@ -31,6 +31,10 @@ def deployable(config: RunConfig, clients: int) -> RunConfig:
     require(how.masking == "run", "`aggregation.masking` counted hides nothing: leave it out")
     require(how.dropout == 0, f"`aggregation.dropout` {how.dropout} is for simulations: real sites drop out themselves")
     require(not privacy.simulation_noise, "`privacy.simulation_noise` is no secret: leave it out")
+    require(
+        config.evidence.canaries == 0,
+        f"`evidence.canaries` {config.evidence.canaries} are for simulations, whose owner holds coins: leave it out",
+    )
     require(privacy.epsilon < math.inf, "`privacy.epsilon` inf protects nobody: set a budget")
     require(
         data.dataset.startswith(PASSED),

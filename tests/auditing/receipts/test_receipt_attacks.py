@@ -10,8 +10,8 @@ import pytest
 from falsifying import Table, chained, read
 
 import flora_secure
+from flora_secure import audit
 from flora_secure.auditing.findings import OK, VIOLATION, WARNING, Block
-from flora_secure.auditing.folder import audit
 from flora_secure.auditing.receipts.block import receipts_block
 from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.errors import PlainError, RunFolderError

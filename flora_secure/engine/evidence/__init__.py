@@ -1,0 +1,1 @@
+"""What a simulation leaves for auditors: the noise in its sums, measured, and canaries among its clients."""
