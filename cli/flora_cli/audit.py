@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flora_cli.options import told
+from flora_cli.options import at_home, told
 from flora_cli.output import emit, emit_json, fail, log, table, working
 
 EXAMPLES = """\
@@ -25,6 +25,14 @@ def audit(
     opacus: Annotated[
         bool, typer.Option("--opacus/--no-opacus", help="Ask opacus' accountant too, if installed; it takes seconds.")
     ] = True,
+    attacks: Annotated[
+        Path | None,
+        typer.Option(
+            callback=at_home,
+            metavar="FILE",
+            help="What flora-secure attack found, to include; RUN/local/attacks/attacks.json where it is.",
+        ),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only the verdict, and what is not as it should be.")
     ] = False,
@@ -39,7 +47,7 @@ def audit(
 
     try:
         with working("deriving every figure again"):
-            found = flora_secure.audit(run, opacus=opacus)
+            found = flora_secure.audit(run, opacus=opacus, attacks=attacks)
     except InputError as error:
         fail(told(error))
     if json:

@@ -37,8 +37,9 @@ class Outcome:
     interval from `low` to `high` that misses the true one once in a thousand; `chance`: what guessing reaches.
     `allowed`: the most that the run's ε allows, `null` where it allows anything. `role`: "control", where the attack
     has to succeed or shows nothing; "hidden", which has to be at chance; "bounded", which has to stay within `allowed`;
-    "shown", of which nothing is promised. `trials`: how often it was tried; `candidates`: among how many;
-    `rank`: median rank of the best of the right answers, from 1; `rank_by_chance`: what guessing reaches; `p`: share of random assignments that fit as well.
+    "shown", of which nothing is promised. `trials`: how often it was tried; `candidates`: among how many; `rank`:
+    median rank of the best of the right answers, from 1; `rank_by_chance`: what guessing reaches; `p`: share of random
+    assignments that fit as well.
     """
 
     attack: str
@@ -80,16 +81,17 @@ class Outcome:
             return "finds what masks should hide" if above else "at chance, as it should be"
         if self.bad:
             return "more than ε allows"
-        return "better than chance" + (", within ε" if self.role == BOUNDED else "") if above else "at chance"
+        return "better than chance" + (", within ε" if self.role == BOUNDED else "") if above else "not told from chance"
 
     @property
     def line(self) -> str:
-        """The figure in words, and what it shows."""
-        more = f", ε allows {self.allowed:.3g}" if self.allowed is not None else ""
+        """What it shows, and the figure with all that stands beside it."""
+        more = f", ε allows {_percent(self.allowed)}" if self.allowed is not None else ""
         if self.rank and self.rank_by_chance and self.candidates:
             more += f", median rank {self.rank:,.0f} of {self.candidates:,} ({self.rank_by_chance:,.0f} by chance)"
         more += f", p {self.p:.2g}" if self.p is not None else ""
-        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g}), chance {self.chance:.2g}{more}: {self.says}"
+        interval = f"{_percent(self.value)} ({_percent(self.low)} to {_percent(self.high)})"
+        return f"{self.says}: {interval}, chance {_percent(self.chance)}{more}"
 
     @property
     def measurement(self) -> Measurement:
@@ -104,6 +106,10 @@ class Outcome:
             assumption=f"{self.says}; guessing reaches {self.chance:.2g}; {self.trials:,} trials",
             alarm=self.bad and self.role != CONTROL,
         )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 # the title where a check meets no problem, and where it does, by attack and role
@@ -159,10 +165,16 @@ class Attacks:
         return json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False)
 
     def rows(self) -> list[tuple[str, str]]:
-        """The table that people see: (what, text), an outcome a line, the findings last."""
-        rows = [(one.name, one.line) for one in self.outcomes]
-        findings = [finding for block in self.blocks for finding in block.findings]
-        return rows + [(f"{finding.check} {finding.severity}", finding.title) for finding in findings]
+        """The table that people see: (what, text), of each attack its findings, then an outcome a line."""
+        rows = []
+        for block in self.blocks:
+            rows += [(f"{finding.check} {finding.severity}", finding.title) for finding in block.findings]
+            mine = [one for one in self.outcomes if one.attack == block.name]
+            for what in dict.fromkeys((one.object, one.measure) for one in mine):
+                rows.append((f"  {what[0]}", f"{what[1]}:"))
+                same = [one for one in mine if (one.object, one.measure) == what]
+                rows += [(f"    {one.target}", one.line) for one in same]
+        return rows
 
     def _repr_html_(self) -> str:
         return html_table("Attacks", self.rows())
@@ -179,7 +191,7 @@ def _block(name: str, outcomes: Sequence[Outcome]) -> Block:
         name=name,
         left_out=None,
         findings=findings,
-        measurements=[one.measurement for one in outcomes],
+        measurements=[one.measurement for one in outcomes if one.role != SHOWN],
         checked=[f"The attack was made on: {objects}."],
         assumed=["Whoever attacks knows model, settings and broadcast, and has the candidates' data to compare with."],
         uncovered=_UNCOVERED,
@@ -187,7 +199,7 @@ def _block(name: str, outcomes: Sequence[Outcome]) -> Block:
 
 
 def _finding(check: str, role: str, title: tuple[str, str], outcomes: Sequence[Outcome]) -> Finding:
-    fine = "; ".join(f"{one.object} ({one.target}): {one.value:.3g}, chance {one.chance:.2g}" for one in outcomes)
+    fine = "; ".join(f"{one.object} ({one.target}): {_percent(one.value)}" for one in outcomes)
     problems: list[Problem] = [(one.name, one.line) for one in outcomes if one.bad]
     if role == CONTROL:
         remedy = "ask for more shadows or other data; until it works, what it does not find elsewhere proves nothing"

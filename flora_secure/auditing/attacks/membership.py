@@ -22,6 +22,7 @@ from flora_secure.engine.task import Task
 from flora_secure.planning.config import RunConfig
 
 RATE = 0.01  # of false positives, at which true ones are counted: fixed beforehand
+_TOLD = 16  # shadows after which it says how far it is
 _MOST_TARGETS = 2000  # images whose curves are drawn, of unit `example`
 SUMS, ADAPTER = "sums of all rounds", "released adapter"
 
@@ -56,7 +57,8 @@ def membership(
         found = []
         for number in range(shadows):
             said = f"ε {config.privacy.epsilon:g}" if noise else "no noise"
-            say(f"membership, {said}: shadow federation {number + 1} of {shadows} …")
+            if number % _TOLD == 0:
+                say(f"membership, {said}: shadow federations from {number + 1} of {shadows} …")
             found.append(shadow(config, task, sure, _seed(seed, number), noise=noise))
         for what, scores in _scores(found).items():
             ratios, inside = likelihoods(scores, np.array([one.inside for one in found]))

@@ -45,9 +45,10 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """What reconstruction came to: `outcomes`, and every trial by the number of a client's images."""
+    """What reconstruction came to: `outcomes`, among how many `candidates`, `trials` by a client's images."""
 
     outcomes: list[Outcome]
+    candidates: int
     trials: dict[int, list[Trial]]
 
 
@@ -76,7 +77,7 @@ def reconstruct(
         for size in SIZES
         if trials[size]
     ]
-    return Reconstruction(outcomes, trials)
+    return Reconstruction(outcomes, len(candidates), trials)
 
 
 def _few(clients: Parts, rng: np.random.Generator) -> list[NDArray[np.int64]]:

@@ -40,8 +40,9 @@ def with_clients(task: Task, parts: Parts) -> Task:
 
 
 def repeatable(config: RunConfig, seed: int, *, masks: bool = False, noise: bool = True) -> RunConfig:
-    """`config` with noise, cohorts and coins from `seed`, since experiments are to be repeated; nothing is kept of them.
-    `masks`: run them, where there are any; else they are counted. `noise`: without it, the run's own ε does not hold."""
+    """`config` with noise, cohorts and coins from `seed`, since experiments are to be repeated; no evidence is kept.
+
+    `masks`: run them, where there are any; else they are counted. `noise`: the run's own, or none."""
     changes = {
         "privacy.simulation_noise": True,
         "seed": seed,

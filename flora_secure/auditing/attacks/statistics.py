@@ -119,9 +119,11 @@ class Curve:
 def measured(
     scores: Floats, inside: NDArray[np.bool_], rates: tuple[float, ...], rng: np.random.Generator
 ) -> tuple[Curve, dict[float | None, tuple[float, float, float]]]:
-    """The curve of `scores` (federations, targets), and of its area (key None) and its values at `rates` the figure with
-    its interval. Federations and targets are drawn anew together, since the scores of either depend on each other
-    (a bootstrap of both, Owen 2007)."""
+    """The curve of `scores` (federations, targets), and its area (key None) and values at `rates`, with intervals.
+
+    Federations and targets are both drawn anew (Owen 2007, the pigeonhole bootstrap), since the scores of one
+    federation, and those of one target, depend on each other.
+    """
     order = np.argsort(-scores, axis=None)
     federation, target = np.unravel_index(order, scores.shape)
     sorted_in = inside.ravel()[order]
