@@ -295,7 +295,7 @@ def attack(
     cache: str | Path | bool = True,
     log: Callable[[str], None] | None = None,
 ) -> Attacks:
-    """Attack a run's federation, as who sees its messages could: what do updates, sums and adapter give away?
+    """Attack a run's federation as who sees its messages could, and say what updates, sums and adapter give away.
 
     It loads the run's data and model again, so only who has the clients' images can do this. Minutes on two cores.
 

@@ -44,7 +44,7 @@ def attack(
         bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")
     ] = False,
 ) -> None:
-    """Attack a run's federation: what do updates, masked uploads, sums and the adapter give away?
+    """Attack a run's federation, and say what updates, masked uploads, sums and the adapter give away.
 
     It loads the clients' images and trains federations anew; minutes. Exits 1 if more is found than the run promises.
     """

@@ -81,7 +81,9 @@ class Outcome:
             return "finds what masks should hide" if above else "at chance, as it should be"
         if self.bad:
             return "more than ε allows"
-        return "better than chance" + (", within ε" if self.role == BOUNDED else "") if above else "not told from chance"
+        if not above:
+            return "not told from chance"
+        return "better than chance, within ε" if self.role == BOUNDED else "better than chance"
 
     @property
     def line(self) -> str:

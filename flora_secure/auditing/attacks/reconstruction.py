@@ -116,7 +116,8 @@ def _alone(first: FirstRound, task: Task, candidates: NDArray[np.int64]) -> Rows
 
     rows = np.concatenate(list(parts()))
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    unit: Rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return unit
 
 
 def _trials(

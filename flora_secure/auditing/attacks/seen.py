@@ -43,7 +43,7 @@ def repeatable(config: RunConfig, seed: int, *, masks: bool = False, noise: bool
     """`config` with noise, cohorts and coins from `seed`, since experiments are to be repeated; no evidence is kept.
 
     `masks`: run them, where there are any; else they are counted. `noise`: the run's own, or none."""
-    changes = {
+    changes: dict[str, object] = {
         "privacy.simulation_noise": True,
         "seed": seed,
         "evidence.keep_sums": False,
@@ -65,7 +65,7 @@ class Overheard(Traffic):
     uploads: dict[int, bytes] = field(default_factory=dict)
 
     def sent_up(self, client: int, message: bytes, payload: int = 0) -> None:
-        """As `Traffic` has it; a message with an update in it is kept."""
+        """Counted as by `Traffic`; a message with an update in it is kept."""
         super().sent_up(client, message, payload)
         if payload:
             self.uploads[client] = message

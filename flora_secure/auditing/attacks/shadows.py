@@ -6,7 +6,7 @@ A client that is out gives zero, which is what the run's budget compares with (z
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,7 +59,7 @@ class Kept:
         self.sum: Rows | None = None
 
     def round(
-        self, invitation: Invitation, floors: Floors | None, uploads: dict[int, Vector], traffic: Traffic
+        self, invitation: Invitation, floors: Floors | None, uploads: Mapping[int, Vector], traffic: Traffic
     ) -> Carried:
         """The sum of the uploads, see `RoundExchange`."""
         self.sum = None
@@ -124,7 +124,7 @@ class Confidence:
     logit_scale: float
 
     def of(self, simulation: Simulation) -> Rows:
-        """Of the adapter that a simulation has ended with, float64 (targets,)."""
+        """How sure the adapter is that a simulation has ended with, float64 (targets,)."""
         texts, images = self.scorer.test(simulation.factors)
         logits = (self.logit_scale * images @ texts.T).double()
         right = torch.take_along_dim(logits, self.scorer.target[:, None], dim=1)[:, 0]

@@ -1,4 +1,4 @@
-"""Site inference: whose data was this trained on, by who knows other images of every site?
+"""Site inference: naming whose data something was trained on, knowing other images of every site.
 
 Each client's images are halved. One half trains; the other half is what the attacker knows of the site, and what it
 would have sent is compared with what was seen. One client's update or upload is given to the site that is most like it
@@ -61,7 +61,8 @@ def _apart(vectors: Rows) -> Rows:
     """Rows less their mean, of unit length: what one has that all do not have."""
     rows = vectors - vectors.mean(axis=0)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    unit: Rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return unit
 
 
 def _one_site(what: str, scores: Rows, rng: np.random.Generator) -> Outcome:
@@ -121,9 +122,10 @@ def _half_of_sites(
     places = (-scores).argsort(axis=1).argsort(axis=1)
     named = places < coins.sum(axis=1, keepdims=True)
     hits = int((named == coins).sum())
-    null = np.zeros(PERMUTATIONS)
-    for guess, coin in zip(named, coins, strict=True):
-        null += [(guess == rng.permutation(coin)).sum() for _ in range(PERMUTATIONS)]
+    # of k sites named among m, of which k took part, a permutation leaves a hypergeometric number of them right
+    null, sites = np.zeros(PERMUTATIONS), coins.shape[1]
+    for took_part in coins.sum(axis=1).tolist():
+        null += sites - 2 * took_part + 2 * rng.hypergeometric(took_part, sites - took_part, took_part, PERMUTATIONS)
     # guessing right of one site by its coin, in or out: the mean of true positives and true negatives
     best = max((1 + allowed.true(x) - x) / 2 for x in np.linspace(0, 1, 1001).tolist())
     promised = noise and config.privacy.unit == "client"
