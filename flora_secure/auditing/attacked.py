@@ -38,8 +38,8 @@ class Outcome:
     `allowed`: the most that the run's ε allows, `null` where it allows anything. `role`: "control", where the attack
     has to succeed or shows nothing; "hidden", which has to be at chance; "bounded", which has to stay within `allowed`;
     "shown", of which nothing is promised. `trials`: how often it was tried; `candidates`: among how many; `rank`:
-    median rank of the best of the right answers, from 1; `rank_by_chance`: what guessing reaches; `p`: share of random
-    assignments that fit as well.
+    median rank of the best of the right answers, from 1; `rank_by_chance`: the same of as many wrong ones; `p`: share
+    of random assignments that fit as well (of ranks: by the sign test).
     """
 
     attack: str
@@ -90,7 +90,7 @@ class Outcome:
         """What it shows, and the figure with all that stands beside it."""
         more = f", ε allows {_percent(self.allowed)}" if self.allowed is not None else ""
         if self.rank and self.rank_by_chance and self.candidates:
-            more += f", median rank {self.rank:,.0f} of {self.candidates:,} ({self.rank_by_chance:,.0f} by chance)"
+            more += f", median rank {self.rank:,.0f} of {self.candidates:,} (wrong ones {self.rank_by_chance:,.0f})"
         more += f", p {self.p:.2g}" if self.p is not None else ""
         interval = f"{_percent(self.value)} ({_percent(self.low)} to {_percent(self.high)})"
         return f"{self.says}: {interval}, chance {_percent(self.chance)}{more}"

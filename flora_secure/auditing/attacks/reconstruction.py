@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from flora_secure.auditing.attacked import BOUNDED, CONTROL, HIDDEN, RECONSTRUCTION, SHOWN, Outcome
 from flora_secure.auditing.attacks.seen import DRAWS, FirstRound, Parts, Rows, Seen, released, repeatable, with_clients
-from flora_secure.auditing.attacks.statistics import Allowed, proportion
+from flora_secure.auditing.attacks.statistics import Allowed, at_least, proportion
 from flora_secure.client.closed_form import ClosedForm
 from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.task import Task
@@ -36,11 +36,13 @@ class Trial:
         images: its places among the private images.
         found: object → the candidate that explains it best, a place among the private images.
         ranks: object → the rank of the best of its images, from 1.
+        decoys: the same of as many other images of the client, which nobody trained on: what guessing reaches.
     """
 
     images: NDArray[np.int64]
     found: dict[str, int]
     ranks: dict[str, int]
+    decoys: dict[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +69,10 @@ def reconstruct(
     seen = first.seen(thin)
     adapters = np.array([released(Simulation(repeatable(config, seed + k), thin)) for k in range(1, DRAWS + 1)])
     say("reconstruction: what each private image alone would send …")
-    candidates = _candidates(task, seen, few, rng)
+    decoys = [_others(part, own, rng) for part, own in zip(task.federation.clients, few, strict=True)]
+    candidates = _candidates(task, [(few[client], decoys[client]) for client in seen.members], seen.clean.shape[1], rng)
     known = _alone(first, task, candidates)
-    trials = _trials(seen, adapters, few, candidates, known)
+    trials = _trials(seen, adapters, few, decoys, candidates, known)
     outcomes = [
         _outcome(config, allowed, size, what, trials[size], len(candidates))
         for what in (CLEAN, SHARE, MASKED, SUM, ADAPTER)
@@ -90,16 +93,24 @@ def _few(clients: Parts, rng: np.random.Generator) -> list[NDArray[np.int64]]:
     return few
 
 
-def _candidates(task: Task, seen: Seen, few: Parts, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Places of the images that are ranked: all private ones, or as many as memory and time allow, the right ones among
-    them."""
+def _others(part: NDArray[np.int64], own: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """As many images of a client as it has for the attack, others where it has enough of them."""
+    left = np.setdiff1d(part, own)
+    return rng.choice(left if len(left) >= len(own) else part, len(own), replace=False)
+
+
+def _candidates(
+    task: Task, needed: list[tuple[NDArray[np.int64], NDArray[np.int64]]], width: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Places of the images that are ranked: all private ones, or as many as memory and time allow, those that are
+    `needed` among them. `width`: values of an update."""
     total = len(task.federation.dataset.private)
-    most = _MOST_VALUES // seen.clean.shape[1]
+    most = _MOST_VALUES // width
     if not isinstance(task.learner, ClosedForm):
         most = min(most, _MOST_TRAINED)
     if total <= most:
         return np.arange(total)
-    right = np.unique(np.concatenate([few[client] for client in seen.members]))
+    right = np.unique(np.concatenate([part for pair in needed for part in pair]))
     others = np.setdiff1d(np.arange(total), right)
     extra = rng.choice(others, min(len(others), max(0, most - len(right))), replace=False)
     return np.sort(np.concatenate([right, extra]))
@@ -121,7 +132,7 @@ def _alone(first: FirstRound, task: Task, candidates: NDArray[np.int64]) -> Rows
 
 
 def _trials(
-    seen: Seen, adapters: Rows, few: Parts, candidates: NDArray[np.int64], known: Rows
+    seen: Seen, adapters: Rows, few: Parts, decoys: Parts, candidates: NDArray[np.int64], known: Rows
 ) -> dict[int, list[Trial]]:
     rows = len(seen.members)
     turns = np.arange(rows) % DRAWS
@@ -132,11 +143,18 @@ def _trials(
     trials: dict[int, list[Trial]] = {size: [] for size in SIZES}
     for row, client in enumerate(seen.members):
         images = few[client]
-        right = np.searchsorted(candidates, images)
         found = {what: int(candidates[score[row].argmax()]) for what, score in scores.items()}
-        ranks = {what: 1 + int((score[row] > score[row][right].max()).sum()) for what, score in scores.items()}
-        trials[len(images)].append(Trial(images, found, ranks))
+        ranks, others = (
+            {what: _rank(score[row], np.searchsorted(candidates, places)) for what, score in scores.items()}
+            for places in (images, decoys[client])
+        )
+        trials[len(images)].append(Trial(images, found, ranks, others))
     return trials
+
+
+def _rank(scores: Rows, places: NDArray[np.int64]) -> int:
+    """The rank of the best of the candidates at these places, from 1."""
+    return 1 + int((scores > scores[places].max()).sum())
 
 
 def _outcome(
@@ -145,6 +163,8 @@ def _outcome(
     hits = sum(trial.found[what] in trial.images for trial in trials)
     low, high = proportion(hits, len(trials))
     chance = min(1.0, size / candidates)
+    ranks, decoys = (np.array([getattr(t, name)[what] for t in trials]) for name in ("ranks", "decoys"))
+    better, apart = int((ranks < decoys).sum()), int((ranks != decoys).sum())
     # without the client (of unit example: without its one image) the attack could but guess
     promised = config.privacy.unit == "client" or size == 1
     bounded = what in (SUM, ADAPTER) and promised and config.privacy.epsilon < np.inf
@@ -162,7 +182,7 @@ def _outcome(
         role=role,
         trials=len(trials),
         candidates=candidates,
-        rank=float(np.median([trial.ranks[what] for trial in trials])),
-        rank_by_chance=candidates * (1 - 0.5 ** (1 / size)),  # of the best of so many uniform ranks
-        p=None,
+        rank=float(np.median(ranks)),
+        rank_by_chance=float(np.median(decoys)),
+        p=at_least(better, apart),
     )

@@ -31,6 +31,13 @@ def proportion(hits: int, trials: int, confidence: float = CONFIDENCE) -> tuple[
     return low, high
 
 
+def at_least(heads: int, tosses: int) -> float:
+    """How likely a fair coin shows so many heads or more: the sign test of pairs."""
+    return min(
+        1.0, math.fsum(math.exp(_log_choose(tosses, k) - tosses * math.log(2)) for k in range(heads, tosses + 1))
+    )
+
+
 def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 

@@ -5,10 +5,10 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, binom
 
 from flora_secure.auditing.attacks.membership import likelihoods
-from flora_secure.auditing.attacks.statistics import Allowed, Curve, measured, proportion
+from flora_secure.auditing.attacks.statistics import Allowed, Curve, at_least, measured, proportion
 
 NORMAL = NormalDist()
 
@@ -20,6 +20,11 @@ def test_exact_intervals_are_those_of_the_beta_distribution(hits: int, trials: i
         low = beta.ppf(tail, hits, trials - hits + 1) if hits else 0.0
         high = beta.ppf(1 - tail, hits + 1, trials - hits) if hits < trials else 1.0
         assert proportion(hits, trials, confidence) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_the_sign_test_is_that_of_the_binomial_distribution() -> None:
+    assert at_least(0, 0) == 1.0
+    assert [at_least(heads, 12) for heads in (0, 9, 12)] == pytest.approx(binom.sf([-1, 8, 11], 12, 0.5).tolist())
 
 
 def test_what_a_gaussian_mechanism_allows() -> None:

@@ -40,6 +40,9 @@ def test_images_are_found_in_clean_updates_and_nowhere_else(digits_at_sites) -> 
             assert one.role == CONTROL
             assert one.low > one.chance
             assert one.value >= (0.8 if size <= 2 else 0.3)  # of more, digits are too much alike
+            assert one.p is not None
+            assert one.p < (0.02 if size <= 2 else 0.2)  # six trials
+            assert one.rank < one.rank_by_chance
         elif one.object != SHARE:
             assert one.value <= 0.2
     assert severities(attacks) == {"X-01": "ok", "X-02": "ok", "X-03": "ok"}
