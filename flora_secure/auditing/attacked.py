@@ -16,7 +16,7 @@ from typing import Any
 from flora_secure.auditing.findings import WARNING, Block, Finding, Measurement, Problem, judged
 from flora_secure.boundary.foreign import json_of, read_text
 from flora_secure.errors import ForeignError, PlainError, RunFolderError
-from flora_secure.plain import from_plain
+from flora_secure.plain import document_schema, from_plain
 from flora_secure.records.reading import read_lines
 from flora_secure.records.report_table import html_table
 
@@ -209,6 +209,11 @@ def _finding(check: str, role: str, title: tuple[str, str], outcomes: Sequence[O
     return judged(check, title, problems, fine, "find out whether masks and noise are what the log says before use")
 
 
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of attacks.json, as docs/attacks.schema.json has it."""
+    return document_schema(Attacks, SCHEMA)
+
+
 def last_line_hash(run: Path) -> str:
     """SHA-256 of the last line of the log of the run in this folder; of nothing where it has none."""
     lines, _ = read_lines(run)
@@ -249,3 +254,7 @@ def blocks_of(path: Path | None, run: Path) -> list[Block]:
         return read(place, run).blocks
     except RunFolderError as error:
         return [Block.skipped("attacks", str(error))]
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flora_secure.auditing.attacked import PLACE, Attacks, Outcome, blocks_of, last_line_hash, read
+from flora_secure.auditing.attacked import PLACE, Attacks, Outcome, blocks_of, json_schema, last_line_hash, read
 from flora_secure.auditing.folder import audit
 from flora_secure.errors import RunFolderError
 
@@ -45,6 +45,11 @@ def test_what_an_interval_says(changes: dict[str, object], found: tuple[str, str
     assert severity(one) == found
     assert says in one.line
     assert one.measurement.alarm == (found[1] == "violation")
+
+
+def test_the_schema_is_the_one_in_the_docs() -> None:
+    kept = Path(__file__).parents[3] / "docs/attacks.schema.json"
+    assert json_schema() == json.loads(kept.read_text(encoding="utf-8"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from conftest import skewed
-from federations import small
+from federations import FEW, few_images, small, task_of
 
 from flora_secure.auditing.attacked import CONTROL, HIDDEN, Attacks
 from flora_secure.auditing.attacks.reconstruction import ADAPTER, CLEAN, MASKED, SHARE, SUM, reconstruct
@@ -60,8 +60,6 @@ def test_masks_that_do_not_mask_are_found(digits_at_sites) -> None:
 
 
 def test_images_of_unit_example(digits_at_sites) -> None:
-    from federations import task_of
-
     config = skewed(
         privacy__unit="example", training__control_variate=None, aggregation__secagg="off", training__rounds=1
     )
@@ -75,3 +73,36 @@ def test_images_of_unit_example(digits_at_sites) -> None:
 def test_cohorts_are_attacked_as_they_are_drawn(task) -> None:
     config = small(participation__rate=0.5, participation__sampling="fixed", aggregation__corrupt=0.0)
     assert {one.trials for one in found(config, task).outcomes} <= {1, 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model__rule": "alternate"},
+        {"model__rule": "ab"},
+        {"privacy__adaptive_clip": 0.5},
+        {"participation__rate": 0.5, "participation__sampling": "poisson", "aggregation__corrupt": 0.0},
+        {"aggregation__dropout": 0.2, "privacy__dropout_tolerance": 0.3},
+        {"aggregation__secagg": "malicious-server", "data__clients": 12},
+    ],
+)
+def test_every_kind_of_run_is_attacked(changes: dict[str, object]) -> None:
+    config = small(**{"data__clients": 20, **changes})
+    attacks = found(config, task_of(config), Allowed(0.92493, 4.0, 1e-5))
+    clean = [one for one in attacks.outcomes if one.object == CLEAN]
+    masked = [one for one in attacks.outcomes if one.object == MASKED]
+    assert sum(one.value * one.trials for one in clean) >= 0.5 * sum(one.trials for one in clean)
+    assert not any(one.bad for one in masked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["visual-projection", "text-attention"])
+def test_other_placements_are_attacked(placement: str) -> None:
+    """Learners by automatic differentiation, of sixty images."""
+    task = few_images(model__placement=placement)
+    config = small(**{**FEW, "model__placement": placement})
+    attacks = found(config, task)
+    clean = [one for one in attacks.outcomes if one.object == CLEAN]
+    assert all(one.value == 1.0 for one in clean if one.target == "clients of 1 image")
+    assert not any(one.bad for one in attacks.outcomes if one.object == MASKED)
