@@ -315,15 +315,16 @@ def attack(
     Raises:
         InputError: a run or data that cannot be read or attacked, or a library that is missing.
     """
+    from flora_secure.auditing.asked import Asked
     from flora_secure.data.cache import ArrayCache, default_folder
     from flora_secure.errors import PlotError
 
     if isinstance(attacks, str):
         raise TypeError(f"attacks is one text, {attacks!r}: give a list of them")
+    asked = Asked(tuple(attacks), shadows, seed)
     say = log if log is not None else lambda line: None
     say("loading model and data …")
     try:
-        from flora_secure.auditing.attacks.course import Asked
         from flora_secure.auditing.attacks.course import attack as attacked
     except ModuleNotFoundError as error:
         if error.name not in ("matplotlib", "torch"):
@@ -333,7 +334,7 @@ def attack(
     features = None if folder is None else ArrayCache(folder, say)
     target = Path(run) / "local" / "attacks" if out is None else Path(out)
     passed = None if dataset is None else dataset.load()
-    return attacked(Path(run), target, Asked(tuple(attacks), shadows, seed), passed, features, say)
+    return attacked(Path(run), target, asked, passed, features, say)
 
 
 def __getattr__(name: str) -> Any:

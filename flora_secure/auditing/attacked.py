@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,7 +249,7 @@ def blocks_of(path: Path | None, run: Path) -> list[Block]:
     """The audits that attacks make of a run: those in the file `path`, where one is given or lies in the run folder. A
     file that cannot be used is named, and the other audits are still made."""
     place = run / PLACE if path is None else path
-    if path is None and not place.exists():
+    if path is None and not os.path.lexists(place):
         return [Block.skipped("attacks", "none were made; who has the run's data can: flora-secure attack RUN")]
     try:
         return read(place, run).blocks

@@ -5,19 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from flora_secure.auditing.attacked import (
-    ATTACKS,
-    MEMBERSHIP,
-    RECONSTRUCTION,
-    SITES,
-    Attacks,
-    Outcome,
-    last_line_hash,
-)
+from flora_secure.auditing.asked import Asked
+from flora_secure.auditing.attacked import MEMBERSHIP, RECONSTRUCTION, SITES, Attacks, Outcome, last_line_hash
 from flora_secure.auditing.attacks.membership import membership
 from flora_secure.auditing.attacks.pictures import draw_membership, draw_reconstruction, draw_sites
 from flora_secure.auditing.attacks.reconstruction import reconstruct
@@ -28,37 +20,11 @@ from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset
 from flora_secure.data.federation import load_federation
 from flora_secure.engine.task import Task, prepare
-from flora_secure.errors import ConfigError, RunFolderError, did_you_mean, require
+from flora_secure.errors import ConfigError, RunFolderError
 from flora_secure.planning.names import PASSED
 from flora_secure.records.durable import PRIVATE, PRIVATE_FOLDER, replace_file
 from flora_secure.records.reading import read_run
 from flora_secure.rounds.float16 import to_wire
-
-LEAST_SHADOWS, MOST_SHADOWS = 16, 10_000
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Which attacks are to be made, and how.
-
-    Attributes:
-        attacks: of `attacked.ATTACKS`.
-        shadows: federations that membership trains, without noise and with it.
-        seed: of all draws but the protocol's keys.
-    """
-
-    attacks: tuple[str, ...] = ATTACKS
-    shadows: int = 64
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require(bool(self.attacks), f"`attacks` names none; known: {', '.join(ATTACKS)}")
-        for name in self.attacks:
-            known = f"`attacks` {name!r} is none of {', '.join(ATTACKS)}{did_you_mean(name, ATTACKS)}"
-            require(name in ATTACKS, known)
-        right = LEAST_SHADOWS <= self.shadows <= MOST_SHADOWS
-        require(right, f"`shadows` must lie in {LEAST_SHADOWS}…{MOST_SHADOWS:,}, got {self.shadows}")
-        require(0 <= self.seed < 2**32, f"`seed` must lie in 0…{2**32 - 1}, got {self.seed}")
 
 
 def attack(

@@ -92,7 +92,7 @@ def test_every_kind_of_run_is_attacked(changes: dict[str, object]) -> None:
     attacks = found(config, task_of(config), Allowed(0.92493, 4.0, 1e-5))
     clean = [one for one in attacks.outcomes if one.object == CLEAN]
     masked = [one for one in attacks.outcomes if one.object == MASKED]
-    assert sum(one.value * one.trials for one in clean) >= 0.5 * sum(one.trials for one in clean)
+    assert sum(one.value * one.trials for one in clean) >= 0.3 * sum(one.trials for one in clean)
     assert not any(one.bad for one in masked)
 
 
