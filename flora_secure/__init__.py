@@ -6,6 +6,7 @@
     flora_secure.plan(epsilon=4)                          # the same figures without training
     found = flora_secure.audit(run.folder)                # every claim of the run derived again
     flora_secure.document(found, "audit.html")            # what an auditor signs
+    flora_secure.attack(run.folder)                       # what its updates, sums and adapter would give away
     flora_secure.load(run.folder).predict("photos/")      # what images show, by the trained adapter
     flora_secure.report("runs/a", "runs/b", out="ab.html")  # runs side by side, for a browser
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flora_secure.auditing.attacked import Attacks
     from flora_secure.auditing.findings import Audit
     from flora_secure.auditing.sums.checks import Measure
     from flora_secure.data.cache import ArrayCache
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 # imported when it is first asked for
 _LATER = {
     "Answer": "flora_secure.model.trained.answers",
+    "Attacks": "flora_secure.auditing.attacked",
     "Audit": "flora_secure.auditing.findings",
     "Classifier": "flora_secure.model.trained.classifier",
     "Forecast": "flora_secure.records.forecast",
@@ -61,6 +64,7 @@ _LATER = {
 }
 __all__ = [
     "Answer",
+    "Attacks",
     "Audit",
     "Classifier",
     "Forecast",
@@ -73,6 +77,7 @@ __all__ = [
     "Run",
     "RunConfig",
     "RunInterrupted",
+    "attack",
     "audit",
     "document",
     "load",
@@ -281,6 +286,7 @@ def audit(
     receipts: Sequence[str | Path] = (),
     server_key: str | None = None,
     canaries: str | Path | None = None,
+    attacks: str | Path | None = None,
 ) -> Audit:
     """Derive every claim of a run again from its folder alone; no data, no weights.
 
@@ -292,6 +298,8 @@ def audit(
         receipts: files of receipts that clients of the run kept.
         server_key: the public key, 64 hex digits, that the run must be signed by; any where it is left out.
         canaries: the file of the run's canaries (`simulate(canaries=…)`); the one beside the folder where left out.
+        attacks: what `attack` found, for the audit to include; `local/attacks/attacks.json` in the folder, where it is,
+            when it is left out.
 
     Returns:
         Findings, each with evidence; `passed` is false where a claim is wrong.
@@ -307,10 +315,20 @@ def audit(
         from flora_secure.auditing.file import audit_file
 
         return audit_file(place, opacus=opacus, receipts=brought, server_key=server_key)
+    from flora_secure.auditing.folder import Brought
     from flora_secure.auditing.folder import audit as audited
 
-    measure, coins = _measure if accuracy else None, None if canaries is None else Path(canaries)
-    return audited(place, opacus=opacus, measure=measure, receipts=brought, server_key=server_key, canaries=coins)
+    return audited(
+        place,
+        Brought(
+            measure=_measure if accuracy else None,
+            receipts=brought,
+            server_key=server_key,
+            canaries=None if canaries is None else Path(canaries),
+            attacks=None if attacks is None else Path(attacks),
+        ),
+        opacus=opacus,
+    )
 
 
 def document(audit: Audit, out: str | Path) -> Path:
@@ -357,6 +375,60 @@ def _measure(config: RunConfig, model_hash: str | None) -> Measure:
     from flora_secure.engine.remeasured import measure_of
 
     return measure_of(config, model_hash, ArrayCache(default_folder(), lambda line: None))
+
+
+def attack(
+    run: str | Path,
+    /,
+    *,
+    dataset: OwnData | None = None,
+    out: str | Path | None = None,
+    attacks: Sequence[str] = ("reconstruction", "membership", "sites"),
+    shadows: int = 64,
+    seed: int = 0,
+    cache: str | Path | bool = True,
+    log: Callable[[str], None] | None = None,
+) -> Attacks:
+    """Attack a run's federation as who sees its messages could, and say what updates, sums and adapter give away.
+
+    It loads the run's data and model again, so only who has the clients' images can do this. Minutes on two cores.
+
+    Args:
+        run: the run's folder.
+        dataset: the images that the run was passed, where it was (`OwnData`).
+        out: a folder for `attacks.json` and pictures, which show private images; `local/attacks` in the run's folder
+            where it is left out.
+        attacks: which to make.
+        shadows: federations that membership trains, so many without noise and so many with the run's.
+        seed: of the attacks' draws.
+        cache, log: as in `simulate`.
+
+    Returns:
+        Each attack on each object, with its interval and what guessing reaches.
+
+    Raises:
+        InputError: a run or data that cannot be read or attacked, or a library that is missing.
+    """
+    from flora_secure.auditing.asked import Asked
+    from flora_secure.data.cache import ArrayCache, default_folder
+    from flora_secure.errors import PlotError
+
+    if isinstance(attacks, str):
+        raise TypeError(f"attacks is one text, {attacks!r}: give a list of them")
+    asked = Asked(tuple(attacks), shadows, seed)
+    say = log if log is not None else lambda line: None
+    say("loading model and data …")
+    try:
+        from flora_secure.auditing.attacks.course import attack as attacked
+    except ModuleNotFoundError as error:
+        if error.name not in ("matplotlib", "torch"):
+            raise
+        raise PlotError(f"attacks need {error.name}: pip install 'flora-secure[train]'") from None
+    folder = default_folder() if cache is True else Path(cache) if cache else None
+    features = None if folder is None else ArrayCache(folder, say)
+    target = Path(run) / "local" / "attacks" if out is None else Path(out)
+    passed = None if dataset is None else dataset.load()
+    return attacked(Path(run), target, asked, passed, features, say)
 
 
 def __getattr__(name: str) -> Any:

@@ -100,6 +100,7 @@ ROOMS = {
     "flora_secure.engine": Room(9, libraries("numpy torch cryptography dp_accounting"), light=False),
     "flora_secure.engine.deployed": Room(9, libraries("numpy"), inside=(("torch", ""),), light=False),
     "flora_secure.engine.deployed.keys": Room(9, libraries("numpy cryptography")),
+    "flora_secure.auditing.attacks": Room(10, libraries("numpy torch matplotlib"), light=False),  # trains anew
     "flora_secure.engine.deployed.project": Room(10, libraries("numpy"), inside=(("PIL", ""),)),
     "flora_secure.engine.flower": Room(10, libraries("cryptography flwr torch numpy tomli_w"), light=False),
     "flora_secure.engine.nvflare": Room(10, libraries("nvflare"), light=False),

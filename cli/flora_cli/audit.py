@@ -38,6 +38,14 @@ def audit(
     opacus: Annotated[
         bool, typer.Option("--opacus/--no-opacus", help="Ask opacus' accountant too, if installed; it takes seconds.")
     ] = True,
+    attacks: Annotated[
+        Path | None,
+        typer.Option(
+            callback=at_home,
+            metavar="FILE",
+            help="What flora-secure attack found, to include; RUN/local/attacks/attacks.json where it is.",
+        ),
+    ] = None,
     canaries: Annotated[
         Path | None,
         typer.Option(
@@ -105,6 +113,7 @@ def audit(
                 receipts=receipts or (),
                 server_key=server_key,
                 canaries=canaries,
+                attacks=attacks,
             )
         for path in files:
             flora_secure.document(found, path)

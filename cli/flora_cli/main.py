@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from flora_cli import (
+    attack,
     audit,
     bench,
     completion,
@@ -47,6 +48,7 @@ COMMANDS = (
     plan.plan,
     report.report,
     audit.audit,
+    attack.attack,
     predict.predict,
     export.export,
     serve.serve,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from flora_secure.auditing import noise_meter
+from flora_secure.auditing.attacked import blocks_of
 from flora_secure.auditing.canaries import checks as canaries_of
 from flora_secure.auditing.findings import VIOLATION, Audit
 from flora_secure.auditing.label import label_of
@@ -20,24 +22,32 @@ from flora_secure.planning.config import RunConfig
 from flora_secure.records.reading import read_unverified
 
 
-def audit(
-    path: Path,
-    *,
-    opacus: bool = True,
-    measure: Callable[[RunConfig, str | None], Measure] | None = None,
-    receipts: Sequence[Path] = (),
-    server_key: str | None = None,
-    canaries: Path | None = None,
-) -> Audit:
-    """Audit the run in `path`.
+@dataclass(frozen=True, kw_only=True)
+class Brought:
+    """What an auditor has beside the folder.
 
-    Args:
-        path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json.
-        opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
+    Attributes:
         measure: what gives, for a run's configuration and the hash of its model, what measures its adapters.
         receipts: files of receipts that clients of the run kept.
         server_key: the public key, hex, that the run must be signed by; None for any.
         canaries: the file of the run's canaries; None for the one beside the folder.
+        attacks: what attacks found, to be included; None for the file in the folder, where there is one.
+    """
+
+    measure: Callable[[RunConfig, str | None], Measure] | None = None
+    receipts: Sequence[Path] = ()
+    server_key: str | None = None
+    canaries: Path | None = None
+    attacks: Path | None = None
+
+
+def audit(path: Path, brought: Brought | None = None, *, opacus: bool = True) -> Audit:
+    """Audit the run in `path`.
+
+    Args:
+        path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json.
+        brought: what there is beside it.
+        opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
 
     Raises `flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
     """
@@ -47,14 +57,16 @@ def audit(
     case = Case(path, run.config, run.records, run.report, breaks)
     derived = rederive(case, opacus=opacus)
     model_hash = None if run.report is None else run.report.provenance.model_hash
-    measured = None if measure is None else measure(run.config, model_hash)
+    brought = brought or Brought()
+    measured = None if brought.measure is None else brought.measure(run.config, model_hash)
     blocks = [
         derived.block,
-        canaries_of.block(case, canaries),
+        canaries_of.block(case, brought.canaries),
         noise_meter.block(case),
-        receipts_block(case, receipts, server_key),
+        receipts_block(case, brought.receipts, brought.server_key),
         sum_checks.block(case, measured),
         transcript(case),
+        *blocks_of(brought.attacks, path),
     ]
     return Audit(
         run=str(path),

@@ -36,6 +36,18 @@ CASES = [
     (f"{OFF}\nslots = 8", "aggregation.slots 8 is of masks, and with aggregation.secagg off"),
     (f"{OFF}\nsuite = 'x25519'", "aggregation.suite x25519 is of masks, and with aggregation.secagg off"),
     (
+        f"{EXAMPLE}\n[evidence]\ncanaries = 5",
+        "evidence.canaries 5 are clients, and privacy.unit example",
+    ),
+    (
+        "[privacy]\nepsilon = inf\n[evidence]\ncanaries = 5",
+        "evidence.canaries 5 measure noise, and with",
+    ),
+    (
+        "[privacy]\nadaptive_clip = 0.5\n[evidence]\ncanaries = 5",
+        "evidence.canaries 5 are longer than any clip norm, or zero",
+    ),
+    (
         "[aggregation]\nmasking = 'counted'\n[evidence]\ntranscript = true",
         "evidence.transcript True keeps the messages of masks, and aggregation.secagg semi-honest with",
     ),

@@ -14,7 +14,7 @@ from flora_secure import audit
 from flora_secure.auditing.findings import OK, VIOLATION, WARNING, Block
 from flora_secure.auditing.receipts.block import receipts_block
 from flora_secure.auditing.rederivation.derivation import Case
-from flora_secure.errors import PlainError, RunFolderError
+from flora_secure.errors import PlainError
 from flora_secure.records.adapter_card import adapter_hash
 from flora_secure.records.reading import read_unverified
 from flora_secure.records.receipts.head import Signer
@@ -280,7 +280,7 @@ def test_files_that_are_no_receipts_are_named_and_the_rest_is_audited(run: Path,
     assert [one.check for one in found.findings if one.severity == VIOLATION] == []
     finding = next(one for one in found.findings if one.check == "R-06")
     assert (finding.severity, str(theirs) in finding.evidence) == (WARNING, True)
-    with pytest.raises(RunFolderError, match=r"theirs.json"):
+    with pytest.raises(InputError, match=r"theirs.json"):
         audit(theirs)
 
 
