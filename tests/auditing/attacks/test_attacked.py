@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from flora_secure import audit
 from flora_secure.auditing.attacked import PLACE, Attacks, Outcome, blocks_of, json_schema, last_line_hash, read
-from flora_secure.auditing.folder import audit
 from flora_secure.errors import RunFolderError
 
 OUTCOME = Outcome(

@@ -14,7 +14,7 @@ from flora_secure import audit
 from flora_secure.auditing.findings import OK, VIOLATION, WARNING, Block
 from flora_secure.auditing.receipts.block import receipts_block
 from flora_secure.auditing.rederivation.derivation import Case
-from flora_secure.errors import PlainError
+from flora_secure.errors import InputError, PlainError
 from flora_secure.records.adapter_card import adapter_hash
 from flora_secure.records.reading import read_unverified
 from flora_secure.records.receipts.head import Signer
