@@ -22,6 +22,7 @@ from flora_secure.engine.exchange import Traffic
 from flora_secure.engine.simulation import Simulation
 from flora_secure.engine.task import Task
 from flora_secure.planning.config import RunConfig, override
+from flora_secure.planning.protection import EvidenceConfig
 from flora_secure.privacy.clipping import clip_rows
 from flora_secure.privacy.encoding import read_sum
 from flora_secure.rounds.invitation import Invitation
@@ -46,13 +47,10 @@ def repeatable(config: RunConfig, seed: int, *, masks: bool = False, noise: bool
     changes: dict[str, object] = {
         "privacy.simulation_noise": True,
         "seed": seed,
-        "evidence.keep_sums": False,
-        "evidence.transcript": False,
-        "evidence.canaries": 0,
     }
     if config.aggregation.secagg != "off":
         changes["aggregation.masking"] = "run" if masks else "counted"
-    changed = override(config, changes)
+    changed = override(replace(config, evidence=EvidenceConfig(keep_sums=False, transcript=False)), changes)
     if not noise:
         changed = replace(changed, privacy=replace(changed.privacy, epsilon=math.inf, delta=None, bits=None))
     return changed
