@@ -18,7 +18,7 @@ def adapter(case: Case) -> Finding:
     """A-35: the adapter is the one that the run released, for the model and the classes that it was configured for."""
     folder, report = case.path / "adapter", case.report
     if report is None:
-        return unchecked("A-35", _TITLE, "report.json is missing")
+        return unchecked("A-35", _TITLE, case.no_report)
     told = report.provenance.adapter_hash
     if not folder.exists():
         return unchecked("A-35", _TITLE, "adapter/ is not in the folder")

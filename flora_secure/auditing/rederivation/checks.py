@@ -20,11 +20,13 @@ from flora_secure.auditing.findings import (
 from flora_secure.auditing.rederivation import (
     adapter_checks,
     budget_checks,
+    byte_checks,
+    course_checks,
     log_checks,
     noise_checks,
+    plan_checks,
     report_checks,
     statement_checks,
-    unsummed_checks,
     view_checks,
 )
 from flora_secure.auditing.rederivation.derivation import Case
@@ -43,8 +45,8 @@ _OF_THE_LOG: tuple[Check, ...] = (
 )
 _DERIVED: dict[str, Check | None] = {
     "A-06": log_checks.charged,
-    "A-08": unsummed_checks.aborted,
-    "A-09": unsummed_checks.in_flight,
+    "A-08": course_checks.aborted,
+    "A-09": course_checks.in_flight,
     "A-10": noise_checks.multipliers,
     "A-11": noise_checks.shares,
     "A-12": noise_checks.honest,
@@ -52,6 +54,9 @@ _DERIVED: dict[str, Check | None] = {
     "A-14": noise_checks.slack,
     "A-15": noise_checks.ring,
     "A-16": noise_checks.secret,
+    "A-17": plan_checks.planned,
+    "A-18": course_checks.drawn,
+    "A-19": byte_checks.messages,
     "A-20": budget_checks.headline,
     "A-21": budget_checks.so_far,
     "A-22": budget_checks.single_round,
@@ -61,12 +66,14 @@ _DERIVED: dict[str, Check | None] = {
     "A-26": view_checks.other_views,
     "A-27": None,  # view_checks.accountants, which is told whether to ask opacus
     "A-28": budget_checks.unmasked,
+    "A-29": plan_checks.examples,
     "A-30": statement_checks.words,
     "A-31": report_checks.accuracy,
     "A-32": report_checks.communication,
     "A-33": report_checks.aggregation,
     "A-34": report_checks.rates,
     "A-35": adapter_checks.adapter,
+    "A-36": plan_checks.stepped,
 }
 
 

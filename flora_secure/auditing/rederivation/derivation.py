@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flora_secure.auditing.rederivation.planned import Planned
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.protection import MOST_EPSILON
 from flora_secure.privacy.accounting import gaussian_epsilon
@@ -118,6 +119,7 @@ class Case:
     records: list[RoundRecord]
     report: Report | None
     breaks: list[Break]
+    no_report: str = "report.json is missing"
 
     @functools.cached_property
     def released(self) -> list[Released]:
@@ -232,3 +234,18 @@ class Case:
     def headline(self) -> float:
         """ε against the server, who sees single uploads where nothing is masked."""
         return self.server if self.masked else self.local
+
+    @property
+    def repeats(self) -> bool:
+        """Whether cohorts and who vanishes follow from the published seed, as in a simulation they do."""
+        return self.simulated and (self.config.privacy.simulation_noise or not self.noisy)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether all clients were in one process, so that bytes, contributions and wraps are known exactly."""
+        return any(record.overflowed is not None for record in self.records)
+
+    @functools.cached_property
+    def planned(self) -> Planned:
+        """What the configuration asks for, planned again."""
+        return Planned(self.config, self.report, self.no_report)

@@ -146,7 +146,7 @@ def uploads(case: Case) -> Finding:
     """A-05: there are as many survivors as uploads on the wire."""
     title = ("As many survivors as uploads on the wire", "Not as many survivors as uploads on the wire")
     if case.report is None:
-        return unchecked("A-05", title, "the adapter's size stands in report.json, which is missing")
+        return unchecked("A-05", title, "the adapter's size stands in report.json, which cannot be read")
     trained, problems = case.report.communication.parameters, list[Problem]()
     for r in (record for record in case.records if not record.lost):
         packed = max(1, -(-r.dimension * r.bits // 8))

@@ -281,7 +281,7 @@ def rates_of(case: Case) -> tuple[float | None, float | None]:
 
 def _reported(case: Case, check: str, title: Title, compare: Callable[[Report], list[Problem]], fine: str) -> Finding:
     if case.report is None:
-        return unchecked(check, title, "report.json is missing")
+        return unchecked(check, title, case.no_report)
     return judged(check, title, compare(case.report), fine, "publish the figures of the log")
 
 

@@ -101,7 +101,7 @@ def other_views(case: Case) -> Finding:
         "ε of single uploads, for outsiders, or μ does not follow from the rounds",
     )
     if case.report is None:
-        return unchecked("A-26", title, "report.json is missing")
+        return unchecked("A-26", title, case.no_report)
     told, problems = case.report.privacy, list[Problem]()
     local, outside = (case.local, outsider(case)) if case.noisy else (math.inf, math.inf)
     for name, claimed, derived in (
