@@ -11,7 +11,6 @@ from flora_secure.auditing.rederivation.noise_checks import near
 from flora_secure.planning.architectures import architecture
 from flora_secure.planning.noise import expected_contributions
 from flora_secure.planning.placements import PLACEMENTS
-from flora_secure.planning.rules import rule_named
 from flora_secure.privacy.adaptive_clip import AdaptiveClip
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.report import Report
@@ -79,7 +78,7 @@ def _of_a_round(case: Case, r: RoundRecord) -> list[tuple[str, object, object]]:
 def _lengths(case: Case, report: Report) -> list[tuple[str, object, object]]:
     """Values that train and that are uploaded, by placement, rule and rank; where the model's sizes are not known, that
     both are so many columns of the adapter's rank."""
-    told, rule = report.communication, rule_named(case.config.model.trained_rule)
+    told, rule = report.communication, case.planned.rule
     if case.planned.factors is not None:
         a, b = case.planned.factors
         return [

@@ -12,6 +12,7 @@ from flora_secure.planning.architectures import CLASSES, architecture
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.masking import SUITES, MaskingPlan, plan_masking, slots_of
 from flora_secure.planning.noise import plan_noise
+from flora_secure.planning.rules import FROZEN_A, Rule, rule_named
 from flora_secure.planning.selection import Selection
 from flora_secure.privacy.noise_plan import CohortSizeError, NoisePlan
 from flora_secure.records.record import RoundRecord
@@ -38,6 +39,13 @@ class Planned:
     def labelled(self) -> bool:
         """Whether the run tells classes apart, and does not match captions."""
         return self.report is not None and self.report.accuracy.measures == TOP_1
+
+    @property
+    def rule(self) -> Rule:
+        """What trains: captions have no class prompts, whose basis the default takes."""
+        rule = rule_named(self.config.model.trained_rule)
+        captioned = self.report is not None and not self.labelled
+        return FROZEN_A if captioned and rule.prompt_basis else rule
 
     @functools.cached_property
     def factors(self) -> tuple[int, int] | None:
