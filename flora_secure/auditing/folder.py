@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from flora_secure.auditing.findings import VIOLATION, Audit
+from flora_secure.auditing.legible import case_of
 from flora_secure.auditing.rederivation.checks import rederive
-from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.errors import RunFolderError
-from flora_secure.records.reading import read_unverified
+from flora_secure.records.reading import read_as_far
 
 
 def audit(path: Path, *, opacus: bool = True) -> Audit:
@@ -18,12 +18,14 @@ def audit(path: Path, *, opacus: bool = True) -> Audit:
         path: a run folder; config.toml, rounds.jsonl and, unless the run was interrupted, report.json.
         opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
 
-    Raises `flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
+    A file that cannot be read is a finding, and all that can be looked at without it is. Raises
+    `flora_secure.errors.RunFolderError` where neither a line of the log nor the report can be read.
     """
-    run, breaks = read_unverified(path)
-    if not run.records:
-        raise RunFolderError(f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit")
-    case = Case(path, run.config, run.records, run.report, breaks)
+    found = read_as_far(path)
+    if not found.records and found.report is None:
+        empty = f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit"
+        raise RunFolderError(found.unread[0] if found.unread else empty)
+    case = case_of(path, found)
     derived = rederive(case, opacus=opacus)
     blocks = [derived.block]
     return Audit(

@@ -112,7 +112,11 @@ def weight_local(rounds: Iterable[Released]) -> float:
 
 @dataclass(frozen=True)
 class Case:
-    """One run as the checks see it: what was read of its folder, and what follows from the numbers of its log."""
+    """One run as the checks see it: what was read of its folder, and what follows from the numbers of its log.
+
+    `no_report`: why there is no report; `unread`: a line for each file that could not be read; `config_unread`: whether
+    `config` stands in for one that could not.
+    """
 
     path: Path
     config: RunConfig
@@ -120,6 +124,8 @@ class Case:
     report: Report | None
     breaks: list[Break]
     no_report: str = "report.json is missing"
+    unread: tuple[str, ...] = ()
+    config_unread: bool = False
 
     @functools.cached_property
     def released(self) -> list[Released]:
