@@ -15,6 +15,8 @@ from flora_secure.planning.sections import TrainingConfig
 from flora_secure.records.record import PARTS
 from flora_secure.records.report import IMAGE_TO_TEXT, LARGEST, TOP_1, Report
 
+_BY = ("user", "public data", "default")
+
 
 def _score_interval(final: float, images: int) -> list[float]:
     """The proportions p that final = p does not reject at 5 %: the roots of (final - p)² = z² p (1 - p) ÷ n."""
@@ -81,7 +83,7 @@ def _forgotten(report: Report, configured: tuple[str, ...] | None) -> list[Probl
         told = None if found is None else sorted(found.classes)
         return different(("forgetting.classes", told, None if configured is None else sorted(configured)))
     problems = different(
-        ("forgetting.classes", sorted(set(found.classes)), sorted(configured)),
+        ("forgetting.classes", sorted(found.classes), sorted(configured)),
         ("the classes of accuracy that are unseen", sorted({*seen.classes} & {*found.classes}), []),
     )
     unseen, everything = found.test_examples, found.test_examples + seen.test_examples
@@ -168,6 +170,8 @@ def _chosen(report: Report, training: TrainingConfig) -> list[Problem]:
         choice, own = getattr(report.choices, name), getattr(training, name)
         if choice is not None and own is not None and choice.value != (own if isinstance(own, str) else f"{own:g}"):
             problems.append(("report.json", f"choices.{name} is {short(choice.value)}, config.toml has {own}"))
+        if choice is not None and (choice.by not in _BY or choice.images < 0):
+            problems.append(("report.json", f"choices.{name}: by {choice.by!r:.40}, {choice.images} images"))
         if choice is not None and not all(0 <= right <= 1 for right in choice.held_out.values()):
             problems.append(("report.json", f"choices.{name}.held_out has {choice.held_out}, which are no shares"))
     return problems
@@ -260,6 +264,8 @@ def _seconds(case: Case, report: Report) -> list[Problem]:
     away = math.fsum(every.values()) - total  # what is more than the total leaves nothing for others
     if min(*every.values(), total) < 0 or away < -1e-3 * (1 + total) or (away > 1e-3 * (1 + total) and every["other"]):
         problems.append(("report.json", f"timing.seconds add up to {total + away:.6g}, not {total:.6g}"))
+    if missing := {"flora-secure", "dp-accounting"} - report.provenance.versions.keys():
+        problems.append(("report.json", f"provenance.versions lacks {', '.join(sorted(missing))}"))
     memory, seconds = told.peak_memory_bytes, report.aggregation.seconds
     if memory is not None and memory < 0:
         problems.append(("report.json", f"timing.peak_memory_bytes {memory}"))

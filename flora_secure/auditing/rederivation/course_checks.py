@@ -16,6 +16,7 @@ from flora_secure.planning.selection import Selection
 from flora_secure.records import reading
 from flora_secure.records.record import RoundRecord
 
+_MISS = 1e-6  # how often secret coins may fall as the seed's, and a genuine run be called false
 _TITLE = (
     "Cohorts, and who vanished, are those that were drawn",
     "Cohorts, or who vanished, are not those that were drawn",
@@ -73,6 +74,24 @@ def _of_the_seed(case: Case, selection: Selection, r: RoundRecord, seed: int | N
     if len(gone) < count:
         found.append(f"{len(gone)} clients vanished, of which `aggregation.dropout` {dropout:g} makes {count}")
     return found
+
+
+def _chance(case: Case, selection: Selection) -> float:
+    """How likely secret coins fall as the seed's do in every round; 1 where they do not."""
+    log_chance, last_round, config = 0.0, dict[int, int](), case.config
+    for r in case.records:
+        candidates = {*selection.candidates(r.round, last_round)} - {*r.exhausted}
+        n, asked = len(r.participants), bool(r.download_bytes)
+        count = math.floor(config.aggregation.dropout * n)
+        if [*selection.draw(config.seed, r.round, candidates)] != r.participants or (
+            asked and vanishing_of(config.seed, r.round, r.participants, config.aggregation.dropout) != {*r.dropped}
+        ):
+            return 1.0
+        if selection.scheme is not None:  # as if its size was known
+            log_chance -= math.log(math.comb(len(candidates), n))
+        log_chance -= math.log(math.comb(n, count)) if asked else 0.0
+        last_round.update(dict.fromkeys(r.participants if asked else (), r.round))
+    return math.exp(max(log_chance, -700.0))
 
 
 def _sitting_out(case: Case, selection: Selection, place: int) -> list[str]:

@@ -158,15 +158,31 @@ def examples(case: Case) -> Finding:
     fewest, largest = (0, case.planned.images) if data.private_captions else (data.client_minimum, data.client_maximum)
     known = [r for r in case.records if r.summed]
     problems, q = list[Problem](), case.config.sampling_rate
-    width = math.sqrt(2 * math.log(2 * max(1, len(known)) / _MISS))
-    for r in known:
+    allowed, every = math.log(2 * (len(known) + 1) / _MISS), [0, 0, 0]
+    for place, r in enumerate(known):
         here = len(set(r.survivors))
         away = case.config.clients - here
-        least = max(here * fewest, case.planned.images - away * largest)
-        most = min(here * largest, case.planned.images - away * fewest)
-        # Bernstein: |X - q·n| is beyond w·√(n·q·(1-q)) + w²/3 with probability 2·exp(-w²/2) at most
-        spread = [width * math.sqrt(max(0, n) * q * (1 - q)) + width**2 / 3 for n in (least, most)]
-        if not q * least - spread[0] <= r.contributions <= q * most + spread[1]:
-            problems.append((at(r), f"{r.contributions} examples of {least} to {most}, each drawn with {q:g}"))
+        least = max(here * fewest, case.planned.images - away * largest, 0)
+        most = max(least, min(here * largest, case.planned.images - away * fewest))
+        every = [total + one for total, one in zip(every, (r.contributions, least, most), strict=True)]
+        tests = [(at(r), r.contributions, least, most)]
+        if place == len(known) - 1:
+            tests.append(("rounds.jsonl", *every))
+        for where, count, few, many in tests:
+            if max(_against(count, few, q, below=True), _against(count, many, q, below=False)) > allowed:
+                problems.append((where, f"{count:,} examples of {few:,} to {many:,}, each drawn with {q:g}"))
     fine = f"q · images in {len(known)} sums; a genuine run is called false once in {1 / _MISS:.0e}"
     return judged("A-29", title, problems, fine, "publish the rate that examples were drawn at")
+
+
+def _against(count: int, trials: int, q: float, *, below: bool) -> float:
+    """-log of a bound on the probability that so many draws with `q` give `count` or what is further out on that side:
+    n·KL(count/n ‖ q), Chernoff's."""
+    if trials == 0 or not 0 <= count <= trials:
+        return math.inf if count > trials and not below else 0.0
+    x = count / trials
+    if q == 1 or (x >= q) == below:
+        return math.inf if q == 1 and x < 1 and below else 0.0
+    upper = x * math.log(x / q) if x else 0.0
+    lower = (1 - x) * math.log((1 - x) / (1 - q)) if x < 1 else 0.0
+    return trials * (upper + lower)
