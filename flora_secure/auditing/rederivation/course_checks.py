@@ -44,12 +44,12 @@ def drawn(case: Case) -> Finding:
             problems += [(at(r), text) for text in _sitting_out(case, selection, place)]
         if r.aborted is None or r.download_bytes or r.upload_bytes or r.released:
             last_round.update(dict.fromkeys(r.participants, r.round))
-    if case.everybody or case.repeats:
-        return judged(
-            "A-18", _TITLE, problems, f"{len(case.records)} rounds drawn again", "publish the cohorts as drawn"
-        )
-    if problems:
-        return judged("A-18", _TITLE, problems, "", "publish the cohorts as drawn")
+    if case.simulated and not case.repeats and (chance := _chance(case, selection)) < _MISS:
+        what = f"cohorts and who vanished are those of seed {case.config.seed}, by chance once in {1 / chance:.0e} runs"
+        problems.append(("rounds.jsonl", f"{what}: then the noise follows from it, and is not secret"))
+    if problems or case.everybody or case.repeats:
+        fine = f"{len(case.records)} rounds drawn again"
+        return judged("A-18", _TITLE, problems, fine, "publish the cohorts as drawn")
     why = "who was drawn is secret where the noise is; sizes and distances between a client's rounds are as configured"
     return unchecked("A-18", _TITLE, why, "nobody can draw again what no seed gives")
 
