@@ -102,6 +102,11 @@ def weight(rounds: Iterable[Released]) -> float:
     )
 
 
+def exact_weight(rounds: Iterable[Released]) -> float:
+    """Orders histories without sampled rounds by what they cost: Σ 1/z²."""
+    return math.fsum(math.inf if r.z == 0 else r.z**-2 for r in rounds)
+
+
 def weight_local(rounds: Iterable[Released]) -> float:
     """Orders histories by what one client's uploads alone cost; where nothing was sampled, exactly: Σ 1/z²."""
     qs = [(r.z_local, r.record.sampling_rate) for r in rounds]
