@@ -226,7 +226,7 @@ def _parts(hint: object) -> Iterator[object]:
 
 
 def table() -> str:
-    """docs/fields.md."""
+    """The text of docs/fields.md."""
     lines = [
         "# What is checked of each field",
         "",

@@ -118,12 +118,12 @@ def stepped(case: Case) -> Finding:
             clip = AdaptiveClip(quantile).next_norm(r.clip_norm, r.released_count, max(1, len(set(r.survivors))))
         else:
             clip = r.clip_norm
-    known = "" if step is not None else "; constant, its length follows from the model"
+    how = "" if step is not None else "; constant, its length follows from the model"
     return judged(
         "A-36",
         ("The server's steps are those that were configured", "A step of the server is not the one configured"),
         problems,
-        f"step {case.records[0].server_step:.6g}{known}, divisors and clip norms of {len(case.records)} rounds",
+        f"step {case.records[0].server_step:.6g}{how}, divisors and clip norms of {len(case.records)} rounds",
         "publish the log that the run wrote",
     )
 
@@ -167,7 +167,7 @@ def examples(case: Case) -> Finding:
         every = [total + one for total, one in zip(every, (r.contributions, least, most), strict=True)]
         tests = [(at(r), r.contributions, least, most)]
         if place == len(known) - 1:
-            tests.append(("rounds.jsonl", *every))
+            tests.append(("rounds.jsonl", every[0], every[1], every[2]))
         for where, count, few, many in tests:
             if max(_against(count, few, q, below=True), _against(count, many, q, below=False)) > allowed:
                 problems.append((where, f"{count:,} examples of {few:,} to {many:,}, each drawn with {q:g}"))
