@@ -94,8 +94,8 @@ def others(value: Any) -> list[Any]:
             short, twice = (value[:-1], [*value, *value[:1]]) if value else ([0], [1])
             return [short, twice, value[::-1]]
         case dict():
-            more = {**value, "x": next(iter(value.values()), "x")}
-            return [{key: _moved(one) for key, one in value.items()}, {}, more]
+            more = {**value, "x": next(iter(value.values()), 0.5)}
+            return [{key: _moved(one) for key, one in value.items()}, {}, more, {**value, "x": 7.5}]
         case _:
             return [-1.5, -1, "x", [0], 1.5, 1]
 
