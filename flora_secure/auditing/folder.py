@@ -9,8 +9,9 @@ from pathlib import Path
 from flora_secure.auditing import noise_meter
 from flora_secure.auditing.attacked import blocks_of
 from flora_secure.auditing.canaries import checks as canaries_of
-from flora_secure.auditing.findings import VIOLATION, Audit
+from flora_secure.auditing.findings import VIOLATION, Audit, Block
 from flora_secure.auditing.label import label_of
+from flora_secure.auditing.legible import case_of
 from flora_secure.auditing.receipts.block import receipts_block
 from flora_secure.auditing.rederivation.checks import rederive
 from flora_secure.auditing.rederivation.derivation import Case
@@ -19,7 +20,7 @@ from flora_secure.auditing.sums.checks import Measure
 from flora_secure.auditing.transcript.checks import block as transcript
 from flora_secure.errors import RunFolderError
 from flora_secure.planning.config import RunConfig
-from flora_secure.records.reading import read_unverified
+from flora_secure.records.reading import read_as_far
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,25 +50,22 @@ def audit(path: Path, brought: Brought | None = None, *, opacus: bool = True) ->
         brought: what there is beside it.
         opacus: ask opacus' PRV accountant too, where it is installed; it imports torch (seconds).
 
-    Raises `flora_secure.errors.RunFolderError` for what cannot be read, or holds no round.
+    A file that cannot be read is a finding, and all that can be looked at without it is. Raises
+    `flora_secure.errors.RunFolderError` where neither a line of the log nor the report can be read.
     """
-    run, breaks = read_unverified(path)
-    if not run.records:
-        raise RunFolderError(f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit")
-    case = Case(path, run.config, run.records, run.report, breaks)
+    found = read_as_far(path)
+    if not found.records and found.report is None:
+        empty = f"{path / 'rounds.jsonl'} holds no complete round: there is nothing to audit"
+        raise RunFolderError(found.unread[0] if found.unread else empty)
+    case = case_of(path, found)
     derived = rederive(case, opacus=opacus)
-    model_hash = None if run.report is None else run.report.provenance.model_hash
-    brought = brought or Brought()
-    measured = None if brought.measure is None else brought.measure(run.config, model_hash)
-    blocks = [
-        derived.block,
-        canaries_of.block(case, brought.canaries),
-        noise_meter.block(case),
-        receipts_block(case, brought.receipts, brought.server_key),
-        sum_checks.block(case, measured),
-        transcript(case),
-        *blocks_of(brought.attacks, path),
-    ]
+    blocks = [derived.block]
+    if not case.records:
+        blocks.append(Block.skipped("all other audits", "no line of rounds.jsonl could be read"))
+    elif not derived.figures:
+        blocks.append(Block.skipped("all other audits", "the log holds numbers that no run has, see A-07"))
+    else:
+        blocks += _beyond(case, brought or Brought())
     return Audit(
         run=str(path),
         passed=all(finding.severity != VIOLATION for block in blocks for finding in block.findings),
@@ -76,5 +74,19 @@ def audit(path: Path, brought: Brought | None = None, *, opacus: bool = True) ->
         blocks=blocks,
         figures=derived.figures,
         clients=derived.clients,
-        label=label_of(case, derivable=bool(derived.figures)),
+        label=label_of(case, derivable=bool(derived.figures)) if case.records else None,
     )
+
+
+def _beyond(case: Case, brought: Brought) -> list[Block]:
+    """What is looked at beside the log."""
+    model_hash = None if case.report is None else case.report.provenance.model_hash
+    measured = None if brought.measure is None else brought.measure(case.config, model_hash)
+    return [
+        canaries_of.block(case, brought.canaries),
+        noise_meter.block(case),
+        receipts_block(case, brought.receipts, brought.server_key),
+        sum_checks.block(case, measured),
+        transcript(case),
+        *blocks_of(brought.attacks, case.path),
+    ]

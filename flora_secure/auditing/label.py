@@ -13,6 +13,7 @@ _UNITS = {
     "client": "one client: everything that it gives over the whole run",
     "example": "one example: one image of one client, over the whole run",
 }
+_CLOSED_FORM = "closed form of Gaussian mechanisms, each client's rounds"
 _ADJACENCY = "zero-out: the unit's contribution is there, or zeros are in its place"
 _TRUST = {
     "semi-honest": "The server, to follow the protocol; it may study all that it receives.",
@@ -39,7 +40,7 @@ def label_of(case: Case, *, derivable: bool) -> Label:
     return Label(
         system="flora-secure",
         date=None,
-        unit=_UNITS[first.unit],
+        unit=_UNITS.get(first.unit, first.unit),
         adjacency=_ADJACENCY,
         delta=case.delta if case.noisy else None,
         server=server,
@@ -51,7 +52,7 @@ def label_of(case: Case, *, derivable: bool) -> Label:
         mechanism=f"distributed {first.mechanism}" if case.noisy else "none: no noise was added",
         parameters=parameters,
         sampling=_sampling(case),
-        accountant="dp-accounting PLD" if case.sampled else "closed form of Gaussian mechanisms, each client's rounds",
+        accountant=_CLOSED_FORM if first.sampling_rate == 1 else "dp-accounting PLD",
         composition="adaptive, all rounds that one unit was in" if case.noisy else None,
         chosen="defaults on public data alone (docs/tried.md); what config.toml sets otherwise, its author chose",
         implementation=_implementation(case),

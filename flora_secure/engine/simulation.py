@@ -31,6 +31,7 @@ from flora_secure.engine.task import Task
 from flora_secure.engine.workers import default_workers
 from flora_secure.model.devices import batch_map
 from flora_secure.planning.config import RunConfig
+from flora_secure.planning.participation import vanishing_of
 from flora_secure.planning.protection import AggregationConfig, EvidenceConfig
 from flora_secure.privacy.encoding import wrapped
 from flora_secure.records.record import PARTS, RoundRecord
@@ -197,18 +198,6 @@ def _uploads(config: RunConfig, invitation: Invitation, given: Contributions, va
         pass
     vectors = {members[row]: vector for row, vector in zip(rows.tolist(), matrix, strict=True)}
     return Uploads(vectors, int(given.counts[rows].sum()), int(given.clipped[rows].sum()))
-
-
-def vanishing_of(seed: int | None, number: int, cohort: Collection[int], dropout: float) -> set[int]:
-    """The clients of round `number` that vanish before their upload, a fraction `dropout` of them.
-
-    `seed`: of the experiment, which reports publish; None draws from the operating system's randomness. Who survived is
-    as secret from outsiders as who was asked, where their epsilon is amplified.
-    """
-    members = list(cohort)
-    count = math.floor(dropout * len(members))
-    rng = np.random.default_rng(None if seed is None else [seed, 1, number])
-    return {members[place] for place in rng.choice(len(members), count, replace=False).tolist()}
 
 
 def noise_key(config: RunConfig, number: int, client: int) -> bytes | None:

@@ -98,6 +98,18 @@ def draw_cohort(rng: np.random.Generator, scheme: Scheme, candidates: Collection
     return tuple(sorted(rng.choice(pool, scheme.size, replace=False).tolist()))
 
 
+def vanishing_of(seed: int | None, number: int, cohort: Collection[int], dropout: float) -> set[int]:
+    """The clients of round `number` that vanish before their upload, a fraction `dropout` of them.
+
+    `seed`: of the experiment, which reports publish; None draws from the operating system's randomness. Who survived is
+    as secret from outsiders as who was asked, where their epsilon is amplified.
+    """
+    members = list(cohort)
+    count = math.floor(dropout * len(members))
+    rng = np.random.default_rng(None if seed is None else [seed, 1, number])
+    return {members[place] for place in rng.choice(len(members), count, replace=False).tolist()}
+
+
 def binomial_range(trials: int, rate: float, miss: float) -> tuple[int, int]:
     """Least interval [low, high] that Binomial(trials, rate) leaves on either side with probability at most `miss`.
 

@@ -26,6 +26,7 @@ LEAST_DELTA: dict[Unit, float] = {"client": 1e-12, "example": 1e-10}
 LEAST_EXAMPLE_RATE = 1e-4
 
 MOST_SUMS = 64 << 20  # bytes of released sums that are kept unless a run is told otherwise
+MOST_CANARIES = 1_000_000  # as many as clients
 MAX_SLOTS = 1024  # of a session of flora_protocols, which takes numpy to import; a test holds them together
 
 
@@ -260,7 +261,10 @@ class EvidenceConfig:
     )
 
     def __post_init__(self) -> None:
-        require(self.canaries >= 0, f"`evidence.canaries` must be at least 0, got {self.canaries}")
+        require(
+            0 <= self.canaries <= MOST_CANARIES,
+            f"`evidence.canaries` must lie in 0…{MOST_CANARIES:,}, got {self.canaries}",
+        )
         require(
             self.canaries == 0 or self.keep_sums is not False,
             "`evidence.keep_sums` false leaves nothing that `evidence.canaries` could be read from: keep them",

@@ -48,53 +48,91 @@ def read_run(path: Path) -> Run:
 
 
 def read_unverified(path: Path) -> tuple[Run, list[Break]]:
-    """What a run folder says, and every break of its chain, for an auditor who reads on all the same.
+    """What a run folder says, and every break of its chain, for one who reads on all the same.
 
     Raises `RunFolderError` for a missing or unreadable file.
     """
-    text = read_config(path)
+    found = read_as_far(path)
+    if found.unread:
+        raise RunFolderError(found.unread[0])
+    assert found.config is not None
+    return Run(found.config, found.records, found.report), found.breaks
+
+
+class Legible(NamedTuple):
+    """What of a run folder could be read, for an auditor. `unread`: a line for each file, or line of the log, that
+    could not, which names it; the lines after that one are not looked at, and `whole` says whether all were. `records`
+    are those before it. `config` and `report` are `None` where they could not be read, `report` too where it is not
+    there."""
+
+    config: RunConfig | None
+    records: list[RoundRecord]
+    report: Report | None
+    breaks: list[Break]
+    unread: list[str]
+    whole: bool
+
+
+def read_as_far(path: Path) -> Legible:
+    """What of the run folder `path` can be read, and every break of its chain. Raises nothing for what cannot."""
+    unread, breaks, records = list[str](), list[Break](), list[RoundRecord]()
+    config = report = config_hash = None
     try:
+        text = read_config(path)
+        config_hash = hashlib.sha256(text.encode()).hexdigest()
         config = from_toml(text)
     except ConfigError as error:
-        raise RunFolderError(f"{path / 'config.toml'}: {error}") from None
-    log = path / "rounds.jsonl"
-    config_hash = previous = hashlib.sha256(text.encode()).hexdigest()
-    records: list[RoundRecord] = []
-    breaks = []
-    lines, rest = read_lines(path)
-    for number, line in enumerate(lines, 1):
-        where = f"{log}, line {number}"
-        table = parse_object(line, where)
-        before = table.pop("previous", None)
-        if before != previous:
-            follows = "config.toml" if number == 1 else f"line {number - 1}"
-            breaks.append(
-                Break(
-                    where,
-                    f"does not follow {follows}, whose SHA-256 is {previous}, not {before!r:.70}: "
-                    "a line was edited, moved or taken out",
+        unread.append(f"{path / 'config.toml'}: {error}")
+    except RunFolderError as error:
+        unread.append(str(error))
+    log, previous, whole = path / "rounds.jsonl", config_hash, True
+    try:
+        lines, rest = read_lines(path)
+        for number, line in enumerate(lines, 1):
+            where = f"{log}, line {number}"
+            table = parse_object(line, where)
+            before = table.pop("previous", None)
+            if before != previous and previous is not None:
+                follows = "config.toml" if number == 1 else f"line {number - 1}"
+                breaks.append(
+                    Break(
+                        where,
+                        f"does not follow {follows}, whose SHA-256 is {previous}, not {before!r:.70}: "
+                        "a line was edited, moved or taken out",
+                    )
                 )
-            )
-        try:
-            records.append(RoundRecord.from_dict(table))
-        except PlainError as error:
-            raise RunFolderError(f"{where}: {error}") from None
-        previous = hashlib.sha256(line.encode()).hexdigest()
-    if rest:
-        breaks.append(Break(f"{log}, line {len(lines) + 1}", "ends without a newline, it was cut"))
-    if not os.path.lexists(path / "report.json"):
-        return Run(config, records, None), breaks
-    report = read_report(path)
-    if report.provenance.config_hash != config_hash:
+            try:
+                records.append(RoundRecord.from_dict(table))
+            except PlainError as error:
+                raise RunFolderError(f"{where}: {error}") from None
+            previous = hashlib.sha256(line.encode()).hexdigest()
+        if rest:
+            breaks.append(Break(f"{log}, line {len(lines) + 1}", "ends without a newline, it was cut"))
+    except RunFolderError as error:
+        unread.append(str(error))
+        whole = False
+    try:
+        report = read_report(path) if os.path.lexists(path / "report.json") else None
+    except RunFolderError as error:
+        unread.append(str(error))
+    if report is not None:
+        breaks += _ends(path, report, config_hash, previous if whole else None, len(records))
+    return Legible(config, records, report, breaks, unread, whole)
+
+
+def _ends(path: Path, report: Report, config_hash: str | None, last: str | None, lines: int) -> list[Break]:
+    """Where the report's hashes are not those of the other files; a hash that is not known is not compared."""
+    breaks = []
+    if config_hash is not None and report.provenance.config_hash != config_hash:
         breaks.append(Break(str(path / "report.json"), "belongs to another config.toml, or that was edited"))
-    if report.provenance.rounds_hash != previous:
+    if last is not None and report.provenance.rounds_hash != last:
         breaks.append(
             Break(
-                f"{log}, line {len(records)}",
+                f"{path / 'rounds.jsonl'}, line {lines}",
                 "is not the last line that report.json knows: the last line was edited, or lines were cut off or added",
             )
         )
-    return Run(config, records, report), breaks
+    return breaks
 
 
 def in_flight(path: Path) -> RoundRecord | None:

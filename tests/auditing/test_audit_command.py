@@ -56,16 +56,26 @@ def test_a_violation_exits_1_and_is_named_first(folder) -> None:
     [
         ("config.toml", None, "config.toml cannot be read: No such file"),
         ("rounds.jsonl", "{\n", "rounds.jsonl, line 1: not JSON"),
-        ("rounds.jsonl", None, "holds no complete round"),
+        ("rounds.jsonl", None, "is not the last line that report.json knows"),
         ("report.json", "[]", "report.json: not a JSON object"),
         ("report.json", '{"schema": "flora-secure/report/0"}', "schema must be 'flora-secure/report/3'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(folder, tmp_path, name, content, says) -> None:
+def test_a_file_that_cannot_be_read_is_a_finding(folder, tmp_path, name, content, says) -> None:
     for file in ("config.toml", "rounds.jsonl", "report.json"):
         text = (folder / file).read_text() if file != name else content
         if text is not None:
             (tmp_path / file).write_text(text)
+    done = flora_here("audit", tmp_path, "--no-opacus", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    findings = json.loads(done.stdout)["blocks"][0]["findings"]
+    assert any(says in finding["evidence"] for finding in findings if finding["severity"] == "violation")
+
+
+@pytest.mark.parametrize(("log", "says"), [("{\n", "rounds.jsonl, line 1: not JSON"), ("", "holds no complete round")])
+def test_where_nothing_can_be_read_it_is_one_line_and_exit_code_2(folder, tmp_path, log, says) -> None:
+    (tmp_path / "config.toml").write_text((folder / "config.toml").read_text())
+    (tmp_path / "rounds.jsonl").write_text(log)
     done = flora_here("audit", tmp_path, "--no-opacus", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -214,7 +214,7 @@ def test_impossible_numbers_are_named_and_nothing_is_derived_from_them(folder: P
     rows = audit(folder, opacus=False).rows()
     assert rows[0] == rows[-1]
     (left,) = [what for what, text in rows if "they are impossible, see A-07" in text]
-    assert left == "A-06 to A-35 (25) warning"
+    assert left == "A-06 to A-37 (31) warning"
 
 
 def test_nothing_of_a_folder_reaches_the_terminal_unescaped(folder: Path) -> None:
@@ -233,6 +233,10 @@ def test_nothing_of_a_folder_reaches_the_terminal_unescaped(folder: Path) -> Non
         "\x1b" in finding["evidence"] for finding in document["blocks"][0]["findings"]
     )  # the text itself, escaped by JSON
     (folder / "report.json").write_text('{"\x1b[2J\\u001b[2J\\n": 1}')
+    refused = flora_here("audit", folder, "--no-opacus", cwd=folder)
+    assert refused.returncode == 1
+    assert "\x1b" not in refused.stdout + refused.stderr
+    (folder / "rounds.jsonl").unlink()
     refused = flora_here("audit", folder, cwd=folder)
     assert refused.returncode == 2
     assert "\x1b" not in refused.stderr

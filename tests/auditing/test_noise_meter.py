@@ -124,12 +124,7 @@ def test_a_log_with_half_the_noise_or_with_gaps(genuine, tmp_path) -> None:
 
 @pytest.mark.parametrize("ratio", [-1.0, 1e300])
 def test_ratios_that_no_round_can_have(genuine, tmp_path, ratio: float) -> None:
-    from flora_secure.auditing.folder import audit
-
     def odd(lines, report) -> None:
         lines[0]["noise_ratio"] = ratio
 
-    (block,) = (
-        b for b in audit(falsified(genuine, tmp_path / "run", odd), opacus=False).blocks if b.name == "noise meter"
-    )
-    assert "no round can have" in block.left_out
+    assert "noise_ratio" in found(falsified(genuine, tmp_path / "run", odd))["A-07"]

@@ -6,7 +6,7 @@ import bisect
 import math
 
 from flora_secure.auditing.findings import WARNING, Finding, Problem, judged
-from flora_secure.auditing.rederivation.derivation import CELLS, CLOSED, Case, Released, epsilon, weight
+from flora_secure.auditing.rederivation.derivation import CELLS, CLOSED, Case, Released, epsilon, exact_weight, weight
 from flora_secure.auditing.rederivation.log_checks import at
 from flora_secure.auditing.rederivation.noise_checks import near
 from flora_secure.privacy.amplification import CALIBRATION_CELL
@@ -77,9 +77,11 @@ def so_far(case: Case) -> Finding:
 def _after(case: Case, last: int) -> float:
     """ε of the worst client after round `last`, by the sums."""
     prefixes = {tuple(p for p in positions if case.released[p].record.round <= last) for positions in case.histories}
-    ordered = sorted(prefixes, key=lambda positions: -weight(case.rounds_of(positions)))
-    if case.sampled:
-        ordered = ordered[:_HEAVIEST]
+    # where nothing was sampled, ε grows with Σ 1/z² and with κ alone, so that the heaviest have the largest
+    heavy = weight if case.sampled else exact_weight
+    ordered = sorted(prefixes, key=lambda positions: -heavy(case.rounds_of(positions)))[:_HEAVIEST]
+    if not case.sampled:
+        ordered.append(max(prefixes, key=lambda positions: math.fsum(r.slack for r in case.rounds_of(positions))))
     return max(epsilon(case.rounds_of(positions), case.delta, cell=CALIBRATION_CELL) for positions in ordered)
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flora_secure.auditing import legible
 from flora_secure.auditing.findings import (
     OF_A_ROUND,
     OK,
@@ -18,13 +19,15 @@ from flora_secure.auditing.findings import (
     unchecked,
 )
 from flora_secure.auditing.rederivation import (
-    adapter_checks,
+    accuracy_checks,
     budget_checks,
+    byte_checks,
+    course_checks,
     log_checks,
     noise_checks,
+    plan_checks,
     report_checks,
     statement_checks,
-    unsummed_checks,
     view_checks,
 )
 from flora_secure.auditing.rederivation.derivation import Case
@@ -34,17 +37,17 @@ from flora_secure.privacy.cross_check import PRV, accountant_versions
 
 NAME = "re-derivation"
 Check = Callable[[Case], Finding]
-_OF_THE_LOG: tuple[Check, ...] = (
-    log_checks.chain,
-    log_checks.every_round,
-    log_checks.configured,
-    log_checks.sets,
-    log_checks.uploads,
-)
+_OF_THE_LOG: dict[str, Check] = {
+    "A-01": log_checks.chain,
+    "A-02": log_checks.every_round,
+    "A-03": log_checks.configured,
+    "A-04": log_checks.sets,
+    "A-05": log_checks.uploads,
+}
 _DERIVED: dict[str, Check | None] = {
     "A-06": log_checks.charged,
-    "A-08": unsummed_checks.aborted,
-    "A-09": unsummed_checks.in_flight,
+    "A-08": course_checks.aborted,
+    "A-09": course_checks.in_flight,
     "A-10": noise_checks.multipliers,
     "A-11": noise_checks.shares,
     "A-12": noise_checks.honest,
@@ -52,6 +55,9 @@ _DERIVED: dict[str, Check | None] = {
     "A-14": noise_checks.slack,
     "A-15": noise_checks.ring,
     "A-16": noise_checks.secret,
+    "A-17": plan_checks.planned,
+    "A-18": course_checks.drawn,
+    "A-19": byte_checks.messages,
     "A-20": budget_checks.headline,
     "A-21": budget_checks.so_far,
     "A-22": budget_checks.single_round,
@@ -61,12 +67,15 @@ _DERIVED: dict[str, Check | None] = {
     "A-26": view_checks.other_views,
     "A-27": None,  # view_checks.accountants, which is told whether to ask opacus
     "A-28": budget_checks.unmasked,
+    "A-29": plan_checks.examples,
     "A-30": statement_checks.words,
-    "A-31": report_checks.accuracy,
+    "A-31": accuracy_checks.accuracy,
     "A-32": report_checks.communication,
     "A-33": report_checks.aggregation,
     "A-34": report_checks.rates,
-    "A-35": adapter_checks.adapter,
+    "A-35": report_checks.adapter,
+    "A-36": plan_checks.stepped,
+    "A-37": accuracy_checks.possible_together,
 }
 
 
@@ -98,7 +107,7 @@ def rederive(case: Case, *, opacus: bool = True) -> Rederived:
         found.update(epsilons)
         return finding
 
-    findings = [check(case) for check in _OF_THE_LOG]
+    findings = [legible.files_read(case), *(_made(name, check, case) for name, check in _OF_THE_LOG.items())]
     possible = log_checks.possible(case)
     derivable = possible.severity == OK
     for name, check in _DERIVED.items():
@@ -106,7 +115,8 @@ def rederive(case: Case, *, opacus: bool = True) -> Rederived:
             findings.append(_made(name, check or counted, case))
         else:
             findings.append(unchecked(name, ("what follows from the numbers", ""), "they are impossible, see A-07"))
-    findings.insert(len(_OF_THE_LOG) + 1, possible)
+    findings.insert(len(_OF_THE_LOG) + 2, possible)
+    derivable &= bool(case.records)
     block = Block(
         name=NAME,
         left_out=None,
@@ -126,7 +136,9 @@ def rederive(case: Case, *, opacus: bool = True) -> Rederived:
 
 
 def _made(name: str, check: Check, case: Case) -> Finding:
-    """What a check finds. Figures that end in no number are nobody's, whatever they are."""
+    """What a check finds, where it can be made. Figures that end in no number are nobody's, whatever they are."""
+    if why := legible.why_not(case, name):
+        return unchecked(name, ("what needs all files", ""), why)
     try:
         return check(case)
     except (ArithmeticError, ValueError) as error:

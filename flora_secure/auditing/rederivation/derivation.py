@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flora_secure.auditing.rederivation.planned import Planned
 from flora_secure.planning.config import RunConfig
 from flora_secure.planning.protection import MOST_EPSILON
 from flora_secure.privacy.accounting import gaussian_epsilon
@@ -101,6 +102,11 @@ def weight(rounds: Iterable[Released]) -> float:
     )
 
 
+def exact_weight(rounds: Iterable[Released]) -> float:
+    """Orders histories without sampled rounds by what they cost: Σ 1/z²."""
+    return math.fsum(math.inf if r.z == 0 else r.z**-2 for r in rounds)
+
+
 def weight_local(rounds: Iterable[Released]) -> float:
     """Orders histories by what one client's uploads alone cost; where nothing was sampled, exactly: Σ 1/z²."""
     qs = [(r.z_local, r.record.sampling_rate) for r in rounds]
@@ -111,13 +117,20 @@ def weight_local(rounds: Iterable[Released]) -> float:
 
 @dataclass(frozen=True)
 class Case:
-    """One run as the checks see it: what was read of its folder, and what follows from the numbers of its log."""
+    """One run as the checks see it: what was read of its folder, and what follows from the numbers of its log.
+
+    `no_report`: why there is no report; `unread`: a line for each file that could not be read; `config_unread`: whether
+    `config` stands in for one that could not.
+    """
 
     path: Path
     config: RunConfig
     records: list[RoundRecord]
     report: Report | None
     breaks: list[Break]
+    no_report: str = "report.json is missing"
+    unread: tuple[str, ...] = ()
+    config_unread: bool = False
 
     @functools.cached_property
     def released(self) -> list[Released]:
@@ -232,3 +245,18 @@ class Case:
     def headline(self) -> float:
         """ε against the server, who sees single uploads where nothing is masked."""
         return self.server if self.masked else self.local
+
+    @property
+    def repeats(self) -> bool:
+        """Whether cohorts and who vanishes follow from the published seed, as in a simulation they do."""
+        return self.simulated and (self.config.privacy.simulation_noise or not self.noisy)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether all clients were in one process, so that bytes, contributions and wraps are known exactly."""
+        return any(record.overflowed is not None for record in self.records)
+
+    @functools.cached_property
+    def planned(self) -> Planned:
+        """What the configuration asks for, planned again."""
+        return Planned(self.config, self.report, self.no_report)

@@ -146,7 +146,7 @@ def uploads(case: Case) -> Finding:
     """A-05: there are as many survivors as uploads on the wire."""
     title = ("As many survivors as uploads on the wire", "Not as many survivors as uploads on the wire")
     if case.report is None:
-        return unchecked("A-05", title, "the adapter's size stands in report.json, which is missing")
+        return unchecked("A-05", title, "the adapter's size stands in report.json, which cannot be read")
     trained, problems = case.report.communication.parameters, list[Problem]()
     for r in (record for record in case.records if not record.lost):
         packed = max(1, -(-r.dimension * r.bits // 8))
@@ -232,6 +232,11 @@ def _ranges(r: RoundRecord) -> dict[str, bool]:
         "clip_norm": _SMALL <= r.clip_norm <= _LARGE,
         "count_scale": r.count_scale == 0 or _SMALL <= r.count_scale <= _LARGE,
         "dimension": 1 <= r.dimension <= _MOST_VALUES,
+        "values": 1 <= r.values <= r.dimension,
+        "server_step": _SMALL <= r.server_step <= _LARGE,
+        "divisor": r.divisor is None or _SMALL <= r.divisor <= _LARGE,
+        "released_count": r.released_count is None or abs(r.released_count) <= _LARGE,
+        "noise_ratio": r.noise_ratio is None or 0 <= r.noise_ratio <= _LARGE,
         "bits": 1 <= r.bits <= 32,
         "sampling_rate": LEAST_EXAMPLE_RATE / 2 <= r.sampling_rate <= 1,
         "delta": least_delta <= r.delta < 1,

@@ -55,7 +55,7 @@ def shares(case: Case) -> Finding:
     """A-11: shares of noise are sized for the honest minimum."""
     title = ("Shares of noise are sized for the honest minimum", "Shares of noise are not sized for the honest minimum")
     if case.report is None:
-        return unchecked("A-11", title, "the planned noise multiplier stands in report.json, which is missing")
+        return unchecked("A-11", title, "the planned noise multiplier stands in report.json, which cannot be read")
     planned, problems = case.report.privacy.noise_multiplier, list[Problem]()
     for r in case.released:
         sum_at_least = r.z_local * math.sqrt(max(r.record.honest_minimum, 0))
@@ -191,7 +191,7 @@ def ring(case: Case) -> Finding:
     """A-15: the ring holds the sums, with the headroom that the plan promised."""
     title = ("The ring holds the sums", "The ring does not hold the sums")
     if case.report is None:
-        return unchecked("A-15", title, "the update's length stands in report.json, which is missing")
+        return unchecked("A-15", title, "the update's length stands in report.json, which cannot be read")
     chance = overflow_probability(case)
     if chance is None:
         problems = [("", f"uploads of {case.records[0].dimension} coordinates are neither the update nor its rotation")]

@@ -101,7 +101,7 @@ def other_views(case: Case) -> Finding:
         "ε of single uploads, for outsiders, or μ does not follow from the rounds",
     )
     if case.report is None:
-        return unchecked("A-26", title, "report.json is missing")
+        return unchecked("A-26", title, case.no_report)
     told, problems = case.report.privacy, list[Problem]()
     local, outside = (case.local, outsider(case)) if case.noisy else (math.inf, math.inf)
     for name, claimed, derived in (
@@ -113,6 +113,10 @@ def other_views(case: Case) -> Finding:
     mu = derived_mu(case)
     if mu is not None and (told.mu is None or not near(told.mu, mu)):
         problems.append(("report.json", f"mu {said(told.mu)}, derived {said(mu)}"))
+    # histories may tie in ε: the ledger may have taken any of them
+    counts = {len(at_) for at_, (spent, _) in case.spent.items() if spent is None or near(spent, case.server, 1e-9)}
+    if case.noisy and told.participations not in {len(case.worst), *counts}:
+        problems.append(("report.json", f"participations {told.participations}, derived {len(case.worst)}"))
     released = [r.z for r in case.released]
     ends = [min(released), max(released)] if released else []
     if len(told.noise_released) != len(ends) or not all(

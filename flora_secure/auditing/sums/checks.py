@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -160,6 +161,9 @@ class _Sums:
         if report is None:
             return unchecked("S-02", _STEPS, "the frozen model's hash stands in report.json, which is missing")
         frozen, problems = report.provenance.model_hash, list[Problem]()
+        if re.fullmatch("[0-9a-f]{64}", frozen) is None:
+            problems.append(("report.json", f"model_hash {frozen:.70} is no SHA-256"))
+            return judged("S-02", _STEPS, problems, "", "publish the hash of the model that was trained")
         for step in path:
             if step.record is not None and step.model_hash(frozen) != step.record.model_hash:
                 first = step.record.round == 1

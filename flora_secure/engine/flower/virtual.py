@@ -45,11 +45,12 @@ from flora_secure.engine.ended import Simulated
 from flora_secure.engine.flower.nodes import Nodes
 from flora_secure.engine.flower.site_app import register
 from flora_secure.engine.flower.transport import GridTransport
-from flora_secure.engine.simulation import headline, noise_key, simulated_policy, vanishing_of
+from flora_secure.engine.simulation import headline, noise_key, simulated_policy
 from flora_secure.engine.task import Task, prepare
 from flora_secure.errors import WorkerError, require
 from flora_secure.planning.config import RunConfig, from_toml
 from flora_secure.planning.names import PASSED
+from flora_secure.planning.participation import vanishing_of
 from flora_secure.records.durable import PRIVATE, replace_file
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.transcript.writing import Transcript

@@ -18,7 +18,7 @@ from flora_secure.engine.task import Task
 from flora_secure.errors import RunFolderError
 from flora_secure.planning.config import RunConfig, override
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 # --- genuine runs

@@ -19,8 +19,8 @@ def aborted_late(config, task, path: Path, *numbers: int) -> Path:
     """A run whose rounds of these numbers lost their holders when everybody but them had answered."""
     summed = MaskedExchange.round
 
-    def round_(self, invitation, floors, uploads, traffic):
-        carried = summed(self, invitation, floors, uploads, traffic)
+    def round_(self, invitation, floors, uploads, traffic, *more):
+        carried = summed(self, invitation, floors, uploads, traffic, *more)
         if invitation.round in numbers:
             survivors = tuple(invitation.members.index(client) for client in carried.sum.survivors)
             raise RoundAborted(TooFewSurvivors("clients that revealed shares", 2, 5), Trip.UNMASK, survivors, {})
