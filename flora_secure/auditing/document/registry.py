@@ -49,6 +49,7 @@ def registry_entry(audit: Audit) -> dict[str, Any]:
     return entry | {
         "audit": {
             "passed": audit.passed,
+            "epsilon_refuted": any(one.alarm for block in audit.blocks for one in block.measurements),
             "violations": counts["violation"],
             "warnings": counts["warning"],
             "checks": len(audit.findings),

@@ -53,7 +53,14 @@ def label_figures(audit: Audit) -> Rows:
     label = audit.label
     if label is None:
         return []
-    found = [(f"ε {whose}", epsilon(view), view.said) for whose, view in views(label)]
+    refuted = [block.name for block in audit.blocks if any(one.alarm for one in block.measurements)]
+    by = f"By the log {{}}; {', '.join(refuted)} refute that. "
+    found = [
+        (f"ε {whose}", "refuted", by.format(epsilon(view)) + view.said)
+        if refuted and view.status == "bounded"
+        else (f"ε {whose}", epsilon(view), view.said)
+        for whose, view in views(label)
+    ]
     small = _NOT_KNOWN if label.delta is None else f"{label.delta:g}"
     return [
         *found,

@@ -1,4 +1,4 @@
-"""The audit of a run's receipt, and of those that its clients kept: docs/audit.md, "Receipt".
+"""The audit of a run's receipt, and of those that its clients kept: docs/audits/receipt.md.
 
 Nothing is imported here.
 """

@@ -117,6 +117,14 @@ def test_lower_bounds_share_the_axis_of_the_three_views(audited, tmp_path) -> No
     assert not re.search(r'(src|href)="(?!#)', page)  # nothing is fetched
 
 
+def test_what_is_refuted_is_not_on_the_label(audited) -> None:
+    claimed = f"{audited.label.server.epsilon:.4g}"
+    assert f"server** | {claimed}." in markdown(audited)
+    top = markdown(measured(audited, alarm=True)).partition("\n## ")[0]
+    assert f"server** | refuted. By the log {claimed}; canaries refute that." in top
+    assert registry_entry(measured(audited, alarm=True))["audit"]["epsilon_refuted"]
+
+
 def test_the_registry_entry_is_complete_and_plain(audited) -> None:
     entry = json.loads(json.dumps(registry_entry(measured(audited)), allow_nan=False))
     assert entry["schema"] == "flora-secure/registry-entry/1"
