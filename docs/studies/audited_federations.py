@@ -3,7 +3,7 @@
     python docs/studies/audited_federations.py [--out DIR]
 
 Both are `flora-secure simulate --epsilon 4 --rounds 5 --clients 40 --partition iid --canaries 500 --transcript` on the
-icons, and both write the same claims: the log of the second is as its code believes it to be. Two minutes on two cores.
+icons, and both write the same claims: the log of the second is as its code believes it to be. 20 s of one core.
 With --out the folders stay there, each with its audit's document (audit.html, audit.md, audit.json).
 """
 

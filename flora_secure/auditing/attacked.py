@@ -25,6 +25,7 @@ SCHEMA = "flora-secure/attacks/1"
 PLACE = Path("local", "attacks", "attacks.json")  # in a run folder; what is in local/ never leaves
 CONFIDENCE = 0.999  # of every interval; an alarm takes one end of it
 FALSE_ALARM = (1 - CONFIDENCE) / 2
+_LEVEL = f"{100 * CONFIDENCE:g} %"
 RECONSTRUCTION, MEMBERSHIP, SITES = "reconstruction", "membership", "sites"
 ATTACKS = (RECONSTRUCTION, MEMBERSHIP, SITES)
 CONTROL, HIDDEN, BOUNDED, SHOWN = "control", "hidden", "bounded", "shown"
@@ -106,7 +107,7 @@ class Outcome:
             high=self.high,
             ceiling=None,
             false_alarm=FALSE_ALARM if self.role in (HIDDEN, BOUNDED) else None,
-            assumption=f"{self.says}; guessing reaches {self.chance:.2g}; {self.trials:,} trials",
+            assumption=f"{self.says}; guessing reaches {self.chance:.2g}; {self.trials:,} trials; {_LEVEL} interval",
             alarm=self.bad and self.role != CONTROL,
         )
 

@@ -60,12 +60,16 @@ def audit(path: Path, brought: Brought | None = None, *, opacus: bool = True) ->
     case = case_of(path, found)
     derived = rederive(case, opacus=opacus)
     blocks = [derived.block]
-    if not case.records:
-        blocks.append(Block.skipped("all other audits", "no line of rounds.jsonl could be read"))
-    elif not derived.figures:
-        blocks.append(Block.skipped("all other audits", "the log holds numbers that no run has, see A-07"))
+    brought = brought or Brought()
+    if derived.figures:
+        blocks += _beyond(case, brought)
     else:
-        blocks += _beyond(case, brought or Brought())
+        why = "the log holds numbers that no run has, see A-07" if case.records else "no line of rounds.jsonl was read"
+        blocks += [
+            Block.skipped("canaries, noise meter, released sums and transcript", why),
+            receipts_block(case, brought.receipts, brought.server_key),
+            *blocks_of(brought.attacks, case.path),
+        ]
     return Audit(
         run=str(path),
         passed=all(finding.severity != VIOLATION for block in blocks for finding in block.findings),

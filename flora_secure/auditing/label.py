@@ -7,7 +7,9 @@ import math
 from flora_secure.auditing.findings import Label, View
 from flora_secure.auditing.rederivation import view_checks
 from flora_secure.auditing.rederivation.derivation import Case
+from flora_secure.errors import RunFolderError
 from flora_secure.records.disclosure import NAMED
+from flora_secure.records.receipts.receipt import read_receipt
 
 _UNITS = {
     "client": "one client: everything that it gives over the whole run",
@@ -39,7 +41,7 @@ def label_of(case: Case, *, derivable: bool) -> Label:
     server, outsider, upload = _views(case) if derivable else (_unknown(),) * 3
     return Label(
         system="flora-secure",
-        date=None,
+        date=_date(case),
         unit=_UNITS.get(first.unit, first.unit),
         adjacency=_ADJACENCY,
         delta=case.delta if case.noisy else None,
@@ -58,6 +60,15 @@ def label_of(case: Case, *, derivable: bool) -> Label:
         implementation=_implementation(case),
         exposed=[f"{words[0].upper()}{words[1:]}." for words in NAMED],
     )  # fmt: skip
+
+
+def _date(case: Case) -> str | None:
+    """When the run ended, as the key says that signed it; None where none has."""
+    try:
+        receipt = read_receipt(case.path)
+    except RunFolderError:
+        return None
+    return receipt.head.time if receipt.head.signed_by(receipt.signature) else None
 
 
 def _views(case: Case) -> tuple[View, View, View]:

@@ -29,7 +29,8 @@ def case_of(path: Path, found: Legible) -> Case:
     elif report is None and any("report.json" in line for line in found.unread):
         why = "report.json could not be read"
     config = found.config or assumed(found.records)
-    return Case(path, config, found.records, report, found.breaks, why, tuple(found.unread), found.config is None)
+    unread, no_config, cut = tuple(found.unread), found.config is None, not found.whole
+    return Case(path, config, found.records, report, found.breaks, why, unread, no_config, cut)
 
 
 def assumed(records: Sequence[RoundRecord]) -> RunConfig:

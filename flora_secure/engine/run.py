@@ -105,10 +105,7 @@ def begin_run(config: RunConfig, out: Path | None, around: Surroundings, *, comp
         "no-noise" not in asked or config.privacy.epsilon < math.inf,
         "`compare` no-noise is a run without noise, which `privacy.epsilon` inf is by itself: leave it out",
     )
-    require(
-        not config.evidence.canaries or around.engine is None,
-        f"`evidence.canaries` {config.evidence.canaries} are of the engine in this process: leave out engine flower",
-    )
+    _require_engine(config, around)
     with claimed(out) as folder:
         return _Course(config, folder, around).finish(asked, None)
 
@@ -124,7 +121,15 @@ def resume_run(folder: Path, around: Surroundings) -> Run:
         around.say(f"the run in {folder} is complete, nothing is left to do")
         return Run(found.report, tuple(found.records), folder)
     interrupted = reopen(folder)
+    _require_engine(interrupted.config, around)
     return _Course(interrupted.config, folder, around).finish(interrupted.checkpoint.compare, interrupted)
+
+
+def _require_engine(config: RunConfig, around: Surroundings) -> None:
+    require(
+        not config.evidence.canaries or around.engine is None,
+        f"`evidence.canaries` {config.evidence.canaries} are of the engine in this process: leave out engine flower",
+    )
 
 
 def _import_beside(*modules: str) -> None:

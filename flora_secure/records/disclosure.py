@@ -27,15 +27,13 @@ PLANNED = (
     "clients' images"
 )
 REPEATED = "what this statement repeats of all that"
-RATES = (
-    "how many contributions there were, how many were clipped, how many coordinates wrapped, how large the noise came "
-    "out"
-)
+RATES = "how many contributions there were, how many were clipped, how many coordinates wrapped"
+NOISE = "how large the noise of each sum came out, by which, beside the sum, a guess of all contributions is confirmed"
 TIMES = "how long the parts of the run took, and how much memory"
 HASHES = "hashes of these, by which a guess can be confirmed"
 
 NAMED = (
-    TAKING_PART, ACCURACY, OF_CLIENTS, HOLDINGS, CLASSES, FILES, PLANNED, RATES, TIMES, HASHES, REPEATED,
+    TAKING_PART, ACCURACY, OF_CLIENTS, HOLDINGS, CLASSES, FILES, PLANNED, RATES, NOISE, TIMES, HASHES, REPEATED,
 )  # fmt: skip
 
 # what the statement says where such competitors are in the report, and only there; by their names
@@ -144,7 +142,7 @@ ROUND: Mapping[str, str] = {
     "contributions": RATES,
     "clipped": RATES,
     "overflowed": RATES,
-    "noise_ratio": RATES,
+    "noise_ratio": NOISE,
     "upload_bytes": TAKING_PART,
     "download_bytes": TAKING_PART,
     "payload_bytes": TAKING_PART,
@@ -191,6 +189,15 @@ CLIENT_RECEIPT: Mapping[str, str] = {  # whose hashes are blinded, and confirm n
     "told": TAKING_PART,
 }
 
+KEPT: Mapping[str, str] = {  # that are kept for auditors, each as a whole
+    "sums/": PAID,
+    "sums/initial.npy": CLASSES,
+    "transcript/": (
+        "what the server alone sees, masked uploads and who took part among it: for an auditor who is trusted with "
+        "that, and nobody else"
+    ),
+}
+
 
 def kind_of(field: str, table: Mapping[str, str]) -> str | None:
     """What `table` says of a field such as "privacy.epsilon": by its longest beginning; None where it says nothing."""
@@ -210,7 +217,7 @@ def _markdown() -> str:
         "asked for (`--compare`) have a paragraph of their own: for the simulation's owner, and not for publication.",
     ]
     tables = [("report.json", REPORT), ("rounds.jsonl, each line", ROUND), ("adapter/flora.json", ADAPTER)]
-    tables += [("receipt.json", RECEIPT), ("a client's receipt", CLIENT_RECEIPT)]
+    tables += [("receipt.json", RECEIPT), ("a client's receipt", CLIENT_RECEIPT), ("sums/ and transcript/", KEPT)]
     for title, table in tables:
         lines += ["", f"## {title}", "", "| field | |", "|---|---|"]
         lines += [f"| `{field}` | {kind} |" for field, kind in table.items()]

@@ -285,7 +285,7 @@ def _assumption(plan: NoisePlan, ledger: Ledger, lost_rounds: Collection[int]) -
 
 
 def canaries_told(count: int) -> str:
-    """The paragraph on canaries, which the report has among its warnings too."""
+    """The paragraph on canaries."""
     return (
         f"Canaries. {count} of the clients, the last ones, hold no data: a secret coin decides whether one contributes "
         "a long vector in secret directions or zeros, so that whoever has the coins can measure the noise. They are "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from flora_secure.data.federation import load_federation
 from flora_secure.engine.task import Task, prepare
 from flora_secure.errors import ConfigError, RunFolderError
 from flora_secure.planning.names import PASSED
+from flora_secure.planning.protection import EvidenceConfig
 from flora_secure.records.durable import PRIVATE, PRIVATE_FOLDER, replace_file
 from flora_secure.records.reading import read_run
 from flora_secure.rounds.float16 import to_wire
@@ -49,18 +51,21 @@ def attack(
             f"`data.dataset` {config.data.dataset} has captions, and attacks need labels: what a client sends depends "
             "on all of its pairs together"
         )
-    if len(federation.clients) != config.clients:
+    if len(federation.clients) != config.data_clients:
         raise RunFolderError(
-            f"{run} is of {config.clients} clients, and the data that were loaded have {len(federation.clients)}: "
-            "they are others than the run's"
+            f"{run} is of {config.data_clients} clients with data, and the data that were loaded have "
+            f"{len(federation.clients)}: they are others than the run's"
         )
+    allowed = Allowed.of(Case(run, config, records, report, []))
+    if config.evidence.canaries:
+        say(f"the run's {config.evidence.canaries} canaries hold no data: the attacks are on the others, without them")
+        config = dataclasses.replace(config, evidence=EvidenceConfig())
     task = prepare(config, federation, cache)
     if records[0].model_hash != _first_hash(task):
         say(
             "warning: model or public images are not quite what the run had (another machine's arithmetic, or other "
             "files): the attacks are on a federation of what was loaded now"
         )
-    allowed = Allowed.of(Case(run, config, records, report, []))
     outcomes, pictures = list[Outcome](), list[Callable[[], None]]()
     if RECONSTRUCTION in asked.attacks:
         found = reconstruct(config, task, allowed, asked.seed, say)

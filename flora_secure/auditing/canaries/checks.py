@@ -29,6 +29,8 @@ _UNSEEN = "The noise itself is not seen here."
 
 def block(case: Case, given: Path | None = None) -> Block:
     """The audit of a run by its canaries, whose file is `given`, or lies beside the folder."""
+    if case.config_unread:
+        return Block.skipped(NAME, "config.toml could not be read, which says whether there are any", [_UNSEEN])
     configured = case.config.evidence.canaries
     if not configured:
         return Block.skipped(NAME, "the run has none", [_UNSEEN])

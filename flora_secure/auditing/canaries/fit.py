@@ -15,6 +15,7 @@ from flora_secure.auditing.findings import Measurement
 LEVEL = 0.01  # false alarms of the whole fit
 _TESTS = 6  # tails: mean of those in, mean of those out, variance, each from below and above
 _TAIL = LEVEL / _TESTS
+_ASSUMED = f"scores are Gaussian and independent; {1 - 2 * _TAIL:.1%} interval".replace("%", " %")
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ def fit(scores: Scores, where: str) -> Fit:
                 high=math.sqrt(square / low),
                 ceiling=None,
                 false_alarm=2 * _TAIL,
-                assumption=f"scores are Gaussian and independent; real clients, clipped, add at most "
-                f"{scores.spread:.3g} to a variance of 1",
+                assumption=f"{_ASSUMED}; real clients, clipped, add at most {scores.spread:.3g} to a variance of 1",
                 alarm=not low <= square <= most,
             ),
         ],
@@ -83,6 +83,6 @@ def _measurement(name: str, value: float, reach: float, alarm: bool) -> Measurem
         high=value + reach,
         ceiling=None,
         false_alarm=2 * _TAIL,
-        assumption="scores are Gaussian and independent",
+        assumption=_ASSUMED,
         alarm=alarm,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,10 +9,11 @@ from numpy.typing import NDArray
 
 from flora_secure.auditing.canaries.secret import Canaries
 from flora_secure.auditing.rederivation.derivation import Case
+from flora_secure.auditing.sums.noise import claimed_variance
 from flora_secure.errors import RunFolderError
 from flora_secure.privacy.encoding import signed
 from flora_secure.privacy.rotation import Rotation
-from flora_secure.records.evidence.sums import FOLDER, name_of, read, sum_of
+from flora_secure.records.evidence.sums import FOLDER, name_of, read_sum
 from flora_secure.records.record import RoundRecord
 
 _LEAST = 1e-30  # of what a round is described by
@@ -61,7 +61,7 @@ def scores_of(case: Case, canaries: Canaries) -> Scores:
             problems.append((f"{FOLDER}/{name_of(record.round)}", str(error)))
             continue
         summed = np.array([client - canaries.first for client in record.survivors if client >= canaries.first], int)
-        variance = len(record.survivors) * (record.sigma_local**2 + 1 / 12) / record.scale**2
+        variance = claimed_variance(record) / record.scale**2
         along = canaries.directions(record.round).along(update)[summed]
         found[summed] += record.clip_norm / variance * along
         power[summed] += record.clip_norm**2 / variance
@@ -89,10 +89,7 @@ def _update(case: Case, record: RoundRecord, canaries: Canaries) -> NDArray[np.f
         raise RunFolderError("its round has numbers that no round can have")
     if not survivors or len(survivors) < len(record.survivors) or not 0 <= min(survivors) <= max(survivors) < last:
         raise RunFolderError("its round has survivors that are no clients of the run")
-    raw = read(case.path / FOLDER / name_of(record.round))
-    if hashlib.sha256(raw).hexdigest() != record.sum_hash:
-        raise RunFolderError("it is not the file whose SHA-256 the log has")
-    total = sum_of(raw, record.dimension, record.bits)
+    total = read_sum(case.path / FOLDER, record.round, record.sum_hash, record.dimension, record.bits)
     rotation = Rotation(canaries.values, case.config.seed, record.round) if record.rotated else None
     length = canaries.values if rotation is None else rotation.length
     if record.values != canaries.values or length > record.dimension:

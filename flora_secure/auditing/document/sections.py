@@ -151,7 +151,7 @@ def _measured(audit: Audit) -> Section:
     return Section(
         "What was measured",
         [_BOUNDS],
-        head=("audit", "figure", "found", "95 % interval", "at most it could show", "false alarms", "rests on"),
+        head=("audit", "figure", "found", "interval", "at most it could show", "false alarms", "rests on"),
         rows=[
             (
                 block.name,

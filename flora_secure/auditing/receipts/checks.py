@@ -60,28 +60,31 @@ def log(papers: Papers) -> Finding:
     title = ("Configuration and log are those that were signed", "Configuration or log are not those that were signed")
     if papers.own is None:
         return unchecked("R-03", title, f"without {NAME} nobody knows how the lines were blinded")
-    problems = _differences(papers.own, papers.entries)
+    problems = _differences(papers.own, papers.entries, log_unread=papers.log_unread)
     return judged("R-03", title, problems, f"config.toml and {len(papers.entries) - 1} lines", _PUBLISH)
 
 
-def _differences(own: Receipt, entries: list[bytes]) -> list[Problem]:
+def _differences(own: Receipt, entries: list[bytes | None], *, log_unread: bool) -> list[Problem]:
     found: list[Problem] = []
     apart = [
         place
         for place, (entry, leaf) in enumerate(zip(entries, own.leaves, strict=False))
-        if own.leaf(place, entry) != leaf
+        if entry is None or own.leaf(place, entry) != leaf
     ]
     for place in apart:
-        if place == 0:
-            found.append(("config.toml", "was edited"))
+        entry = entries[place]
+        if entry is None or place == 0:
+            found.append(("config.toml", "cannot be read" if entry is None else "was edited"))
             continue
         others = apart if len(apart) <= _SEARCHED else []
         others = [*others, *range(len(entries), min(len(own.leaves), len(entries) + _SEARCHED))]
-        real = next((other for other in others if own.leaf(other, entries[place]) == own.leaves[other]), None)
+        real = next((other for other in others if own.leaf(other, entry) == own.leaves[other]), None)
         what = "was edited" if real is None else f"was moved: it was signed as line {real}"
         found.append((f"rounds.jsonl, line {place}", what))
     signed, there = len(own.leaves) - 1, len(entries) - 1
-    if there < signed:
+    if log_unread:
+        found.append(("rounds.jsonl", f"cannot be read: {signed} lines were signed"))
+    elif there < signed:
         found.append((f"rounds.jsonl, line {there + 1}", f"was cut off: {signed} lines were signed, {there} are here"))
     elif there > signed:
         found.append((f"rounds.jsonl, line {signed + 1}", f"was added: {signed} lines were signed, {there} are here"))
@@ -155,6 +158,8 @@ def same_lines(papers: Papers) -> Finding:
     own = papers.own
     if own is None:
         return unchecked("R-08", title, f"without {NAME} nobody knows how the lines were blinded")
+    if papers.log_unread:
+        return unchecked("R-08", title, "rounds.jsonl cannot be read")
     problems: list[Problem] = []
     for name, receipt in papers.brought.items():
         if (receipt.head.key, receipt.head.session) != (own.head.key, own.head.session):
@@ -163,7 +168,8 @@ def same_lines(papers: Papers) -> Finding:
             continue
         leaves = {proof.round: proof.leaf for proof in receipt.rounds}
         for number, leaf in leaves.items():
-            if number < len(papers.entries) and own.leaf(number, papers.entries[number]) != leaf:
+            entry = papers.entries[number] if number < len(papers.entries) else None
+            if entry is not None and own.leaf(number, entry) != leaf:
                 problems.append((f"rounds.jsonl, line {number}", f"is not the line that client {receipt.client} has"))
         for number, record in enumerate(papers.records, 1):
             if (receipt.client in record.participants) != (number in leaves):
@@ -175,6 +181,8 @@ def same_lines(papers: Papers) -> Finding:
 def tail(papers: Papers) -> Finding:
     """R-09: no client has a signed head of more rounds than the folder's log has."""
     title = ("The log is as long as clients know it", "The log is shorter than clients know it")
+    if papers.log_unread:
+        return unchecked("R-09", title, "rounds.jsonl cannot be read")
     problems = [
         (name, f"the signed log has {head.size - 1} rounds, and the folder's {len(papers.entries) - 1}")
         for name, head in papers.heads.items()

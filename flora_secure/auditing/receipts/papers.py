@@ -67,10 +67,28 @@ class Papers:
         return cls(folder, records, own, fault, read, unread, server_key)
 
     @cached_property
-    def entries(self) -> list[bytes]:
-        """The texts of config.toml and of the lines of the log, as the folder has them."""
+    def entries(self) -> list[bytes | None]:
+        """The texts of config.toml and of the lines of the log, as the folder has them; None in the place of a
+        config.toml that cannot be read, and no lines of a log that cannot."""
         assert self.folder is not None
-        return [text.encode() for text in (read_config(self.folder), *read_lines(self.folder)[0])]
+        try:
+            config = read_config(self.folder).encode()
+        except RunFolderError:
+            config = None
+        return [config, *(line.encode() for line in self._lines or ())]
+
+    @property
+    def log_unread(self) -> bool:
+        """Whether rounds.jsonl cannot be read."""
+        return self._lines is None
+
+    @cached_property
+    def _lines(self) -> list[str] | None:
+        assert self.folder is not None
+        try:
+            return read_lines(self.folder)[0]
+        except RunFolderError:
+            return None
 
     @cached_property
     def report(self) -> bytes | None:

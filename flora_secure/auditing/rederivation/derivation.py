@@ -120,7 +120,7 @@ class Case:
     """One run as the checks see it: what was read of its folder, and what follows from the numbers of its log.
 
     `no_report`: why there is no report; `unread`: a line for each file that could not be read; `config_unread`: whether
-    `config` stands in for one that could not.
+    `config` stands in for one that could not; `cut`: whether lines follow `records` that could not be read.
     """
 
     path: Path
@@ -131,6 +131,7 @@ class Case:
     no_report: str = "report.json is missing"
     unread: tuple[str, ...] = ()
     config_unread: bool = False
+    cut: bool = False
 
     @functools.cached_property
     def released(self) -> list[Released]:

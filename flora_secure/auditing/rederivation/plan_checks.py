@@ -1,4 +1,4 @@
-"""A-17, A-18 and A-36: what the configuration asks for is planned again, and the rounds keep to it."""
+"""A-17, A-29 and A-36: what the configuration asks for is planned again, and the rounds keep to it."""
 
 from __future__ import annotations
 

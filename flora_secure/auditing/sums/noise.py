@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora_secure.auditing.sums.replay import length_of
+from flora_secure.privacy.encoding import signed
 from flora_secure.records.record import RoundRecord
 
 FALSE_ALARMS = 1e-3
@@ -42,19 +43,23 @@ class LeastNoise:
         return self.ratio < self.least
 
 
-def least_noise(released: Sequence[tuple[RoundRecord, NDArray[np.uint32]]]) -> LeastNoise | None:
-    """How much there is in the sums, uint32 (d',) modulo 2^b, of these records; None where none claims noise.
+def claimed_variance(record: RoundRecord) -> float:
+    """Variance of a coordinate of the noise that a round claims of its sum, in grid units squared.
 
     Every survivor's noise is in its sum, a colluder's too, and each rounds by itself (variance 1/12 a survivor, as
-    little depending on the signal as the noise is wide: `docs/privacy/mechanism.md`).
+    little depending on the signal as the noise is wide: `docs/privacy/rounded-gaussian.md`).
     """
+    return len(record.survivors) * (record.sigma_local**2 + 1 / 12)
+
+
+def least_noise(released: Sequence[tuple[RoundRecord, NDArray[np.uint32]]]) -> LeastNoise | None:
+    """How much there is in the sums, uint32 (d',) modulo 2^b, of these records; None where none claims noise."""
     squares, degrees = 0.0, 0
     for record, total in released:
-        variance = len(record.survivors) * (record.sigma_local**2 + 1 / 12)
+        variance = claimed_variance(record)
         if not record.sigma_local > 0 or not variance > 0:
             continue
-        half = 1 << (record.bits - 1)
-        values = (((total.astype(np.int64) + half) & (2 * half - 1)) - half)[: length_of(record)]
+        values = signed(total, record.bits)[: length_of(record)]
         squares += float(np.square(values.astype(np.float64)).sum()) / variance
         degrees += len(values)
     if not degrees:

@@ -85,7 +85,10 @@ class _Audit:
         self._read += 1
         self._messages += sum(len(one.positions) for one in found.recorded.sent if one.message)
         twice(self._notes, found)
-        self._claims.take(found)
+        if self._case.config_unread:
+            self._notes.cannot("T-03", "config.toml could not be read")
+        else:
+            self._claims.take(found)
         if not record.lost:
             self._claims.count(found)
         session = self._sessions.of(found)
@@ -154,7 +157,10 @@ class _Audit:
         self._uniformity.take(found.where, uploads, params.dimension, params.bits, self._notes)
 
     def _strangers(self) -> None:
-        """T-01: files of no round of the log. That of a round in flight may follow."""
+        """T-01: files of no round of the log. That of a round in flight may follow, and of a log that could not be read
+        to its end, any."""
+        if self._case.cut:
+            return
         known = {path_of(self._folder, record.round).name for record in self._case.records}
         if self._case.report is None:
             known.add(path_of(self._folder, len(self._case.records) + 1).name)

@@ -151,14 +151,15 @@ class Replay:
         """T-11: the file of the released sum, and the hash of it in the log's line."""
         record, problem = round.record, self._notes.problem
         path, unmasked = self._folder / sums.FOLDER / sums.name_of(record.round), sums.bytes_of_sum(total, bits)
+        where = f"{sums.FOLDER}/{path.name}"
         if os.path.lexists(path):
             try:
                 kept = sums.sum_of(sums.read(path), len(total), bits)
             except RunFolderError as error:
-                problem("T-11", str(path), str(error))
+                problem("T-11", where, str(error))
                 return
             if (wrong := int((kept != total).sum())) > 0:
-                problem("T-11", str(path), f"{wrong:,} of {len(total):,} values are not those that were unmasked")
+                problem("T-11", where, f"{wrong:,} of {len(total):,} values are not those that were unmasked")
         elif record.sum_hash is None:
             self._notes.cannot("T-11", "the run kept no sums (`evidence.keep_sums`), and none are here to compare with")
             return

@@ -9,6 +9,7 @@ A round without a sum has no file. The log's line has the SHA-256 of its round's
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flora_secure.boundary.foreign import read_bytes
 from flora_secure.errors import ForeignError, RunFolderError, first_line
+from flora_secure.privacy.encoding import signed
 from flora_secure.rounds.float16 import from_wire
 
 FOLDER, INITIAL = "sums", "initial.npy"
@@ -30,8 +32,7 @@ def name_of(number: int) -> str:
 
 def bytes_of_sum(total: NDArray[np.uint32], bits: int) -> bytes:
     """The file of a released sum, uint32 (d',) of values below 2^`bits`."""
-    half = 1 << (bits - 1)
-    return _npy((((total.astype(np.int64) + half) & (2 * half - 1)) - half).astype("<i4"))
+    return _npy(signed(total, bits).astype("<i4"))
 
 
 def bytes_of_adapter(broadcast: bytes) -> bytes:
@@ -48,6 +49,15 @@ def sum_of(raw: bytes, length: int, bits: int) -> NDArray[np.uint32]:
     if len(values) and not -half <= int(values.min()) <= int(values.max()) < half:
         raise RunFolderError(f"it holds values that are none of a ring of {bits} bits")
     return (values.astype(np.int64) & (2 * half - 1)).astype(np.uint32)
+
+
+def read_sum(folder: Path, number: int, sha256: str, length: int, bits: int) -> NDArray[np.uint32]:
+    """Round `number`'s sum from a folder of sums, whose file the log knows by that hash. Raises `RunFolderError`,
+    without the file's name, for another one."""
+    raw = read(folder / name_of(number))
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise RunFolderError(f"its SHA-256 is not that of the log, {sha256:.12}…")
+    return sum_of(raw, length, bits)
 
 
 def adapter_of(raw: bytes) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import flora_secure
 from flora_secure import audit
 from flora_secure.auditing.attacked import PLACE, Attacks, Outcome, blocks_of, json_schema, last_line_hash, read
 from flora_secure.errors import RunFolderError
@@ -114,3 +115,17 @@ def test_hostile_files_are_refused(counted_run: Path, tmp_path: Path) -> None:
         read(tmp_path / "missing", counted_run)
     assert blocks_of(None, counted_run)[0].left_out is not None
     assert not (counted_run / PLACE).exists()
+
+
+def test_a_run_with_canaries_is_attacked_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flora_secure.auditing.attacks import course
+
+    options = {"dataset": "digits", "partition": "iid", "clients": 8, "rounds": 1, "epsilon": 4.0, "canaries": 4}
+    flora_secure.simulate(out=tmp_path / "run", html=False, cache=False, **options)
+    attacked: list[int] = []
+    monkeypatch.setattr(course, "infer_sites", lambda config, *rest: attacked.append(config.clients) or [])
+    monkeypatch.setattr(course, "draw_sites", lambda *rest: None)
+    told: list[str] = []
+    flora_secure.attack(tmp_path / "run", attacks=["sites"], out=tmp_path / "found", cache=False, log=told.append)
+    assert attacked == [8]
+    assert any("4 canaries hold no data" in line for line in told)

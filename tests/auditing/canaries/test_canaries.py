@@ -4,6 +4,7 @@ import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from flora_secure.auditing.canaries.scores import scores_of
 from flora_secure.auditing.canaries.secret import LENGTH, Canaries, beside, largest_order, read_canaries
 from flora_secure.auditing.findings import VIOLATION
 from flora_secure.auditing.folder import audit
+from flora_secure.engine import run as engine_run
 from flora_secure.engine.deployed.deployable import deployable
 from flora_secure.engine.evidence.canaries import coins_of, keep
 from flora_secure.engine.simulation import Simulation
@@ -204,6 +206,13 @@ def test_a_run_goes_on_with_its_own_coins_alone(tmp_path: Path) -> None:
     place.unlink()
     with pytest.raises(RunFolderError):
         coins_of(begun, tmp_path / "run", 200, new=False)
+
+
+def test_a_run_with_canaries_goes_on_in_no_other_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted = SimpleNamespace(config=override(RunConfig(), {"evidence.canaries": 12}), checkpoint=None, records=[])
+    monkeypatch.setattr(engine_run, "reopen", lambda folder: interrupted)
+    with pytest.raises(ConfigError, match="engine in this process"):
+        engine_run.resume_run(tmp_path, engine_run.Surroundings(engine=lambda: None))
 
 
 def test_real_federations_refuse_canaries() -> None:

@@ -117,6 +117,13 @@ def test_lower_bounds_share_the_axis_of_the_three_views(audited, tmp_path) -> No
     assert not re.search(r'(src|href)="(?!#)', page)  # nothing is fetched
 
 
+def test_intervals_say_their_own_level(audited) -> None:
+    text = markdown(
+        measured(audited, name="canaries in: shift ÷ clip norm", low=1.0, high=1.5, assumption="99.7 % interval")
+    )
+    assert "| found | interval |" in text
+
+
 def test_what_is_refuted_is_not_on_the_label(audited) -> None:
     claimed = f"{audited.label.server.epsilon:.4g}"
     assert f"server** | {claimed}." in markdown(audited)

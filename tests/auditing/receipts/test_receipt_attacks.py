@@ -87,6 +87,19 @@ def test_a_signed_run_passes_and_its_key_is_named(run: Path) -> None:
     assert len(receipt.rounds) == 3
 
 
+def test_the_label_has_the_date_that_was_signed(run: Path) -> None:
+    head = json.loads((run / "receipt.json").read_text())["head"]
+    label = audit(run, opacus=False).label
+    assert label is not None
+    assert label.date == head["time"]
+    head["time"] = "2020-01-31T09:00:00Z"  # which nobody has signed
+    whole = json.loads((run / "receipt.json").read_text())
+    (run / "receipt.json").write_text(json.dumps(whole | {"head": head}))
+    label = audit(run, opacus=False).label
+    assert label is not None
+    assert label.date is None
+
+
 def test_a_key_of_one_run_says_what_it_is_worth(run: Path) -> None:
     sign(run, Signer(SERVER.secret, lasting=False))
     assert "made for this run alone: it shows that nothing was changed since, and not who ran it" in (

@@ -26,6 +26,12 @@ def test_a_server_without_a_key_makes_one_and_keeps_it(tmp_path: Path) -> None:
     assert signer.secret.hex() not in "".join(told) + repr(signer)
 
 
+def test_a_key_does_not_take_the_name_of_its_public_half(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"signing\.pub has the name of a public half"):
+        signer_in(tmp_path / "signing.pub", print)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_coordinators_key_is_found_and_the_sites_have_its_public_half(tmp_path: Path) -> None:
     make_federation(tmp_path, 2)
     (tmp_path / "server").mkdir()

@@ -49,6 +49,7 @@ def signer_in(path: Path, log: Callable[[str], None]) -> Signer:
     if not os.path.lexists(path):
         secret, public = signing_pair()
         beside = path.with_suffix(".pub")
+        require(beside != path, f"signing key {path} has the name of a public half: name it signing.key, say")
         require(not os.path.lexists(beside), f"{beside} is there without {path}; bring that back, or move it away")
         try:
             create_file(path, secret, mode=PRIVATE)
