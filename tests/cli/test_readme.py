@@ -63,8 +63,9 @@ def test_pins_name_no_hosts_and_cover_every_dependency() -> None:
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    # Flower, NVFlare and the peers of the benchmarks hold other versions down, and live in venvs of their own
-    groups = [project["dependencies"], *(extras[name] for name in extras if name not in ("bench", "flower", "nvflare"))]
+    # Flower, NVFlare and the peers of benchmarks and audits hold other versions down, and live in venvs of their own
+    apart = ("bench", "audit-peers", "flower", "nvflare")
+    groups = [project["dependencies"], *(extras[name] for name in extras if name not in apart)]
     declared = [re.split(r"[>\[]", entry)[0] for group in groups for entry in group]
     declared = [name for name in declared if name != "flora-secure"]
     assert len(declared) > 10

@@ -43,8 +43,10 @@ def test_names_are_flushed_after_what_they_name(task, tmp_path, monkeypatch) -> 
 
     assert calls == [
         *file("round-00000.npz", "state"),
+        *file("initial.npy", "sums"),
         *file("config.toml", "run"),
         *file("announcement.json", "state"),
+        *file("round-00001.npy", "sums"),
         *file("round-00001.npz", "state"),
         ("write", "rounds.jsonl"),
         ("flush", "rounds.jsonl"),
@@ -87,7 +89,7 @@ def test_what_a_killed_write_left_is_cleared(task, halfway) -> None:
     (halfway / ".report.json.tmp").write_text("{")
     (halfway / "state" / ".announcement.json.tmp").write_text("{")
     complete(resumed(halfway, open_small(), task))
-    assert sorted(os.listdir(halfway)) == ["adapter", "config.toml", "report.json", "rounds.jsonl"]
+    assert sorted(os.listdir(halfway)) == ["adapter", "config.toml", "report.json", "rounds.jsonl", "sums"]
 
 
 def test_a_torn_last_line_is_cut_off(task, halfway) -> None:
