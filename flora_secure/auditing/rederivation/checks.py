@@ -122,7 +122,9 @@ def rederive(case: Case, *, opacus: bool = True) -> Rederived:
         left_out=None,
         findings=findings,
         measurements=[],
-        checked=["Every claim of the report and the log that follows from the log's numbers (docs/audits/rederivation.md)."],
+        checked=[
+            "Every claim of the report and the log that follows from the log's numbers (docs/audits/rederivation.md)."
+        ],
         assumed=["The log tells what happened: who took part, the noise that each added, the norm clipped to."],
         uncovered=["The noise itself, and whether updates were clipped."],
     )
