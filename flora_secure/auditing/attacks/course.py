@@ -49,9 +49,9 @@ def attack(
             f"`data.dataset` {config.data.dataset} has captions, and attacks need labels: what a client sends depends "
             "on all of its pairs together"
         )
-    if len(federation.clients) != config.clients:
+    if len(federation.clients) != config.data_clients:
         raise RunFolderError(
-            f"{run} is of {config.clients} clients, and the data that were loaded have {len(federation.clients)}: "
+            f"{run} is of {config.data_clients} clients, and the data that were loaded have {len(federation.clients)}: "
             "they are others than the run's"
         )
     task = prepare(config, federation, cache)

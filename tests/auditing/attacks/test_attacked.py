@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flora_secure import audit
+from flora_secure import attack, audit, simulate
 from flora_secure.auditing.attacked import PLACE, Attacks, Outcome, blocks_of, json_schema, last_line_hash, read
 from flora_secure.errors import RunFolderError
 
@@ -114,3 +114,9 @@ def test_hostile_files_are_refused(counted_run: Path, tmp_path: Path) -> None:
         read(tmp_path / "missing", counted_run)
     assert blocks_of(None, counted_run)[0].left_out is not None
     assert not (counted_run / PLACE).exists()
+
+
+def test_a_run_with_canaries_is_attacked_without_them(tmp_path: Path) -> None:
+    small = {"dataset": "digits", "clients": 24, "rounds": 1, "masking": "counted", "simulation_noise": True}
+    simulate(**small, canaries=10, out=tmp_path / "run")
+    assert {one.attack for one in attack(tmp_path / "run", attacks=("sites",)).outcomes} == {"sites"}
