@@ -1,0 +1,26 @@
+"""The table of an audit in a terminal: what matters on top, and no column too narrow to read."""
+
+from flora_cli.output import table
+from flora_secure.auditing.folder import audit
+
+
+def test_a_long_label_does_not_narrow_the_figures(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    label = "standard deviation of the sums ÷ that of the noise which is claimed"
+    lines = table([("result", "words " * 20), (label, "figure")], "title")
+    assert lines[2:] == [
+        "result  " + ("words " * 12).strip(),
+        "        " + ("words " * 8).strip(),
+        label,
+        "        figure",
+    ]
+
+
+def test_epsilon_stands_below_the_verdict(genuine) -> None:
+    found = audit(genuine, opacus=False)
+    assert found.label is not None
+    rows = found.rows()
+    assert rows[0] == rows[-1] == ("result", found.verdict)
+    assert rows[1][0] == "ε"
+    assert rows[1][1].startswith(f"{found.label.server.epsilon:.4g} against the server, ")
+    assert "ε" not in dict(found.rows(quiet=True))
