@@ -233,7 +233,8 @@ def table() -> str:
     lines = [
         "# What is checked of each field",
         "",
-        "Of report.json and of a line of rounds.jsonl; the checks are those of [audits/rederivation.md](audits/rederivation.md). Where the last",
+        "Of report.json and of a line of rounds.jsonl; the checks are those of "
+        "[audits/rederivation.md](audits/rederivation.md). Where the last",
         "column is empty, any other value alone is a violation; where the middle one is, no folder can show anything.",
     ]
     for title, fields, kind in (("rounds.jsonl", LOG, RoundRecord), ("report.json", REPORT, Report)):
