@@ -231,7 +231,9 @@ class Audit:
         )
         delta = "unknown" if label.delta is None else f"{label.delta:.4g}"
         by = f"refuted by {', '.join(refuted)}; by the log " if refuted else ""
-        return f"{by}{', '.join(figures)}; δ = {delta}; protected: {label.unit or 'unknown'}"
+        said = {label.server.said, label.outsider.said, label.upload.said}
+        one = f". {said.pop()}" if len(said) == 1 else ""  # of logs whose sampling is not known, the condition
+        return f"{by}{', '.join(figures)}; δ = {delta}; protected: {label.unit or 'unknown'}{one}"
 
     def _repr_html_(self) -> str:
         return html_table(f"Audit of {self.run}", self.rows())

@@ -1,5 +1,8 @@
 """The table of an audit in a terminal: what matters on top, and no column too narrow to read."""
 
+import json
+
+import flora_secure
 from flora_cli.output import table
 from flora_secure.auditing.folder import audit
 
@@ -24,3 +27,9 @@ def test_epsilon_stands_below_the_verdict(genuine) -> None:
     assert rows[1][0] == "ε"
     assert rows[1][1].startswith(f"{found.label.server.epsilon:.4g} against the server, ")
     assert "ε" not in dict(found.rows(quiet=True))
+
+
+def test_a_condition_of_epsilon_stands_beside_it(tmp_path) -> None:
+    log = tmp_path / "opacus.json"
+    log.write_text(json.dumps({"history": [[1.1, 0.001, 600]], "mechanism": "rdp"}))
+    assert "if batches were drawn by Poisson sampling" in flora_secure.audit(log, opacus=False).rows()[1][1]
