@@ -92,3 +92,12 @@ def test_a_named_file_of_no_use_is_said_even_if_only_faults_are_shown(folder, tm
     log.write_text('{"schema": "flora-secure/foreign-log/1", "system": "one", "rounds": [{"noise_multiplier": 1.0}]}')
     done = flora_here("audit", log, "--no-opacus", "--quiet", flag, none, cwd=folder)
     assert f"{flag} was not used: {log} is no run folder" in done.stderr
+
+
+def test_who_interrupts_an_audit_is_told(folder, monkeypatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flora_secure.audit", interrupted)
+    done = flora_here("audit", folder, cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "flora-secure: interrupted\n")
