@@ -204,7 +204,7 @@ def test_a_run_leaves_a_complete_folder_and_prints_one_table(finished) -> None:
     for figure in ("accuracy", "privacy", "communication", "ε = ", "× less"):
         assert figure in done.stdout
     assert sorted(path.name for path in folder.iterdir()) == [
-        "adapter", "config.toml", "report.html", "report.json", "rounds.jsonl",
+        "adapter", "config.toml", "receipt.json", "report.html", "report.json", "rounds.jsonl", "sums",
     ]  # fmt: skip
     assert sorted(path.name for path in (folder / "adapter").iterdir()) == [
         "adapter_config.json",
