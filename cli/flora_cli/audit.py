@@ -88,10 +88,10 @@ def audit(
         bool, typer.Option("--as-log", help="Of another system's file: print the log that it becomes, to complete it.")
     ] = False,
 ) -> None:
-    """Derive every client's ε again from a run's log, and set it beside what the run claims.
+    """Derive a run's claims again from its folder, and set them beside what the run says.
 
-    Exits 1 if a claim is wrong. Of a file of Flower, Opacus or NVFlare, or a flora-secure/foreign-log/1, it is said
-    what is claimed, what follows for server, outsider and single upload, and what cannot be known.
+    Exits 1 if a claim is wrong. Of a file of Flower, Opacus or NVFlare, or a flora-secure/foreign-log/1: what is
+    claimed, what follows for server, outsider and single upload, and what cannot be known.
     """
     import flora_secure
     from flora_secure.auditing.document.written import require_format
@@ -123,6 +123,14 @@ def audit(
         emit_json(found.to_json())
     else:
         emit(*table(found.rows(quiet=quiet), f"flora-secure audit {run}"))
+    # who asks for more learns where it was of no use, also where only faults are shown
+    named = {"canaries": canaries, "attacks": attacks}
+    for block in found.blocks:
+        if block.left_out is not None and named.get(block.name) is not None:
+            log(f"{named[block.name]} was not used: {block.name}: {block.left_out}")
+    for flag, asked in {**named, "accuracy": accuracy or None}.items():
+        if asked is not None and not run.is_dir():
+            log(f"--{flag} was not used: {run} is no run folder")
     for name, why in found.left_out.items():
         log(f"{name} was left out: {why}")
     for path in files:

@@ -11,9 +11,10 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     del sys.path[0]  # python -m puts the working directory first, and what lies there is data
 
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from flora_cli import (
     attack,
@@ -32,12 +33,24 @@ from flora_cli import (
     vectors,
 )
 from flora_cli.options import takes_options
-from flora_cli.output import any_encoding, log, silence
+from flora_cli.output import any_encoding, fail, log, silence
 
 NAME = "flora-secure"
 
+
+class _Commands(typer.core.TyperGroup):
+    """Who interrupts a command is told so: typer alone would exit without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
+
+
 app = typer.Typer(
     name=NAME,
+    cls=_Commands,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=False,  # typer's own guesses the shell; flora_cli.completion is told

@@ -181,16 +181,20 @@ def fields(*parts: str) -> str:
 
 
 def table(rows: list[tuple[str, str]], title: str) -> list[str]:
-    """The lines of two aligned columns, long figures folded to the terminal's width (at least 60 columns)."""
+    """The lines of two aligned columns, long figures folded to the terminal's width (at least 60 columns). A label that
+    would take more than a third of that has a line of its own, and its figure begins below."""
     import shutil
     import textwrap
 
     width = max(60, min(shutil.get_terminal_size((110, 24)).columns, 120))
     rows = [(printable(what), printable(figure)) for what, figure in rows]
-    label = max(len(what) for what, _ in rows) + 2
+    label = max((len(what) for what, _ in rows if len(what) <= width // 3), default=2) + 2
     lines = [title, "─" * len(printable(title))]
     for what, figure in rows:
         folded = textwrap.wrap(figure, width - label) or [""]
-        lines.append(f"{what:<{label}}{folded[0]}")
+        if len(what) + 2 > label:
+            lines += [what, " " * label + folded[0]]
+        else:
+            lines.append(f"{what:<{label}}{folded[0]}")
         lines += [" " * label + rest for rest in folded[1:]]
     return lines

@@ -194,12 +194,14 @@ class Audit:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
     def rows(self, *, quiet: bool = False) -> list[tuple[str, str]]:
-        """The table that people see: (what, text), violations first, then warnings; the verdict above and below.
+        """The table that people see: (what, text), ε, then violations, then warnings; the verdict above and below.
 
-        Checks that found the same share a row. `quiet`: without what is as it should be.
+        Checks that found the same share a row. `quiet`: without ε and what is as it should be.
         """
         order, verdict = (VIOLATION, WARNING, OK), ("result", self.verdict)
         rows, same = [verdict], dict[tuple[str, str], list[str]]()
+        if self.label is not None and not quiet:
+            rows.append(("ε", self._derived(self.label)))
         for finding in sorted(self.findings, key=lambda f: order.index(f.severity)):
             text = f"{finding.title}. {finding.evidence}"
             if finding.severity != OK:
@@ -215,6 +217,23 @@ class Audit:
             rows += [(f"  {block.name}", f"not made: {block.left_out}") for block in self.blocks if block.left_out]
             rows += [(f"  {name}", f"left out: {why}") for name, why in self.left_out.items()]
         return [*rows, verdict] if len(rows) > 1 else rows
+
+    def _derived(self, label: Label) -> str:
+        """The three ε in a line, and by which audits they are refuted."""
+        refuted = [block.name for block in self.blocks if any(one.alarm for one in block.measurements)]
+        figures = (
+            f"{view.status if view.epsilon is None else f'{view.epsilon:.4g}'} {whose}"
+            for view, whose in (
+                (label.server, "against the server"),
+                (label.outsider, "against outsiders"),
+                (label.upload, "of one upload alone"),
+            )
+        )
+        delta = "unknown" if label.delta is None else f"{label.delta:.4g}"
+        by = f"refuted by {', '.join(refuted)}; by the log " if refuted else ""
+        said = {label.server.said, label.outsider.said, label.upload.said}
+        one = f". {said.pop()}" if len(said) == 1 else ""  # of logs whose sampling is not known, the condition
+        return f"{by}{', '.join(figures)}; δ = {delta}; protected: {label.unit or 'unknown'}{one}"
 
     def _repr_html_(self) -> str:
         return html_table(f"Audit of {self.run}", self.rows())

@@ -13,7 +13,7 @@ from flora_secure.boundary.foreign import printable
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset, Owners, Split, Unseen
 from flora_secure.data.files.overlaps import with_overlaps
-from flora_secure.data.notes import Skipped
+from flora_secure.data.notes import NOT_DRAWN, OF_UNSEEN, Skipped
 from flora_secure.data.partitions import (
     Iid,
     Natural,
@@ -204,7 +204,7 @@ def _only(dataset: Dataset, clients: list[NDArray[np.int64]]) -> tuple[Dataset, 
     owners = replace(dataset.owners, of=dataset.owners.of[kept])
     idle = [owners.names[client] for client in np.setdiff1d(dataset.owners.of, owners.of)]
     gone = [dataset.private.name(place) for place in np.setdiff1d(np.arange(len(dataset.private)), kept).tolist()]
-    skipped = (*_skipped("client that was not drawn", idle), *_skipped("image of a client that was not drawn", gone))
+    skipped = (*_skipped("client that was not drawn", idle), *_skipped(NOT_DRAWN, gone))
     return (
         replace(dataset, private=dataset.private.at(kept), owners=owners, skipped=(*dataset.skipped, *skipped)),
         [np.searchsorted(kept, part).astype(np.int64) for part in clients],
@@ -285,7 +285,7 @@ def set_apart(dataset: Dataset, names: Sequence[str]) -> Dataset:
         owners=owners,
         skipped=(
             *dataset.skipped,
-            *_skipped("image of an unseen class", gone),
+            *_skipped(OF_UNSEEN, gone),
             *_skipped("client with images of unseen classes alone", idle),
         ),
         unseen=unseen,

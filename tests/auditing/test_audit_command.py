@@ -81,3 +81,23 @@ def test_where_nothing_can_be_read_it_is_one_line_and_exit_code_2(folder, tmp_pa
     assert done.stdout == ""
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["--canaries", "--attacks"])
+def test_a_named_file_of_no_use_is_said_even_if_only_faults_are_shown(folder, tmp_path, flag: str) -> None:
+    none = tmp_path / "none.json"
+    done = flora_here("audit", folder, "--no-opacus", "--quiet", flag, none, cwd=folder)
+    assert f"{none} was not used: {flag[2:]}: " in done.stderr
+    log = tmp_path / "log.json"
+    log.write_text('{"schema": "flora-secure/foreign-log/1", "system": "one", "rounds": [{"noise_multiplier": 1.0}]}')
+    done = flora_here("audit", log, "--no-opacus", "--quiet", flag, none, cwd=folder)
+    assert f"{flag} was not used: {log} is no run folder" in done.stderr
+
+
+def test_who_interrupts_an_audit_is_told(folder, monkeypatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flora_secure.audit", interrupted)
+    done = flora_here("audit", folder, cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "flora-secure: interrupted\n")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from flora_secure.auditing.findings import OK, VIOLATION, WARNING, Audit, Block, Label, Measurement, View
+from flora_secure.auditing.findings import OK, VIOLATION, WARNING, Audit, Block, Figure, Label, Measurement, View
 
 Rows = Sequence[tuple[str, ...]]
 SEVERITIES = {VIOLATION: "Violations", WARNING: "Warnings", OK: "As it should be"}
@@ -46,6 +46,11 @@ def views(label: Label) -> list[tuple[str, View]]:
         ("against outsiders", label.outsider),
         ("one upload alone", label.upload),
     ]
+
+
+def _apart(figure: Figure) -> bool:
+    """Whether claim and derivation differ; with nothing that is claimed nothing disagrees."""
+    return figure.claimed is not None and not figure.agrees
 
 
 def label_figures(audit: Audit) -> Rows:
@@ -105,7 +110,7 @@ def _of_the_label(audit: Audit, label: Label) -> list[Section]:
             [f"Protected: {label.unit or _NOT_KNOWN}.", f"Neighbouring: {label.adjacency or _NOT_KNOWN}."],
             head=("figure", "claimed", "derived"),
             rows=[
-                (figure.name, _number(figure.claimed), _number(figure.derived) + _DISAGREES * (not figure.agrees))
+                (figure.name, _number(figure.claimed), _number(figure.derived) + _DISAGREES * _apart(figure))
                 for figure in audit.figures
                 if not figure.name.startswith("round ")
             ],

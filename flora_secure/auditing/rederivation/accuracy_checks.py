@@ -9,11 +9,12 @@ import re
 from flora_secure.auditing.findings import Finding, Problem
 from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.auditing.rederivation.report_checks import different, reported, short
+from flora_secure.data.notes import NOT_DRAWN, OF_UNSEEN
 from flora_secure.planning.architectures import private_images
 from flora_secure.planning.names import FIXED, PHOTOGRAPHS
 from flora_secure.planning.sections import TrainingConfig
 from flora_secure.records.record import PARTS
-from flora_secure.records.report import IMAGE_TO_TEXT, LARGEST, TOP_1, Report
+from flora_secure.records.report import IMAGE_TO_TEXT, LARGEST, TOP_1, Data, Report
 
 _BY = ("user", "public data", "default")
 
@@ -229,7 +230,7 @@ def _data(case: Case, report: Report) -> list[Problem]:
     )
     images, n = told.private_images, config.data_clients
     if images is not None and (known := private_images(config.data)) is not None:
-        problems += different(("data.private_images", images, known))
+        problems += _held(told, images, known)
     dealt = (told.client_minimum, told.client_median, told.client_maximum)
     if images is not None and None not in dealt:
         least, median, most = (x or 0 for x in dealt)
@@ -248,6 +249,17 @@ def _data(case: Case, report: Report) -> list[Problem]:
     if min(counts) < 0 or (told.private_captions or images or 0) < (images or 0):
         problems.append(("report.json", f"data: counts {counts} with {images} private images"))
     return problems
+
+
+def _held(told: Data, images: int, known: int) -> list[Problem]:
+    """The images of all clients, beside those that were left out because of their client or class, are the data set's:
+    of unseen classes public ones are left out with them, and counted together."""
+    gone = {why: sum(one.count for one in told.skipped if one.reason == why) for why in (NOT_DRAWN, OF_UNSEEN)}
+    there = images + gone[NOT_DRAWN]
+    if there <= known <= there + gone[OF_UNSEEN]:
+        return []
+    left_out = "".join(f", {count} times {why}" for why, count in gone.items() if count)
+    return [("report.json", f"data.private_images is {images}{left_out}: the data set has {known}")]
 
 
 def _seconds(case: Case, report: Report) -> list[Problem]:

@@ -163,3 +163,11 @@ def test_other_names_and_places_are_refused_in_a_line(audited, tmp_path) -> None
     for path in (tmp_path / "audit.pdf", tmp_path / "none" / "audit.md", Path(tmp_path)):
         with pytest.raises(ConfigError, match="document"):
             flora_secure.document(audited, path)
+
+
+def test_nothing_disagrees_with_what_nobody_claims(tmp_path) -> None:
+    log = tmp_path / "opacus.json"
+    log.write_text(json.dumps({"history": [[1.1, 0.001, 600]], "mechanism": "rdp", "epsilon": 3.0, "delta": 1e-5}))
+    text = markdown(flora_secure.audit(log, opacus=False))
+    assert "| ε for the server | ∞ or none | 0." in text
+    assert text.count(", which disagrees") == 1  # the claim, against an outsider

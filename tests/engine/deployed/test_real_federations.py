@@ -124,7 +124,9 @@ FORGED = {
 def test_a_site_that_answers_rubbish_costs_itself_alone(tmp_path: Path, sums: list, kind: str, forged) -> None:
     def spoil(client: int, request: bytes, reply: bytes) -> bytes:
         is_kind = {"opening": is_opening(request), "request": is_request(request)}
-        mine = is_kind.get(kind, not any(is_kind.values()) and not is_terms(request) and request[:2] not in (b"fE", b"fH"))
+        mine = is_kind.get(
+            kind, not any(is_kind.values()) and not is_terms(request) and request[:2] not in (b"fE", b"fH")
+        )
         return forged(request, reply) if client == 2 and mine else reply
 
     config = override(CONFIG, {"training.rounds": 1})
