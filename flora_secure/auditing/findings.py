@@ -103,8 +103,8 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One audit of several. `left_out`: why it was not made, `null` where it was. `checked`: what it has looked at,
-    `assumed`: what it takes for granted, `uncovered`: what it cannot see; a full sentence each."""
+    """One audit of several. `left_out`: why it was not made, `null` where it was; a finding may still say what that
+    means. `checked`: what it has looked at, `assumed`: what it takes for granted, `uncovered`: what it cannot see; a full sentence each."""
 
     name: str
     left_out: str | None
@@ -115,17 +115,24 @@ class Block:
     uncovered: list[str]
 
     @classmethod
-    def skipped(cls, name: str, why: str, uncovered: Sequence[str] = ()) -> Block:
-        """An audit that was not made."""
+    def skipped(cls, name: str, why: str, uncovered: Sequence[str] = (), findings: Sequence[Finding] = ()) -> Block:
+        """An audit that was not made. `findings`: what is to be known of that."""
         return cls(
-            name=name, left_out=why, findings=[], measurements=[], checked=[], assumed=[], uncovered=list(uncovered)
+            name=name,
+            left_out=why,
+            findings=list(findings),
+            measurements=[],
+            checked=[],
+            assumed=[],
+            uncovered=list(uncovered),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
     """What one observer's view costs. `epsilon`: `null` where it is not finite or not known. `status`: bounded (ε
-    holds), infinite (nothing bounds it) or unknown (the run does not say enough). `said`: why, in a sentence."""
+    holds), conditional (it holds if what `said` says is so), infinite (nothing bounds it) or unknown (the run does not
+    say enough). `said`: why, in a sentence."""
 
     epsilon: float | None
     status: str

@@ -48,11 +48,21 @@ def _axis(audit: Audit) -> Markup | None:
     found: list[tuple[str, float, str, str]] = [
         (f"ε {whose}", view.epsilon, "o", SERIES[0]) for whose, view in views(label) if view.epsilon is not None
     ]
-    claimed = next((figure.claimed for figure in audit.figures if figure.name in ("epsilon", "ε claimed")), None)
-    if claimed is not None:
-        found.insert(0, ("ε claimed", claimed, "D", INK))
+    claims = [
+        ("ε claimed" if figure.name == "epsilon" else f"{figure.name}, claimed", figure.claimed)
+        for figure in audit.figures
+        if figure.name == "epsilon" or figure.name.startswith("ε for")
+    ]
+    found = [(name, claim, "D", INK) for name, claim in claims if claim is not None] + found
     measured = [one for block in audit.blocks for one in block.measurements if one.of_epsilon]
-    found += [(one.name, one.value, ">", SERIES[1 if one.alarm else 2]) for one in measured if one.value is not None]
+    # what is no bound is no arrow: an estimate beyond the claim refutes nothing
+    found += [
+        (one.name, one.value, "x", SOFT)
+        if one.false_alarm is None
+        else (one.name, one.value, ">", SERIES[1 if one.alarm else 2])
+        for one in measured
+        if one.value is not None
+    ]
     drawn = [
         (name, value, mark, colour) for name, value, mark, colour in found if value is not None and value <= _DRAWN
     ]

@@ -89,8 +89,8 @@ def label_rows(audit: Audit) -> Rows:
 
 def epsilon(view: View) -> str:
     """ε in figures, ∞ where nothing bounds it."""
-    if view.status == "bounded" and view.epsilon is not None:
-        return f"{view.epsilon:.4g}"
+    if view.epsilon is not None:
+        return f"{view.epsilon:.4g}" + (" if …" if view.status == "conditional" else "")
     return "∞" if view.status == "infinite" else _NOT_KNOWN
 
 

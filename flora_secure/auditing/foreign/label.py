@@ -74,7 +74,8 @@ def view_of(case: ForeignCase, view: str) -> View:
         return View(epsilon=None, status="unknown", said=_unknown(case, view))
     if value == math.inf:
         return View(epsilon=None, status="infinite", said=_infinite(case, view))
-    return View(epsilon=value, status="bounded", said=_bounded(case, view))
+    said = _bounded(case, view)
+    return View(epsilon=value, status="conditional" if ", if " in said else "bounded", said=said)
 
 
 def _unknown(case: ForeignCase, view: str) -> str:

@@ -50,10 +50,10 @@ def block(case: Case, measure: Measure | None = None) -> Block:
         why = "the log knows of none, though `evidence.keep_sums` asks for them" if wanted else "none were kept"
         return Block.skipped(NAME, why, ["Whether the adapter is what the rounds' sums make of it."])
     if not folder.is_dir():
+        why = "sums/ is not in the folder, and the log has their hashes"
         return Block.skipped(
-            NAME, "sums/ is not in the folder; the log has their hashes: ask for it",
-            ["Whether the adapter is what the rounds' sums make of it."],
-        )  # fmt: skip
+            NAME, why, ["Whether the adapter is what the rounds' sums make of it."], [unchecked("S-01", _KEPT, why)]
+        )
     return _Sums(case, measure).block()
 
 

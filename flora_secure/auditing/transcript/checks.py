@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from flora_protocols import Trip
-from flora_secure.auditing.findings import Block
+from flora_secure.auditing.findings import Block, unchecked
 from flora_secure.auditing.rederivation.derivation import Case
 from flora_secure.auditing.transcript.answers import Answers, payload
 from flora_secure.auditing.transcript.claims import Claims
@@ -39,8 +39,11 @@ def block(case: Case) -> Block:
         why = "masking was off" if masks == "off" else "masking was counted and not run"
         return Block.skipped(NAME, f"{why}: there were no messages to record")
     if not os.path.lexists(folder):
-        why = "the log binds a transcript, and `transcript/` is not in the folder: ask for it"
-        return Block.skipped(NAME, why if bound else "the run kept none (`evidence.transcript`)", _UNSEEN)
+        if not bound:
+            return Block.skipped(NAME, "the run kept none (`evidence.transcript`)", _UNSEEN)
+        why = "the log binds a transcript, and transcript/ is not in the folder"
+        title = ("The files are those that the log binds", "")
+        return Block.skipped(NAME, why, _UNSEEN, [unchecked("T-01", title, why)])
     return _Audit(case).block()
 
 
