@@ -89,7 +89,7 @@ def _update(case: Case, record: RoundRecord, canaries: Canaries) -> NDArray[np.f
         raise RunFolderError("its round has numbers that no round can have")
     if not survivors or len(survivors) < len(record.survivors) or not 0 <= min(survivors) <= max(survivors) < last:
         raise RunFolderError("its round has survivors that are no clients of the run")
-    raw = read(case.path / FOLDER / name_of(record.round))
+    raw = read(case.path / FOLDER / name_of(record.round), record.dimension)
     if hashlib.sha256(raw).hexdigest() != record.sum_hash:
         raise RunFolderError("it is not the file whose SHA-256 the log has")
     total = sum_of(raw, record.dimension, record.bits)

@@ -153,7 +153,7 @@ class Replay:
         path, unmasked = self._folder / sums.FOLDER / sums.name_of(record.round), sums.bytes_of_sum(total, bits)
         if os.path.lexists(path):
             try:
-                kept = sums.sum_of(sums.read(path), len(total), bits)
+                kept = sums.sum_of(sums.read(path, len(total)), len(total), bits)
             except RunFolderError as error:
                 problem("T-11", str(path), str(error))
                 return
