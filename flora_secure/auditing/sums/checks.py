@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -90,7 +91,12 @@ class _Sums:
             except (RunFolderError, ValueError) as error:
                 self.problems.append((f"sums/{path.name}", first_line(error)))
         known = {sums.INITIAL, *(sums.name_of(record.round) for record in case.records if record.summed)}
-        for name in sorted(entry.name for entry in self.folder.iterdir() if entry.name not in known)[:3]:
+        try:
+            others = sorted({*os.listdir(self.folder)} - known)
+        except OSError as error:
+            others = []
+            self.problems.append((sums.FOLDER, f"cannot be listed: {error.strerror}"))
+        for name in others[:3]:
             self.problems.append((f"sums/{name}", "is of no round of the log that had a sum"))
 
     @property

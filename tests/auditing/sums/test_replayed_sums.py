@@ -225,6 +225,16 @@ def test_no_more_of_a_file_is_read_than_its_values_take(name, genuine, tmp_path)
     assert f"sums/{name}: it cannot be read: it has 1,900,000,000 bytes" in found(folder)["S-01"]
 
 
+def test_a_folder_that_cannot_be_listed_is_a_finding(genuine, tmp_path, monkeypatch) -> None:
+    folder = shutil.copytree(genuine, tmp_path / "run")
+
+    def denied(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.listdir", denied)
+    assert "sums: cannot be listed: Permission denied" in found(folder)["S-01"]
+
+
 def test_missing_noise_is_seen_in_the_folder_alone(tmp_path, monkeypatch) -> None:
     """Clients that add nine tenths of their noise. With noise as wide as ε = 1 asks for, the sums are little else."""
     config = small(privacy__epsilon=1.0, training__rounds=10)
