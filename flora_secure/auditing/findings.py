@@ -104,7 +104,8 @@ class Measurement:
 @dataclass(frozen=True, kw_only=True)
 class Block:
     """One audit of several. `left_out`: why it was not made, `null` where it was; a finding may still say what that
-    means. `checked`: what it has looked at, `assumed`: what it takes for granted, `uncovered`: what it cannot see; a full sentence each."""
+    means. `checked`: what it has looked at, `assumed`: what it takes for granted, `uncovered`: what it cannot see; a
+    full sentence each."""
 
     name: str
     left_out: str | None

@@ -13,7 +13,7 @@ from flora_secure.boundary.foreign import printable
 from flora_secure.data.cache import ArrayCache
 from flora_secure.data.dataset import Dataset, Owners, Split, Unseen
 from flora_secure.data.files.overlaps import with_overlaps
-from flora_secure.data.notes import NOT_DRAWN, OF_UNSEEN, Skipped
+from flora_secure.data.notes import Skipped
 from flora_secure.data.partitions import (
     Iid,
     Natural,
@@ -28,7 +28,7 @@ from flora_secure.data.rendering import PLAIN, Rendering
 from flora_secure.data.sources import load_dataset
 from flora_secure.errors import ConfigError, DataError, did_you_mean
 from flora_secure.planning.config import RunConfig
-from flora_secure.planning.names import PASSED
+from flora_secure.planning.names import NOT_DRAWN, OF_UNSEEN, PASSED
 from flora_secure.planning.sections import CLIENTS, PARTITION, DataConfig
 
 

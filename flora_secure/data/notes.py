@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from flora_secure.boundary.foreign import printable
 
-NOT_DRAWN, OF_UNSEEN = "image of a client that was not drawn", "image of an unseen class"  # reasons that audits know
 _NAMED = 5  # in a line; a run's folder has the names of all
 
 

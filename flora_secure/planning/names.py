@@ -106,3 +106,7 @@ def pathless(model: str) -> str:
 def last_part(path: str) -> str:
     """The name of a file or folder, without what some systems have in names and others in paths."""
     return Path(path).name.replace("\\", "_")
+
+
+NOT_DRAWN, OF_UNSEEN = "image of a client that was not drawn", "image of an unseen class"
+"""Why images of a named data set are left out by its settings: reasons that reports count, and audits know."""

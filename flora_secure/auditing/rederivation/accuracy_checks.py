@@ -8,10 +8,9 @@ import re
 
 from flora_secure.auditing.findings import Finding, Problem
 from flora_secure.auditing.rederivation.derivation import Case
-from flora_secure.auditing.rederivation.report_checks import different, reported, short
-from flora_secure.data.notes import NOT_DRAWN, OF_UNSEEN
+from flora_secure.auditing.rederivation.report_checks import different, reported, short, simulated
 from flora_secure.planning.architectures import private_images
-from flora_secure.planning.names import FIXED, PHOTOGRAPHS
+from flora_secure.planning.names import FIXED, NOT_DRAWN, OF_UNSEEN, PHOTOGRAPHS
 from flora_secure.planning.sections import TrainingConfig
 from flora_secure.records.record import PARTS
 from flora_secure.records.report import IMAGE_TO_TEXT, LARGEST, TOP_1, Data, Report
@@ -182,7 +181,13 @@ def possible_together(case: Case) -> Finding:
     """A-37: shares are of so many images, lists as long as what they are of, and seconds and data add up."""
 
     def compare(report: Report) -> list[Problem]:
-        return [*_shares(case, report), *_data(case, report), *_seconds(case, report), *_lines(case)]
+        return [
+            *_shares(case, report),
+            *_data(case, report),
+            *_seconds(case, report),
+            *_lines(case),
+            *simulated(case, report),
+        ]
 
     title = ("Figures are possible together", "Figures are impossible together")
     return reported(case, "A-37", title, compare, "shares, lengths of lists, data and seconds")

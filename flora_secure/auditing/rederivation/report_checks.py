@@ -193,3 +193,21 @@ def _card(card: AdapterCard, case: Case, report: Report) -> list[Problem]:
         for key, here, there in pairs
         if here != there
     ]
+
+
+def simulated(case: Case, report: Report) -> list[Problem]:
+    """A simulation, which knows its clients' data, knows how every sum wrapped and what noise is in it; a real
+    federation knows neither, and has a configuration that sites accept. So no simulation passes for one, of whose
+    bytes and cohorts less can be checked: A-37."""
+    config, problems = case.config, list[Problem]()
+    here = report.data.private_images is not None
+    made_up = config.privacy.simulation_noise or config.aggregation.dropout > 0 or config.evidence.canaries > 0
+    for r in (record for record in case.records if record.summed):
+        where = f"round {r.round}"
+        if r.overflowed is None and (here or made_up):
+            problems.append((where, "overflowed is None, as in a federation of real sites alone, and this is none"))
+        if r.overflowed is not None and not here:
+            problems.append((where, f"overflowed is {r.overflowed}, which a simulation alone knows, and this is none"))
+        if r.overflowed is not None and r.noise_ratio is None and r.sigma_local > 0:
+            problems.append((where, "noise_ratio is None, and a simulation measures the noise of every sum"))
+    return problems

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from flora_secure.auditing.rederivation.noise_checks import near
 from flora_secure.auditing.sums.noise import FALSE_ALARMS, least_noise
 from flora_secure.auditing.sums.replay import Replayed, plan_of, replay, trained_values
 from flora_secure.auditing.sums.tensors import Reading, read_tensors, readings
-from flora_secure.errors import InputError, RunFolderError, first_line
+from flora_secure.errors import DivergedError, InputError, RunFolderError, first_line
 from flora_secure.planning.rules import rule_named
 from flora_secure.privacy.encoding import decode_count
 from flora_secure.records.adapter_card import WEIGHTS, read_card
@@ -31,6 +33,7 @@ _STEPS = ("The server's steps lead from the sums to every round's model", "The s
 _ADAPTER = ("The sums lead to the adapter, bit for bit", "The sums do not lead to the adapter")
 _COUNTS = ("Adaptive clipping's counts are in the sums", "Adaptive clipping's counts are not in the sums")
 _PATH = ("The replayed adapters have the accuracies of the log", "The replayed adapters have other accuracies")
+_TAKEN = "publish the sums that the steps were taken with"
 _NEAR = 0.002  # of accuracies: an image in five hundred may fall on the other side on another processor
 _NOISE = ("There is as much in the sums as the noise alone", "There is less in the sums than the noise alone would be")
 
@@ -47,8 +50,13 @@ def block(case: Case, measure: Measure | None = None) -> Block:
     if not folder.is_dir() and not any(record.sum_hash for record in case.records):
         length = max(record.dimension for record in case.records)
         wanted = case.config.evidence.keeps_sums(case.config.training.rounds, length) and summed
-        why = "the log knows of none, though `evidence.keep_sums` asks for them" if wanted else "none were kept"
-        return Block.skipped(NAME, why, ["Whether the adapter is what the rounds' sums make of it."])
+        unseen = ["Whether the adapter is what the rounds' sums make of it."]
+        if not wanted:
+            return Block.skipped(NAME, "none were kept", unseen)
+        problems = [(at(r), "has no hash of its sum, and the configuration keeps sums") for r in summed]
+        found = judged("S-01", _KEPT, problems, "", "ask for the files of the run")
+        why = "the log knows of none, though `evidence.keep_sums` asks for them"
+        return replace(Block.skipped(NAME, why, unseen), findings=[found])
     if not folder.is_dir():
         why = "sums/ is not in the folder, and the log has their hashes"
         return Block.skipped(
@@ -82,8 +90,12 @@ class _Sums:
         known = {sums.INITIAL, *(sums.name_of(record.round) for record in case.records if record.summed)}
         if case.report is None:  # a run that is killed may leave a sum whose line was not written any more
             known.add(sums.name_of(len(case.records) + 1))
-        strangers = [] if case.cut else [entry.name for entry in self.folder.iterdir() if entry.name not in known]
-        for name in sorted(strangers)[:3]:
+        try:
+            others = [] if case.cut else sorted({*os.listdir(self.folder)} - known)
+        except OSError as error:
+            others = []
+            self.problems.append((sums.FOLDER, f"cannot be listed: {error.strerror}"))
+        for name in others[:3]:
             self.problems.append((f"sums/{name}", "is of no round of the log that had a sum"))
 
     @property
@@ -112,8 +124,13 @@ class _Sums:
         )
 
     def _initial(self) -> NDArray[np.float32] | None:
+        report = self.case.report
+        length = None if report is None else report.communication.parameters
         try:
-            return sums.adapter_of(sums.read(self.folder / sums.INITIAL))
+            values = sums.adapter_of(sums.read(self.folder / sums.INITIAL, length))
+            if length is not None and len(values) != length:
+                raise RunFolderError(f"it holds {len(values):,} values, and {length:,} train")
+            return values
         except RunFolderError as error:
             self.problems.append((f"sums/{sums.INITIAL}", first_line(error)))
             return None
@@ -134,18 +151,25 @@ class _Sums:
         unmade = self._none(why)
         for of_b in dict.fromkeys(reading.of_b for reading in found) or (None,):
             try:
-                *path, last = replay(case, self.initial, trained_values(case, len(self.initial), of_b), self.found)
+                trained = trained_values(case, len(self.initial), of_b)
+                *path, last = replay(case, self.initial, trained, self.found)
+            except DivergedError as error:  # no server goes on from there
+                unmade = self._unstepped(judged("S-02", _STEPS, [("sums", first_line(error))], "", _TAKEN))
+                continue
             except (ValueError, InputError) as error:
                 unmade = self._none(first_line(error))
                 continue
             if (steps := self._steps(path)).severity == OK:
                 return steps, self._adapter(last, found, why), self._path([*path[1:], last])
-            because = "S-02 says why the steps do not lead there"
-            unmade = steps, unchecked("S-03", _ADAPTER, because, ""), unchecked("S-06", _PATH, because, "")
+            unmade = self._unstepped(steps)
         return unmade
 
     def _none(self, why: str) -> tuple[Finding, Finding, Finding]:
         return unchecked("S-02", _STEPS, why), unchecked("S-03", _ADAPTER, why), unchecked("S-06", _PATH, why)
+
+    def _unstepped(self, steps: Finding) -> tuple[Finding, Finding, Finding]:
+        because = "S-02 says why the steps do not lead there"
+        return steps, unchecked("S-03", _ADAPTER, because, ""), unchecked("S-06", _PATH, because, "")
 
     def _path(self, after: list[Replayed]) -> Finding:
         if self.measure is None:  # and nobody is told of this finding
@@ -172,7 +196,7 @@ class _Sums:
                 what = "another adapter than initial.npy" if first else "another model than the sums before it lead to"
                 problems.append((at(step.record), f"begins with {what}"))
         fine = f"{len(path)} rounds begin with the model that the log names"
-        return judged("S-02", _STEPS, problems, fine, "publish the sums that the steps were taken with")
+        return judged("S-02", _STEPS, problems, fine, _TAKEN)
 
     def _adapter(self, last: Replayed, found: list[Reading], why: str) -> Finding:
         if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from flora_protocols import Trip
 from flora_secure.auditing.findings import Block, unchecked
@@ -15,7 +16,8 @@ from flora_secure.auditing.transcript.reuse import Reuse
 from flora_secure.auditing.transcript.rounds import Round
 from flora_secure.auditing.transcript.sessions import Sessions, twice
 from flora_secure.auditing.transcript.uniformity import FALSE_ALARM, Uniformity, Upload
-from flora_secure.errors import ForeignError
+from flora_secure.errors import ForeignError, RunFolderError
+from flora_secure.records.receipts.receipt import read_receipt
 from flora_secure.records.record import RoundRecord
 from flora_secure.records.transcript.reading import path_of, read_transcript
 
@@ -40,11 +42,25 @@ def block(case: Case) -> Block:
         return Block.skipped(NAME, f"{why}: there were no messages to record")
     if not os.path.lexists(folder):
         if not bound:
-            return Block.skipped(NAME, "the run kept none (`evidence.transcript`)", _UNSEEN)
+            return _unkept(case)
         why = "the log binds a transcript, and transcript/ is not in the folder"
         title = ("The files are those that the log binds", "")
         return Block.skipped(NAME, why, _UNSEEN, [unchecked("T-01", title, why)])
     return _Audit(case).block()
+
+
+def _unkept(case: Case) -> Block:
+    """There is no transcript and the log binds none: a violation where the configuration keeps them."""
+    sent = [record for record in case.records if record.uploaded and not record.lost]
+    if not (case.config.evidence.transcript and sent):
+        return Block.skipped(NAME, "the run kept none (`evidence.transcript`)", _UNSEEN)
+    why, notes = "the log binds none, though `evidence.transcript` asks for them", Notes()
+    for record in sent:
+        notes.problem(
+            "T-01", f"rounds.jsonl, round {record.round}", "binds no transcript, and the configuration keeps them"
+        )
+    found = [finding for finding in notes.findings() if finding.check == "T-01"]
+    return replace(Block.skipped(NAME, why, _UNSEEN), findings=found)
 
 
 class _Audit:
@@ -65,6 +81,7 @@ class _Audit:
         for record in self._case.records:
             self._round(record)
         self._strangers()
+        self._signed()
         self._reuse.judge(notes)
         self._uniformity.judge(notes)
         self._fine()
@@ -174,6 +191,17 @@ class _Audit:
             return
         for name in found:
             self._notes.problem("T-01", f"{self._folder.name}/{name[:60]!r}", "is of no round of the log")
+
+    def _signed(self) -> None:
+        """T-03: the session that clients were invited to is the one that the folder's receipt signs."""
+        try:
+            signed = read_receipt(self._case.path).head.session
+        except RunFolderError:
+            return  # none is there, or R-01 says what is wrong with it
+        told = self._claims.session
+        if told and told != signed:
+            what = f"is of run {signed:.12}…, and clients were invited to run {told:.12}…"
+            self._notes.problem("T-03", "receipt.json", what)
 
     def _fine(self) -> None:
         """The evidence of what was right."""

@@ -48,6 +48,11 @@ class Claims:
         """SHA-256, hex, of the enrolment that the transcript speaks of; "" where no round was read."""
         return "" if self._first is None else self._first[1].hex()
 
+    @property
+    def session(self) -> str:
+        """The run's session, hex, that clients were invited to; "" where no round was read."""
+        return "" if self._first is None else self._first[0].hex()
+
     def _pairs(self, round: Round) -> Iterator[tuple[str, object, object]]:
         """What clients were told and what is claimed, by name."""
         config, record, told, params = self._config, round.record, round.invitation, round.params

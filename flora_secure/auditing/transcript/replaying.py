@@ -154,7 +154,7 @@ class Replay:
         where = f"{sums.FOLDER}/{path.name}"
         if os.path.lexists(path):
             try:
-                kept = sums.sum_of(sums.read(path), len(total), bits)
+                kept = sums.sum_of(sums.read(path, len(total)), len(total), bits)
             except RunFolderError as error:
                 problem("T-11", where, str(error))
                 return

@@ -23,6 +23,7 @@ from flora_secure.rounds.float16 import from_wire
 
 FOLDER, INITIAL = "sums", "initial.npy"
 _MOST = 1 << 31  # bytes of a file
+_HEADER = 1 << 14  # bytes before an array, at most
 
 
 def name_of(number: int) -> str:
@@ -54,7 +55,7 @@ def sum_of(raw: bytes, length: int, bits: int) -> NDArray[np.uint32]:
 def read_sum(folder: Path, number: int, sha256: str, length: int, bits: int) -> NDArray[np.uint32]:
     """Round `number`'s sum from a folder of sums, whose file the log knows by that hash. Raises `RunFolderError`,
     without the file's name, for another one."""
-    raw = read(folder / name_of(number))
+    raw = read(folder / name_of(number), length)
     if hashlib.sha256(raw).hexdigest() != sha256:
         raise RunFolderError(f"its SHA-256 is not that of the log, {sha256:.12}…")
     return sum_of(raw, length, bits)
@@ -68,10 +69,11 @@ def adapter_of(raw: bytes) -> NDArray[np.float32]:
     return from_wire(values.tobytes(), len(values))
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a file of `sums/`. Raises `RunFolderError`, without its name, where it cannot be read."""
+def read(path: Path, length: int | None) -> bytes:
+    """The bytes of a file of `sums/`, of `length` values where that is known. Raises `RunFolderError`, without its
+    name, where it cannot be read, or is larger than so many values are."""
     try:
-        return read_bytes(path, _MOST)
+        return read_bytes(path, _MOST if length is None else min(_MOST, 4 * length + _HEADER))
     except ForeignError as error:
         raise RunFolderError(f"it cannot be read: {error}") from None
 

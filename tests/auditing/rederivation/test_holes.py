@@ -216,6 +216,23 @@ def other_seconds(lines: list[Table], report: Table) -> None:
     report["timing"]["seconds"]["masking"] = 0.0
 
 
+def called_a_real_federation(lines: list[Table], report: Table) -> None:
+    """Of which bytes are bounded from below alone, and nobody can draw cohorts again."""
+    for line in lines:
+        line |= {"overflowed": None, "noise_ratio": None, "clipped": 0, "upload_bytes": line["upload_bytes"] + 999}
+    report["privacy"] |= {"clip_rate": None, "overflow_rate": None}
+
+
+def of_data_elsewhere(lines: list[Table], report: Table) -> None:
+    names = ("private_images", "client_minimum", "client_median", "client_maximum", "mean_classes")
+    report["data"] |= dict.fromkeys((*names, "mean_label_distance"))
+
+
+def nothing_measured(lines: list[Table], report: Table) -> None:
+    for line in lines:
+        line["noise_ratio"] = None
+
+
 CASES: list[tuple[str, Cheat, str, str]] = [
     ("fixed", no_colluders, "A-17", "colluders 0, planned"),
     ("secret", no_colluders, "A-17", "colluders 0, planned"),
@@ -251,6 +268,10 @@ CASES: list[tuple[str, Cheat, str, str]] = [
     ("everybody", recovered_nobody, "A-19", "0 recovered, the dropped clients say 1"),
     ("everybody", reshuffled_bytes, "A-19", "round 2: upload_bytes"),
     ("everybody", same_model, "A-37", "round 3: broadcasts the model of round 2"),
+    ("everybody", called_a_real_federation, "A-37", "overflowed is None, as in a federation of real sites alone"),
+    ("secret", called_a_real_federation, "A-37", "overflowed is None, as in a federation of real sites alone"),
+    ("secret", of_data_elsewhere, "A-37", "which a simulation alone knows"),
+    ("secret", nothing_measured, "A-37", "a simulation measures the noise of every sum"),
     ("everybody", other_seconds, "A-37", "timing.seconds.masking is 0"),
 ]
 

@@ -105,6 +105,13 @@ def started_elsewhere(folder: Path, lines: list[Table]) -> None:
     (folder / "sums/initial.npy").write_bytes(npy(values + np.float16(0.5)))
 
 
+def started_at(values: np.ndarray) -> Callable[[Path, list[Table]], None]:
+    def cheat(folder: Path, lines: list[Table]) -> None:
+        (folder / "sums/initial.npy").write_bytes(npy(values.astype(np.float16)))
+
+    return cheat
+
+
 def set_to(key: str, value: float) -> Callable[[Path, list[Table]], None]:
     def cheat(folder: Path, lines: list[Table]) -> None:
         for line in lines:
@@ -129,6 +136,9 @@ ATTACKS = {
     "one value moved": (moved, "S-02"),
     "two rounds swapped": (swapped, "S-02"),
     "another beginning": (started_elsewhere, "S-02"),
+    "a beginning that no step leads on from": (started_at(np.full(1020, 65504)), "S-02"),
+    "a shorter beginning": (started_at(np.zeros(5)), "S-01"),
+    "a longer beginning": (started_at(np.zeros(100_000)), "S-01"),
     "another step": (set_to("server_step", 0.25), "S-02"),
     "another divisor": (set_to("divisor", 5.0), "S-02"),
     "no divisor": (set_to("divisor", 0.0), None),
@@ -194,6 +204,35 @@ def test_withheld_sums_are_said(genuine, tmp_path) -> None:
     config = small(evidence__keep_sums=False)
     unkept = written(config, task_of(config), tmp_path / "unkept")
     assert audited(unkept).left_out == "none were kept"
+
+
+def test_sums_that_the_configuration_keeps_and_the_log_does_not_know(genuine, tmp_path) -> None:
+    folder = shutil.copytree(genuine, tmp_path / "run")
+    shutil.rmtree(folder / "sums")
+    lines, report = read(folder)
+    for line in lines:
+        line["sum_hash"] = None
+    chained(folder, lines, report)
+    assert "round 1: has no hash of its sum, and the configuration keeps sums" in found(folder)["S-01"]
+    assert "asks for them" in str(audited(folder).left_out)
+
+
+@pytest.mark.parametrize("name", ["initial.npy", "round-00002.npy"])
+def test_no_more_of_a_file_is_read_than_its_values_take(name, genuine, tmp_path) -> None:
+    folder = shutil.copytree(genuine, tmp_path / "run")
+    with (folder / "sums" / name).open("r+b") as stream:
+        stream.truncate(1_900_000_000)
+    assert f"sums/{name}: it cannot be read: it has 1,900,000,000 bytes" in found(folder)["S-01"]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_finding(genuine, tmp_path, monkeypatch) -> None:
+    folder = shutil.copytree(genuine, tmp_path / "run")
+
+    def denied(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.listdir", denied)
+    assert "sums: cannot be listed: Permission denied" in found(folder)["S-01"]
 
 
 def test_missing_noise_is_seen_in_the_folder_alone(tmp_path, monkeypatch) -> None:

@@ -30,7 +30,10 @@ from transcripts import (
 from flora_protocols import Direction, Trip, lane, pack
 from flora_protocols.codec import HEADER
 from flora_secure.engine.task import Task
+from flora_secure.records.receipts.head import Signer
+from flora_secure.records.receipts.receipt import signed as signed_by
 from flora_secure.records.transcript.reading import Sent, path_of
+from flora_secure.rounds.invitation import Invitation
 
 Sents = list[Sent]
 NEIGHBOURS, SLOTS, BITS = 4, 4, 8  # of these runs
@@ -383,3 +386,25 @@ def test_a_transcript_of_another_folder_is_none_of_this_run(semi: Path, signed: 
     target = shutil.copytree(semi, tmp_path / "run")
     put(target, 2, path_of(signed / "transcript", 2).read_bytes())
     assert "T-03" in violations(target)
+
+
+def test_a_transcript_that_the_configuration_keeps_and_the_log_does_not_bind(semi: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(semi, tmp_path / "run"))
+    shutil.rmtree(folder / "transcript")
+    lines, report = read(folder)
+    for line in lines:
+        line["transcript_hash"] = None
+    chained(folder, lines, report)
+    assert "round 1: binds no transcript, and the configuration keeps them" in violations(folder)["T-01"]
+    assert "asks for them" in str(audited(folder).left_out)
+
+
+def test_a_receipt_of_another_run_than_clients_were_invited_to(semi: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(semi, tmp_path / "run"))
+    told = recorded(folder, 1)
+    own = Invitation.from_bytes(told.invitation, told.enrolment).session
+    for session, there in ((own, False), (bytes(16), True)):
+        raw = (folder / "report.json").read_bytes()
+        paper = signed_by(folder, raw, "0" * 64, session, Signer(bytes(32), lasting=True))
+        (folder / "receipt.json").write_text(paper.to_json())
+        assert ("receipt.json: is of run" in violations(folder).get("T-03", "")) is there
