@@ -14,6 +14,8 @@ from flora_secure.engine.deployed.keys.signing import new_signer
 from flora_secure.engine.task import Task
 from flora_secure.records.adapter_card import adapter_hash
 from flora_secure.records.receipts.receipt import signed
+from flora_secure.records.transcript.reading import path_of, read_transcript
+from flora_secure.rounds.invitation import Invitation
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,9 @@ def whole(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = small(seed=5, training__server_momentum=0.5, evidence__transcript=True)
     folder = written(config, digits, tmp_path_factory.mktemp("whole") / "run")
     report = (folder / "report.json").read_bytes()
-    receipt = signed(folder, report, adapter_hash(folder / "adapter"), bytes(16), new_signer())
+    told = read_transcript(path_of(folder / "transcript", 1))
+    session = Invitation.from_bytes(told.invitation, told.enrolment).session
+    receipt = signed(folder, report, adapter_hash(folder / "adapter"), session, new_signer())
     (folder / "receipt.json").write_text(receipt.to_json())
     return folder
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from flora_secure.auditing.findings import WARNING, Finding, Problem, judged, unchecked
 from flora_secure.auditing.foreign.case import ForeignCase
-from flora_secure.auditing.foreign.log import CLIENTS, EXAMPLE, FIXED, NO_MECHANISM, POISSON, SHUFFLED, SPARSE
+from flora_secure.auditing.foreign.log import CLIENTS, EXAMPLE, FIXED, NO_MECHANISM, POISSON, SHUFFLED, SPARSE, Rounds
 from flora_secure.auditing.foreign.sparse import release_epsilon, released_values, sparse_epsilon
 from flora_secure.auditing.foreign.views import derived_multiplier
 
@@ -36,9 +36,23 @@ def _readable(case: ForeignCase) -> Finding:
     problems = list(case.problems)
     if not case.log.rounds:
         problems.append(("rounds", "there is none: nothing can be derived"))
+    for place, run in enumerate(case.log.rounds):
+        problems += [(f"rounds[{place}]", what) for what in _impossible(case, run)]
     title = ("The log can be read, and its numbers are possible", "The log holds what no run can have, or no round")
     fine = f"{case.log.times:,} rounds in {len(case.log.rounds):,} entries"
     return judged("F-01", title, problems, fine, "read as not known; ask for the log as it was written")
+
+
+def _impossible(case: ForeignCase, run: Rounds) -> Iterator[str]:
+    """Counts of people that cannot be together."""
+    present, asked, everybody = run.contributors, run.cohort, case.log.population
+    # of cohorts by a coin each, some logs have the expected size
+    if case.log.sampling != POISSON and present is not None and asked is not None and present > asked:
+        yield f"{present:,} contributors, and a cohort of {asked:,}"
+    if case.log.unit != EXAMPLE and asked is not None and everybody is not None and asked > everybody:
+        yield f"a cohort of {asked:,}, and a population of {everybody:,}"
+    if run.participants is not None and present is not None and len(run.participants) < present:
+        yield f"{present:,} contributors, and {len(run.participants):,} participants are named"
 
 
 def _noise(case: ForeignCase) -> Iterator[Finding]:

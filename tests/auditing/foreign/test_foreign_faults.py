@@ -228,3 +228,28 @@ def test_who_was_in_which_round_decides_where_it_is_known() -> None:
     assert violations({**table, "rounds": rounds}) == set()
     assert severities(audited(table))["F-20"] == WARNING  # possible, and not shown
     assert "F-20" in violations(changed(most_rounds=None, claim={"epsilon": 0.9 * busiest}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"contributors": 50}, "50 contributors, and a cohort of 10"),
+        ({"cohort": 1000}, "a cohort of 1,000, and a population of 100"),
+        ({"participants": [1, 2]}, "10 contributors, and 2 participants are named"),
+    ],
+)
+def test_counts_that_cannot_be_together_are_named(changes: dict, says: str) -> None:
+    table = copy.deepcopy(SOUND)
+    table["rounds"][0] |= changes
+    (finding,) = (f for f in audited(table).findings if f.check == "F-01")
+    assert finding.severity == VIOLATION
+    assert says in finding.evidence
+
+
+def test_many_different_sampled_rounds_are_counted_once_and_that_is_said() -> None:
+    table = copy.deepcopy(SOUND)
+    table |= {"sampling": "poisson", "claims": [{"epsilon": 1.0, "delta": DELTA, "against": "outsider"}]}
+    one = {**table["rounds"][0], "count": 1, "noise_multiplier": None}
+    table["rounds"] = [{**one, "noise": one["noise"] + place * 1e-4} for place in range(400)]
+    (finding,) = (f for f in audited(table).findings if f.check == "F-19")
+    assert "different sampled steps" in finding.evidence or finding.severity == OK
