@@ -160,7 +160,7 @@ def _sampled(log: ForeignLog, run: Rounds, z: float) -> Step:
         return Step(z)
     steady = log.noise_by == SERVER and (log.noise_on == SUM or run.divisor is not None)
     if log.sampling == POISSON and steady:
-        return Step(z, (run.cohort or run.present) / log.population)
+        return Step(z, min(1.0, (run.cohort or run.present) / log.population))  # more than there are: F-01 says so
     return Step(z, 1.0, run.present, log.population)
 
 
