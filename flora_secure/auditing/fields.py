@@ -117,7 +117,7 @@ REPORT: dict[str, Checked] = {
     "retrieval.zero_shot.k": Checked("A-31 A-37", "how far beyond the first"),
     "retrieval.zero_shot.image_to_text": Checked("A-31", _MEASURED),
     "retrieval.zero_shot.text_to_image": Checked("A-31 A-37", _MEASURED),
-    "forgetting.classes": Checked("A-31"),
+    "forgetting.classes": Checked("A-31", "their order"),
     "forgetting.test_examples": Checked("A-31"),
     **{
         f"forgetting.{among}.{name}": Checked("A-31", "" if name == "interval" else _MEASURED)

@@ -43,6 +43,8 @@ def bytes_of_adapter(broadcast: bytes) -> bytes:
 
 def sum_of(raw: bytes, length: int, bits: int) -> NDArray[np.uint32]:
     """The inverse of `bytes_of_sum`. Raises `RunFolderError`, without the file's name, for other bytes."""
+    if not 8 <= bits <= 32:
+        raise RunFolderError(f"its round is of a ring of {bits} bits, and 8 to 32 are possible")
     values = _array(raw, "<i4")
     half = 1 << (bits - 1)
     if values.shape != (length,):

@@ -92,7 +92,9 @@ def others(value: Any) -> list[Any]:
             return [value + "x", value[:-1], "semi-honest"]
         case list():
             short, twice = (value[:-1], [*value, *value[:1]]) if value else ([0], [1])
-            return [short, twice, value[::-1]]
+            # figures that differ by a rounding are the same in either order
+            rounded = all(isinstance(x, float) for x in value) and max(value, default=0) - min(value, default=0) < 1e-9
+            return [short, twice, *([] if rounded else [value[::-1]])]
         case dict():
             more = {**value, "x": next(iter(value.values()), 0.5)}
             return [{key: _moved(one) for key, one in value.items()}, {}, more, {**value, "x": 7.5}]

@@ -287,3 +287,11 @@ def test_accuracies_are_measured_again(genuine, digits, tmp_path) -> None:
     lines[1]["accuracy"] += 0.02
     chained(folder, lines, report)
     assert asked(folder)["S-06"] == VIOLATION
+
+
+def test_a_ring_that_there_is_not_is_a_finding(genuine, tmp_path) -> None:
+    folder = shutil.copytree(genuine, tmp_path / "run")
+    lines, report = read(folder)
+    set_to("bits", 7)(folder, lines)
+    chained(folder, lines, report)
+    assert "a ring of 7 bits" in found(folder)["S-01"]
